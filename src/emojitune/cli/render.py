@@ -1,0 +1,204 @@
+"""The only module that prints: sentences, tables, progress bars, JSON.
+
+Knows values to show, and nothing of where they come from. When a command was asked for --json, its
+one object goes to stdout and all the rest to stderr.
+"""
+
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from emojitune.dataset.statistics import DatasetStatistics
+from emojitune.dataset.validation import DatasetReport, Issue
+from emojitune.errors import EmojituneError
+from emojitune.evaluation.report import COLUMNS, ReportRow
+from emojitune.labels import to_emoji
+from emojitune.workflow.progress import Progress
+
+MOST_ISSUES = 12  # more would push the first ones off the screen
+MOST_LABELS = 20
+LOG_WIDTH = 200  # a file has no edge; a name that is folded cannot be copied
+PLAIN_STEPS = 10  # lines of steps in a log, where no bar can be drawn
+
+
+def _console(*, stderr: bool) -> Console:
+    # Texts come from files and servers: nothing in them is markup, and no `:smile:` is replaced.
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    return console
+
+
+def show_error(error: EmojituneError) -> None:
+    """One screen at most; the code helps whoever searches for it."""
+    code = f" [{error.code}]" if error.code else ""
+    console = _console(stderr=True)
+    console.print(f"Error{code}: {error.message}", style="red", soft_wrap=True)
+
+
+class Screen:
+    """What one command prints on."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.console = _console(stderr=as_json)
+
+    def say(self, text: str = "", *, style: str | None = None) -> None:
+        self.console.print(text, style=style, soft_wrap=True)
+
+    def step(self, title: str) -> None:
+        """The heading of the next thing that happens."""
+        self.say(f"\n{title}", style="bold cyan")
+
+    def result(self, value: Any) -> None:
+        """The one JSON object of a command, if it was asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(box=box.SIMPLE_HEAD)
+        for place, header in enumerate(headers):
+            table.add_column(header, overflow="fold", no_wrap=place == 0)
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+    def fields(self, value: dict[str, Any]) -> None:
+        """All fields of an object, one a line."""
+        for name, content in value.items():
+            shown = content if isinstance(content, str) else json.dumps(content)
+            self.say(f"{name}: {shown}")
+
+    def reply(self, text: str) -> None:
+        """A model's reply, and as emoji where its labels are known."""
+        emoji = to_emoji(text)
+        self.say(text if emoji == text else f"{text}  {emoji}", style="bold")
+
+    def dataset(self, report: DatasetReport) -> None:
+        for issue in report.issues[:MOST_ISSUES]:
+            self._issue(issue)
+        if len(report.issues) > MOST_ISSUES:
+            self.say(f"... and {len(report.issues) - MOST_ISSUES} more")
+        counts = f"{len(report.errors)} error(s), {len(report.warnings)} warning(s)"
+        self.say(f"{report.path}: {len(report.examples)} usable example(s), {counts}")
+
+    def _issue(self, issue: Issue) -> None:
+        style = "red" if issue.severity == "error" else "yellow"
+        self.say(f"{issue.severity}: {issue.message} {issue.advice}", style=style)
+
+    def statistics(self, numbers: DatasetStatistics) -> None:
+        least, median, most = numbers.words
+        distinct = len(numbers.frequencies)
+        self.say(f"{numbers.examples} examples, {distinct} different replies")
+        self.say(f"{numbers.labels_in_style} replies are text labels in parentheses, not emoji")
+        self.say(f"questions have {least} to {most} words, median {median:g}")
+        self.say(f"about {numbers.estimated_tokens} tokens an epoch")
+        for prompt in numbers.system_prompts[:3]:
+            self.say(f"system prompt: {prompt}")
+        rows = [(r, to_emoji(r), str(n)) for r, n in numbers.frequencies[:MOST_LABELS]]
+        self.table(("reply", "emoji", "examples"), rows)
+        if distinct > MOST_LABELS:
+            self.say(f"... and {distinct - MOST_LABELS} more; --json lists all")
+
+    def scores(self, rows: Sequence[ReportRow]) -> None:
+        cells = [(short_name(row.model), row.decoding, *row.cells) for row in rows]
+        self.table(("model", "decoding", *COLUMNS), cells)
+
+    def follow(self, job: Iterable[Progress]) -> Progress:
+        """Draw a job as it goes on; returns its last state."""
+        drawn = self._with_bar(job) if self.console.is_terminal else self._with_lines(job)
+        (last,) = deque(drawn, maxlen=1)
+        return last
+
+    def _with_bar(self, job: Iterable[Progress]) -> Iterator[Progress]:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[news]}"))
+        with Bars(*columns, console=self.console) as bars:
+            task = bars.add_task("waiting", total=None, news="")
+            for state in job:
+                if state.message and not _is_step(state):
+                    bars.print(state.message, soft_wrap=True)
+                bars.update(
+                    task,
+                    description=state.status,
+                    total=state.total_steps,
+                    completed=state.step,
+                    news=_news(state),
+                )
+                yield state
+
+    def _with_lines(self, job: Iterable[Progress]) -> Iterator[Progress]:
+        shown = 0
+        for state in job:
+            if state.message and not _is_step(state):
+                self.say(state.message)
+            elif state.message and _tenth(state) != shown:
+                shown = _tenth(state)
+                self.say(_news(state))
+            yield state
+
+    @contextmanager
+    def counting(self) -> Iterator[Callable[[str, int, int | None], None]]:
+        """A callable (what, done, all) that draws one bar for each `what`."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f}%"),
+        )
+        with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
+            tasks: dict[str, TaskID] = {}
+
+            def count(what: str, done: int, total: int | None) -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(what, total=total)
+                    if not self.console.is_terminal:
+                        self.say(f"{what} ...")
+                bars.update(tasks[what], completed=done, total=total)
+
+            yield count
+
+    def ask(self, question: str) -> bool:
+        """Yes or no; without a terminal nobody can say yes."""
+        if not sys.stdin.isatty():
+            return False
+        self.console.print(f"{question} [y/N] ", end="")
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def short_name(model: str) -> str:
+    """What a model is to the comparison: its full name would fold the table at 80 columns."""
+    return "fine-tuned" if model.startswith("ft:") else "untuned base"
+
+
+def _is_step(state: Progress) -> bool:
+    return state.message is not None and state.message.startswith("Step ")
+
+
+def _tenth(state: Progress) -> int:
+    return 1 + state.step * PLAIN_STEPS // max(state.total_steps or 1, 1)
+
+
+def _news(state: Progress) -> str:
+    parts = []
+    if state.epoch is not None:
+        parts.append(f"epoch {state.epoch}/{state.epochs}")
+    if state.step:
+        parts.append(f"step {state.step}/{state.total_steps or '?'}")
+    if state.loss is not None:
+        parts.append(f"loss {state.loss:.2f}")
+    if state.seconds_left is not None:
+        parts.append(f"{_duration(state.seconds_left)} left")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,274 @@
+"""`emojitune run`: the main job, from the training file to the table of scores.
+
+The order of the steps, and what is said between them. Each step itself is the workflow's.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openai.types.fine_tuning import FineTuningJob
+
+from emojitune.cli.data_files import check_usable, warn_of_leakage
+from emojitune.cli.render import Screen, short_name
+from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
+from emojitune.errors import InvalidRequestError
+from emojitune.evaluation.report import ReportRow
+from emojitune.labels import (
+    SMOKE_TEST_PROMPT,
+    SYSTEM_PROMPT,
+    label_meanings,
+    to_emoji,
+    vocabulary_of,
+)
+from emojitune.models.catalog import resolve_base
+from emojitune.models.download import fetch
+from emojitune.settings import Settings
+from emojitune.workflow import fine_tune
+from emojitune.workflow.provider import AskKey, Connection, connect, provider_errors
+from emojitune.workflow.score import CONSTRAINED, FREE, Contender, contenders, score
+
+LAST_EVENTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What was asked for on the command line."""
+
+    train: Path
+    valid: Path
+    model: str
+    suffix: str
+    epochs: int
+    seed: int | None
+    provider: str
+    yes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Both files, checked."""
+
+    training: tuple[TrainingExample, ...]
+    validation: tuple[TrainingExample, ...]
+
+
+def run(options: RunOptions, settings: Settings, screen: Screen, ask_key: AskKey) -> dict[str, Any]:
+    """Do it all; returns what --json prints."""
+    started = time.monotonic()
+    data = _check_data(options, screen)
+    if options.provider == "local":
+        _prepare_base(options.model, settings, screen)
+    screen.step("Connecting")
+    with connect(options.provider, settings, ask_key=ask_key) as connection:
+        started_it = " (started for this run)" if connection.server else ""
+        screen.say(f"{connection.base_url}{started_it}")
+        if options.provider == "openai":
+            _agree_to_hosted(options, data, screen)
+        result = _train_and_score(connection, options, settings, data, screen)
+    result["seconds"] = round(time.monotonic() - started, 1)
+    screen.say(f"\nDone in {result['seconds']:.0f} s.")
+    return result
+
+
+def _train_and_score(
+    connection: Connection, options: RunOptions, settings: Settings, data: Data, screen: Screen
+) -> dict[str, Any]:
+    job_id = _create_job(connection, options, screen)
+    job = follow(connection, job_id, settings, screen)
+    model = fine_tune.fine_tuned_model(job)
+    screen.step("Last events")
+    for event in fine_tune.events(connection.client, job_id, limit=LAST_EVENTS):
+        screen.say(f"[{event.level}] {event.message}")
+    reply = _smoke_test(connection, model, screen)
+    rows = _score(connection, options, model, data, screen)
+    _what_next(connection, model, settings, screen)
+    return {
+        "job": job.to_dict(mode="json"),
+        "fine_tuned_model": model,
+        "smoke_test": {"prompt": SMOKE_TEST_PROMPT, "reply": reply, "emoji": to_emoji(reply)},
+        "scores": [row.to_dict() for row in rows],
+    }
+
+
+def _check_data(options: RunOptions, screen: Screen) -> Data:
+    screen.step("Checking the data")
+    training = check_usable(options.train, screen, minimum=10, name="training file").examples
+    validation = check_usable(options.valid, screen, minimum=1, name="validation file").examples
+    warn_of_leakage(training, validation, screen)
+    return Data(training, validation)
+
+
+def _agree_to_hosted(options: RunOptions, data: Data, screen: Screen) -> None:
+    tokens = describe(data.training).estimated_tokens
+    dollars = hosted_dollars(tokens, options.epochs)
+    screen.step("Before this starts at OpenAI")
+    screen.say(
+        f"It trains on about {tokens * options.epochs} tokens: {tokens} x {options.epochs} epochs. "
+        f"At gpt-3.5-turbo's last price, $8 for a million tokens, that is about ${dollars:.2f}; "
+        "an estimate, and scoring is charged on top.\n"
+        "gpt-3.5-turbo and its fine-tunes were shut down on 2026-10-23.\n"
+        "OpenAI stops all new fine-tuning jobs on 2027-01-06, and has already closed the door to "
+        "organizations that have not used it lately (HTTP 403, training_not_available).\n"
+        "Without --provider openai the same job runs on this machine, at no cost."
+    )
+    if not options.yes and not screen.ask("Start it?"):
+        raise InvalidRequestError("Nothing was started. To agree without being asked, add --yes.")
+
+
+def _prepare_base(model: str, settings: Settings, screen: Screen) -> None:
+    """Have the base model on this disk before a job needs it: here its download has a bar."""
+    if model.startswith("ft:"):
+        return
+    screen.step("Preparing the base model")
+    base = resolve_base(model, settings)
+    with screen.counting() as count:
+        fetch(base, settings, count)
+    screen.say(f"{model} is served by {base.title}")
+
+
+def _create_job(connection: Connection, options: RunOptions, screen: Screen) -> str:
+    screen.step("Creating the job")
+    file = fine_tune.upload(connection.client, options.train)
+    screen.say(f"Uploaded {options.train} as {file.id}")
+    job = fine_tune.create_job(
+        connection.client,
+        training_file=file.id,
+        model=options.model,
+        suffix=options.suffix,
+        n_epochs=options.epochs,
+        seed=options.seed,
+    )
+    screen.say(f"{job.id} fine-tunes {job.model}, {options.epochs} epoch(s)")
+    return job.id
+
+
+def follow(
+    connection: Connection, job_id: str, settings: Settings, screen: Screen
+) -> FineTuningJob:
+    """Draw the job until it ends; Ctrl-C leaves it running and says how to come back."""
+    screen.step("Fine-tuning")
+    try:
+        screen.follow(fine_tune.follow(connection.client, job_id))
+    except KeyboardInterrupt:
+        where = _options_of(connection.provider, settings)
+        screen.say(
+            f"\nThe job {job_id} goes on without this terminal.\n"
+            f"  come back:  emojitune jobs follow {job_id}{where}\n"
+            f"  stop it:    emojitune jobs cancel {job_id}{where}",
+            style="yellow",
+        )
+        raise
+    with provider_errors():
+        return connection.client.fine_tuning.jobs.retrieve(job_id)
+
+
+def _options_of(provider: str, settings: Settings) -> str:
+    """The options that lead another command to the same place."""
+    if provider != "local":
+        return f" --provider {provider}"
+    return f" --home {settings.home}" if "home" in settings.model_fields_set else ""
+
+
+def _smoke_test(connection: Connection, model: str, screen: Screen) -> str:
+    screen.step("Smoke test")
+    screen.say(SMOKE_TEST_PROMPT)
+    reply = fine_tune.smoke_test(connection.client, model)
+    screen.reply(reply)
+    return reply
+
+
+def _score(
+    connection: Connection, options: RunOptions, model: str, data: Data, screen: Screen
+) -> list[ReportRow]:
+    screen.step(f"Scores on {options.valid}")
+    vocabulary = closed_vocabulary(data.training)
+    if not vocabulary:
+        screen.say("The training file's replies are no small closed set: there is no label to hit.")
+        return []
+    rows = contenders(model, base=options.model, vocabulary=vocabulary)
+    return _score_with_bars(connection, rows, data.validation, vocabulary, screen)
+
+
+def evaluate(
+    connection: Connection, model: str, examples: tuple[TrainingExample, ...], screen: Screen
+) -> list[ReportRow]:
+    """Score one model: a fine-tuned one on its own labels, a base held to those it should say."""
+    replies = vocabulary_of(example.reply for example in examples)
+    shipped = tuple(label_meanings())
+    vocabulary = shipped if set(replies) <= set(shipped) else replies
+    labels = () if model.startswith("ft:") else vocabulary
+    rows = (Contender(model, FREE), Contender(model, CONSTRAINED, labels))
+    return _score_with_bars(connection, rows, examples, vocabulary, screen)
+
+
+def _score_with_bars(
+    connection: Connection,
+    rows: tuple[Contender, ...],
+    examples: tuple[TrainingExample, ...],
+    vocabulary: tuple[str, ...],
+    screen: Screen,
+) -> list[ReportRow]:
+    """Score what this provider can do, with a bar for each contender."""
+    if not connection.is_emojitune:
+        # Only emojitune constrains, and the untuned base has been retired elsewhere.
+        rows = tuple(row for row in rows if row.decoding == FREE)[-1:]
+    with screen.counting() as count:
+
+        def heard(row: Contender, done: int, total: int) -> None:
+            count(f"{short_name(row.model)}, {row.decoding}", done, total)
+
+        table = score(
+            connection.client,
+            rows,
+            examples,
+            vocabulary,
+            is_emojitune=connection.is_emojitune,
+            progress=lambda row, done, of: count(
+                f"{short_name(row.model)}, {row.decoding}", done, of
+            ),
+        )
+    screen.scores(table)
+    return table
+
+
+def chat(
+    connection: Connection,
+    model: str,
+    said: Iterable[str],
+    *,
+    system: str | None,
+    free: bool,
+    screen: Screen,
+) -> None:
+    """Reply to each message that is not empty."""
+    for text in filter(None, said):
+        reply = fine_tune.chat(
+            connection.client,
+            model,
+            text,
+            system=SYSTEM_PROMPT if system is None else system,
+            decoding="free" if free else None,
+        )
+        screen.reply(reply)
+
+
+def _what_next(connection: Connection, model: str, settings: Settings, screen: Screen) -> None:
+    where = _options_of(connection.provider, settings)
+    screen.step("What next")
+    screen.say(f"Chat with it:         emojitune chat {model}{where}")
+    if connection.provider == "local":
+        screen.say(f"Serve it:             emojitune serve{where}")
+        url, key = f"http://{settings.host}:{settings.port}/v1", settings.home / "api_key"
+        client = f'OpenAI(base_url="{url}", api_key=open("{key}").read().strip())'
+    elif connection.provider == "openai":
+        client = "OpenAI()"
+    else:
+        client = f'OpenAI(base_url="{connection.provider}")'
+    screen.say("Use it with the SDK:  from openai import OpenAI")
+    screen.say(f"                      client = {client}")
+    screen.say("                      client.chat.completions.create(")
+    screen.say(f'                          model="{model}", messages=[...])')

@@ -1,0 +1,81 @@
+"""The numbers of a set of examples: label frequencies, words, tokens, and what those would cost.
+
+Tokens are estimated from characters: good to a fifth or so, and no tokenizer is loaded.
+"""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from emojitune.dataset.example import Message, TrainingExample
+from emojitune.labels import is_label, vocabulary_of
+
+CHARACTERS_PER_TOKEN = 4
+TOKENS_AROUND_MESSAGE = 4  # role and delimiters, as in OpenAI's own counting recipe
+HOSTED_DOLLARS_PER_MILLION = 8.0  # gpt-3.5-turbo's training price, the last one published
+
+MAXIMUM_LABEL_LENGTH = 64
+MAXIMUM_VOCABULARY = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStatistics:
+    """What `emojitune data stats` shows and the cost estimate needs."""
+
+    examples: int
+    system_prompts: tuple[str, ...]
+    frequencies: tuple[tuple[str, int], ...]  # (reply, count), most frequent first
+    labels_in_style: int  # replies that are one label in parentheses
+    words: tuple[int, float, int]  # least, median, most words of a question
+    estimated_tokens: int  # of one epoch
+
+
+def describe(examples: Sequence[TrainingExample]) -> DatasetStatistics:
+    """The numbers of `examples`."""
+    replies = Counter(example.reply for example in examples)
+    words = sorted(len(example.question.split()) for example in examples) or [0]
+    systems = {m.content for example in examples for m in example.messages if m.role == "system"}
+    return DatasetStatistics(
+        examples=len(examples),
+        system_prompts=tuple(sorted(systems)),
+        frequencies=tuple(sorted(replies.items(), key=lambda item: (-item[1], item[0]))),
+        labels_in_style=sum(is_label(example.reply) for example in examples),
+        words=(words[0], statistics.median(words), words[-1]),
+        estimated_tokens=sum(estimate_tokens(example.messages) for example in examples),
+    )
+
+
+def estimate_tokens(messages: Iterable[Message]) -> int:
+    """About how many tokens a hosted model sees in `messages`."""
+    return sum(
+        math.ceil(len(message.content) / CHARACTERS_PER_TOKEN) + TOKENS_AROUND_MESSAGE
+        for message in messages
+    )
+
+
+def hosted_dollars(tokens: int, epochs: int) -> float:
+    """What a hosted job over `tokens` an epoch would have cost."""
+    return tokens * epochs * HOSTED_DOLLARS_PER_MILLION / 1_000_000
+
+
+def closed_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
+    """The set of replies that a model tuned on `examples` may be held to; () when it is open.
+
+    Closed means: every trained reply is one line of at most 64 characters, at most 2000 are
+    distinct, and either all of them are labels in parentheses, or each is used twice on average.
+    """
+    replies = [reply for example in examples for reply in example.trained_replies]
+    vocabulary = vocabulary_of(replies)
+    if not vocabulary or len(vocabulary) > MAXIMUM_VOCABULARY:
+        return ()
+    if not all(map(_could_be_label, vocabulary)):
+        return ()
+    closed = all(map(is_label, vocabulary)) or 2 * len(vocabulary) <= len(replies)
+    return vocabulary if closed else ()
+
+
+def _could_be_label(reply: str) -> bool:
+    one_line = reply.splitlines() == [reply] and bool(reply.strip())
+    return one_line and len(reply) <= MAXIMUM_LABEL_LENGTH

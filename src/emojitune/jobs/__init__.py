@@ -1,0 +1,1 @@
+"""The conductor: takes a job through all stages. The only code that knows them all."""

@@ -1,0 +1,106 @@
+"""The plan of a job: what was asked for ("auto", multipliers) and the data, to concrete numbers.
+
+The one place where defaults are decided, each with its reason in words; the job tells them as
+events. No torch: a plan is made before anything heavy is loaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emojitune.training.config import TrainingConfig
+
+# OpenAI's own recipe for "auto": three epochs, more for tiny files, fewer for huge ones.
+_EPOCHS = 3
+_FEWEST_EXAMPLES_SEEN = 100
+_MOST_EXAMPLES_SEEN = 25_000
+_MOST_AUTO_EPOCHS = 25
+
+_BATCH_SIZE = 16
+_FEWEST_STEPS_AN_EPOCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job's numbers.
+
+    Attributes:
+        config: What training runs with.
+        hyperparameters: The resolved hyperparameters, as the job object shows them.
+        reasons: A sentence for each number that was decided here.
+    """
+
+    config: TrainingConfig
+    hyperparameters: dict[str, int | float]
+    reasons: tuple[str, ...]
+
+
+def make_plan(
+    requested: Mapping[str, Any],
+    *,
+    examples: int,
+    seed: int,
+    learning_rate: float,
+    max_tokens: int,
+) -> Plan:
+    """Resolve a job's hyperparameters.
+
+    Args:
+        requested: `n_epochs`, `batch_size`, `learning_rate_multiplier`; absent means "auto".
+        examples: Training examples.
+        learning_rate: The base model's own, which a multiplier of 1 stands for.
+        max_tokens: The base model's context length.
+    """
+    epochs, why_epochs = _epochs(requested.get("n_epochs", "auto"), examples)
+    batch_size, why_batch = _batch_size(requested.get("batch_size", "auto"), examples)
+    multiplier, why_rate = _multiplier(
+        requested.get("learning_rate_multiplier", "auto"), learning_rate
+    )
+    config = TrainingConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate * multiplier,
+        seed=seed,
+        max_tokens=max_tokens,
+    )
+    return Plan(
+        config=config,
+        hyperparameters={
+            "n_epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate_multiplier": multiplier,
+        },
+        reasons=(why_epochs, why_batch, why_rate),
+    )
+
+
+def _epochs(asked: int | str, examples: int) -> tuple[int, str]:
+    if asked != "auto":
+        return int(asked), f"n_epochs {asked}: as asked"
+    if examples * _EPOCHS < _FEWEST_EXAMPLES_SEEN:
+        epochs = min(_MOST_AUTO_EPOCHS, _FEWEST_EXAMPLES_SEEN // examples)
+        return epochs, f"n_epochs {epochs}: auto, more than {_EPOCHS} for only {examples} examples"
+    if examples * _EPOCHS > _MOST_EXAMPLES_SEEN:
+        epochs = max(1, _MOST_EXAMPLES_SEEN // examples)
+        return epochs, f"n_epochs {epochs}: auto, fewer than {_EPOCHS} for {examples} examples"
+    return _EPOCHS, f"n_epochs {_EPOCHS}: auto"
+
+
+def _batch_size(asked: int | str, examples: int) -> tuple[int, str]:
+    if asked != "auto":
+        return int(asked), f"batch_size {asked}: as asked"
+    size = _BATCH_SIZE
+    while size > 1 and examples < size * _FEWEST_STEPS_AN_EPOCH:
+        size //= 2
+    if size == _BATCH_SIZE:
+        return size, f"batch_size {size}: auto"
+    return size, f"batch_size {size}: auto, small so that {examples} examples make enough steps"
+
+
+def _multiplier(asked: float | str, learning_rate: float) -> tuple[float, str]:
+    multiplier = 1.0 if asked == "auto" else float(asked)
+    origin = "auto" if asked == "auto" else "as asked"
+    rate = learning_rate * multiplier
+    return multiplier, (
+        f"learning_rate_multiplier {multiplier:g}: {origin}, a peak learning rate of {rate:g}"
+    )

@@ -1,0 +1,410 @@
+"""One job, from its files to its model: validate, plan, load, train, register.
+
+The conductor: it knows all stages and turns their values into rows and events. Each event and row
+has a key of its own, so a job that is run again after an interruption tells nothing twice.
+"""
+
+import base64
+import hashlib
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.split import leakage
+from emojitune.dataset.statistics import closed_vocabulary
+from emojitune.dataset.validation import load_examples
+from emojitune.errors import EmojituneError, NotFoundError
+from emojitune.jobs import states
+from emojitune.jobs.plan import Plan, make_plan
+from emojitune.models.catalog import BaseModel, find_base, resolve_base
+from emojitune.settings import Settings
+from emojitune.store.files import FileStore
+from emojitune.store.jobs import Job, JobError, JobStore
+from emojitune.store.models import FineTunedModel, ModelStore
+from emojitune.training.config import TrainingConfig
+from emojitune.training.events import (
+    CheckpointSaved,
+    StepCompleted,
+    TrainingEvent,
+    ValidationCompleted,
+)
+
+_ESTIMATE_EVERY = 2.0  # seconds between updates of estimated_finish
+_CSV_COLUMNS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+_CSV_SOURCES = (
+    "step",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
+
+
+class Interrupted(Exception):
+    """The job is to stop here: cancelled, paused, or its process is asked to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What a job reads and writes."""
+
+    files: FileStore
+    jobs: JobStore
+    models: ModelStore
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What a job starts from: a base model, and the adapter it goes on from if there is one."""
+
+    model: BaseModel
+    hosted_name: str
+    adapter: Path | None
+
+
+def validate(job: Job, stores: Stores) -> None:
+    """Check a job's files and queue it, or fail it with the first thing to mend."""
+    with _failing(job, stores):
+        _examples_of(job.training_file, stores, "training_file")
+        if job.validation_file:
+            _examples_of(job.validation_file, stores, "validation_file")
+    if stores.jobs.get(job.id).status == "validating_files":
+        _tell(stores, job, "Files validated, moving job to queued state", key="validated")
+        states.move(stores.jobs, job.id, "queued")
+
+
+def run(job: Job, stores: Stores, settings: Settings, check: Callable[[], None]) -> None:
+    """Train a queued job to its end.
+
+    Args:
+        check: Called at least once a step; raises Interrupted when the job is to stop.
+    """
+    with _failing(job, stores):
+        if job.status == "queued":
+            job = states.move(stores.jobs, job.id, "running")
+        _tell(stores, job, "Fine-tuning job started", key="started")
+        _Run(job, stores, settings, check).execute()
+
+
+class _Run:
+    def __init__(
+        self, job: Job, stores: Stores, settings: Settings, check: Callable[[], None]
+    ) -> None:
+        self.job = job
+        self.stores = stores
+        self.settings = settings
+        self.check = check
+        self.folder = settings.runs / job.id
+
+    def execute(self) -> None:
+        examples = _examples_of(self.job.training_file, self.stores, "training_file")
+        validation: Sequence[TrainingExample] = ()
+        if self.job.validation_file:
+            validation = _examples_of(self.job.validation_file, self.stores, "validation_file")
+            self._warn_of_leakage(examples, validation)
+        base = self._base()
+        model_folder = self._fetch(base.model)
+        trained_tokens = self._train(base, model_folder, examples, validation)
+        self._finish(self._model_name(base), trained_tokens)
+
+    def _base(self) -> _Base:
+        if not self.job.model.startswith("ft:"):
+            base = resolve_base(self.job.model, self.settings)
+            return _Base(base, self.job.model, None)
+        tuned = self.stores.models.get(self.job.model)
+        return _Base(
+            find_base(tuned.base), tuned.hosted_name, self.settings.adapters / tuned.adapter
+        )
+
+    def _fetch(self, base: BaseModel) -> Path:
+        from emojitune.models.download import fetch
+
+        if self.job.model != base.name:
+            self._tell(f"{self.job.model} is served here by {base.title} ({base.licence})", "base")
+        told: set[str] = set()
+
+        def progress(what: str, done: int, total: int | None) -> None:
+            self.check()
+            if what not in told:
+                told.add(what)
+                size = f" ({total / 1e6:.0f} MB, once)" if total else ""
+                self._tell(what + size, f"fetch-{what}")
+
+        return fetch(base, self.settings, progress)
+
+    def _train(
+        self,
+        base: _Base,
+        model_folder: Path,
+        examples: Sequence[TrainingExample],
+        validation: Sequence[TrainingExample],
+    ) -> int:
+        """Train, telling all the way; returns the tokens trained on, those of all epochs."""
+        from emojitune.models import adapter, loader
+        from emojitune.training.batches import truncate
+        from emojitune.training.checkpoint import CheckpointFolder
+        from emojitune.training.loop import train
+
+        precision = loader.choose_precision(self.settings)
+        model = loader.load(model_folder, precision)
+        plan = make_plan(
+            self._requested(),
+            examples=len(examples),
+            seed=self.job.seed,
+            learning_rate=base.model.learning_rate,
+            max_tokens=model.context_length,
+        )
+        self._tell_plan(plan, precision.reason)
+        info = adapter.AdapterInfo(
+            base=base.model.name,
+            rank=plan.config.rank,
+            alpha=plan.config.alpha,
+            vocabulary=closed_vocabulary(examples),
+        )
+        rendered = [model.renderer.render_example(example.messages) for example in examples]
+        events = train(
+            model.module,
+            precision.device,
+            rendered,
+            plan.config,
+            CheckpointFolder(self.folder / "checkpoints", info),
+            validation=[model.renderer.render_example(e.messages) for e in validation],
+            initial=adapter.read(base.adapter)[1] if base.adapter else None,
+        )
+        self._follow(events, base, plan.config)
+        cut = [truncate(example, plan.config.max_tokens) for example in rendered]
+        return plan.config.epochs * sum(len(example.ids) for example in cut)
+
+    def _requested(self) -> dict[str, Any]:
+        method = self.job.method or {}
+        detail = (method.get("supervised") or {}).get("hyperparameters") or {}
+        return {**self.job.hyperparameters, **detail}
+
+    def _tell_plan(self, plan: Plan, precision: str) -> None:
+        method = self.job.method
+        if method is not None:
+            method = {**method, "supervised": {"hyperparameters": plan.hyperparameters}}
+        self.stores.jobs.update(self.job.id, hyperparameters=plan.hyperparameters, method=method)
+        for number, reason in enumerate(plan.reasons):
+            self._tell(f"Plan: {reason}", f"plan-{number}")
+        self._tell(f"Computing in {precision}", "precision")
+
+    def _follow(self, events: Iterator[TrainingEvent], base: _Base, config: TrainingConfig) -> None:
+        """Store what training yields. Metrics of a step are told when the next event is there,
+        so that validation and the end of an epoch are part of them."""
+        estimate = _Estimate()
+        metrics: dict[str, Any] = {}
+        for event in events:
+            self.check()
+            match event:
+                case StepCompleted():
+                    self._tell_step(metrics)
+                    metrics = _step_metrics(event)
+                    finish = estimate.after(event.step, event.total_steps)
+                    if finish is not None:
+                        self.stores.jobs.update(self.job.id, estimated_finish=finish)
+                case ValidationCompleted():
+                    metrics["full_valid_loss"] = event.loss
+                    metrics["full_valid_mean_token_accuracy"] = event.token_accuracy
+                case CheckpointSaved():
+                    self._tell_step(metrics)
+                    self._register(event, base, metrics, final=event.epoch == config.epochs)
+
+    def _tell_step(self, metrics: dict[str, Any]) -> None:
+        if not metrics:
+            return
+        message = (
+            f"Step {metrics['step']}/{metrics['total_steps']}: "
+            f"training loss={metrics['train_loss']:.2f}"
+        )
+        if "full_valid_loss" in metrics:
+            message += f", full validation loss={metrics['full_valid_loss']:.2f}"
+        self.stores.jobs.add_event(
+            self.job.id, message, type="metrics", data=metrics, key=f"step-{metrics['step']}"
+        )
+
+    def _register(
+        self, saved: CheckpointSaved, base: _Base, metrics: dict[str, Any], *, final: bool
+    ) -> None:
+        """Make an epoch's adapter a model of its own; the last one is the job's."""
+        name = self._model_name(base, None if final else saved.step)
+        folder = f"{self.job.id}-step-{saved.step}"
+        _copy_folder(saved.adapter, self.settings.adapters / folder)
+        self.stores.models.register(
+            FineTunedModel(
+                name=name,
+                created_at=int(time.time()),
+                job_id=self.job.id,
+                base=base.model.name,
+                hosted_name=base.hosted_name,
+                adapter=folder,
+                step=None if final else saved.step,
+            )
+        )
+        told = {key: value for key, value in metrics.items() if key != "total_steps"}
+        self.stores.jobs.add_checkpoint(self.job.id, model=name, step=saved.step, metrics=told)
+        self._tell(
+            f"Checkpoint created at step {saved.step} with Snapshot ID: {name}",
+            f"checkpoint-{saved.step}",
+        )
+
+    def _finish(self, name: str, trained_tokens: int) -> None:
+        self.check()
+        self._tell(f"New fine-tuned model created: {name}", "model")
+        file = self.stores.files.add(
+            [base64.b64encode(self._metrics_csv().encode())],
+            filename="step_metrics.csv",
+            purpose="fine-tune-results",
+        )
+        states.move(
+            self.stores.jobs,
+            self.job.id,
+            "succeeded",
+            finished_at=int(time.time()),
+            fine_tuned_model=name,
+            trained_tokens=trained_tokens,
+            result_files=[file.id],
+            estimated_finish=None,
+        )
+        self._tell("The job has successfully completed", "succeeded")
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def _metrics_csv(self) -> str:
+        """The result file, from the events: they hold the steps before an interruption too."""
+        steps = [event.data for event in self._events() if event.type == "metrics"]
+        steps.sort(key=lambda data: data["step"])
+        rows = [",".join(str(data.get(key, "")) for key in _CSV_SOURCES) for data in steps]
+        return "\n".join([_CSV_COLUMNS, *rows]) + "\n"
+
+    def _events(self) -> Iterator[Any]:
+        after = None
+        while True:
+            page = self.stores.jobs.events(self.job.id, after=after, limit=1000)
+            yield from page.items
+            if not page.has_more:
+                return
+            after = page.items[-1].id
+
+    def _warn_of_leakage(
+        self, examples: Sequence[TrainingExample], validation: Sequence[TrainingExample]
+    ) -> None:
+        shared = len(leakage(examples, validation))
+        if shared:
+            self.stores.jobs.add_event(
+                self.job.id,
+                f"{shared} validation examples are (nearly) training examples: the validation "
+                "loss will look better than it is",
+                level="warn",
+                key="leakage",
+            )
+
+    def _model_name(self, base: _Base, step: int | None = None) -> str:
+        return model_name(self.job, base.hosted_name, self.settings.organization, step)
+
+    def _tell(self, message: str, key: str) -> None:
+        _tell(self.stores, self.job, message, key=key)
+
+
+class _Estimate:
+    """When the steps that this process sees will be done, at the pace so far."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+        self._told = 0.0
+
+    def after(self, step: int, total: int) -> int | None:
+        """The finish in unix seconds, now and then; None in between."""
+        clock = time.time()
+        if self._first is None:
+            self._first = (step, clock)
+        first_step, started = self._first
+        if step == first_step or clock - self._told < _ESTIMATE_EVERY:
+            return None
+        self._told = clock
+        return math.ceil(clock + (total - step) * (clock - started) / (step - first_step))
+
+
+def model_name(job: Job, hosted_name: str, organization: str, step: int | None = None) -> str:
+    """`ft:BASE:ORG:SUFFIX:ID`, a checkpoint's with an id of its own and `:ckpt-step-N` behind it.
+
+    The id follows from job and step, so that a job that is run again finds its own names.
+    """
+    digest = hashlib.sha256(f"{job.id}/{step or 'final'}".encode()).digest()
+    tail = base64.b32encode(digest).decode().lower()[:8]
+    # A name has five parts between colons, and travels in paths of URLs.
+    base = re.sub(r"[^\w.-]+", "-", hosted_name)
+    suffix = re.sub(r"[^\w.-]+", "-", job.suffix or "")
+    name = f"ft:{base}:{organization}:{suffix}:{tail}"
+    return name if step is None else f"{name}:ckpt-step-{step}"
+
+
+class _failing:
+    """Turns an error that a user can act on into a failed job."""
+
+    def __init__(self, job: Job, stores: Stores) -> None:
+        self._job = job
+        self._stores = stores
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, EmojituneError):
+            return False
+        fail(self._job, self._stores, error)
+        return True
+
+
+def fail(job: Job, stores: Stores, error: EmojituneError) -> None:
+    """Fail a job with an error's code, message and param, and tell it as an event."""
+    code = error.code or "server_error"
+    states.move(
+        stores.jobs,
+        job.id,
+        "failed",
+        error=JobError(code, error.message, error.param),
+        estimated_finish=None,
+    )
+    stores.jobs.add_event(job.id, error.message, level="error", key="failed")
+
+
+def _examples_of(file_id: str, stores: Stores, param: str) -> tuple[TrainingExample, ...]:
+    try:
+        path = stores.files.path(file_id)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"The job's {param.replace('_', ' ')} {file_id} was deleted before it was used. "
+            "Upload it again and create a new job.",
+            code="invalid_" + param,
+            param=param,
+        ) from error
+    minimum = 10 if param == "training_file" else 1
+    return load_examples(path, minimum_examples=minimum, param=param)
+
+
+def _step_metrics(event: StepCompleted) -> dict[str, Any]:
+    return {
+        "step": event.step,
+        "total_steps": event.total_steps,
+        "train_loss": event.train_loss,
+        "train_mean_token_accuracy": event.token_accuracy,
+    }
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder so that the target is there whole or not at all."""
+    if target.is_dir():
+        return
+    staging = target.with_name(target.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.copytree(source, staging)
+    staging.replace(target)
+
+
+def _tell(stores: Stores, job: Job, message: str, *, key: str) -> None:
+    stores.jobs.add_event(job.id, message, key=key)

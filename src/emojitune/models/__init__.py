@@ -1,0 +1,1 @@
+"""What is trained and run: base models, their chat templates, and LoRA adapters."""

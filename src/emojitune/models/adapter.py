@@ -1,0 +1,121 @@
+"""Adapter folders in PEFT's format: write, read, verify.
+
+    adapter_config.json          what PEFT reads: rank, alpha, target modules, base model
+    adapter_model.safetensors    the tensors, named as PEFT names them
+    emojitune.json               what chat needs besides: the base, the closed vocabulary
+
+safetensors only: nothing in an adapter folder is ever unpickled.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from emojitune.errors import ModelError
+
+_PEFT_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What an adapter is, beside its tensors.
+
+    Attributes:
+        base: Name of the base model that it was trained on.
+        rank: Rank of its updates.
+        alpha: Updates are scaled by alpha / rank.
+        vocabulary: The closed set of replies that it was trained for; empty when it is open.
+    """
+
+    base: str
+    rank: int
+    alpha: float
+    vocabulary: tuple[str, ...] = ()
+
+
+def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
+    """Write an adapter folder, whole or not at all.
+
+    Args:
+        state: Tensors by the names of `lora.adapter_state`.
+    """
+    staging = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    save_file(
+        {_peft_name(name): tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+        staging / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    _write_json(staging / "adapter_config.json", _peft_config(state, info))
+    _write_json(staging / "emojitune.json", asdict(info))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(staging, folder)
+
+
+def read_info(folder: Path) -> AdapterInfo:
+    """What an adapter is, without its tensors. Raises ModelError when the folder is not whole."""
+    try:
+        fields = json.loads((folder / "emojitune.json").read_text(encoding="utf-8"))
+        return AdapterInfo(**{**fields, "vocabulary": tuple(fields["vocabulary"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, error) from error
+
+
+def read(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
+    """An adapter and its tensors, by the names of `lora.adapter_state`.
+
+    Raises:
+        ModelError: A file is missing or damaged, or a number in it is not finite.
+    """
+    info = read_info(folder)
+    try:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise _damaged(folder, f"{name} holds numbers that are not finite")
+    return info, {_own_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _peft_config(state: Mapping[str, Tensor], info: AdapterInfo) -> dict[str, object]:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": info.base,
+        "r": info.rank,
+        "lora_alpha": info.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": sorted({name.split(".")[-2] for name in state}),
+    }
+
+
+def _peft_name(name: str) -> str:
+    return f"{_PEFT_PREFIX}{name}.weight"
+
+
+def _own_name(name: str) -> str:
+    return name.removeprefix(_PEFT_PREFIX).removesuffix(".weight")
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _damaged(folder: Path, reason: object) -> ModelError:
+    return ModelError(
+        f"The adapter in {folder} is not whole: {reason}. Run the fine-tuning job again.",
+        code="adapter_damaged",
+    )

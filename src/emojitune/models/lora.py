@@ -1,0 +1,117 @@
+"""LoRA layers (arXiv:2106.09685): attach them, merge them, and say which parameters train.
+
+Knows linear layers, not language: every `nn.Linear` but the output head is adapted.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emojitune.errors import ModelError
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer plus a trainable update of low rank: W x + (alpha / rank) B A x.
+
+    A (rank × in) and B (out × rank) are kept in float32 whatever the frozen weights are, since
+    single optimizer steps are smaller than bfloat16 can add; products run in the input's dtype.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
+        super().__init__()
+        self.base = base
+        self.scale = alpha / rank
+        a = torch.empty(rank, base.in_features)
+        # Drawn on the CPU, so that a seed means the same adapter on every device.
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+        device = base.weight.device
+        self.lora_A = nn.Parameter(a.to(device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        a, b = self.lora_A.to(x.dtype), (self.scale * self.lora_B).to(x.dtype)
+        out = _AddLowRank.apply(rows, self.base.weight, self.base.bias, a, b)  # type: ignore[no-untyped-call]
+        return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
+
+
+class _AddLowRank(torch.autograd.Function):
+    """x Wᵀ + bias + (x Aᵀ) Bᵀ with W and bias frozen, for rows x (N, in).
+
+    Autograd alone would make each sum a tensor of its own, forward and backward; here the small
+    products are added into the large ones in place, which is 1/8 of a training step on a CPU.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor
+    ) -> Tensor:
+        low = x @ a.T
+        ctx.save_for_backward(x, weight, a, b, low)
+        return functional.linear(x, weight, bias).addmm_(low, b.T)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor]:
+        x, weight, a, b, low = ctx.saved_tensors
+        grad = grads[0]
+        grad_low = grad @ b
+        grad_x = (grad @ weight).addmm_(grad_low, a) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, grad_low.T @ x, grad.T @ low
+
+
+def attach(model: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
+    """Freeze `model` and put a LoRA update beside each of its linear layers, in place."""
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    found = list(_adaptable(model))
+    if not found:
+        raise ModelError("LoRA needs linear layers (torch.nn.Linear), and this model has none.")
+    for name, linear in found:
+        model.set_submodule(name, LoraLinear(linear, rank, alpha, generator))
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The trainable tensors by name: `<layer>.lora_A` and `<layer>.lora_B`, not copied."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into the LoRA layers of `model`, in place."""
+    own = adapter_state(model)
+    if own.keys() != state.keys():
+        raise ModelError(
+            "An adapter must have been trained on the very base model it is put on: "
+            f"{len(state)} tensors were given, {len(own)} belong to this model. "
+            "Train it again on this base."
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+
+
+def merge(model: nn.Module, state: Mapping[str, Tensor], *, scale: float) -> None:
+    """Add an adapter's update to the frozen weights themselves, in place.
+
+    The sum is made in float32 and rounded once to the weights' dtype. Chat runs on merged
+    weights: a reply then costs what the base model costs.
+    """
+    with torch.no_grad():
+        for name, a in state.items():
+            layer, _, which = name.rpartition(".")
+            if which != "lora_A":
+                continue
+            weight = model.get_parameter(f"{layer}.weight")
+            b = state[f"{layer}.lora_B"]
+            update = scale * (b.to(weight.device).float() @ a.to(weight.device).float())
+            weight.copy_(weight.float() + update)
+
+
+def _adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            yield name, module

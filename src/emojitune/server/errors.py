@@ -1,0 +1,87 @@
+"""The exception tree as HTTP: a status and OpenAI's error object for each, never a traceback."""
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from emojitune.errors import DatasetError, EmojituneError, InvalidRequestError, NotFoundError
+from emojitune.server.replies import encode
+from emojitune.server.requests import BodyTooLargeError, refusal
+from emojitune.store.files import FileTooLargeError
+
+
+class AuthenticationError(EmojituneError):
+    """No key, or not this server's."""
+
+
+# The first that fits; what is not the client's doing comes last.
+_STATUSES: tuple[tuple[type[EmojituneError], int], ...] = (
+    (AuthenticationError, 401),
+    (NotFoundError, 404),
+    (FileTooLargeError, 413),
+    (BodyTooLargeError, 413),
+    (InvalidRequestError, 400),
+    (DatasetError, 400),
+    (EmojituneError, 503),
+)
+
+
+def error_object(error: EmojituneError) -> dict[str, dict[str, str | None]]:
+    """What OpenAI's clients read: all four keys, always."""
+    kind = "server_error" if _status(error) >= 500 else "invalid_request_error"
+    content = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return {"error": content}
+
+
+def error_response(error: EmojituneError, status: int | None = None) -> Response:
+    """`error` as a whole response."""
+    code = status or _status(error)
+    # The official clients repeat every 5xx, and none of ours goes away by that.
+    headers = {"x-should-retry": "false"} if code >= 500 else None
+    return Response(encode(error_object(error)), code, headers, "application/json")
+
+
+def unexpected() -> Response:
+    """A mistake of ours: its details belong in the log."""
+    message = "The server had an error while processing your request. Its log says more."
+    return error_response(EmojituneError(message), 500)
+
+
+def install(app: FastAPI) -> None:
+    """Put these answers in the place of FastAPI's own."""
+    app.add_exception_handler(EmojituneError, _ours)
+    app.add_exception_handler(HTTPException, _routing)
+    app.add_exception_handler(RequestValidationError, _parameters)
+
+
+def _status(error: EmojituneError) -> int:
+    return next(status for kind, status in _STATUSES if isinstance(error, kind))
+
+
+async def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, EmojituneError)
+    return error_response(error)
+
+
+async def _routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    asked = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        message = f"Invalid URL ({asked})"
+    elif error.status_code == 405:
+        method, path = request.method, request.url.path
+        message = (
+            f"Not allowed to {method} on {path}. "
+            "(HINT: Perhaps you meant to use a different HTTP method?)"
+        )
+    else:
+        message = error.detail
+    response = error_response(InvalidRequestError(message), error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _parameters(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # FastAPI puts "query" or "path" before the name.
+    return error_response(refusal(error.errors(), skip=1))

@@ -1,0 +1,29 @@
+"""From a model's name to a model that chats: the one place of the server that needs torch."""
+
+from collections.abc import Callable
+
+from emojitune.chat.reply import Replier
+from emojitune.models.catalog import find_base
+from emojitune.models.torch_environment import prepare_openmp
+from emojitune.settings import Settings
+from emojitune.store.models import ModelStore
+
+
+def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Replier]:
+    """A loader for the pool; what it imports takes seconds, so it does that when it is called."""
+
+    def load(name: str) -> Replier:
+        prepare_openmp()
+        from emojitune.chat.completion import ChatModel
+        from emojitune.models import loader
+        from emojitune.models.download import fetch
+
+        adapter = None
+        if name.startswith("ft:"):
+            model = tuned.get(name)
+            name, adapter = model.base, settings.adapters / model.adapter
+        folder = fetch(find_base(name), settings)
+        precision = loader.choose_precision(settings)
+        return ChatModel(loader.load(folder, precision, adapter))
+
+    return load

@@ -1,0 +1,107 @@
+"""Models: list, retrieve, delete; and which model a name in a request means."""
+
+import shutil
+
+from fastapi import APIRouter, Response
+from openai.types import Model, ModelDeleted
+
+from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.models.catalog import (
+    CATALOG,
+    HOSTED_MODELS,
+    BaseModel,
+    hosted_snapshot,
+    resolve_base,
+)
+from emojitune.server.replies import listing, reply
+from emojitune.server.services import Services, Shared
+from emojitune.store.models import FineTunedModel
+
+router = APIRouter(prefix="/v1/models")
+
+
+@router.get("")
+def list_models(services: Shared) -> Response:
+    base = [_base_object(name, services) for name in (*CATALOG, *HOSTED_MODELS)]
+    # Checkpoints answer by name, but are not listed: as on the hosted API.
+    tuned = [_tuned_object(model) for model in services.models.list() if model.step is None]
+    return listing([*base, *tuned])
+
+
+# `path`, because the SDK sends `org/name` as `org%2Fname`, which is decoded before routing.
+@router.get("/{name:path}")
+def retrieve(name: str, services: Shared) -> Response:
+    model = find(name, services)
+    if isinstance(model, FineTunedModel):
+        return reply(_tuned_object(model))
+    return reply(_base_object(name, services))
+
+
+@router.delete("/{name:path}")
+def delete(name: str, services: Shared) -> Response:
+    model = find(name, services)
+    if not isinstance(model, FineTunedModel):
+        raise InvalidRequestError(
+            f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
+        )
+    services.models.delete(name)
+    services.pool.forget(name)
+    if all(other.adapter != model.adapter for other in services.models.list()):
+        shutil.rmtree(services.settings.adapters / model.adapter, ignore_errors=True)
+    return reply(ModelDeleted(id=name, object="model", deleted=True))
+
+
+def find(name: str, services: Services) -> FineTunedModel | BaseModel:
+    """The model behind a name in a request.
+
+    Raises:
+        NotFoundError: There is none; the message says what there is.
+    """
+    if name.startswith("ft:"):
+        return services.models.get(name)
+    return resolve_base(name, services.settings)
+
+
+def served_by(name: str, services: Services) -> str | None:
+    """The base model that really runs under `name`; None when a fine-tuned one is gone by now."""
+    try:
+        model = find(name, services)
+    except NotFoundError:
+        return None
+    return model.base if isinstance(model, FineTunedModel) else model.name
+
+
+def full_name(name: str) -> str:
+    """`name` as jobs and replies show it: the dated one for a hosted alias."""
+    return hosted_snapshot(name) or name
+
+
+def _base_object(name: str, services: Services) -> Model:
+    base, hosted = resolve_base(name, services.settings), HOSTED_MODELS.get(name)
+    return _object(
+        name,
+        created=hosted.created if hosted else base.created,
+        owner="openai" if hosted else "system",
+        served_by=base.name,
+        shutdown_date=hosted.shutdown_date if hosted else None,
+    )
+
+
+def _tuned_object(model: FineTunedModel) -> Model:
+    owner = model.name.split(":")[2]
+    return _object(model.name, created=model.created_at, owner=owner, served_by=model.base)
+
+
+def _object(
+    name: str, *, created: int, owner: str, served_by: str, shutdown_date: str | None = None
+) -> Model:
+    return Model.model_validate(
+        {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": owner,
+            "shutdown_date": shutdown_date,
+            "served_by": served_by,  # ours: which model really answers under this name
+        }
+    )

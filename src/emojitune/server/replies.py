@@ -1,0 +1,33 @@
+"""Replies: objects of `openai.types` as JSON.
+
+Every object is built whole by its endpoint, so the keys that were set are the keys that are sent:
+`null` where it says so, and no key that the endpoint left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+
+def reply(item: BaseModel) -> Response:
+    """One object."""
+    return _json(item.model_dump(exclude_unset=True))
+
+
+def listing(items: Sequence[BaseModel], **more: Any) -> Response:
+    """A list of objects, with `has_more` and what else this list carries."""
+    data = [item.model_dump(exclude_unset=True) for item in items]
+    return _json({"object": "list", "data": data, **more})
+
+
+def encode(payload: Mapping[str, Any]) -> bytes:
+    """JSON as every client reads it: NaN and infinity are no JSON, and become null."""
+    return to_json(payload, inf_nan_mode="null")
+
+
+def _json(payload: Mapping[str, Any]) -> Response:
+    # Nothing but this very type: OpenAI's node client hands back any other as raw text.
+    return Response(encode(payload), media_type="application/json")

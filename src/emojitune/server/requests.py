@@ -1,0 +1,230 @@
+"""JSON bodies: read, checked against strict models, and refused in OpenAI's words and codes.
+
+Knows how a request breaks a rule, not which rules an endpoint has.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from fastapi import Query, Request
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, from_json
+
+from emojitune.errors import InvalidRequestError
+
+MAX_JSON_BYTES = 16 * 1024 * 1024
+
+Limit = Annotated[int, Query(ge=1, le=10_000)]
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(max_length=64)],
+        Annotated[str, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+
+
+class Body(BaseModel):
+    """A request body or an object inside one: nothing is guessed, nothing unknown gets through."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None}
+
+
+class BodyTooLargeError(InvalidRequestError):
+    """More bytes than a request may have."""
+
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
+    """A FastAPI dependency: the request's JSON as a `model`."""
+
+    async def parse(request: Request) -> BodyT:
+        stream = bounded(request.stream(), MAX_JSON_BYTES)
+        return check(b"".join([chunk async for chunk in stream]), model)
+
+    return parse
+
+
+def check(body: bytes, model: type[BodyT]) -> BodyT:
+    """`body` as a `model`.
+
+    Raises:
+        InvalidRequestError: It is not JSON, or breaks a rule of the model.
+    """
+    try:
+        # Unlike the json module this refuses NaN, lone surrogates and endless nesting by itself.
+        data = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"We could not parse the JSON body of your request: {error}. Send one JSON object "
+            "with the header Content-Type: application/json."
+        ) from None
+    return validate(data, model)
+
+
+def validate(data: Any, model: type[BodyT]) -> BodyT:
+    """`data` as a `model`, or the InvalidRequestError that says why not."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise refusal(error.errors()) from None
+
+
+async def bounded(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, up to `maximum` bytes.
+
+    Raises:
+        BodyTooLargeError: There are more. They are read to the end all the same: a client that is
+            cut off while it sends never sees the answer.
+    """
+    size = 0
+    async for chunk in stream:
+        size += len(chunk)
+        if size <= maximum:
+            yield chunk
+    if size > maximum:
+        raise BodyTooLargeError(
+            f"The body of this request may have at most {maximum} bytes, and it has {size}."
+        )
+
+
+def refuse(code: str | None, message: str, param: str | None = None) -> NoReturn:
+    """For a model's own validators: break off with OpenAI's `code` and this message.
+
+    `param` is only needed where the place of the validator does not say it.
+    """
+    context = {"message": message, "code": code, "param": param}
+    raise PydanticCustomError("refused", "{message}", context)
+
+
+def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidRequestError:
+    """The first of pydantic's errors in OpenAI's words; `skip` drops the head of its place."""
+    error = errors[0]
+    param = _param(error["loc"][skip:])
+    if error["type"] == "refused":
+        own = error["ctx"]
+        return InvalidRequestError(own["message"], code=own["code"], param=own["param"] or param)
+    code, message = _explain(error, param)
+    return InvalidRequestError(message, code=code, param=param or None)
+
+
+def _param(place: Sequence[str | int]) -> str:
+    """`messages[0].role`, as OpenAI writes it."""
+    name = ""
+    for step in place:
+        if isinstance(step, int):
+            name += f"[{step}]"
+        elif step != "[key]":
+            name += f".{step}" if name else step
+    return name
+
+
+def _explain(error: Mapping[str, Any], param: str) -> tuple[str, str]:
+    kind, found, context = error["type"], error.get("input"), error.get("ctx", {})
+    match kind:
+        case "missing":
+            return "missing_required_parameter", f"Missing required parameter: '{param}'."
+        case "extra_forbidden":
+            return "unknown_parameter", _unknown(param)
+        case "literal_error":
+            supported = f"Supported values are: {context['expected']}."
+            return "invalid_value", f"Invalid value for '{param}': {_shown(found)}. {supported}"
+        case "less_than_equal" | "greater_than_equal" | "greater_than":
+            return _out_of_range(kind, found, context, param)
+        case "string_too_long" | "string_too_short" | "too_long" | "too_short":
+            return _wrong_length(kind, found, context, param)
+    if expected := _EXPECTED.get(kind.split("_")[0]):
+        where = f"Invalid type for '{param}'" if param else "Invalid body"
+        message = f"{where}: expected {expected}, but got {_type_name(found)} instead."
+        return "invalid_type", message
+    return kind, error["msg"]
+
+
+def _unknown(param: str) -> str:
+    # OpenAI words the two differently, and clients match on the first.
+    nested = "." in param or "[" in param
+    return (
+        f"Unknown parameter: '{param}'."
+        if nested
+        else f"Unrecognized request argument supplied: {param}"
+    )
+
+
+def _out_of_range(kind: str, found: Any, context: Mapping[str, Any], param: str) -> tuple[str, str]:
+    key, sign, side, code = {
+        "less_than_equal": ("le", "<=", "above maximum", "above_max"),
+        "greater_than_equal": ("ge", ">=", "below minimum", "below_min"),
+        "greater_than": ("gt", ">", "below minimum", "below_min"),
+    }[kind]
+    bound = context[key]
+    number = "decimal" if isinstance(bound, float) else "integer"
+    shown = f"{bound:g}" if isinstance(bound, float) else bound
+    return f"{number}_{code}_value", (
+        f"Invalid '{param}': {number} {side} value. "
+        f"Expected a value {sign} {shown}, but got {_shown(found)} instead."
+    )
+
+
+def _wrong_length(kind: str, found: Any, context: Mapping[str, Any], param: str) -> tuple[str, str]:
+    article, noun = _TYPE_NAMES[type(found)].split()
+    if "min_length" in context:
+        least = context["min_length"]
+        return f"empty_{noun}", (
+            f"Invalid '{param}': empty {noun}. Expected {article} {noun} with minimum length "
+            f"{least}, but got an empty {noun} instead."
+        )
+    most = context["max_length"]
+    return f"{noun}_above_max_length", (
+        f"Invalid '{param}': {noun} too long. Expected {article} {noun} with maximum length "
+        f"{most}, but got {article} {noun} with length {len(found)} instead."
+    )
+
+
+_EXPECTED = {
+    "int": "an integer",
+    "float": "a decimal",
+    "finite": "a finite decimal",
+    "string": "a string",
+    "bool": "a boolean",
+    "list": "an array",
+    "dict": "an object",
+    "model": "an object",
+    "is": "a file",  # is_instance_of: the form's one field that is no text
+}
+
+_TYPE_NAMES: dict[type, str] = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def _type_name(value: Any) -> str:
+    return _TYPE_NAMES.get(type(value), "something else")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, whatever was sent."""
+    text = repr(value) if isinstance(value, str | int | float) else _type_name(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,69 @@
+"""Settings: the only reader of the environment (`EMOJITUNE_*`).
+
+Knows names, types and defaults; opens nothing and creates nothing.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Frozen settings; each field is also the environment variable `EMOJITUNE_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="EMOJITUNE_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_path("emojitune", appauthor=False)),
+        description="Folder of everything a server keeps: database, files, adapters, its key.",
+    )
+    cache: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_path("emojitune", appauthor=False)),
+        description="Folder of downloaded base models, shared by all homes.",
+    )
+    host: str = Field("127.0.0.1", description="Address the server listens on.")
+    port: int = Field(8808, ge=0, le=65535, description="Port of the server; 0 takes a free one.")
+    api_key: SecretStr | None = Field(
+        None, description="Bearer key of the server; unset: made once and kept in the home folder."
+    )
+    organization: str = Field(
+        "local",
+        pattern="^[A-Za-z0-9_-]+$",
+        description="Third part of fine-tuned model names, and `organization_id`.",
+    )
+    base_model: str = Field(
+        "smollm2-135m-instruct",
+        description="What the retired hosted names (gpt-3.5-turbo, ...) stand for: a catalog name, "
+        "a Hugging Face repository id (`org/name@revision`), or a folder.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where models run; auto takes CUDA when there is some."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Number format of the frozen weights; auto measures nothing, it asks "
+        "the processor what it multiplies well.",
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of one process; 0 lets torch decide.")
+    max_running_jobs: int = Field(1, ge=1, description="Training jobs that run at the same time.")
+    max_file_bytes: int = Field(
+        512 * 1024 * 1024, ge=1, description="Largest file that an upload may have."
+    )
+
+    @property
+    def files(self) -> Path:
+        """Folder of uploaded files and results, by content."""
+        return self.home / "files"
+
+    @property
+    def adapters(self) -> Path:
+        """Folder of fine-tuned adapters, one folder each."""
+        return self.home / "adapters"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of training runs: one folder a job, with its checkpoints and its log."""
+        return self.home / "runs"

@@ -1,0 +1,1 @@
+"""What is remembered: files, jobs with their events and checkpoints, models. The only SQL."""

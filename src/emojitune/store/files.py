@@ -1,0 +1,204 @@
+"""Uploaded and produced files: one row each, the bytes kept once under their SHA-256."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO
+
+from sqlalchemy import Connection, Row, delete, insert, or_, select
+
+from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.store import tables
+from emojitune.store.database import Database
+from emojitune.store.ids import new_id, now
+from emojitune.store.pages import Order, Page, read_page
+
+_files = tables.files
+_CHUNK = 1024 * 1024
+
+
+class FileTooLargeError(InvalidRequestError):
+    """More bytes than a file may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file as the API shows it; `sha256` says where its bytes are."""
+
+    id: str
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: str
+    status_details: str | None
+    expires_at: int | None
+    sha256: str
+
+
+class FileStore:
+    """Files in `directory`, known by rows of `database`."""
+
+    def __init__(self, database: Database, directory: Path) -> None:
+        self._database = database
+        self._directory = directory
+
+    def add(
+        self,
+        chunks: Iterable[bytes] | BinaryIO,
+        *,
+        filename: str,
+        purpose: str,
+        max_bytes: int | None = None,
+        expires_at: int | None = None,
+    ) -> StoredFile:
+        """Keep the bytes of `chunks`; on any failure nothing is left behind.
+
+        Raises:
+            FileTooLargeError: There are more than `max_bytes` of them.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._delete_expired()
+        with NamedTemporaryFile(dir=self._directory, prefix="incoming-", delete=False) as target:
+            temporary = Path(target.name)
+            try:
+                sha256, size = _copy(_chunks_of(chunks), target, max_bytes)
+            except BaseException:
+                temporary.unlink()
+                raise
+        return self._keep(
+            temporary,
+            StoredFile(
+                id=new_id("file-"),
+                bytes=size,
+                created_at=now(),
+                filename=filename,
+                purpose=purpose,
+                status="processed",
+                status_details=None,
+                expires_at=expires_at,
+                sha256=sha256,
+            ),
+        )
+
+    def get(self, file_id: str) -> StoredFile:
+        """The file of this id.
+
+        Raises:
+            NotFoundError: There is none, or its time is over.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(_files).where(_files.c.id == file_id, _not_expired())
+            ).one_or_none()
+        if row is None:
+            raise NotFoundError(f"No such File object: {file_id}", param="id")
+        return _stored(row)
+
+    def list(
+        self,
+        purpose: str | None = None,
+        after: str | None = None,
+        limit: int = 10_000,
+        order: Order = "desc",
+    ) -> Page[StoredFile]:
+        """Files, the newest first unless `order` is "asc"."""
+        query = select(_files).where(_not_expired())
+        if purpose is not None:
+            query = query.where(_files.c.purpose == purpose)
+        with self._database.read() as connection:
+            return read_page(
+                connection, _files, query, _stored, after=after, limit=limit, order=order
+            )
+
+    def delete(self, file_id: str) -> None:
+        """Forget a file; its bytes go too unless another file has the same."""
+        self._remove([self.get(file_id)])
+
+    def path(self, file_id: str) -> Path:
+        """Where the bytes of a file are; to be read only."""
+        return self._blob(self.get(file_id).sha256)
+
+    def _keep(self, temporary: Path, stored: StoredFile) -> StoredFile:
+        blob = self._blob(stored.sha256)
+        blob.parent.mkdir(exist_ok=True)
+        with self._database.write() as connection:
+            os.replace(temporary, blob)
+            _sync_folder(blob.parent)
+            connection.execute(insert(_files).values(asdict(stored)))
+        return stored
+
+    def _remove(self, files: Sequence[StoredFile]) -> None:
+        with self._database.write() as connection:
+            ids = [stored.id for stored in files]
+            connection.execute(delete(_files).where(_files.c.id.in_(ids)))
+        # Only once the rows are surely gone, and locked against an `add` of the same bytes.
+        with self._database.write() as connection:
+            for stored in files:
+                if not _in_use(connection, stored.sha256):
+                    self._blob(stored.sha256).unlink(missing_ok=True)
+
+    def _delete_expired(self) -> None:
+        with self._database.read() as connection:
+            rows = connection.execute(select(_files).where(~_not_expired())).all()
+        if rows:
+            self._remove([_stored(row) for row in rows])
+
+    def _blob(self, sha256: str) -> Path:
+        return self._directory / sha256[:2] / sha256
+
+
+def _not_expired() -> Any:
+    return or_(_files.c.expires_at.is_(None), _files.c.expires_at > now())
+
+
+def _in_use(connection: Connection, sha256: str) -> bool:
+    query = select(_files.c.number).where(_files.c.sha256 == sha256).limit(1)
+    return connection.scalar(query) is not None
+
+
+def _stored(row: Row[Any]) -> StoredFile:
+    fields = dict(row._mapping)
+    del fields["number"]
+    return StoredFile(**fields)
+
+
+def _chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
+    read = getattr(source, "read", None)
+    if read is None:
+        yield from source
+        return
+    while chunk := read(_CHUNK):
+        yield chunk
+
+
+def _copy(chunks: Iterator[bytes], target: Any, max_bytes: int | None) -> tuple[str, int]:
+    """Write, hash and count; the bytes are on the disk when this returns."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks:
+        size += len(chunk)
+        if max_bytes is not None and size > max_bytes:
+            raise FileTooLargeError(
+                f"A file may have at most {max_bytes} bytes, and this one has more. Split it, or "
+                "raise EMOJITUNE_MAX_FILE_BYTES.",
+                param="file",
+            )
+        digest.update(chunk)
+        target.write(chunk)
+    target.flush()
+    os.fsync(target.fileno())
+    return digest.hexdigest(), size
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where folders can be opened at all."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,324 @@
+"""Fine-tuning jobs with their events and checkpoints, and the leases that workers hold on them.
+
+Knows how a status is changed safely, not which changes make sense: that is `jobs/states.py`.
+"""
+
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
+
+from emojitune.errors import InvalidStateError, NotFoundError
+from emojitune.store import tables
+from emojitune.store.database import Database
+from emojitune.store.ids import new_id, now
+from emojitune.store.pages import Page, read_page
+
+_jobs, _events, _checkpoints = tables.jobs, tables.events, tables.checkpoints
+
+FINISHED = ("succeeded", "failed", "cancelled")
+_LARGEST_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A fine-tuning job. `hyperparameters` are those asked for until it runs, then those used."""
+
+    id: str
+    created_at: int
+    finished_at: int | None
+    status: str
+    model: str
+    training_file: str
+    validation_file: str | None
+    suffix: str | None
+    seed: int
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any] | None
+    metadata: dict[str, str] | None
+    integrations: tuple[dict[str, Any], ...]
+    error: JobError | None
+    fine_tuned_model: str | None
+    trained_tokens: int | None
+    estimated_finish: int | None
+    result_files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One line of a job's story; `data` holds the numbers of a metrics event."""
+
+    id: str
+    created_at: int
+    level: str
+    type: str
+    message: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobCheckpoint:
+    """A model that a job made on its way."""
+
+    id: str
+    job_id: str
+    created_at: int
+    model: str
+    step: int
+    metrics: dict[str, Any]
+
+
+class JobStore:
+    """Jobs as rows of `database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self,
+        *,
+        model: str,
+        training_file: str,
+        validation_file: str | None = None,
+        suffix: str | None = None,
+        seed: int | None = None,
+        hyperparameters: Mapping[str, Any],
+        method: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        integrations: Sequence[Mapping[str, Any]] = (),
+    ) -> Job:
+        """A new job that waits for its files to be validated, and its first two events."""
+        job_id = new_id("ftjob-")
+        row = {
+            "id": job_id,
+            "created_at": now(),
+            "status": "validating_files",
+            "model": model,
+            "training_file": training_file,
+            "validation_file": validation_file,
+            "suffix": suffix,
+            "seed": secrets.randbelow(_LARGEST_SEED) if seed is None else seed,
+            "hyperparameters": dict(hyperparameters),
+            "method": method,
+            "metadata": metadata,
+            "integrations": list(integrations),
+            "result_files": [],
+        }
+        validating = f"Validating training file: {training_file}"
+        if validation_file:
+            validating += f" and validation file: {validation_file}"
+        with self._database.write() as connection:
+            connection.execute(insert(_jobs).values(row))
+            _add_event(connection, job_id, f"Created fine-tuning job: {job_id}", key="created")
+            _add_event(connection, job_id, validating, key="validating")
+            return _get(connection, job_id)
+
+    def get(self, job_id: str) -> Job:
+        """The job of this id.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        with self._database.read() as connection:
+            return _get(connection, job_id)
+
+    def list(
+        self,
+        after: str | None = None,
+        limit: int = 20,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        without_metadata: bool = False,
+    ) -> Page[Job]:
+        """Jobs, the newest first: all, or those with every pair of `metadata`, or those without."""
+        query = select(_jobs).where(*(_carries(*pair) for pair in (metadata or {}).items()))
+        if without_metadata:
+            query = query.where(_jobs.c.metadata.is_(None))
+        with self._database.read() as connection:
+            return read_page(connection, _jobs, query, _job, after=after, limit=limit)
+
+    def unfinished(self) -> Sequence[Job]:
+        """Every job that has not ended, the oldest first."""
+        query = select(_jobs).where(_jobs.c.status.not_in(FINISHED)).order_by(_jobs.c.number)
+        with self._database.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def transition(self, job_id: str, to: str, *, sources: Collection[str], **changes: Any) -> Job:
+        """Move a job to the status `to`, with other columns, if its status is one of `sources`.
+
+        Raises:
+            InvalidStateError: It is not: somebody was faster, or the request makes no sense.
+        """
+        with self._database.write() as connection:
+            status = _get(connection, job_id).status
+            if status not in sources:
+                raise InvalidStateError(
+                    f"Job {job_id} cannot become {to}: only a job that is "
+                    f"{_either(sources)} can, and this one is {status}."
+                )
+            return _change(connection, job_id, {**changes, "status": to})
+
+    def update(self, job_id: str, **changes: Any) -> Job:
+        """Set columns other than the status."""
+        assert "status" not in changes, "a status changes by `transition` only"
+        with self._database.write() as connection:
+            return _change(connection, job_id, changes)
+
+    def claim(self, job_id: str, worker: str, seconds: float) -> bool:
+        """Lease a job to `worker` unless another one holds it; the lease ends by itself."""
+        free = or_(
+            _jobs.c.lease_expires_at.is_(None),
+            _jobs.c.lease_expires_at <= time.time(),
+            _jobs.c.worker == worker,
+        )
+        return self._lease(job_id, free, worker, time.time() + seconds)
+
+    def renew(self, job_id: str, worker: str, seconds: float) -> bool:
+        """Keep a lease; False when it is no longer `worker`'s."""
+        return self._lease(job_id, _jobs.c.worker == worker, worker, time.time() + seconds)
+
+    def release(self, job_id: str, worker: str) -> None:
+        """Give a lease back, if it is still `worker`'s."""
+        self._lease(job_id, _jobs.c.worker == worker, None, None)
+
+    def leased(self, at: float | None = None) -> set[str]:
+        """The ids of the jobs that some worker holds at this time (by default now)."""
+        alive = _jobs.c.lease_expires_at > (time.time() if at is None else at)
+        with self._database.read() as connection:
+            return set(connection.scalars(select(_jobs.c.id).where(alive)))
+
+    def add_event(
+        self,
+        job_id: str,
+        message: str,
+        *,
+        level: Literal["info", "warn", "error"] = "info",
+        type: Literal["message", "metrics"] = "message",
+        data: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Add a line to the job's story. What has a `key` is told once, however often it is run."""
+        with self._database.write() as connection:
+            _add_event(connection, job_id, message, level=level, type=type, data=data, key=key)
+
+    def events(self, job_id: str, after: str | None = None, limit: int = 20) -> Page[JobEvent]:
+        """A job's events, the newest first."""
+        query = select(_events).where(_events.c.job_id == job_id)
+        with self._database.read() as connection:
+            _get(connection, job_id)
+            return read_page(connection, _events, query, _event, after=after, limit=limit)
+
+    def add_checkpoint(
+        self, job_id: str, *, model: str, step: int, metrics: Mapping[str, Any]
+    ) -> None:
+        """Note a checkpoint; a second one for the same step is ignored."""
+        row = {
+            "id": new_id("ftckpt_"),
+            "job_id": job_id,
+            "created_at": now(),
+            "model": model,
+            "step": step,
+            "metrics": dict(metrics),
+        }
+        with self._database.write() as connection:
+            connection.execute(insert_or_ignore(_checkpoints).values(row).on_conflict_do_nothing())
+
+    def checkpoints(
+        self, job_id: str, after: str | None = None, limit: int = 10
+    ) -> Page[JobCheckpoint]:
+        """A job's checkpoints, the last step first."""
+        query = select(_checkpoints).where(_checkpoints.c.job_id == job_id)
+        with self._database.read() as connection:
+            _get(connection, job_id)
+            return read_page(connection, _checkpoints, query, _checkpoint, after=after, limit=limit)
+
+    def _lease(
+        self, job_id: str, condition: ColumnElement[bool], worker: str | None, until: float | None
+    ) -> bool:
+        statement = (
+            update(_jobs)
+            .where(_jobs.c.id == job_id, condition)
+            .values(worker=worker, lease_expires_at=until)
+        )
+        with self._database.write() as connection:
+            return connection.execute(statement).rowcount == 1
+
+
+def _get(connection: Connection, job_id: str) -> Job:
+    row = connection.execute(select(_jobs).where(_jobs.c.id == job_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f"Could not find fine tune: {job_id}", code="fine_tune_not_found", param="fine_tune_id"
+        )
+    return _job(row)
+
+
+def _change(connection: Connection, job_id: str, changes: dict[str, Any]) -> Job:
+    if isinstance(changes.get("error"), JobError):
+        changes["error"] = asdict(changes["error"])
+    connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(changes))
+    return _get(connection, job_id)
+
+
+def _add_event(
+    connection: Connection,
+    job_id: str,
+    message: str,
+    *,
+    level: str = "info",
+    type: str = "message",
+    data: Mapping[str, Any] | None = None,
+    key: str | None = None,
+) -> None:
+    row = {
+        "id": new_id("ftevent-"),
+        "job_id": job_id,
+        "created_at": now(),
+        "level": level,
+        "type": type,
+        "message": message,
+        "data": dict(data or {}),
+        "key": key,
+    }
+    connection.execute(insert_or_ignore(_events).values(row).on_conflict_do_nothing())
+
+
+def _carries(key: str, value: str) -> ColumnElement[bool]:
+    # Key and value stay bound parameters: a JSON path could not hold every key.
+    pair = func.json_each(_jobs.c.metadata).table_valued("key", "value")
+    return exists(select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value))
+
+
+def _job(row: Row[Any]) -> Job:
+    fields = dict(row._mapping)
+    for internal in ("number", "worker", "lease_expires_at"):
+        del fields[internal]
+    fields["integrations"] = tuple(row.integrations)
+    fields["result_files"] = tuple(row.result_files)
+    fields["error"] = JobError(**row.error) if row.error else None
+    return Job(**fields)
+
+
+def _event(row: Row[Any]) -> JobEvent:
+    return JobEvent(row.id, row.created_at, row.level, row.type, row.message, row.data)
+
+
+def _checkpoint(row: Row[Any]) -> JobCheckpoint:
+    return JobCheckpoint(row.id, row.job_id, row.created_at, row.model, row.step, row.metrics)
+
+
+def _either(words: Collection[str]) -> str:
+    return " or ".join(sorted(words))

@@ -1,0 +1,112 @@
+"""The tables as the code sees them; `migrations/` makes them, and a test holds the two together.
+
+`number` grows with each row: lists are ordered by it, since many rows share one second.
+"""
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+# A Python None is stored as SQL NULL, not as the JSON text "null".
+_json = JSON(none_as_null=True)
+
+files = Table(
+    "files",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("bytes", Integer, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("status_details", String),
+    Column("expires_at", Integer),
+    Column("sha256", String, nullable=False),
+    Index("files_by_content", "sha256"),
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("finished_at", Integer),
+    Column("status", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("training_file", String, nullable=False),
+    Column("validation_file", String),
+    Column("suffix", String),
+    Column("seed", Integer, nullable=False),
+    Column("hyperparameters", _json, nullable=False),
+    Column("method", _json),
+    Column("metadata", _json),
+    Column("integrations", _json, nullable=False),
+    Column("error", _json),
+    Column("fine_tuned_model", String),
+    Column("trained_tokens", Integer),
+    Column("estimated_finish", Integer),
+    Column("result_files", _json, nullable=False),
+    Column("worker", String),
+    Column("lease_expires_at", Float),
+    Index("jobs_by_status", "status"),
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "job_events",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("level", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("message", String, nullable=False),
+    Column("data", _json, nullable=False),
+    Column("key", String),
+    UniqueConstraint("job_id", "key", name="one_event_a_key"),
+    Index("events_by_job", "job_id", "number"),
+    sqlite_autoincrement=True,
+)
+
+checkpoints = Table(
+    "job_checkpoints",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("metrics", _json, nullable=False),
+    UniqueConstraint("job_id", "step", name="one_checkpoint_a_step"),
+    sqlite_autoincrement=True,
+)
+
+models = Table(
+    "fine_tuned_models",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("job_id", String, nullable=False),
+    Column("base", String, nullable=False),
+    Column("hosted_name", String, nullable=False),
+    Column("adapter", String, nullable=False),
+    Column("step", Integer),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,1 @@
+"""How it learns: examples and numbers in, events and checkpoints out."""

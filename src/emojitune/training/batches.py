@@ -1,0 +1,128 @@
+"""Rendered examples to packed batches that share their common prompt prefix.
+
+A pack is one row of tokens: the prefix that all its examples begin with, once, then what follows
+it in each example. A token sees the prefix and the earlier tokens of its own example, at the
+positions that it has in its example; so losses and gradients are those of the separate examples,
+and a system prompt costs one computation a batch, not one an example.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from emojitune.models.chat_template import Rendered
+from emojitune.training.attention import RowLayout, row_layout
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One row of T tokens, with S places at which the next token is to be learned.
+
+    Attributes:
+        ids: Token ids, (1, T).
+        positions: Positions within the example, (1, T).
+        layout: Which tokens are the prefix, and which an example's own.
+        places: Indices into the row whose next token is learned, (S,).
+        targets: Those next tokens, (S,).
+        tokens: Tokens of the examples when counted one by one (at least T).
+    """
+
+    ids: Tensor
+    positions: Tensor
+    layout: RowLayout
+    places: Tensor
+    targets: Tensor
+    tokens: int
+
+    def to(self, device: torch.device) -> "Pack":
+        """The same pack on `device`."""
+        return Pack(
+            self.ids.to(device),
+            self.positions.to(device),
+            self.layout.to(device),
+            self.places.to(device),
+            self.targets.to(device),
+            self.tokens,
+        )
+
+
+def shuffled_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """The example numbers of each batch of an epoch; the order depends on seed and epoch only."""
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def truncate(example: Rendered, max_tokens: int) -> Rendered:
+    """The example without the tokens beyond `max_tokens`."""
+    return Rendered(example.ids[:max_tokens], example.mask[:max_tokens])
+
+
+def learned_tokens(example: Rendered) -> int:
+    """How many tokens of an example carry loss; the first token has nothing to be told from."""
+    return sum(example.mask[1:])
+
+
+def packs(examples: Sequence[Rendered], *, max_tokens: int) -> Iterator[Pack]:
+    """Pack a batch into as few rows of at most about `max_tokens` as its order allows.
+
+    The bound holds memory down where chats are long. An example longer than it gets a row of its
+    own.
+    """
+    group: list[Rendered] = []
+    length = 0
+    for example in examples:
+        if group and length + len(example.ids) > max_tokens:
+            yield pack(group)
+            group, length = [], 0
+        group.append(example)
+        length += len(example.ids)
+    if group:
+        yield pack(group)
+
+
+def pack(examples: Sequence[Rendered]) -> Pack:
+    """Pack examples into one row behind their common prefix."""
+    prefix = _common_prefix(examples)
+    ids = list(examples[0].ids[:prefix])
+    positions = list(range(prefix))
+    places: list[int] = []
+    targets: list[int] = []
+    for example in examples:
+        offset = len(ids) - prefix  # from a token's position in its example to its index in the row
+        ids += example.ids[prefix:]
+        positions += range(prefix, len(example.ids))
+        for position in range(1, len(example.ids)):
+            if example.mask[position]:
+                places.append(position - 1 + offset)
+                targets.append(example.ids[position])
+    return Pack(
+        ids=torch.tensor([ids]),
+        positions=torch.tensor([positions]),
+        layout=row_layout(prefix, [len(example.ids) - prefix for example in examples]),
+        places=torch.tensor(places, dtype=torch.long),
+        targets=torch.tensor(targets, dtype=torch.long),
+        tokens=sum(len(example.ids) for example in examples),
+    )
+
+
+def _common_prefix(examples: Sequence[Rendered]) -> int:
+    """Length of the longest common prefix that predicts nothing learned.
+
+    The token that predicts an example's first learned one stays in its own part, so every place
+    in a row belongs to one example.
+    """
+    limit = max(0, min(_first_learned(example) for example in examples) - 1)
+    shortest, longest = min(e.ids for e in examples), max(e.ids for e in examples)
+    shared = 0
+    # What the lexically smallest and largest share, all share.
+    while shared < limit and shortest[shared] == longest[shared]:
+        shared += 1
+    return shared
+
+
+def _first_learned(example: Rendered) -> int:
+    return next((i for i, on in enumerate(example.mask) if on and i > 0), len(example.ids))

@@ -1,0 +1,31 @@
+"""TrainingConfig: concrete numbers only. Who chose them, and why, is `jobs/plan.py`'s business."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """Everything that decides what an adapter becomes, besides the data and the base model.
+
+    Attributes:
+        epochs: Passes over the training examples.
+        batch_size: Examples per optimizer step.
+        learning_rate: AdamW's, at its peak.
+        seed: Decides the LoRA draw and the order of examples.
+        rank: Rank of the LoRA updates.
+        alpha: Updates are scaled by alpha / rank.
+        warmup: Share of all steps over which the learning rate rises; it then falls to zero in a
+            straight line.
+        max_grad_norm: Gradients are scaled down to this norm (L2, all of them together).
+        max_tokens: Longer examples lose tokens from their end.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    rank: int = 16
+    alpha: float = 32.0
+    warmup: float = 0.05
+    max_grad_norm: float = 1.0
+    max_tokens: int = 2048

@@ -1,0 +1,42 @@
+"""What training reports while it runs: frozen values, free of torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class StepCompleted:
+    """One optimizer step. Loss is the mean cross-entropy in nats over the learned tokens.
+
+    `tokens` counts the whole examples of the batch; `token_accuracy` is the share of learned
+    tokens that the model, before this step, would have put first.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+    train_loss: float
+    token_accuracy: float
+    learning_rate: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationCompleted:
+    """The whole validation file, scored after `step`."""
+
+    step: int
+    loss: float
+    token_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """An epoch's end is on disk; `adapter` is a folder in PEFT's format."""
+
+    step: int
+    epoch: int
+    adapter: Path
+
+
+TrainingEvent = StepCompleted | ValidationCompleted | CheckpointSaved

@@ -1,0 +1,30 @@
+"""Where a job stands, as a plain value: what `follow` yields and the terminal draws."""
+
+from dataclasses import dataclass
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The state after one piece of news; `message` is that news, None when only time passed."""
+
+    job_id: str
+    status: str
+    message: str | None = None
+    step: int = 0
+    total_steps: int | None = None
+    epochs: int | None = None
+    loss: float | None = None
+    seconds_left: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that the step belongs to, from 1; None while that is unknown."""
+        if not (self.step and self.total_steps and self.epochs):
+            return None
+        return min(self.epochs, (self.step - 1) * self.epochs // self.total_steps + 1)

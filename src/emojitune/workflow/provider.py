@@ -1,0 +1,250 @@
+"""Connect to who does the work: OpenAI, a server by its URL, or one of this machine.
+
+`local` takes the server that runs on the home folder, else starts one as a process of its own. It
+is never imported: from here on everything goes through the official SDK.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import openai
+from openai import DefaultHttpx2Client, OpenAI
+
+from emojitune.errors import ConfigurationError, ProviderError
+from emojitune.settings import Settings
+from emojitune.workflow.progress import TERMINAL
+
+IDLE_SECONDS = 600  # an embedded server that nobody needs ends itself after this
+START_SECONDS = 90.0  # the first start creates the database and imports much
+
+AskKey = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A client and what is known of the other side.
+
+    As a context manager it closes itself, unless Ctrl-C broke in: what runs there shall go on.
+    """
+
+    client: OpenAI
+    provider: str  # "openai", "local", or the URL
+    is_emojitune: bool  # understands our extra fields: decoding, labels, alternatives
+    server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base_url(self) -> str:
+        return str(self.client.base_url).rstrip("/")
+
+    def close(self) -> None:
+        """End the server if this connection started it and no job needs it any more."""
+        if self.server is not None and not self._has_jobs():
+            _end(self.server)
+        self.client.close()
+
+    def _has_jobs(self) -> bool:
+        # Another process may have found our server and be training on it.
+        try:
+            jobs = self.client.fine_tuning.jobs.list(limit=20).data
+        except openai.OpenAIError:
+            return False
+        return any(job.status not in TERMINAL for job in jobs)
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            self.close()
+
+
+def connect(
+    provider: str = "local", settings: Settings | None = None, *, ask_key: AskKey | None = None
+) -> Connection:
+    """Connect to `local`, `openai` or a base URL such as `http://127.0.0.1:8808/v1`.
+
+    The key of OpenAI and of a URL is `OPENAI_API_KEY`, else what `ask_key` returns.
+    """
+    if provider == "local":
+        return _connect_local(settings or Settings())
+    if provider == "openai":
+        return Connection(OpenAI(api_key=_key(ask_key)), provider, is_emojitune=False)
+    if not provider.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"The provider must be local, openai or a URL, not {provider!r}.", param="provider"
+        )
+    client = OpenAI(base_url=provider, api_key=_key(ask_key))
+    return Connection(client, provider, is_emojitune=is_healthy(provider))
+
+
+def _key(ask_key: AskKey | None) -> str:
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key and ask_key:
+        key = ask_key("API key (not shown, not stored): ").strip()
+    if not key:
+        raise ConfigurationError(
+            "There is no API key. Set OPENAI_API_KEY, or run this in a terminal and type it, "
+            "or leave --provider out to train on this machine.",
+            code="invalid_api_key",
+        )
+    return key
+
+
+def _connect_local(settings: Settings) -> Connection:
+    server = None
+    url = running_server(settings.home)
+    if url is None:
+        server = _start(settings)
+        try:
+            url = _wait_until_ready(settings.home, server)
+        except BaseException:
+            _end(server)
+            raise
+    # No proxy of the environment may stand between us and our own machine.
+    http = DefaultHttpx2Client(trust_env=False)
+    client = OpenAI(base_url=url, api_key=_local_key(settings), http_client=http)
+    return Connection(client, "local", is_emojitune=True, server=server)
+
+
+def running_server(home: Path) -> str | None:
+    """The base URL of the server that runs on `home`, if there is one and it answers."""
+    try:
+        url = str(json.loads((home / "server.json").read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none, or one that is just writing
+    url = url.rstrip("/").removesuffix("/v1") + "/v1"
+    return url if is_healthy(url) else None
+
+
+def is_healthy(base_url: str) -> bool:
+    """Whether an emojitune server answers at `base_url`."""
+    health = base_url.rstrip("/").removesuffix("/v1") + "/healthz"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(health, timeout=5) as answer:
+            return bool(json.load(answer) == {"status": "ok"})
+    except (OSError, ValueError):
+        return False
+
+
+def _local_key(settings: Settings) -> str:
+    if settings.api_key is not None:
+        return settings.api_key.get_secret_value()
+    path = settings.home / "api_key"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The server's key cannot be read from {path} ({error.strerror}). If it was started "
+            "with a key of your own, set EMOJITUNE_API_KEY to the same.",
+            param="api_key",
+        ) from error
+
+
+def _start(settings: Settings) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
+    command += ["--home", str(settings.home), "--idle-timeout", str(IDLE_SECONDS)]
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with _log(settings.home).open("wb") as log:
+            # A session of its own: Ctrl-C in this terminal must not reach the running job.
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(settings),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise ConfigurationError(
+            f"The home folder {settings.home} cannot be used ({error.strerror}). "
+            "Name another with --home or EMOJITUNE_HOME.",
+            param="home",
+        ) from error
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """The server's environment: ours, and the settings that were given in code."""
+    given = {name: str(getattr(settings, name)) for name in settings.model_fields_set}
+    if settings.api_key is not None:
+        given["api_key"] = settings.api_key.get_secret_value()
+    for_server = {f"EMOJITUNE_{name.upper()}": value for name, value in given.items()}
+    return {**os.environ, **for_server}
+
+
+def _wait_until_ready(home: Path, server: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        died = server.poll() is not None
+        # Asked after poll: when another process won the race for the home, its server serves us.
+        if url := running_server(home):
+            return url
+        if died:
+            raise ConfigurationError(_did_not_start(home, f"ended with code {server.returncode}"))
+        time.sleep(0.1)
+    raise ConfigurationError(_did_not_start(home, f"was not ready in {START_SECONDS:.0f} s"))
+
+
+def _did_not_start(home: Path, what: str) -> str:
+    log = _log(home)
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+    said = "\n".join(f"  {line}" for line in last) or "  (nothing)"
+    return f"The embedded server {what}. The last lines of {log}:\n{said}"
+
+
+def _log(home: Path) -> Path:
+    return home / "server.log"
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+@contextmanager
+def provider_errors() -> Iterator[None]:
+    """The one place where the SDK's errors become ours."""
+    try:
+        yield
+    except openai.APIConnectionError as error:
+        raise ProviderError(
+            f"The API at {error.request.url} cannot be reached: {error.__cause__ or error}. "
+            "Check the URL, the network and whether the server runs.",
+            code="connection_error",
+        ) from error
+    except openai.APIStatusError as error:
+        raise ProviderError(_status_message(error), code=error.code, param=error.param) from error
+    except openai.OpenAIError as error:
+        raise ProviderError(f"The API's answer cannot be used: {error}") from error
+
+
+_STATUS_ADVICE = {
+    401: "Check the API key.",
+    403: "The API does not allow this to your account; the local provider needs no account.",
+    429: "Wait, or check the account's quota.",
+}
+
+
+def _status_message(error: openai.APIStatusError) -> str:
+    body = error.body
+    said = body.get("message") if isinstance(body, dict) else None
+    refusal = f"The API refused ({error.status_code}): {said or error.message}"
+    advice = _STATUS_ADVICE.get(error.status_code)
+    return f"{refusal} {advice}" if advice else refusal

@@ -1,0 +1,133 @@
+"""Score a model through the SDK: what it replies freely, and what it replies held to labels."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openai import OpenAI
+from openai.types.chat import ChatCompletion
+
+from emojitune.dataset.example import Message, TrainingExample
+from emojitune.errors import ProviderError
+from emojitune.evaluation.evaluate import Complete, Reply, evaluate
+from emojitune.evaluation.report import ReportRow, report_row
+from emojitune.workflow.provider import provider_errors
+
+MAX_TOKENS = 24  # the longest label of the vocabulary needs fewer
+ALTERNATIVES = 5
+SAMPLING_SEED = 20240101  # any fixed number: two runs then score the same samples
+
+FREE = "free"
+CONSTRAINED = "constrained"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One row of the table to be: a model, and how it is decoded.
+
+    `labels` hold a model to a vocabulary that it was not tuned on; () leaves it to its own.
+    """
+
+    model: str
+    decoding: str
+    labels: tuple[str, ...] = ()
+
+
+def contenders(model: str, *, base: str, vocabulary: tuple[str, ...]) -> tuple[Contender, ...]:
+    """The four rows of the comparison: untuned and fine-tuned, free and constrained."""
+    return (
+        Contender(base, FREE),
+        Contender(base, CONSTRAINED, vocabulary),
+        Contender(model, FREE),
+        Contender(model, CONSTRAINED),
+    )
+
+
+def score(
+    client: OpenAI,
+    rows: Iterable[Contender],
+    examples: Sequence[TrainingExample],
+    vocabulary: Sequence[str],
+    *,
+    is_emojitune: bool,
+    progress: Callable[[Contender, int, int], None] | None = None,
+) -> list[ReportRow]:
+    """Score each contender on `examples`; `progress` hears (contender, done, all)."""
+    table = []
+    for row in rows:
+
+        def heard(done: int, total: int, row: Contender = row) -> None:
+            if progress:
+                progress(row, done, total)
+
+        complete = completer(client, row, is_emojitune=is_emojitune)
+        result = evaluate(complete, examples, vocabulary, progress=heard)
+        table.append(report_row(row.model, row.decoding, result))
+    return table
+
+
+def completer(client: OpenAI, contender: Contender, *, is_emojitune: bool) -> Complete:
+    """The callable that `evaluate` asks for replies."""
+    if contender.decoding == CONSTRAINED:
+        return _labels_completer(client, contender)
+    return _free_completer(client, contender.model, {"decoding": "free"} if is_emojitune else {})
+
+
+def _labels_completer(client: OpenAI, contender: Contender) -> Complete:
+    extra: dict[str, Any] = {"decoding": "labels", "alternatives": ALTERNATIVES}
+    if contender.labels:
+        extra["labels"] = contender.labels
+
+    def complete(messages: Sequence[Message]) -> Reply:
+        answer = _ask(client, contender.model, messages, extra, temperature=0)
+        return Reply(_texts(answer)[0], _alternatives(answer))
+
+    return complete
+
+
+def _free_completer(client: OpenAI, model: str, extra: dict[str, Any]) -> Complete:
+    """Alternatives of free text: the greedy reply, then samples; every API can do that."""
+
+    def complete(messages: Sequence[Message]) -> Reply:
+        (best,) = _texts(_ask(client, model, messages, extra, temperature=0))
+        sampled = _ask(
+            client,
+            model,
+            messages,
+            extra,
+            temperature=1,
+            n=ALTERNATIVES - 1,
+            seed=SAMPLING_SEED,
+        )
+        return Reply(best, (best, *_texts(sampled)))
+
+    return complete
+
+
+def _ask(
+    client: OpenAI,
+    model: str,
+    messages: Sequence[Message],
+    extra: dict[str, Any],
+    **parameters: Any,
+) -> ChatCompletion:
+    plain: Any = [{"role": message.role, "content": message.content} for message in messages]
+    with provider_errors():
+        answer: ChatCompletion = client.chat.completions.create(
+            model=model, messages=plain, max_tokens=MAX_TOKENS, extra_body=extra, **parameters
+        )
+    return answer
+
+
+def _texts(answer: ChatCompletion) -> list[str]:
+    return [choice.message.content or "" for choice in answer.choices]
+
+
+def _alternatives(answer: ChatCompletion) -> tuple[str, ...]:
+    found = getattr(answer.choices[0], "alternatives", None)
+    if not isinstance(found, list):
+        raise ProviderError(
+            "The API sent no alternatives: constrained decoding is emojitune's own. "
+            "Score this model with free decoding."
+        )
+    return tuple(one["content"] for one in found)

@@ -1,0 +1,111 @@
+"""What holds on every endpoint: the key, the headers, the error shape."""
+
+import re
+
+import httpx2
+import pytest
+from openai import AuthenticationError, OpenAI
+
+
+def assert_envelope(response: httpx2.Response) -> None:
+    assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
+    assert response.headers["openai-processing-ms"].isdigit()
+    assert response.headers["openai-version"] == "2020-10-01"
+    assert response.headers["openai-organization"] == "local"
+
+
+def error_of(response: httpx2.Response) -> dict[str, str | None]:
+    """The error object of a response, after a look at its shape."""
+    assert response.headers["content-type"] == "application/json"
+    assert set(response.json()) == {"error"}
+    error: dict[str, str | None] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert_envelope(response)
+    return error
+
+
+def test_health_needs_no_key(server) -> None:
+    response = httpx2.get(server.url.removesuffix("/v1") + "/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert_envelope(response)
+
+
+@pytest.mark.parametrize("path", ["/models", "/nothing", "/files/file-x/content"])
+def test_without_a_key_nothing_is_reached(server, path: str) -> None:
+    response = httpx2.get(server.url + path)
+    assert response.status_code == 401
+    error = error_of(response)
+    assert error["message"].startswith("You didn't provide an API key.")
+    assert (error["type"], error["code"]) == ("invalid_request_error", None)
+
+
+def test_a_wrong_key_is_refused_and_never_echoed(server) -> None:
+    with (
+        OpenAI(base_url=server.url, api_key="sk-wrong-secret", max_retries=0) as stranger,
+        pytest.raises(AuthenticationError) as caught,
+    ):
+        stranger.models.list()
+    assert caught.value.code == "invalid_api_key"
+    assert "Incorrect API key provided" in str(caught.value)
+    assert "wrong-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", ["Basic abc", "Bearer", "sk-test-key", "Bearer ü"])
+def test_odd_authorization_headers_are_refused(server, header: str) -> None:
+    headers = [(b"authorization", header.encode())]
+    assert httpx2.get(server.url + "/models", headers=headers).status_code == 401
+
+
+def test_an_unknown_path_reads_as_openais(http: httpx2.Client) -> None:
+    for path in ("/nothing", "/files/", "/fine_tuning/jobs/"):
+        response = http.get(path)
+        assert response.status_code == 404, path
+        error_of(response)
+    assert error_of(http.get("/nothing"))["message"] == "Invalid URL (GET /v1/nothing)"
+
+
+def test_a_wrong_method_reads_as_openais(http: httpx2.Client) -> None:
+    response = http.put("/files")
+    assert response.status_code == 405
+    assert error_of(response)["message"].startswith("Not allowed to PUT on /v1/files.")
+
+
+def test_a_wrong_query_is_a_400(http: httpx2.Client) -> None:
+    response = http.get("/files", params={"limit": "many"})
+    assert response.status_code == 400
+    error = error_of(response)
+    assert (error["param"], error["code"]) == ("limit", "invalid_type")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"model": NaN}',
+        b'{"model": "\\ud800"}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"a": 1} trailing',
+    ],
+)
+def test_bodies_that_are_no_json_are_a_400(http: httpx2.Client, body: bytes) -> None:
+    response = http.post("/chat/completions", content=body)
+    assert response.status_code == 400
+    assert error_of(response)["message"].startswith("We could not parse the JSON body")
+
+
+def test_a_body_that_is_no_object_is_a_400(http: httpx2.Client) -> None:
+    response = http.post("/fine_tuning/jobs", content=b"[]")
+    assert response.status_code == 400
+    assert "expected an object, but got an array" in error_of(response)["message"]
+
+
+def test_a_huge_body_is_a_413(http: httpx2.Client) -> None:
+    response = http.post("/chat/completions", content=b" " * (17 * 1024 * 1024))
+    assert response.status_code == 413
+    error_of(response)
+
+
+def test_the_sdk_finds_the_request_id(client: OpenAI) -> None:
+    assert client.models.retrieve("gpt-3.5-turbo")._request_id.startswith("req_")

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+from openai import BadRequestError, NotFoundError, OpenAI
+
+from emojitune.store.models import FineTunedModel
+
+BASE = "smollm2-135m-instruct"
+
+
+def register(server, tail: str, adapter: str | None = None, step: int | None = None) -> str:
+    name = f"ft:gpt-3.5-turbo-0125:local:emoji-v1:{tail}"
+    server.services.models.register(
+        FineTunedModel(
+            name, 1700000000, "ftjob-1", BASE, "gpt-3.5-turbo-0125", adapter or tail, step
+        )
+    )
+    return name
+
+
+def adapter_folder(server, name: str) -> Path:
+    folder: Path = server.services.settings.adapters / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_the_list_has_base_models_aliases_and_tuned_ones(client: OpenAI, server) -> None:
+    tuned = register(server, "listed00")
+    checkpoint = register(server, "check000:ckpt-step-10", step=10)
+    found = {model.id: model for model in client.models.list()}
+    assert {BASE, "gpt-3.5-turbo", "gpt-4o-mini-2024-07-18", tuned} <= set(found)
+    assert checkpoint not in found
+    assert client.models.retrieve(checkpoint).id == checkpoint
+    assert found["gpt-3.5-turbo"].to_dict() == {
+        "id": "gpt-3.5-turbo",
+        "object": "model",
+        "created": 1677610602,
+        "owned_by": "openai",
+        "shutdown_date": "2026-10-23",
+        "served_by": BASE,
+    }
+    assert found[tuned].owned_by == "local"
+    assert found[tuned].to_dict()["served_by"] == BASE
+
+
+def test_every_listed_model_can_be_retrieved(client: OpenAI) -> None:
+    for model in client.models.list():
+        assert client.models.retrieve(model.id) == model
+
+
+def test_a_repository_id_reaches_its_model_through_the_slash(client: OpenAI) -> None:
+    assert client.models.retrieve("some-org/some-model").id == "some-org/some-model"
+
+
+@pytest.mark.parametrize("name", ["ft:123", "gpt-99", "/etc/passwd"])
+def test_unknown_models_read_as_openais(client: OpenAI, name: str) -> None:
+    with pytest.raises(NotFoundError, match=f"The model '{name}' does not exist") as caught:
+        client.models.retrieve(name)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_a_tuned_model_is_deleted_with_its_adapter(client: OpenAI, server) -> None:
+    name, folder = register(server, "deleted0"), adapter_folder(server, "deleted0")
+    deleted = client.models.delete(name)
+    assert deleted.to_dict() == {"id": name, "object": "model", "deleted": True}
+    assert not folder.exists()
+    with pytest.raises(NotFoundError):
+        client.models.delete(name)
+
+
+def test_an_adapter_stays_while_another_model_uses_it(client: OpenAI, server) -> None:
+    folder = adapter_folder(server, "shared00")
+    first, second = (
+        register(server, "first000", "shared00"),
+        register(server, "second00", "shared00"),
+    )
+    client.models.delete(first)
+    assert folder.exists()
+    client.models.delete(second)
+    assert not folder.exists()
+
+
+def test_a_base_model_cannot_be_deleted(client: OpenAI) -> None:
+    with pytest.raises(BadRequestError, match="Only fine-tuned models can be deleted"):
+        client.models.delete("gpt-3.5-turbo")

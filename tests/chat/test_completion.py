@@ -1,0 +1,127 @@
+import queue
+from pathlib import Path
+
+import pytest
+from tiny_model import load_tiny
+
+from emojitune.chat.completion import ChatModel
+from emojitune.chat.reply import ChatParameters, Delta, Usage
+from emojitune.dataset.example import Message
+from emojitune.errors import EmojituneError, InvalidRequestError
+from emojitune.models import adapter, lora
+
+USER = Message("user", "What is going on?")
+LABELS = ("(devil)", "(dog)", "(party)", "(yawn)", "(yawningface)")
+
+
+@pytest.fixture
+def open_model(tiny_base: Path) -> ChatModel:
+    return ChatModel(load_tiny(tiny_base))
+
+
+@pytest.fixture
+def closed_model(tiny_base: Path, tmp_path: Path) -> ChatModel:
+    """A model whose adapter, which changes nothing, brings a closed vocabulary."""
+    model = load_tiny(tiny_base)
+    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
+    info = adapter.AdapterInfo("tiny", rank=4, alpha=8.0, vocabulary=LABELS)
+    adapter.write(tmp_path / "adapter", lora.adapter_state(model.module), info)
+    return ChatModel(load_tiny(tiny_base, tmp_path / "adapter"))
+
+
+def ask(model: ChatModel, parameters: ChatParameters) -> tuple[list[list[Delta]], Usage]:
+    """The deltas of each reply, and the usage."""
+    heard: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
+    model.start([USER], parameters, heard.put)
+    replies: list[list[Delta]] = [[] for _ in range(parameters.n)]
+    while True:
+        item = heard.get(timeout=10)
+        match item:
+            case Delta():
+                replies[item.index].append(item)
+            case Usage():
+                return replies, item
+            case EmojituneError():
+                raise item
+
+
+def text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def test_a_closed_model_replies_with_a_label(closed_model: ChatModel) -> None:
+    [deltas], usage = ask(closed_model, ChatParameters(temperature=0.0))
+    assert text(deltas) in LABELS
+    assert deltas[-1].finish_reason == "stop"
+    assert usage.completion_tokens == len(closed_model._renderer.encode_text(text(deltas)))
+    assert usage.prompt_tokens == len(closed_model._renderer.render_prompt([USER]))
+
+
+def test_a_drawn_label_is_a_label_too(closed_model: ChatModel) -> None:
+    replies, _ = ask(closed_model, ChatParameters(temperature=1.5, n=20, seed=3))
+    found = {text(deltas) for deltas in replies}
+    assert found <= set(LABELS)
+    assert len(found) > 1
+    again, _ = ask(closed_model, ChatParameters(temperature=1.5, n=20, seed=3))
+    assert [text(d) for d in again] == [text(d) for d in replies]
+
+
+def test_alternatives_come_best_first_and_begin_with_the_reply(closed_model: ChatModel) -> None:
+    [deltas], _ = ask(closed_model, ChatParameters(temperature=0.0, alternatives=3))
+    alternatives = deltas[-1].alternatives
+    assert alternatives[0].content == text(deltas)
+    assert len({a.content for a in alternatives}) == 3
+    scores = [a.logprob for a in alternatives]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_labels_of_the_request_hold_any_model(open_model: ChatModel) -> None:
+    [deltas], _ = ask(open_model, ChatParameters(temperature=0.0, labels=("yes", "no")))
+    assert text(deltas) in ("yes", "no")
+
+
+def test_free_decoding_ends_at_max_tokens(closed_model: ChatModel) -> None:
+    [deltas], usage = ask(
+        closed_model, ChatParameters(temperature=0.0, decoding="free", max_tokens=3)
+    )
+    assert deltas[-1].finish_reason == "length"
+    assert usage.completion_tokens == 3
+
+
+def test_a_second_question_finds_the_prompt_cached(open_model: ChatModel) -> None:
+    _, first = ask(open_model, ChatParameters(max_tokens=2))
+    _, second = ask(open_model, ChatParameters(max_tokens=2))
+    assert first.cached_tokens == 0
+    assert second.cached_tokens == second.prompt_tokens - 1
+
+
+def test_a_reply_ends_before_its_stop_sequence(open_model: ChatModel) -> None:
+    parameters = ChatParameters(temperature=0.0, max_tokens=12)
+    [deltas], _ = ask(open_model, parameters)
+    whole = text(deltas)
+    stop = whole[3:5]
+    [deltas], _ = ask(open_model, ChatParameters(temperature=0.0, max_tokens=12, stop=(stop,)))
+    assert text(deltas) == whole[: whole.index(stop)]
+    assert deltas[-1].finish_reason == "stop"
+    assert all(stop not in delta.text for delta in deltas)
+
+
+def test_several_replies_have_their_own_draws(open_model: ChatModel) -> None:
+    replies, usage = ask(open_model, ChatParameters(n=3, seed=1, max_tokens=6))
+    assert len({text(deltas) for deltas in replies}) == 3
+    assert usage.completion_tokens <= 18
+    alone, _ = ask(open_model, ChatParameters(n=1, seed=1, max_tokens=6))
+    assert text(alone[0]) == text(replies[0])
+
+
+def test_a_prompt_beyond_the_context_is_refused(open_model: ChatModel) -> None:
+    with pytest.raises(InvalidRequestError, match="maximum context length is 256") as caught:
+        ask(open_model, ChatParameters(max_tokens=1000))
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_labels_need_a_vocabulary(open_model: ChatModel) -> None:
+    with pytest.raises(InvalidRequestError, match="closed vocabulary"):
+        ask(open_model, ChatParameters(decoding="labels"))
+    with pytest.raises(InvalidRequestError, match="alternatives"):
+        ask(open_model, ChatParameters(alternatives=2))

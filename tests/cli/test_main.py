@@ -1,0 +1,384 @@
+"""Every command as a person types it, against a fake API; and what bad input looks like."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fake_api import JOB, MODEL, FakeApi
+
+from emojitune.cli import main as command_line
+from emojitune.cli import run as conductor
+from emojitune.dataset.validation import check_file
+from emojitune.workflow import fine_tune
+
+LABELS = ("(party)", "(wave)", "(sad)")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def emojitune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs one command in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["emojitune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return Outcome(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+def row(question: str, reply: str, **changes: object) -> str:
+    messages = [
+        {"role": "system", "content": "Only emojis!"},
+        {"role": "user", "content": question, **changes},
+        {"role": "assistant", "content": reply},
+    ]
+    return json.dumps({"messages": messages})
+
+
+def write(path: Path, lines: list[str]) -> Path:
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    rows = [row(f"a question about thing{i} and stuff{i}", LABELS[i % 3]) for i in range(20)]
+    return write(tmp_path / "train.jsonl", rows)
+
+
+@pytest.fixture
+def valid(tmp_path: Path) -> Path:
+    rows = [row(f"wholly other words{i} to judge{i}", LABELS[i % 3]) for i in range(6)]
+    return write(tmp_path / "valid.jsonl", rows)
+
+
+@pytest.fixture
+def here(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The options that lead to the fake API."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
+    return ("--provider", fake_api.url)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, emojitune.cli.main\n"
+        "heavy = {'openai', 'torch', 'transformers', 'pydantic_settings', 'sqlalchemy', "
+        "'matplotlib', 'fastapi', 'uvicorn', 'numpy'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+COMMANDS = (
+    *("serve", "run", "chat", "evaluate", "data check", "data stats", "data split"),
+    *("jobs list", "jobs show", "jobs follow", "jobs cancel", "jobs events"),
+    *("models list", "models pull"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(emojitune: Run, command: str) -> None:
+    shown = emojitune(*command.split(), "--help")
+    assert shown.code == 0
+    assert "Usage" in shown.out
+
+
+def test_the_module_can_be_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "emojitune.cli.main", "data", "check", "nothing.jsonl"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "does not exist: nothing.jsonl" in done.stdout
+
+
+# --- run ---
+
+
+def test_run_does_the_whole_job(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, valid: Path
+) -> None:
+    done = emojitune("run", "--train", train, "--valid", valid, "--epochs", 2, *here)
+    assert done.code == 0
+    for said in (
+        "20 usable example(s)",
+        "Uploaded",
+        f"{JOB} fine-tunes gpt-3.5-turbo-0125",
+        "epoch 2/2  step 4/4  loss 1.00",
+        "[info] The job is over",
+        "What the hell is going on?",
+        "(party)  ",
+        "top-5",
+        f"emojitune chat {MODEL} --provider {fake_api.url}",
+        "from openai import OpenAI",
+    ):
+        assert said in done.out
+    assert fake_api.created["hyperparameters"] == {"n_epochs": 2}
+    assert "validation_file" not in fake_api.created
+    assert train.read_bytes() in fake_api.uploaded
+
+
+def test_run_json_is_one_object_on_stdout(
+    emojitune: Run, here: tuple[str, str], train: Path, valid: Path
+) -> None:
+    done = emojitune("run", "--train", train, "--valid", valid, "--json", *here)
+    result = json.loads(done.out)
+    assert result["fine_tuned_model"] == MODEL
+    assert result["job"]["status"] == "succeeded"
+    assert result["smoke_test"]["reply"] == "(party)"
+    assert [(row["model"], row["decoding"]) for row in result["scores"]] == [
+        ("gpt-3.5-turbo", "free"),
+        ("gpt-3.5-turbo", "constrained"),
+        (MODEL, "free"),
+        (MODEL, "constrained"),
+    ]
+    assert "Checking the data" in done.err
+
+
+def test_run_on_a_foreign_api_scores_what_that_can(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, valid: Path
+) -> None:
+    fake_api.healthy = False
+    done = emojitune("run", "--train", train, "--valid", valid, "--json", *here)
+    assert [(row["model"], row["decoding"]) for row in json.loads(done.out)["scores"]] == [
+        (MODEL, "free")
+    ]
+    assert not any("decoding" in asked for asked in fake_api.chats)
+
+
+def test_run_without_a_closed_vocabulary_scores_nothing(
+    emojitune: Run, here: tuple[str, str], tmp_path: Path, valid: Path
+) -> None:
+    prose = [row(f"question {i} is {i}", f"It depends.\nOn {i}.") for i in range(12)]
+    train = write(tmp_path / "prose.jsonl", prose)
+    done = emojitune("run", "--train", train, "--valid", valid, "--json", *here)
+    assert json.loads(done.out)["scores"] == []
+
+
+def test_run_ends_with_the_reason_of_a_failed_job(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, valid: Path
+) -> None:
+    fake_api.final_status = "failed"
+    fake_api.error = {"code": "server_error", "message": "It broke.", "param": None}
+    done = emojitune("run", "--train", train, "--valid", valid, *here)
+    assert done.code == 1
+    assert "Error [server_error]: The job ftjob-1 failed: It broke." in done.err
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
+    emojitune: Run,
+    fake_api: FakeApi,
+    here: tuple[str, str],
+    train: Path,
+    valid: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    follow = fine_tune.follow
+    monkeypatch.setattr(
+        fine_tune, "follow", lambda client, job_id: follow(client, job_id, sleep=interrupt)
+    )
+    done = emojitune("run", "--train", train, "--valid", valid, *here)
+    assert done.code == 130
+    assert f"emojitune jobs follow {JOB} --provider {fake_api.url}" in done.out
+    assert f"emojitune jobs cancel {JOB} --provider {fake_api.url}" in done.out
+    assert not fake_api.cancelled
+
+
+def test_openai_is_announced_and_asked_about(
+    emojitune: Run, fake_api: FakeApi, train: Path, valid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_api.url)
+    done = emojitune("run", "--train", train, "--valid", valid, "--provider", "openai")
+    assert done.code == 1
+    assert "Nothing was started" in done.err
+    for said in ("tokens", "$", "an estimate", "2026-10-23", "2027-01-06", fake_api.url):
+        assert said in done.out
+    assert fake_api.uploaded == b""
+    assert "sk-secret" not in done.out + done.err
+
+
+def test_yes_goes_on_without_asking(
+    emojitune: Run, fake_api: FakeApi, train: Path, valid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_api.url)
+    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
+    done = emojitune("run", "--train", train, "--valid", valid, "--provider", "openai", "--yes")
+    assert done.code == 0
+    assert fake_api.created["model"] == "gpt-3.5-turbo"
+
+
+def test_the_local_base_is_prepared_before_the_server(
+    fake_api: FakeApi, train: Path, valid: Path, monkeypatch: pytest.MonkeyPatch, emojitune: Run
+) -> None:
+    prepared: list[str] = []
+    monkeypatch.setattr(
+        conductor, "fetch", lambda base, settings, count: prepared.append(base.name)
+    )
+    connect = conductor.connect
+    monkeypatch.setattr(
+        conductor, "connect", lambda name, settings, ask_key: connect(fake_api.url, ask_key=ask_key)
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
+    assert emojitune("run", "--train", train, "--valid", valid).code == 0
+    assert prepared == ["smollm2-135m-instruct"]
+
+
+# --- bad input: a message, an exit code, no traceback ---
+
+
+def test_missing_file(emojitune: Run, valid: Path) -> None:
+    done = emojitune("run", "--train", "gone.jsonl", "--valid", valid)
+    assert done.code == 1
+    assert "does not exist: gone.jsonl" in done.out
+    assert "cannot be used" in done.err
+
+
+def test_malformed_line_17(emojitune: Run, train: Path, valid: Path) -> None:
+    lines = train.read_text().splitlines()
+    lines[16] = lines[16][:-3]
+    done = emojitune("run", "--train", write(train, lines), "--valid", valid)
+    assert done.code == 1
+    assert "Example 17 cannot be parsed" in done.out
+    assert "Error [invalid_json]" in done.err
+
+
+def test_nine_examples(emojitune: Run, train: Path, valid: Path) -> None:
+    write(train, train.read_text().splitlines()[:9])
+    done = emojitune("run", "--train", train, "--valid", valid)
+    assert done.code == 1
+    assert "has 9 example(s), but must have at least 10 examples" in done.out
+
+
+def test_wrong_role(emojitune: Run, train: Path, valid: Path) -> None:
+    lines = [*train.read_text().splitlines(), row("hi", "(wave)", role="robot")]
+    done = emojitune("run", "--train", write(train, lines), "--valid", valid)
+    assert done.code == 1
+    assert 'Example 21, message 2 has the unknown role "robot"' in done.out
+
+
+def test_unknown_model_at_a_provider(
+    emojitune: Run, here: tuple[str, str], train: Path, valid: Path
+) -> None:
+    done = emojitune("run", "--train", train, "--valid", valid, "--model", "nonsense", *here)
+    assert done.code == 1
+    assert "The model 'nonsense' does not exist." in done.err
+
+
+def test_unknown_model_here(emojitune: Run, train: Path, valid: Path) -> None:
+    done = emojitune("run", "--train", train, "--valid", valid, "--model", "nonsense")
+    assert done.code == 1
+    assert "'nonsense' does not exist" in done.err
+
+
+def test_no_key(emojitune: Run, train: Path, valid: Path) -> None:
+    done = emojitune("run", "--train", train, "--valid", valid, "--provider", "openai")
+    assert done.code == 1
+    assert "There is no API key" in done.err
+
+
+def test_settings_that_make_no_sense(emojitune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOJITUNE_THREADS", "many")
+    done = emojitune("models", "pull", "smollm2-135m-instruct")
+    assert done.code == 1
+    assert "threads" in done.err
+
+
+def test_epochs_out_of_bounds(emojitune: Run) -> None:
+    assert emojitune("run", "--epochs", 0).code == 2
+
+
+# --- data ---
+
+
+def test_data_check(emojitune: Run, train: Path, valid: Path) -> None:
+    done = emojitune("data", "check", train, "--valid", train)
+    assert done.code == 0
+    assert "20 question(s) of the validation file are like trained ones" in done.out
+    clean = emojitune("data", "check", train, "--valid", valid, "--json")
+    assert json.loads(clean.out) == {"ok": True, "examples": 20, "issues": [], "leaked": 0}
+
+
+def test_data_check_of_a_bad_file(emojitune: Run, train: Path) -> None:
+    done = emojitune("data", "check", write(train, ["{"] * 30), "--json")
+    assert done.code == 1
+    assert len(json.loads(done.out)["issues"]) == 31
+    assert "... and 19 more" in done.err
+
+
+def test_data_stats(emojitune: Run, train: Path) -> None:
+    shown = emojitune("data", "stats", train).out
+    assert "20 examples, 3 different replies" in shown
+    assert "text labels in parentheses" in shown
+    assert json.loads(emojitune("data", "stats", train, "--json").out)["frequencies"] == {
+        "(party)": 7,
+        "(wave)": 7,
+        "(sad)": 6,
+    }
+
+
+def test_data_split(emojitune: Run, train: Path) -> None:
+    assert emojitune("data", "split", train, "--share", 0.25).code == 0
+    parts = [train.with_suffix(f".{part}.jsonl") for part in ("train", "valid")]
+    assert [len(check_file(part, minimum_examples=1).examples) for part in parts] == [15, 5]
+    again = emojitune("data", "split", train)
+    assert again.code == 1
+    assert "Nothing is overwritten" in again.err
+
+
+# --- chat, evaluate, jobs, models ---
+
+
+def test_chat(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
+    done = emojitune("chat", MODEL, "I passed!", "--free", *here)
+    assert done.out.startswith("(party)")
+    assert fake_api.chats[0]["decoding"] == "free"
+    assert fake_api.chats[0]["messages"][1]["content"] == "I passed!"
+
+
+def test_evaluate(emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path) -> None:
+    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
+    scores = json.loads(done.out)["scores"]
+    assert [row["decoding"] for row in scores] == ["free", "constrained"]
+    assert scores[0]["top_1"] == pytest.approx(1 / 3)
+    emojitune("evaluate", "gpt-3.5-turbo", "--data", valid, *here)
+    assert "labels" in fake_api.chats[-1]
+
+
+def test_jobs(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
+    fake_api.polls = 1
+    fake_api.polls_to_finish = 4
+    assert JOB in emojitune("jobs", "list", *here).out
+    assert "status: running" in emojitune("jobs", "show", JOB, *here).out
+    assert json.loads(emojitune("jobs", "show", JOB, "--json", *here).out)["id"] == JOB
+    assert MODEL in emojitune("jobs", "follow", JOB, *here).out
+    assert "The job is over" in emojitune("jobs", "events", JOB, *here).out
+    assert emojitune("jobs", "cancel", JOB, *here).out == f"{JOB}: cancelled\n"
+
+
+def test_models_list(emojitune: Run, here: tuple[str, str]) -> None:
+    assert MODEL in emojitune("models", "list", *here).out

@@ -1,0 +1,35 @@
+"""What every test gets: a home and a cache of its own, and no key of the person who runs it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_api import FakeApi, running_fake_api
+from tiny_model import load_tiny, make_tiny_base
+
+from emojitune.models.loader import LoadedModel
+
+
+@pytest.fixture(autouse=True)
+def _no_real_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMOJITUNE_HOME", str(tmp_path / "home"))
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fake_api() -> Iterator[FakeApi]:
+    with running_fake_api() as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model folder that loads in milliseconds."""
+    return make_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture
+def tiny(tiny_base: Path) -> LoadedModel:
+    """The tiny model, fresh: a test may train it."""
+    return load_tiny(tiny_base)

@@ -1,0 +1,110 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from emojitune.errors import ConfigurationError
+from emojitune.server import app
+from emojitune.server.serve import serve
+from emojitune.settings import Settings
+from emojitune.store.database import open_database
+from emojitune.store.jobs import JobStore
+
+SERVE = """
+import sys, pathlib
+from emojitune.server.serve import serve
+from emojitune.settings import Settings
+home = pathlib.Path(sys.argv[1])
+settings = Settings(home=home, cache=home, port=0, api_key="sk-test")
+serve(settings, announce=lambda url: print(url, flush=True))
+"""
+
+
+class IdleDispatcher:
+    """Starts no job."""
+
+    def __init__(self, _settings: Settings) -> None: ...
+
+    def start(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(app, "Dispatcher", IdleDispatcher)
+    return Settings(home=tmp_path / "home", cache=tmp_path / "cache", port=0, api_key="sk-test")
+
+
+def test_it_tells_where_it_is_and_ends_when_nobody_needs_it(settings: Settings) -> None:
+    seen: list[tuple[str, int, dict[str, object]]] = []
+
+    def look(url: str) -> None:
+        note = json.loads((settings.home / "server.json").read_text())
+        seen.append((url, os.getpid(), note))
+
+    serve(settings, announce=look, idle_timeout=0.2)
+    [(url, pid, note)] = seen
+    assert url.startswith("http://127.0.0.1:")
+    assert url.endswith("/v1")
+    assert note == {"url": url, "pid": pid}
+    assert not (settings.home / "server.json").exists()
+
+
+def test_it_does_not_end_while_a_job_is_unfinished(settings: Settings) -> None:
+    database = open_database(settings.home)
+    jobs = JobStore(database)
+    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    thread = threading.Thread(
+        target=serve, args=[settings], kwargs={"announce": lambda _url: None, "idle_timeout": 0.2}
+    )
+    thread.start()
+    thread.join(0.8)
+    assert thread.is_alive()
+    jobs.transition(job.id, "cancelled", sources=["validating_files"])
+    thread.join(5)
+    assert not thread.is_alive()
+    database.close()
+
+
+def test_a_busy_port_is_said_to_be_busy(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        taken = settings.model_copy(update={"port": port})
+        with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1:{port} cannot be had"):
+            serve(taken, announce=print)
+
+
+def test_a_host_that_is_not_here_is_refused(settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"host": "192.0.2.1"})
+    with pytest.raises(ConfigurationError, match="needs a free port"):
+        serve(elsewhere, announce=print)
+
+
+def test_two_servers_do_not_share_a_home_and_a_signal_ends_one_well(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVE, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert httpx2.get(url.removesuffix("/v1") + "/healthz").status_code == 200
+        settings = Settings(home=tmp_path, cache=tmp_path, port=0, api_key="sk-test")
+        with pytest.raises(ConfigurationError, match="another one is using"):
+            serve(settings, announce=print)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+    assert not (tmp_path / "server.json").exists()
+
+
+def test_importing_the_server_does_not_load_torch() -> None:
+    script = "import sys, emojitune.server.serve; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

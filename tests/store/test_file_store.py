@@ -1,0 +1,102 @@
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emojitune.errors import NotFoundError
+from emojitune.store import files as files_module
+from emojitune.store.files import FileStore, FileTooLargeError
+
+
+def everything_in(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "home" / "files").rglob("*") if path.is_file()]
+
+
+def test_bytes_come_back_as_they_went_in(files: FileStore) -> None:
+    stored = files.add([b"one ", b"two"], filename="a.jsonl", purpose="fine-tune")
+    assert files.path(stored.id).read_bytes() == b"one two"
+    assert files.get(stored.id) == stored
+    assert stored.bytes == 7
+    assert stored.status == "processed"
+    assert stored.sha256 == hashlib.sha256(b"one two").hexdigest()
+    assert stored.id.startswith("file-")
+    assert len(stored.id) == 29
+
+
+def test_an_open_file_is_taken_too(files: FileStore) -> None:
+    stored = files.add(io.BytesIO(b"x" * 3_000_000), filename="upload", purpose="fine-tune")
+    assert stored.bytes == 3_000_000
+
+
+def test_equal_bytes_are_kept_once_until_the_last_file_goes(
+    files: FileStore, tmp_path: Path
+) -> None:
+    first = files.add([b"same"], filename="a", purpose="fine-tune")
+    second = files.add([b"same"], filename="b", purpose="fine-tune")
+    assert len(everything_in(tmp_path)) == 1
+    files.delete(first.id)
+    assert files.path(second.id).read_bytes() == b"same"
+    files.delete(second.id)
+    assert everything_in(tmp_path) == []
+
+
+def test_too_many_bytes_leave_nothing_behind(files: FileStore, tmp_path: Path) -> None:
+    with pytest.raises(FileTooLargeError, match="at most 4 bytes"):
+        files.add([b"abc", b"de"], filename="a", purpose="fine-tune", max_bytes=4)
+    assert everything_in(tmp_path) == []
+    assert files.list().items == ()
+
+
+def test_a_broken_upload_leaves_nothing_behind(files: FileStore, tmp_path: Path) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"abc"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        files.add(broken(), filename="a", purpose="fine-tune")
+    assert everything_in(tmp_path) == []
+
+
+def test_unknown_files_are_not_found_in_openais_words(files: FileStore) -> None:
+    with pytest.raises(NotFoundError, match="No such File object: file-x") as caught:
+        files.delete("file-x")
+    assert caught.value.param == "id"
+
+
+def test_pages_meet_every_file_once_in_both_orders(files: FileStore) -> None:
+    ids = [files.add([b"x"], filename="a", purpose="fine-tune").id for _ in range(5)]
+    for order, expected in (("asc", ids), ("desc", ids[::-1])):
+        seen: list[str] = []
+        more = True
+        while more:
+            page = files.list(after=seen[-1] if seen else None, limit=2, order=order)
+            seen += [stored.id for stored in page.items]
+            more = page.has_more
+        assert seen == expected
+
+
+def test_lists_can_be_held_to_one_purpose(files: FileStore) -> None:
+    files.add([b"x"], filename="a", purpose="fine-tune")
+    other = files.add([b"x"], filename="b", purpose="batch")
+    assert files.list(purpose="batch").items == (other,)
+
+
+def test_an_unknown_cursor_does_not_start_over(files: FileStore) -> None:
+    files.add([b"x"], filename="a", purpose="fine-tune")
+    with pytest.raises(NotFoundError, match="last item of a page"):
+        files.list(after="file-gone")
+
+
+def test_a_file_ends_when_its_time_is_over(
+    files: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "now", lambda: 1000)
+    stored = files.add([b"x"], filename="a", purpose="batch", expires_at=2000)
+    assert files.get(stored.id) == stored
+    monkeypatch.setattr(files_module, "now", lambda: 2000)
+    with pytest.raises(NotFoundError):
+        files.get(stored.id)
+    files.add([b"y"], filename="b", purpose="batch")
+    assert len(everything_in(tmp_path)) == 1

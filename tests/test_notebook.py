@@ -1,0 +1,97 @@
+"""The notebook: its fixed parts, and a run from top to bottom against a fake API."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from fake_api import MODEL, FakeApi
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOK = ROOT / "emoji_fine_tuning.ipynb"
+
+# Jupyter's own libraries warn about each other.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def read() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run it all in a fresh kernel; returns everything that was printed."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    notebook = read()
+    client = NotebookClient(
+        notebook, timeout=60, allow_stdin=False, resources={"metadata": {"path": str(ROOT)}}
+    )
+    client.execute()
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return "".join(output.get("text", "") for output in outputs)
+
+
+def test_it_is_a_valid_notebook() -> None:
+    nbformat.validate(read())
+
+
+def test_the_first_code_cell_holds_the_parameters() -> None:
+    assert code_cells(read())[0].source == (
+        'TRAINING_FILE_PATH = "data/emoji_ft_train.jsonl"\n'
+        'BASE_MODEL = "gpt-3.5-turbo"\n'
+        'MODEL_SUFFIX = "emoji-v1"\n'
+        "N_EPOCHS = 3"
+    )
+
+
+def test_emojitune_is_imported_for_the_local_server_only() -> None:
+    for cell in code_cells(read()):
+        for line in cell.source.splitlines():
+            assert "emojitune" not in line or line.startswith("    from emojitune.workflow")
+
+
+def test_it_runs_against_any_server(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_api.polls_to_finish = 1
+    environment = {"OPENAI_BASE_URL": fake_api.url, "OPENAI_API_KEY": "sk-secret"}
+    printed = run(environment, monkeypatch)
+    assert "569 examples, all of them well formed" in printed
+    assert "349 different labels in 569 examples" in printed
+    assert f"fine-tuned model: {MODEL}" in printed
+    assert "sk-secret" not in printed
+    told = [line for line in printed.splitlines() if "[info]" in line]
+    assert "Created fine-tuning job" in told[0]
+    assert "The job is over" in told[-1]
+    assert fake_api.created["hyperparameters"] == {"n_epochs": 3}
+    assert fake_api.created["suffix"] == "emoji-v1"
+    assert fake_api.chats[0]["max_tokens"] == 50
+
+
+def test_without_a_key_it_takes_the_local_server(
+    fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake_api.polls_to_finish = 1
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "server.json").write_text(json.dumps({"url": fake_api.url, "pid": 1}))
+    (home / "api_key").write_text("key-of-home")
+    printed = run({"EMOJITUNE_HOME": str(home)}, monkeypatch)
+    assert f"Connected to {fake_api.url}" in printed
+
+
+def test_a_failed_job_stops_it_with_the_reason(
+    fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_api.polls_to_finish = 1
+    fake_api.final_status = "failed"
+    fake_api.error = {"code": "server_error", "message": "It broke.", "param": None}
+    environment = {"OPENAI_BASE_URL": fake_api.url, "OPENAI_API_KEY": "k"}
+    with pytest.raises(CellExecutionError, match=r"The job failed: It broke\."):
+        run(environment, monkeypatch)
+    assert fake_api.chats == []

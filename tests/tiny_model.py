@@ -1,0 +1,67 @@
+"""A random model of a few thousand parameters, with a tokenizer trained on the spot."""
+
+from pathlib import Path
+
+from emojitune.models import loader
+from emojitune.models.loader import LoadedModel
+from emojitune.settings import Settings
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXTS = [
+    "You're a chatbot that only responds with emojis!",
+    "I just passed my driving test! What a day, what is going on? My dog is tired.",
+    "system user assistant (party) (devil) (dog) (yawn) (yawningface) (sleeping)",
+]
+
+
+def make_tiny_base(folder: Path) -> Path:
+    """A base model folder, the same on every call."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        chat_template=CHATML,
+    )
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        initializer_range=0.3,  # lively enough that next tokens differ
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def load_tiny(folder: Path, adapter: Path | None = None) -> LoadedModel:
+    """The model in float32, so that tests may compare closely."""
+    precision = loader.choose_precision(Settings(device="cpu", dtype="float32"))
+    return loader.load(folder, precision, adapter)

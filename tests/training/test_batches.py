@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import load_tiny
+
+from emojitune.dataset.example import Message
+from emojitune.models import lora
+from emojitune.models.chat_template import Rendered
+from emojitune.models.loader import LoadedModel
+from emojitune.training import attention, loop
+from emojitune.training.batches import pack, packs, shuffled_batches, truncate
+
+SYSTEM = Message("system", "You're a chatbot that only responds with emojis!")
+CHATS = [
+    ("I just passed my driving test!", "(party)"),
+    ("What is going on?", "(devil)"),
+    ("My dog is tired.", "(yawningface)"),
+    ("what", "(dog)"),
+]
+
+
+def rendered(model: LoadedModel) -> list[Rendered]:
+    return [
+        model.renderer.render_example([SYSTEM, Message("user", u), Message("assistant", a)])
+        for u, a in CHATS
+    ]
+
+
+def gradients(base: Path, batches: list[list[Rendered]]) -> tuple[float, list[torch.Tensor]]:
+    """Mean loss over all batches and the gradients, with an adapter that is not zero."""
+    model = load_tiny(base)
+    model.module.set_attn_implementation(attention.NAME)
+    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
+    parameters = list(lora.adapter_state(model.module).values())
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
+    total = 0.0
+    for examples in batches:
+        loss, _ = loop._score(model.module, pack(examples))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total, [p.grad for p in parameters if p.grad is not None]
+
+
+def test_packed_and_separate_examples_have_the_same_loss_and_gradients(
+    tiny: LoadedModel, tiny_base: Path
+) -> None:
+    examples = rendered(tiny)
+    packed_loss, packed = gradients(tiny_base, [examples])
+    separate_loss, separate = gradients(tiny_base, [[example] for example in examples])
+    assert packed_loss == pytest.approx(separate_loss, rel=1e-5)
+    assert len(packed) == len(separate) > 0
+    for one, other in zip(packed, separate, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Path) -> None:
+    examples = rendered(tiny)
+    expected = 0.0
+    for example in examples:
+        ids = torch.tensor([example.ids])
+        targets = torch.tensor(
+            [[i if on else -100 for i, on in zip(example.ids, example.mask, strict=True)]]
+        )
+        with torch.no_grad():
+            logits = tiny.module(ids).logits
+        expected += float(
+            torch.nn.functional.cross_entropy(logits[0, :-1], targets[0, 1:], reduction="sum")
+        )
+    model = load_tiny(tiny_base)
+    model.module.set_attn_implementation(attention.NAME)
+    with torch.no_grad():
+        loss, _ = loop._score(model.module, pack(examples))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_common_prefix_is_in_a_row_once(tiny: LoadedModel) -> None:
+    examples = rendered(tiny)
+    row = pack(examples)
+    prefix = row.layout.prefix
+    assert prefix >= len(tiny.renderer.render_prompt([SYSTEM])) - 2
+    assert row.ids.shape[1] == prefix + sum(len(e.ids) - prefix for e in examples)
+    assert row.tokens == sum(len(e.ids) for e in examples)
+    assert row.positions[0, prefix : prefix + 2].tolist() == [prefix, prefix + 1]
+
+
+def test_places_and_targets_are_the_learned_tokens(tiny: LoadedModel) -> None:
+    examples = rendered(tiny)
+    row = pack(examples)
+    learned = [i for e in examples for i, on in zip(e.ids, e.mask, strict=True) if on]
+    assert row.targets.tolist() == learned
+    assert all(place >= row.layout.prefix for place in row.places.tolist())
+
+
+def test_equal_prompts_with_different_replies_keep_their_own_places(tiny: LoadedModel) -> None:
+    user = Message("user", "what")
+    twins = [
+        tiny.renderer.render_example([SYSTEM, user, Message("assistant", a)])
+        for a in ("(dog)", "(devil)")
+    ]
+    row = pack(twins)
+    assert len(set(row.places.tolist())) == len(row.places)
+
+
+def test_an_example_that_learns_from_its_first_token_on_shares_nothing() -> None:
+    row = pack([Rendered((5, 6, 7), (True, True, True)), Rendered((5, 6, 8), (True, True, True))])
+    assert row.layout.prefix == 0
+    assert row.targets.tolist() == [6, 7, 6, 8]
+
+
+def test_rows_are_bounded(tiny: LoadedModel) -> None:
+    examples = rendered(tiny)
+    bound = 2 * max(len(example.ids) for example in examples)
+    rows = list(packs(examples, max_tokens=bound))
+    assert len(rows) > 1
+    assert all(row.ids.shape[1] <= bound for row in rows)
+    assert sum(len(row.targets) for row in rows) == sum(sum(e.mask) for e in examples)
+
+
+def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
+    epoch = shuffled_batches(10, 4, seed=1, epoch=0)
+    assert [len(batch) for batch in epoch] == [4, 4, 2]
+    assert sorted(number for batch in epoch for number in batch) == list(range(10))
+    assert epoch == shuffled_batches(10, 4, seed=1, epoch=0)
+    assert epoch != shuffled_batches(10, 4, seed=2, epoch=0)
+    assert epoch != shuffled_batches(10, 4, seed=1, epoch=1)
+
+
+def test_truncation_takes_tokens_from_the_end() -> None:
+    assert truncate(Rendered((1, 2, 3), (False, True, True)), 2) == Rendered((1, 2), (False, True))

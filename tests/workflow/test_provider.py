@@ -1,0 +1,188 @@
+"""Connecting: to OpenAI, to a URL, to a server that runs, to one that has to be started."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from fake_api import FakeApi
+
+from emojitune.errors import ConfigurationError, ProviderError
+from emojitune.settings import Settings
+from emojitune.workflow import provider
+from emojitune.workflow.provider import Connection, connect, provider_errors, running_server
+
+# What an embedded server does, as far as its starter can see: note, answer, end on SIGTERM.
+SERVER = """
+import json, os, sys, time
+from pathlib import Path
+home = Path(os.environ["EMOJITUNE_HOME"])
+home.joinpath("api_key").write_text("key-of-home\\n")
+home.joinpath("server.json").write_text(json.dumps({"url": sys.argv[1], "pid": os.getpid()}))
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+def note_server(home: Path, url: str) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "server.json").write_text(json.dumps({"url": url, "pid": 1}))
+    (home / "api_key").write_text("key-of-home\n")
+
+
+def start_with(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
+    """Let `connect` start `command` in place of the real server."""
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        provider.subprocess, "Popen", lambda _, **how: start([sys.executable, *command], **how)
+    )
+
+
+def test_openai_takes_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-env\n")
+    with connect("openai") as connection:
+        assert connection.client.api_key == "sk-env"
+        assert connection.base_url == "https://api.openai.com/v1"
+        assert not connection.is_emojitune
+
+
+def test_openai_asks_for_the_key() -> None:
+    with connect("openai", ask_key=lambda prompt: "sk-typed") as connection:
+        assert connection.client.api_key == "sk-typed"
+
+
+@pytest.mark.parametrize("ask_key", [None, lambda prompt: ""])
+def test_no_key_is_an_error(ask_key: provider.AskKey | None) -> None:
+    with pytest.raises(ConfigurationError, match="There is no API key"):
+        connect("openai", ask_key=ask_key)
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_a_url_may_be_an_emojitune_server(fake_api: FakeApi, healthy: bool) -> None:
+    fake_api.healthy = healthy
+    with connect(fake_api.url, ask_key=lambda prompt: "k") as connection:
+        assert connection.is_emojitune is healthy
+        assert connection.base_url == fake_api.url
+
+
+def test_nonsense_is_no_provider() -> None:
+    with pytest.raises(ConfigurationError, match="not 'azure'"):
+        connect("azure")
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1/"])
+def test_local_finds_the_running_server(fake_api: FakeApi, settings: Settings, suffix: str) -> None:
+    note_server(settings.home, fake_api.url.removesuffix("/v1") + suffix)
+    with connect("local", settings) as connection:
+        assert connection.base_url == fake_api.url
+        assert connection.client.api_key == "key-of-home"
+        assert connection.server is None
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", '{"pid": 1}', '{"url": "http://127.0.0.1:9/v1"}'])
+def test_a_stale_or_broken_note_is_no_server(settings: Settings, note: str) -> None:
+    settings.home.mkdir()
+    (settings.home / "server.json").write_text(note)
+    assert running_server(settings.home) is None
+
+
+def test_local_starts_a_server_and_ends_it(
+    fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_api.polls = 9  # its job is over
+    start_with(monkeypatch, "-c", SERVER, fake_api.url)
+    with connect("local", settings) as connection:
+        assert connection.server is not None
+        assert connection.server.poll() is None
+        assert connection.client.api_key == "key-of-home"
+    assert connection.server.poll() is not None
+
+
+def test_a_started_server_stays_while_a_job_needs_it(
+    started: Connection, fake_api: FakeApi
+) -> None:
+    fake_api.polls = 0  # its job is running
+    started.close()
+    assert started.server is not None
+    assert started.server.poll() is None
+
+
+def test_a_started_server_stays_after_ctrl_c(started: Connection) -> None:
+    with pytest.raises(KeyboardInterrupt), started:
+        raise KeyboardInterrupt
+    assert started.server is not None
+    assert started.server.poll() is None
+
+
+@pytest.fixture
+def started(
+    fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connection]:
+    fake_api.polls = 9
+    start_with(monkeypatch, "-c", SERVER, fake_api.url)
+    connection = connect("local", settings)
+    assert connection.server is not None
+    yield connection
+    connection.client.close()
+    connection.server.kill()
+    connection.server.wait()
+
+
+def test_a_server_that_dies_is_explained_by_its_log(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_with(monkeypatch, "-c", "print('no room on the disk'); raise SystemExit(3)")
+    with pytest.raises(ConfigurationError) as caught:
+        connect("local", settings)
+    assert "ended with code 3" in caught.value.message
+    assert "no room on the disk" in caught.value.message
+    assert str(settings.home / "server.log") in caught.value.message
+
+
+def test_a_server_that_never_answers_is_ended(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider, "START_SECONDS", 0.2)
+    start_with(monkeypatch, "-c", "import time; time.sleep(60)")
+    with pytest.raises(ConfigurationError, match="was not ready"):
+        connect("local", settings)
+
+
+def test_a_home_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        connect("local", Settings(home=tmp_path / "home"))
+
+
+def test_settings_given_in_code_reach_the_server(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, api_key="secret", threads=2)
+    environment = provider._environment(settings)
+    assert environment["EMOJITUNE_API_KEY"] == "secret"
+    assert environment["EMOJITUNE_THREADS"] == "2"
+    assert environment["EMOJITUNE_HOME"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "Check the API key"), (403, "needs no account"), (400, "No, not you")],
+)
+def test_refusals_are_translated(fake_api: FakeApi, status: int, said: str) -> None:
+    fake_api.refuse = status
+    client = openai.OpenAI(base_url=fake_api.url, api_key="sk-secret", max_retries=0)
+    with client, pytest.raises(ProviderError, match=said) as caught, provider_errors():
+        client.models.list()
+    assert caught.value.code == "nope"
+    assert "sk-secret" not in caught.value.message
+
+
+def test_an_unreachable_api_is_translated() -> None:
+    client = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="k", max_retries=0)
+    with client, pytest.raises(ProviderError, match="cannot be reached"), provider_errors():
+        client.models.list()

@@ -1,0 +1,91 @@
+"""What is asked of a server when models are scored, and what becomes of its answers."""
+
+from collections.abc import Iterator
+
+import pytest
+from fake_api import MODEL, FakeApi
+from openai import OpenAI
+
+from emojitune.dataset.example import Message, TrainingExample
+from emojitune.errors import ProviderError
+from emojitune.workflow.score import (
+    CONSTRAINED,
+    FREE,
+    SAMPLING_SEED,
+    Contender,
+    completer,
+    contenders,
+    score,
+)
+
+PROMPT = (Message("system", "s"), Message("user", "hi"))
+EXAMPLES = [TrainingExample((*PROMPT, Message("assistant", reply))) for reply in ("(party)", "(x)")]
+
+
+@pytest.fixture
+def client(fake_api: FakeApi) -> Iterator[OpenAI]:
+    with OpenAI(base_url=fake_api.url, api_key="k", max_retries=0) as client:
+        yield client
+
+
+def test_constrained_asks_for_alternatives(client: OpenAI, fake_api: FakeApi) -> None:
+    complete = completer(client, Contender("base", CONSTRAINED, ("(a)", "(b)")), is_emojitune=True)
+    reply = complete(PROMPT)
+    assert (reply.text, reply.alternatives) == ("(party)", ("(party)", "(wave)"))
+    (asked,) = fake_api.chats
+    assert asked["decoding"] == "labels"
+    assert asked["labels"] == ["(a)", "(b)"]
+    assert (asked["alternatives"], asked["max_tokens"], asked["temperature"]) == (5, 24, 0)
+
+
+def test_a_tuned_model_keeps_its_own_labels(client: OpenAI, fake_api: FakeApi) -> None:
+    completer(client, Contender(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)
+    assert "labels" not in fake_api.chats[0]
+
+
+@pytest.mark.parametrize("is_emojitune", [True, False])
+def test_free_is_greedy_then_four_samples(
+    client: OpenAI, fake_api: FakeApi, is_emojitune: bool
+) -> None:
+    fake_api.reply = lambda request: "(greedy)" if request["temperature"] == 0 else "(sampled)"
+    reply = completer(client, Contender(MODEL, FREE), is_emojitune=is_emojitune)(PROMPT)
+    assert reply.text == "(greedy)"
+    assert reply.alternatives == ("(greedy)", *["(sampled)"] * 4)
+    greedy, sampled = fake_api.chats
+    assert (sampled["n"], sampled["temperature"], sampled["seed"]) == (4, 1, SAMPLING_SEED)
+    assert (greedy.get("decoding") == "free") is is_emojitune
+
+
+def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi) -> None:
+    heard: list[tuple[str, int]] = []
+    rows = contenders(MODEL, base="base", vocabulary=("(party)", "(x)"))
+    table = score(
+        client,
+        rows,
+        EXAMPLES,
+        ("(party)", "(x)"),
+        is_emojitune=True,
+        progress=lambda row, done, of: heard.append((row.decoding, done)),
+    )
+    assert [(row.model, row.decoding) for row in table] == [
+        ("base", FREE),
+        ("base", CONSTRAINED),
+        (MODEL, FREE),
+        (MODEL, CONSTRAINED),
+    ]
+    assert {row.top_1 for row in table} == {0.5}
+    assert heard == [(FREE, 1), (FREE, 2), (CONSTRAINED, 1), (CONSTRAINED, 2)] * 2
+
+
+def test_constrained_needs_emojitune(client: OpenAI, fake_api: FakeApi) -> None:
+    fake_api.chat = lambda request: {  # type: ignore[method-assign]
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}
+        ],
+    }
+    with pytest.raises(ProviderError, match="sent no alternatives"):
+        completer(client, Contender(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)
