@@ -1,4 +1,5 @@
 import queue
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ LABELS = ("(devil)", "(dog)", "(party)", "(yawn)", "(yawningface)")
 
 @pytest.fixture
 def open_model(tiny_base: Path) -> ChatModel:
-    return ChatModel(load_tiny(tiny_base))
+    return ChatModel(load_tiny(tiny_base), ThreadPoolExecutor(1))
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def closed_model(tiny_base: Path, tmp_path: Path) -> ChatModel:
     lora.attach(model.module, rank=4, alpha=8.0, seed=0)
     info = adapter.AdapterInfo("tiny", rank=4, alpha=8.0, vocabulary=LABELS)
     adapter.write(tmp_path / "adapter", lora.adapter_state(model.module), info)
-    return ChatModel(load_tiny(tiny_base, tmp_path / "adapter"))
+    return ChatModel(load_tiny(tiny_base, tmp_path / "adapter"), ThreadPoolExecutor(1))
 
 
 def ask(model: ChatModel, parameters: ChatParameters) -> tuple[list[list[Delta]], Usage]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emojitune.chat.constraint import label_trie
-from emojitune.chat.decoding import Scored, rank
+from emojitune.chat.decoding import Scored, best_known, nearly_all_known, rank
 from emojitune.chat.engine import Growth, Prompt, _Forest
 from emojitune.chat.sampling import choose, seeded
 from emojitune.models.loader import LoadedModel
@@ -17,11 +17,13 @@ LABELS = [(30, 31, 32), (30, 31, 34), (30, 33), (30, 33, 35, 32), (36, 37)]
 
 
 def joint(model: LoadedModel, label: tuple[int, ...]) -> float:
-    """The log-probability of a label and the stop behind it, computed without search or cache."""
-    ids = [*PROMPT, *label, 2]
+    """The joint log-probability of a label, computed without search or cache."""
+    # Only (30, 33) begins another label: there, to end is a choice.
+    tokens = [*label, 2] if label == (30, 33) else list(label)
     with torch.no_grad():
-        rows = torch.log_softmax(model.module(torch.tensor([ids])).logits[0].float(), -1)
-    return sum(float(rows[len(PROMPT) - 1 + i, token]) for i, token in enumerate([*label, 2]))
+        logits = model.module(torch.tensor([[*PROMPT, *tokens]])).logits[0]
+    rows = torch.log_softmax(logits.float(), -1)
+    return sum(float(rows[len(PROMPT) - 1 + i, token]) for i, token in enumerate(tokens))
 
 
 def ranking(
@@ -30,9 +32,8 @@ def ranking(
     """What a search finds, and how many tokens it computed."""
     forest = _Forest(model.module, torch.device("cpu"))
     known = forest.longest_known(PROMPT)
-    search = rank(
-        PROMPT, Prompt(known.path, 0), label_trie(labels), STOPS, count=count, width=width
-    )
+    rules = [best_known(count)] if count else [lambda found, open_scores: False]
+    search = rank(PROMPT, Prompt(known.path, 0), label_trie(labels), STOPS, rules, width=width)
     growths: list[Growth] = next(search)
     computed = 0
     while True:
@@ -50,8 +51,8 @@ def test_the_search_finds_exactly_the_labels_of_highest_joint_probability(
 ) -> None:
     expected = sorted(((joint(tiny, label), label) for label in LABELS), reverse=True)[:count]
     found, _ = ranking(tiny, count, width)
-    assert [scored.tokens for scored in found] == [label for _, label in expected]
-    assert [scored.log_probability for scored in found] == pytest.approx(
+    assert [scored.tokens for scored in found][:count] == [label for _, label in expected]
+    assert [scored.log_probability for scored in found][:count] == pytest.approx(
         [score for score, _ in expected], abs=1e-4
     )
 
@@ -59,10 +60,23 @@ def test_the_search_finds_exactly_the_labels_of_highest_joint_probability(
 def test_a_search_for_the_best_looks_at_less_than_one_for_all(tiny: LoadedModel) -> None:
     with torch.no_grad():  # a model that is sure of itself, as a tuned one is
         tiny.module.get_output_embeddings().weight.mul_(10)
-    many = [(30, 40 + n, 60 + n, 80 + n) for n in range(20)]
+        likely = [30]
+        for _ in range(3):
+            ids = torch.tensor([[*PROMPT, *likely]])
+            likely.append(int(tiny.module(ids).logits[0, -1].argmax()))
+    many = [tuple(likely), *((30, 40 + n, 60 + n, 80 + n) for n in range(20))]
     _, for_one = ranking(tiny, 1, 1, many)
     _, for_all = ranking(tiny, None, 50, many)
     assert for_one < for_all / 2
+
+
+def test_a_draw_needs_all_but_a_thousandth_of_the_probability() -> None:
+    found = [Scored((1,), math.log(0.6)), Scored((2,), math.log(0.2))]
+    enough = nearly_all_known(1.0)
+    assert not enough(found, [math.log(0.01)])
+    assert enough(found, [math.log(0.0007)])
+    assert not nearly_all_known(1.5)(found, [math.log(0.0007)]), "many small ones may add up"
+    assert nearly_all_known(0.5)(found, [math.log(0.01)]), "what is improbable weighs less"
 
 
 def test_a_trie_knows_what_follows_and_where_a_label_ends() -> None:

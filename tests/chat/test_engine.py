@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,10 @@ def run(engine: Engine, prompt: Sequence[int], steps: list[list[int]]) -> list[t
 
     def request(known: Prompt) -> Request:
         [grown] = yield [Growth(known.path, list(prompt[known.cached :]))]
-        found.append(grown.log_probabilities[-1])
+        found.append(grown.rows[-1])
         for step in steps:
             [grown] = yield [Growth(grown.path, step)]
-            found.append(grown.log_probabilities[-1])
+            found.append(grown.rows[-1])
         done.set()
 
     def failed(error: Exception) -> None:
@@ -46,7 +47,7 @@ def run(engine: Engine, prompt: Sequence[int], steps: list[list[int]]) -> list[t
 
 @pytest.fixture
 def engine(tiny: LoadedModel) -> Engine:
-    return Engine(tiny.module, torch.device("cpu"))
+    return Engine(tiny.module, torch.device("cpu"), ThreadPoolExecutor(1))
 
 
 def test_step_by_step_is_all_at_once(tiny: LoadedModel, engine: Engine) -> None:
@@ -88,13 +89,11 @@ def test_requests_at_the_same_time_do_not_see_each_other(tiny: LoadedModel, engi
 def test_branches_of_one_path_share_it_and_nothing_else(tiny: LoadedModel) -> None:
     forest = _Forest(tiny.module, torch.device("cpu"))
     [root] = forest.grow([Growth(forest.longest_known([]).path, PROMPT)])
-    left, right = forest.grow([Growth(root.path, [50, 51], 2), Growth(root.path, [60])])
-    torch.testing.assert_close(
-        left.log_probabilities, plain(tiny, [*PROMPT, 50, 51])[-2:], atol=1e-4, rtol=1e-4
-    )
-    torch.testing.assert_close(
-        right.log_probabilities, plain(tiny, [*PROMPT, 60])[-1:], atol=1e-4, rtol=1e-4
-    )
+    left, right = forest.grow([Growth(root.path, [50, 51], [[7, 8], [9]]), Growth(root.path, [60])])
+    expected = plain(tiny, [*PROMPT, 50, 51])
+    torch.testing.assert_close(left.rows[0], expected[-2, [7, 8]], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(left.rows[1], expected[-1, [9]], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(right.rows[0], plain(tiny, [*PROMPT, 60])[-1], atol=1e-4, rtol=1e-4)
     assert set(left.path.slots) & set(right.path.slots) == set(root.path.slots)
 
 
@@ -132,7 +131,9 @@ def test_a_cancelled_request_is_dropped(engine: Engine) -> None:
 
 
 def test_a_request_that_does_not_fit_waits_for_room(tiny_base: Path) -> None:
-    engine = Engine(load_tiny(tiny_base).module, torch.device("cpu"), capacity=100)
+    engine = Engine(
+        load_tiny(tiny_base).module, torch.device("cpu"), ThreadPoolExecutor(1), capacity=100
+    )
     threads = [
         threading.Thread(target=run, args=(engine, [1, 40 + n], [[50]] * 5)) for n in range(4)
     ]

@@ -5,6 +5,7 @@ text. No HTTP: `server/chat.py` gives all this OpenAI's shape.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from functools import lru_cache
 
 from emojitune.chat.constraint import LabelTrie, label_trie
@@ -28,13 +29,13 @@ DEFAULT_MAX_TOKENS = 1024
 
 
 class ChatModel:
-    """A model that replies. Any number of threads may ask at once."""
+    """A model that replies. Any number of threads may ask at once; `executor` does the work."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, executor: Executor) -> None:
         self.vocabulary = model.vocabulary
         self._renderer = model.renderer
         self._context_length = model.context_length
-        self._engine = Engine(model.module, model.precision.device)
+        self._engine = Engine(model.module, model.precision.device, executor)
         self._trie = lru_cache(maxsize=16)(self._make_trie)
 
     def start(
@@ -42,7 +43,7 @@ class ChatModel:
     ) -> Generation:
         """Begin to reply, and return at once.
 
-        The engine's thread calls `listener` with Deltas and last with the Usage, or with the
+        The executor's thread calls `listener` with Deltas and last with the Usage, or with the
         error that ended it.
 
         Raises:

@@ -8,9 +8,7 @@ import heapq
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import count as counter
-
-import torch
-from torch import Tensor
+from math import exp
 
 from emojitune.chat.constraint import Constraint, State
 from emojitune.chat.engine import Grown, Growth, Path, Prompt, Request
@@ -34,7 +32,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A reply of a closed set with its joint log-probability, the end included."""
+    """A reply of a closed set with the joint log-probability of its tokens.
+
+    Where a longer reply begins with it, that of ending there is part of it too; elsewhere the end
+    is no choice.
+    """
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -57,7 +59,7 @@ def reply_freely(
         wants: dict[int, Growth] = {}
         for index, grown in live.items():
             token = choose(
-                grown.log_probabilities[-1],
+                grown.rows[-1],
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 generator=generators[index],
@@ -92,10 +94,10 @@ def reply_from_set(
     set allows would renormalize at each branch, and prefer replies whose beginnings have few
     continuations.
     """
-    drawn = sampling.temperature > 0.0
-    ranking = yield from rank(
-        ids, prompt, constraint, stop_ids, count=None if drawn else max(1, alternatives)
-    )
+    rules = [best_known(max(1, alternatives))]
+    if sampling.temperature > 0.0:
+        rules.append(nearly_all_known(sampling.temperature))
+    ranking = yield from rank(ids, prompt, constraint, stop_ids, rules)
     on_ranking(ranking[:alternatives])
     for index in range(sampling.n):
         best = choose_of(
@@ -107,97 +109,152 @@ def reply_from_set(
         _deliver(index, ranking[best].tokens, sampling.max_tokens, on_token, on_end)
 
 
+Enough = Callable[[Sequence[Scored], Sequence[float]], bool]
+"""Whether a search knows enough: given the replies found, best first, and open paths' scores."""
+
+
+def best_known(count: int) -> Enough:
+    """The `count` best replies are found: no open path can lead to a better one."""
+
+    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
+        return len(found) >= count and found[count - 1].log_probability >= max(open_scores)
+
+    return enough
+
+
+def nearly_all_known(temperature: float, *, tolerance: float = 1e-3) -> Enough:
+    """All but a `tolerance` of the probability is found, at a temperature of at most 1.
+
+    At such a temperature what a path leads to weighs no more than the path. Above 1 the many
+    improbable replies count, and the search goes on to the last.
+    """
+
+    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
+        if temperature > 1.0 or not found:
+            return False
+        top = found[0].log_probability
+        known = sum(exp((scored.log_probability - top) / temperature) for scored in found)
+        unknown = sum(exp(min(0.0, score - top) / temperature) for score in open_scores)
+        return unknown <= tolerance * known
+
+    return enough
+
+
 def rank(
     ids: Sequence[int],
     prompt: Prompt,
     constraint: Constraint,
     stop_ids: frozenset[int],
+    rules: Sequence[Enough],
     *,
-    count: int | None,
     width: int = 24,
 ) -> Generator[list[Growth], list[Grown], list[Scored]]:
-    """The `count` most probable replies of a set, best first; all of them when it is None.
+    """The replies of a set, best first, as far down as all `rules` want to know.
 
-    Best-first search. A log-probability only falls along a path, so once `count` replies are
-    better than every open path, they are the best there are: the result is exact. `width` paths
-    are opened in one pass, because a pass over many tokens costs little more than over one.
+    Best-first search. A log-probability only falls along a path, so no reply that is still to be
+    found beats the best open path: what the rules conclude from that is exact. `width` paths are
+    opened in one pass, because a pass over many tokens costs little more than over one.
     """
-    stops = torch.tensor(sorted(stop_ids))
-    root = _Open(0.0, (), constraint.start, prompt.path)
-    first = _forced(constraint, constraint.start)
-    [grown] = yield [Growth(prompt.path, [*ids[prompt.cached :], *first], len(first) + 1)]
-    done, children = _expand(root, grown, (), first, constraint, stops)
+    stops = sorted(stop_ids)
+    found: list[Scored] = []
     order = counter()  # breaks ties, so that the heap never compares paths
-    heap = [(-child.score, next(order), child, step) for child, step in children]
-    heapq.heapify(heap)
+    heap: list[tuple[float, int, _Open]] = []
+
+    def take(nodes: Sequence[_Open], results: Sequence[Grown]) -> None:
+        for node, grown in zip(nodes, results, strict=True):
+            ended, children = node.expand(grown, constraint)
+            found.extend(ended)
+            for child in children:
+                heapq.heappush(heap, (-child.score, next(order), child))
+        found.sort(key=lambda scored: -scored.log_probability)
+
+    root = _opening(constraint, constraint.start, prompt.path)
+    take([root], (yield [root.growth(constraint, stops, before=ids[prompt.cached :])]))
     while heap:
-        done.sort(key=lambda scored: -scored.log_probability)
-        enough = count is not None and len(done) >= count
-        bound = done[count - 1].log_probability if enough and count else float("-inf")
-        opened: list[tuple[_Open, int, list[int]]] = []
-        while heap and len(opened) < (width if count else 8 * width) and -heap[0][0] > bound:
-            _, _, node, step = heapq.heappop(heap)
-            opened.append((node, step, _forced(constraint, constraint.advance(node.state, step))))
-        if not opened:
+        open_scores = [-negative for negative, _, _ in heap]
+        if all(enough(found, open_scores) for enough in rules):
             break
-        results = yield [
-            Growth(node.path, [step, *chain], len(chain) + 1) for node, step, chain in opened
-        ]
-        for (node, step, chain), grown in zip(opened, results, strict=True):
-            ended, children = _expand(node, grown, (step,), chain, constraint, stops)
-            done += ended
-            for child, next_step in children:
-                heapq.heappush(heap, (-child.score, next(order), child, next_step))
-    done.sort(key=lambda scored: -scored.log_probability)
-    return done[:count]
+        opened = [heapq.heappop(heap)[2] for _ in range(min(width, len(heap)))]
+        take(opened, (yield [node.growth(constraint, stops) for node in opened]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """The end of a path, at a state, and the log-probability of a step further.
+    """A step behind the end of a path, with what must follow it, not computed yet.
 
-    `score` counts the step that stands beside it in the heap; `tokens` do not.
+    Attributes:
+        path: Where it grows from.
+        step: The step; nothing at the root.
+        chain: The tokens that then follow without a choice.
+        state: The constraint's state behind the chain.
+        spelled: The reply so far, up to and with the chain.
+        score: Joint log-probability up to and with the step.
     """
 
-    score: float
-    tokens: tuple[int, ...]
-    state: State
     path: Path
+    step: tuple[int, ...]
+    chain: tuple[int, ...]
+    state: State
+    spelled: tuple[int, ...]
+    score: float
+
+    def growth(
+        self, constraint: Constraint, stops: Sequence[int], before: Sequence[int] = ()
+    ) -> Growth:
+        """What to compute: each token of the chain, then what may follow it, an end included.
+
+        `before` are tokens of the prompt. Behind the last token of a reply that cannot go on
+        nothing is left to know, and it is not computed.
+        """
+        following = constraint.allowed_tokens(self.state)
+        ids = [*before, *self.step, *self.chain]
+        wanted: list[Sequence[int]] = [(token,) for token in self.chain]
+        if not following:
+            return Growth(self.path, ids[:-1], wanted, keep=False)
+        ends = stops if constraint.can_end(self.state) else ()
+        return Growth(self.path, ids, [*wanted, [*ends, *following]])
+
+    def expand(self, grown: Grown, constraint: Constraint) -> tuple[list[Scored], list["_Open"]]:
+        """The replies that end here or with one more token, and the steps to be opened."""
+        forced = sum(float(row[0]) for row in grown.rows[: len(self.chain)])
+        score = self.score + forced
+        following = constraint.allowed_tokens(self.state)
+        if not following:
+            return [Scored(self.spelled, score)], []
+        last = grown.rows[-1]
+        stops = last[: len(last) - len(following)]
+        ended = []
+        if len(stops):
+            ended.append(Scored(self.spelled, score + float(stops.logsumexp(0))))
+        opened = []
+        for token, gain in zip(following, last[len(stops) :].tolist(), strict=True):
+            node = _opening(
+                constraint, self.state, grown.path, (token,), self.spelled, score + gain
+            )
+            if node.chain or constraint.allowed_tokens(node.state):
+                opened.append(node)
+            else:
+                ended.append(Scored(node.spelled, node.score))
+        return ended, opened
 
 
-def _expand(
-    node: _Open,
-    grown: Grown,
-    step: tuple[int, ...],
-    chain: list[int],
+def _opening(
     constraint: Constraint,
-    stops: Tensor,
-) -> tuple[list[Scored], list[tuple[_Open, int]]]:
-    """What a pass made of a step and the forced chain behind it: ended replies, and next steps."""
-    rows = grown.log_probabilities
-    score = node.score + sum(float(rows[i, token]) for i, token in enumerate(chain))
-    state = node.state
-    for token in (*step, *chain):
+    state: State,
+    path: Path,
+    step: tuple[int, ...] = (),
+    spelled: tuple[int, ...] = (),
+    score: float = 0.0,
+) -> _Open:
+    for token in step:
         state = constraint.advance(state, token)
-    tokens = (*node.tokens, *step, *chain)
-    ended = []
-    if constraint.can_end(state):
-        ended.append(Scored(tokens, score + float(rows[-1, stops].logsumexp(0))))
-    children = [
-        (_Open(score + float(rows[-1, token]), tokens, state, grown.path), token)
-        for token in constraint.allowed_tokens(state)
-    ]
-    return ended, children
-
-
-def _forced(constraint: Constraint, state: State) -> list[int]:
-    """The tokens that follow without a choice."""
     chain: list[int] = []
     while not constraint.can_end(state) and len(constraint.allowed_tokens(state)) == 1:
         [token] = constraint.allowed_tokens(state)
         chain.append(token)
         state = constraint.advance(state, token)
-    return chain
+    return _Open(path, step, tuple(chain), state, (*spelled, *step, *chain), score)
 
 
 def _deliver(

@@ -6,13 +6,14 @@ unrelated requests are all just new nodes of the next forward pass. Paths that b
 tokens share their nodes: that is the prefix cache.
 
 Knows no text, no labels and no HTTP. A request is a generator that yields the `Growth`s it wants
-and is sent what came of them; the engine's thread runs all of them in step.
+and is sent what came of them; all requests advance in step, one forward pass after the other.
 """
 
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,6 @@ from transformers import Cache
 Slots = NDArray[np.int64]
 
 _log = logging.getLogger(__name__)
-
-_LINGER = 10.0  # seconds without work after which the thread ends
 
 _EMPTY: Slots = np.zeros(0, dtype=np.int64)
 
@@ -43,19 +42,31 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """`ids` to put behind `parent`; wanted are log-probabilities after the last `outputs` ids."""
+    """`ids` to put behind `parent`, and what is wanted to know then.
+
+    Attributes:
+        wanted: For each of the last ids, as many as there are entries, the tokens of which the
+            log-probability of coming next is wanted; None wants all tokens after the last id.
+        keep: False when nothing will grow from the path: its nodes are free after the pass.
+    """
 
     parent: Path
     ids: Sequence[int]
-    outputs: int = 1
+    wanted: Sequence[Sequence[int]] | None = None
+    keep: bool = True
+
+    @property
+    def rows(self) -> int:
+        """How many of the last ids something is wanted after."""
+        return 1 if self.wanted is None else len(self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """The longer path, and log-probabilities of the next token, (outputs, V) in float32."""
+    """The longer path, and for each row that was wanted its log-probabilities, in float32."""
 
     path: Path
-    log_probabilities: Tensor
+    rows: list[Tensor]
 
 
 Request = Generator[list[Growth], list[Grown], None]
@@ -77,15 +88,22 @@ class Engine:
 
     Args:
         module: A causal language model of transformers, in evaluation mode.
+        executor: Runs the passes. One thread, shared by all engines of a process: each thread that
+            uses torch gets OpenMP threads of its own, and where there are more of them than cores
+            they stop to wait actively, which makes a pass take twice as long.
         capacity: Tokens that the cache may hold, those of all running requests together.
     """
 
-    def __init__(self, module: Any, device: torch.device, *, capacity: int = 32_768) -> None:
+    def __init__(
+        self, module: Any, device: torch.device, executor: Executor, *, capacity: int = 32_768
+    ) -> None:
         self._forest = _Forest(module, device)
+        self._executor = executor
         self._capacity = capacity
+        self._active: list[_Running] = []
         self._waiting: list[_Running] = []
-        self._condition = threading.Condition()
-        self._running = False
+        self._lock = threading.Lock()
+        self._scheduled = False
 
     def submit(
         self,
@@ -96,47 +114,41 @@ class Engine:
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Queue a request; it starts, in the engine's thread, when the cache has room for it.
+        """Queue a request; it starts, in the executor's thread, when the cache has room for it.
 
         Args:
             prompt: Its ids; all but the last may already be in the cache when it starts.
             start: Makes the request, given what the cache holds of the prompt.
-            reserve: Tokens that the request will add at most, prompt included.
+            reserve: Tokens that the request will hold at most, prompt included.
             on_error: Told when the request, or the model under it, raises.
             cancelled: Asked before every pass; a cancelled request is dropped.
         """
-        with self._condition:
+        with self._lock:
             self._waiting.append(_Running(tuple(prompt), start, reserve, on_error, cancelled))
-            self._condition.notify()
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="engine", daemon=True).start()
+            if not self._scheduled:
+                self._scheduled = True
+                self._executor.submit(self._pass)
 
-    def _run(self) -> None:
-        active: list[_Running] = []
-        while self._wait(active):
-            active = [request for request in active if self._keep(request)]
-            if active:
-                self._advance(active)
+    def _pass(self) -> None:
+        """One step of every running request; comes back until there are none."""
+        self._admit()
+        self._active = [request for request in self._active if self._keep(request)]
+        if self._active:
+            self._advance(self._active)
+        with self._lock:
+            self._scheduled = bool(self._active or self._waiting)
+            if self._scheduled:
+                self._executor.submit(self._pass)
 
-    def _wait(self, active: list["_Running"]) -> bool:
-        """Admit what fits; without anything to do, sleep.
-
-        False when nobody asked for a while. The thread then ends, and with it the last reference
-        to a model that was given up; the next request starts another.
-        """
-        with self._condition:
-            if not active and not self._waiting and not self._condition.wait(_LINGER):
-                self._running = False
-                return False
-            used = sum(request.reserve for request in active)
-            while self._waiting and (
-                not active or used + self._waiting[0].reserve <= self._capacity
-            ):
-                request = self._waiting.pop(0)
-                used += request.reserve
-                active.append(request)
-            return True
+    def _admit(self) -> None:
+        """Take waiting requests, in order, as far as the cache has room; one always."""
+        with self._lock:
+            used = sum(request.reserve for request in self._active)
+            while self._waiting:
+                used += self._waiting[0].reserve
+                if self._active and used > self._capacity:
+                    return
+                self._active.append(self._waiting.pop(0))
 
     def _keep(self, request: "_Running") -> bool:
         """Start a new request; drop one that is done or cancelled, with all its nodes."""
@@ -159,11 +171,15 @@ class Engine:
             return
         for request in active:
             mine, results = results[: len(request.wants)], results[len(request.wants) :]
-            for growth, grown in zip(request.wants, mine, strict=True):
-                request.held.append(grown.path.slots[len(growth.parent) :])
             if not request.remembered:
                 request.remembered = True
                 self._forest.remember(request.prompt, mine[0].path)
+            for growth, grown in zip(request.wants, mine, strict=True):
+                own = grown.path.slots[len(growth.parent) :]
+                if growth.keep:
+                    request.held.append(own)
+                else:
+                    self._forest.release([own])
             self._step(request, mine)
 
     def _step(self, request: "_Running", results: list[Grown] | None) -> None:
@@ -246,62 +262,63 @@ class _Forest:
     @torch.inference_mode()
     def grow(self, growths: Sequence[Growth]) -> list[Grown]:
         """One forward pass over the new tokens of all `growths`."""
-        count = sum(len(growth.ids) for growth in growths)
-        slots = self._take(count)
-        in_use = int(self._holders.nonzero()[0][-1]) + 1
-        visible = np.zeros((count, in_use), dtype=bool)
-        positions = np.zeros(count, dtype=np.int64)
-        wanted: list[int] = []
-        paths: list[Path] = []
-        start = 0
-        for growth in growths:
-            stop = start + len(growth.ids)
-            own, before = slots[start:stop], len(growth.parent)
-            visible[start:stop, growth.parent.slots] = True
-            visible[start:stop, own] = np.tri(stop - start, dtype=bool)
-            positions[start:stop] = np.arange(before, before + stop - start)
-            wanted += range(stop - growth.outputs, stop)
-            paths.append(Path(np.concatenate([growth.parent.slots, own])))
-            start = stop
-        ids = [token for growth in growths for token in growth.ids]
+        own = self._take([len(growth.ids) for growth in growths])
+        paths = [
+            Path(np.concatenate([growth.parent.slots, slots]))
+            for growth, slots in zip(growths, own, strict=True)
+        ]
         try:
-            log_probabilities = self._forward(ids, positions, visible, slots, wanted)
+            logits = self._forward(growths, paths)
         except BaseException:
-            self.release([slots])
+            self.release(own)
             raise
-        sizes = [growth.outputs for growth in growths]
-        pieces = torch.split(log_probabilities, sizes)
-        return [Grown(path, piece) for path, piece in zip(paths, pieces, strict=True)]
+        rows = _log_probabilities(logits, growths)
+        return [
+            Grown(path, [next(rows) for _ in range(growth.rows)])
+            for path, growth in zip(paths, growths, strict=True)
+        ]
 
-    def _forward(
-        self,
-        ids: list[int],
-        positions: NDArray[np.int64],
-        visible: NDArray[np.bool_],
-        slots: Slots,
-        wanted: list[int],
-    ) -> Tensor:
-        self._cache.prepare(torch.from_numpy(slots).to(self._device), visible.shape[1])
-        logits = self._module(
-            input_ids=torch.tensor([ids], device=self._device),
-            position_ids=torch.from_numpy(positions)[None].to(self._device),
-            attention_mask=torch.from_numpy(visible)[None, None].to(self._device),
+    def _forward(self, growths: Sequence[Growth], paths: Sequence[Path]) -> Tensor:
+        """Logits after the ids that something is wanted after, (rows, V)."""
+        new = [len(growth.ids) for growth in growths]
+        stops = np.cumsum(new)
+        rows = [
+            range(stop - growth.rows, stop) for growth, stop in zip(growths, stops, strict=True)
+        ]
+        # Attention reads what this pass sees, not all that the cache holds.
+        seen = np.unique(np.concatenate([path.slots for path in paths]))
+        visible = np.zeros((stops[-1], len(seen)), dtype=bool)
+        for path, count, stop in zip(paths, new, stops, strict=True):
+            places = np.searchsorted(seen, path.slots)
+            visible[stop - count : stop, places[:-count]] = True
+            visible[stop - count : stop, places[-count:]] = np.tri(count, dtype=bool)
+        ids = [token for growth in growths for token in growth.ids]
+        positions = [np.arange(len(p) - n, len(p)) for p, n in zip(paths, new, strict=True)]
+        slots = [path.slots[-n:] for path, n in zip(paths, new, strict=True)]
+        self._cache.prepare(self._tensor(np.concatenate(slots)), self._tensor(seen))
+        logits: Tensor = self._module(
+            input_ids=self._tensor(np.array([ids])),
+            position_ids=self._tensor(np.concatenate(positions))[None],
+            attention_mask=self._tensor(visible)[None, None],
             past_key_values=self._cache,
-            logits_to_keep=torch.tensor(wanted, device=self._device),
+            logits_to_keep=self._tensor(np.concatenate(rows)),
             use_cache=True,
         ).logits[0]
-        return torch.log_softmax(logits.float(), dim=-1).cpu()
+        return logits
 
-    def _take(self, count: int) -> Slots:
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _take(self, counts: Sequence[int]) -> list[Slots]:
         """Free slots, lowest first, held once; the cache grows when there are too few."""
+        total = sum(counts)
         free = np.flatnonzero(self._holders == 0)
-        if len(free) < count:
-            missing = max(count - len(free), len(self._holders), 256)
+        if len(free) < total:
+            missing = max(total - len(free), len(self._holders), 256)
             self._holders = np.concatenate([self._holders, np.zeros(missing, dtype=np.int64)])
             free = np.flatnonzero(self._holders == 0)
-        slots = free[:count]
-        self._holders[slots] = 1
-        return slots
+        self._holders[free[:total]] = 1
+        return np.split(free[:total], np.cumsum(counts)[:-1])
 
 
 class _SlotCache(Cache):  # type: ignore[misc]
@@ -311,34 +328,47 @@ class _SlotCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[])
         self._keys: list[Tensor | None] = [None] * layers
         self._values: list[Tensor | None] = [None] * layers
-        self._slots = torch.zeros(0, dtype=torch.long)
-        self._in_use = 0
 
-    def prepare(self, slots: Tensor, in_use: int) -> None:
-        """Say where the next pass writes, and how many slots it reads."""
-        self._slots = slots
-        self._in_use = in_use
+    def prepare(self, new: Tensor, seen: Tensor) -> None:
+        """Say which slots the next pass writes, and which it reads, in order."""
+        self._new = new
+        self._seen = seen
+        self._size = int(seen[-1]) + 1
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._in_use
+        return len(self._seen)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write (1, heads, N, dim) into the slots; return everything in use."""
+        """Write (1, heads, N, dim) into the new slots; return those that are seen."""
         keys = self._keys[layer_idx] = self._write(self._keys[layer_idx], key_states)
         values = self._values[layer_idx] = self._write(self._values[layer_idx], value_states)
-        return keys[:, :, : self._in_use], values[:, :, : self._in_use]
+        return keys.index_select(2, self._seen), values.index_select(2, self._seen)
 
     def _write(self, store: Tensor | None, new: Tensor) -> Tensor:
         size = 0 if store is None else store.shape[2]
-        if self._in_use > size:
-            wider = new.new_zeros(*new.shape[:2], max(2 * size, self._in_use, 256), new.shape[3])
+        if self._size > size:
+            wider = new.new_zeros(*new.shape[:2], max(2 * size, self._size, 256), new.shape[3])
             if store is not None:
                 wider[:, :, :size] = store
             store = wider
         assert store is not None
-        return store.index_copy_(2, self._slots, new)
+        return store.index_copy_(2, self._new, new)
+
+
+def _log_probabilities(logits: Tensor, growths: Sequence[Growth]) -> Iterator[Tensor]:
+    """What is wanted of each row of (rows, V), in order."""
+    number = 0
+    for growth in growths:
+        for tokens in [None] if growth.wanted is None else growth.wanted:
+            # Row by row: a row fits the processor's cache, and a search wants few of its numbers.
+            row = logits[number].float()
+            number += 1
+            if tokens is None:
+                yield torch.log_softmax(row, dim=-1).cpu()
+            else:
+                yield (row[list(tokens)] - row.logsumexp(-1)).cpu()
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -1,6 +1,7 @@
 """From a model's name to a model that chats: the one place of the server that needs torch."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from emojitune.chat.reply import Replier
 from emojitune.models.catalog import find_base
@@ -11,6 +12,8 @@ from emojitune.store.models import ModelStore
 
 def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Replier]:
     """A loader for the pool; what it imports takes seconds, so it does that when it is called."""
+    # All that uses torch in this process runs in one thread: see chat/engine.py.
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
 
     def load(name: str) -> Replier:
         prepare_openmp()
@@ -24,6 +27,7 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Repli
             name, adapter = model.base, settings.adapters / model.adapter
         folder = fetch(find_base(name), settings)
         precision = loader.choose_precision(settings)
-        return ChatModel(loader.load(folder, precision, adapter))
+        loaded = executor.submit(loader.load, folder, precision, adapter).result()
+        return ChatModel(loaded, executor)
 
     return load

@@ -1,0 +1,54 @@
+# One command surface: what a person types is what CI runs.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help setup setup-dev run test test-fast lint format clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.product  ## Create .venv with emojitune in it
+
+setup-dev: $(VENV)/.dev
+
+run: setup  ## The main job: fine-tune the emoji chatbot on this machine, chat with it, score it
+	$(BIN)/emojitune run
+
+test: setup-dev  ## All tests, those with the real base model too
+	$(BIN)/python -m pytest
+
+test-fast: setup-dev  ## The default tier: a tiny random model, about a minute
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: setup-dev  ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev  ## Put the code into shape
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
+
+$(VENV)/.python:
+	@echo "Creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "emojitune needs Python 3.11 or newer; found $$($(PYTHON) --version). Run: make PYTHON=/path/to/python3.11 setup"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.product: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing emojitune into $(VENV) (the first time this takes a few minutes)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing emojitune with its test tools into $(VENV)"
+	@$(PIP) --editable ".[dev]"
+	@touch $@ $(VENV)/.product
