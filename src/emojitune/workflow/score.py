@@ -13,7 +13,7 @@ from emojitune.evaluation.evaluate import Complete, Reply, evaluate
 from emojitune.evaluation.report import ReportRow, report_row
 from emojitune.workflow.provider import provider_errors
 
-MAX_TOKENS = 24  # the longest label of the vocabulary needs fewer
+MAX_TOKENS = 16  # the longest label of the vocabulary has 11
 ALTERNATIVES = 5
 SAMPLING_SEED = 20240101  # any fixed number: two runs then score the same samples
 

@@ -1,0 +1,25 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from emojitune.training.cross_entropy import summed_cross_entropy
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8, 19])
+def test_loss_and_gradient_are_those_of_torch(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, 50, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (rows,), generator=generator)
+    ours = summed_cross_entropy(logits, targets)
+    theirs = functional.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(ours, theirs)
+    [mine] = torch.autograd.grad(3.0 * ours, logits)
+    [expected] = torch.autograd.grad(3.0 * theirs, logits)
+    torch.testing.assert_close(mine, expected)
+
+
+def test_half_precision_logits_are_summed_in_float32() -> None:
+    logits = torch.zeros(40, 1000, dtype=torch.bfloat16)
+    loss = summed_cross_entropy(logits, torch.zeros(40, dtype=torch.long))
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(40 * 6.9077553)
