@@ -8,8 +8,9 @@ from emojitune.dataset.example import Message
 from emojitune.models import lora
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import LoadedModel
-from emojitune.training import attention, loop
+from emojitune.training import attention
 from emojitune.training.batches import pack, packs, shuffled_batches, truncate
+from emojitune.training.gradients import Shares, score_row
 
 SYSTEM = Message("system", "You're a chatbot that only responds with emojis!")
 CHATS = [
@@ -37,7 +38,7 @@ def gradients(base: Path, batches: list[list[Rendered]]) -> tuple[float, list[to
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
     total = 0.0
     for examples in batches:
-        loss, _ = loop._score(model.module, pack(examples))
+        loss, _ = score_row(model.module, pack(examples))
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total, [p.grad for p in parameters if p.grad is not None]
@@ -71,7 +72,7 @@ def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Pa
     model = load_tiny(tiny_base)
     model.module.set_attn_implementation(attention.NAME)
     with torch.no_grad():
-        loss, _ = loop._score(model.module, pack(examples))
+        loss, _ = score_row(model.module, pack(examples))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
@@ -119,13 +120,39 @@ def test_rows_are_bounded(tiny: LoadedModel) -> None:
 
 
 def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
-    epoch = shuffled_batches(10, 4, seed=1, epoch=0)
+    examples = [Rendered((number,), (False,)) for number in range(10)]
+    epoch = shuffled_batches(examples, 4, seed=1, epoch=0)
     assert [len(batch) for batch in epoch] == [4, 4, 2]
-    assert sorted(number for batch in epoch for number in batch) == list(range(10))
-    assert epoch == shuffled_batches(10, 4, seed=1, epoch=0)
-    assert epoch != shuffled_batches(10, 4, seed=2, epoch=0)
-    assert epoch != shuffled_batches(10, 4, seed=1, epoch=1)
+    assert sorted(e.ids[0] for batch in epoch for e in batch) == list(range(10))
+    assert epoch == shuffled_batches(examples, 4, seed=1, epoch=0)
+    assert epoch != shuffled_batches(examples, 4, seed=2, epoch=0)
+    assert epoch != shuffled_batches(examples, 4, seed=1, epoch=1)
 
 
 def test_truncation_takes_tokens_from_the_end() -> None:
     assert truncate(Rendered((1, 2, 3), (False, True, True)), 2) == Rendered((1, 2), (False, True))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_a_batch_shared_out_to_threads_has_the_gradients_of_the_whole(
+    tiny: LoadedModel, tiny_base: Path, cores: int
+) -> None:
+    examples = rendered(tiny) * 6
+    learned = sum(len(pack([example]).targets) for example in examples)
+    loss, whole = gradients(tiny_base, [examples])
+    model = load_tiny(tiny_base)
+    model.module.set_attn_implementation(attention.NAME)
+    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
+    parameters = list(lora.adapter_state(model.module).values())
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        with Shares(model.module, torch.device("cpu"), len(examples)) as shares:
+            score = shares.backward(examples)
+    finally:
+        torch.set_num_threads(before)
+    assert score.loss == pytest.approx(loss / learned, rel=1e-5)
+    for parameter, expected in zip(parameters, whole, strict=True):
+        torch.testing.assert_close(parameter.grad, expected / learned, atol=1e-5, rtol=1e-4)

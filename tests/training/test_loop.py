@@ -110,7 +110,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "emojitune.training.loop.summed_cross_entropy",
+        "emojitune.training.gradients.summed_cross_entropy",
         lambda logits, _: logits.sum() * float("nan"),
     )
     with pytest.raises(TrainingError, match="learning_rate_multiplier"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from emojitune.errors import TrainingError
 from emojitune.jobs import runner, states
 from emojitune.jobs.worker import log_file, open_stores, worker_name
-from emojitune.models.torch_environment import TORCH_ENVIRONMENT
+from emojitune.models import torch_environment
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 
@@ -103,7 +103,7 @@ class Dispatcher:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**TORCH_ENVIRONMENT, **os.environ},
+                env={**torch_environment.TRAINING, **os.environ},
                 # Its own group: Ctrl-C in the terminal is the server's to handle.
                 start_new_session=True,
             )

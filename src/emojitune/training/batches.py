@@ -49,11 +49,13 @@ class Pack:
         )
 
 
-def shuffled_batches(count: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """The example numbers of each batch of an epoch; the order depends on seed and epoch only."""
-    order = list(range(count))
+def shuffled_batches(
+    examples: Sequence[Rendered], batch_size: int, seed: int, epoch: int
+) -> list[list[Rendered]]:
+    """The batches of an epoch; their order depends on seed and epoch only."""
+    order = list(examples)
     random.Random(f"{seed}/{epoch}").shuffle(order)
-    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def truncate(example: Rendered, max_tokens: int) -> Rendered:

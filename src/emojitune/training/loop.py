@@ -1,7 +1,7 @@
 """train(...): the one visible loop. Knows tokens and tensors; no SQL, no HTTP, no printing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -11,24 +11,16 @@ from emojitune.errors import TrainingError
 from emojitune.models import lora
 from emojitune.models.chat_template import Rendered
 from emojitune.training import attention
-from emojitune.training.batches import (
-    Pack,
-    learned_tokens,
-    packs,
-    shuffled_batches,
-    truncate,
-)
+from emojitune.training.batches import learned_tokens, shuffled_batches, truncate
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
-from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.events import (
     CheckpointSaved,
     StepCompleted,
     TrainingEvent,
     ValidationCompleted,
 )
-
-_PACK_TOKENS = 4096
+from emojitune.training.gradients import Shares, evaluate
 
 
 def train(
@@ -64,35 +56,32 @@ def train(
     step = done.steps
     total_steps = steps_of(len(examples), config)
 
-    for epoch in range(done.epochs, config.epochs):
-        module.train()
-        for numbers in shuffled_batches(
-            len(examples), config.batch_size, seed=config.seed, epoch=epoch
-        ):
-            step += 1
-            batch = [examples[number] for number in numbers]
-            learning_rate = config.learning_rate * schedule(step, total_steps, config.warmup)
-            optimizer.param_groups[0]["lr"] = learning_rate
-            score = _backward(module, device, batch)
-            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if not torch.isfinite(torch.tensor(score.loss)):
-                raise _diverged(step, config)
-            yield StepCompleted(
-                step=step,
-                total_steps=total_steps,
-                epoch=epoch + 1,
-                train_loss=score.loss,
-                token_accuracy=score.accuracy,
-                learning_rate=learning_rate,
-                tokens=sum(len(example.ids) for example in batch),
-            )
-        if validation:
-            score = evaluate(module, device, validation)
-            yield ValidationCompleted(step, score.loss, score.accuracy)
-        folder = checkpoints.save(module, optimizer, Position(epoch + 1, step))
-        yield CheckpointSaved(step, epoch + 1, folder)
+    with Shares(module, device, config.batch_size) as shares:
+        for epoch in range(done.epochs, config.epochs):
+            module.train()
+            for batch in shuffled_batches(examples, config.batch_size, config.seed, epoch):
+                step += 1
+                learning_rate = config.learning_rate * schedule(step, total_steps, config.warmup)
+                optimizer.param_groups[0]["lr"] = learning_rate
+                score = shares.backward(batch)
+                if not isfinite(score.loss):
+                    raise _diverged(step, config)
+                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+                optimizer.step()
+                yield StepCompleted(
+                    step=step,
+                    total_steps=total_steps,
+                    epoch=epoch + 1,
+                    train_loss=score.loss,
+                    token_accuracy=score.accuracy,
+                    learning_rate=learning_rate,
+                    tokens=sum(len(example.ids) for example in batch),
+                )
+            if validation:
+                score = evaluate(module, device, validation)
+                yield ValidationCompleted(step, score.loss, score.accuracy)
+            folder = checkpoints.save(module, optimizer, Position(epoch + 1, step))
+            yield CheckpointSaved(step, epoch + 1, folder)
 
 
 def steps_of(examples: int, config: TrainingConfig) -> int:
@@ -106,55 +95,6 @@ def schedule(step: int, total_steps: int, warmup: float) -> float:
     if step <= rising:
         return step / rising
     return (total_steps - step + 1) / (total_steps - rising + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Mean loss (nats) and share of tokens put first, over all learned tokens."""
-
-    loss: float
-    accuracy: float
-
-
-@torch.no_grad()
-def evaluate(module: nn.Module, device: torch.device, examples: Sequence[Rendered]) -> Score:
-    """Loss and accuracy over `examples`, none of them learned from."""
-    module.eval()
-    count = sum(map(learned_tokens, examples))
-    loss, correct = 0.0, 0
-    for row in packs(examples, max_tokens=_PACK_TOKENS):
-        row_loss, row_correct = _score(module, row.to(device))
-        loss += float(row_loss)
-        correct += row_correct
-    return Score(loss / max(count, 1), correct / max(count, 1))
-
-
-def _backward(module: nn.Module, device: torch.device, batch: Sequence[Rendered]) -> Score:
-    """Add a batch's gradients: of the mean over its learned tokens, however many rows it takes."""
-    count = max(1, sum(map(learned_tokens, batch)))
-    loss, correct = 0.0, 0
-    for row in packs(batch, max_tokens=_PACK_TOKENS):
-        row_loss, row_correct = _score(module, row.to(device))
-        (row_loss / count).backward()  # type: ignore[no-untyped-call]
-        loss += float(row_loss.detach())
-        correct += row_correct
-    return Score(loss / count, correct / count)
-
-
-def _score(module: nn.Module, row: Pack) -> tuple[Tensor, int]:
-    """Summed loss of a row, and how many of its targets the model put first.
-
-    The output head runs at the learned places only: it is the largest product of a small model.
-    """
-    logits = module(
-        input_ids=row.ids,
-        position_ids=row.positions,
-        row_layout=row.layout,
-        logits_to_keep=row.places,
-        use_cache=False,
-    ).logits[0]
-    loss: Tensor = summed_cross_entropy(logits, row.targets)
-    return loss, int((logits.argmax(-1) == row.targets).sum())
 
 
 def _nothing_to_learn(config: TrainingConfig) -> TrainingError:
