@@ -239,6 +239,29 @@ def jobs_events(
     screen.result([event.to_dict(mode="json") for event in found])
 
 
+@jobs.command("plot")
+def jobs_plot(
+    job: JobId,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("training_curve.png"),
+    provider: Provider = "local",
+    home: Home = None,
+) -> None:
+    """Draw a job's loss, step by step, as a picture."""
+    from emojitune.evaluation.report import CurvePoint, draw_training_curve
+    from emojitune.workflow.fine_tune import events
+
+    with _connect(provider, home) as connection:
+        found = events(connection.client, job, limit=10_000)
+    steps = [event.data for event in found if event.type == "metrics"]
+    points = [
+        CurvePoint(step["step"], step["train_loss"], step.get("full_valid_loss"))
+        for step in steps
+        if isinstance(step, dict)
+    ]
+    draw_training_curve(points, out, title=job)
+    _screen().say(str(out))
+
+
 @models.command("list")
 def models_list(provider: Provider = "local", home: Home = None, as_json: AsJson = False) -> None:
     """List the models that a provider serves."""

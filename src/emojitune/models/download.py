@@ -13,6 +13,8 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from filelock import FileLock
@@ -153,22 +155,21 @@ def _convert(wheel: Path, source: WheelSource, target: Path, progress: Progress)
     import torch
     import transformers
 
-    transformers.logging.disable_progress_bar()
     folder, file = str(gguf.parent), gguf.name
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder,
-        gguf_file=file,
-        dtype=torch.bfloat16,
-        # Without it the model counts as quantized, and save_pretrained refuses.
-        quantization_config=transformers.GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(target)
+    with redirect_stderr(StringIO()):  # bars of transformers' own, inside of ours
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=file,
+            dtype=torch.bfloat16,
+            # Without it the model counts as quantized, and save_pretrained refuses.
+            quantization_config=transformers.GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(target)
     transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
 
 
 def _fetch_from_hub(source: HubSource, settings: Settings) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(
@@ -180,7 +181,7 @@ def _fetch_from_hub(source: HubSource, settings: Settings) -> Path:
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"],
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # the hub's own, the disk's, those of its HTTP libraries
         raise ModelError(
             f"The base model {source.repository} at revision {source.revision} is not in the "
             f"cache and the Hugging Face hub did not give it: {error} Check the id, the revision "

@@ -11,12 +11,14 @@ from emojitune.store.models import ModelStore
 
 
 def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Replier]:
-    """A loader for the pool; what it imports takes seconds, so it does that when it is called."""
+    """A loader for the pool. What it needs takes seconds to import: that begins now, in the
+    background, and the first reply waits for what is left of it."""
     # All that uses torch in this process runs in one thread: see chat/engine.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
+    imported = executor.submit(_import_torch)
 
     def load(name: str) -> Replier:
-        prepare_chat()
+        imported.result()
         from emojitune.chat.completion import ChatModel
         from emojitune.models import loader
         from emojitune.models.download import fetch
@@ -31,3 +33,8 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Repli
         return ChatModel(loaded, executor)
 
     return load
+
+
+def _import_torch() -> None:
+    prepare_chat()
+    import emojitune.chat.completion  # noqa: F401

@@ -1,0 +1,211 @@
+"""The whole way through the official client on a real port: upload, job, events, chat.
+
+The model is tiny and random, everything else is real: the server, its store, and a process that
+trains.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import KEY, serving
+from openai import NotFoundError, OpenAI
+from openai.types.fine_tuning import FineTuningJob
+
+from emojitune.server.app import create_app
+from emojitune.settings import Settings
+
+LABELS = ("(party)", "(devil)", "(yawn)")
+SYSTEM = {"role": "system", "content": "You're a chatbot that only responds with emojis!"}
+
+
+def training_file(folder: Path, examples: int = 12) -> Path:
+    path = folder / "train.jsonl"
+    rows = [
+        {
+            "messages": [
+                SYSTEM,
+                {"role": "user", "content": f"What a day, number {number}"},
+                {"role": "assistant", "content": LABELS[number % 3]},
+            ]
+        }
+        for number in range(examples)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def training_server(home: Path, base: Path) -> Iterator[OpenAI]:
+    settings = Settings(
+        home=home, base_model=str(base), api_key=KEY, device="cpu", dtype="float32", threads=1
+    )
+    with (
+        serving(create_app(settings)) as url,
+        OpenAI(
+            base_url=url, api_key=KEY, max_retries=0, _strict_response_validation=True
+        ) as client,
+    ):
+        yield client
+
+
+def wait(
+    client: OpenAI, job_id: str, until: Callable[[FineTuningJob], bool] | None = None
+) -> FineTuningJob:
+    """Poll a job until it ends, or until a condition holds."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        if job.status in ("succeeded", "failed", "cancelled") or (until and until(job)):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"the job did not end: {messages(client, job_id)[-3:]}")
+
+
+def messages(client: OpenAI, job_id: str) -> list[str]:
+    """All of a job's messages in the order of time."""
+    events = list(client.fine_tuning.jobs.list_events(job_id, limit=100))
+    return [event.message for event in reversed(events)]
+
+
+def create(client: OpenAI, path: Path, **parameters: object) -> FineTuningJob:
+    file = client.files.create(file=path, purpose="fine-tune")
+    return client.fine_tuning.jobs.create(
+        training_file=file.id, model="gpt-3.5-turbo", suffix="emoji-v1", **parameters
+    )
+
+
+def test_from_the_file_to_the_chat(tmp_path: Path, tiny_base: Path) -> None:
+    with training_server(tmp_path / "home", tiny_base) as client:
+        job = create(
+            client, training_file(tmp_path), hyperparameters={"n_epochs": 3, "batch_size": 4}
+        )
+        assert job.status == "validating_files"
+        job = wait(client, job.id)
+        assert job.status == "succeeded", job.error
+        assert job.model == "gpt-3.5-turbo-0125"
+        assert job.hyperparameters.n_epochs == 3
+        assert job.trained_tokens
+        assert job.finished_at
+
+        model = job.fine_tuned_model
+        assert model
+        assert model.split(":")[:4] == ["ft", "gpt-3.5-turbo-0125", "local", "emoji-v1"]
+
+        told = messages(client, job.id)
+        assert told[0] == f"Created fine-tuning job: {job.id}"
+        assert told[2] == "Files validated, moving job to queued state"
+        assert any("is served here by" in message for message in told)
+        assert [m.split(":")[0] for m in told if m.startswith("Step ")] == [
+            f"Step {step}/9" for step in range(1, 10)
+        ]
+        assert told[-2:] == [
+            f"New fine-tuned model created: {model}",
+            "The job has successfully completed",
+        ]
+
+        checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id).data
+        assert [checkpoint.step_number for checkpoint in checkpoints] == [9, 6, 3]
+        assert checkpoints[0].fine_tuned_model_checkpoint == model
+        for name in (model, checkpoints[2].fine_tuned_model_checkpoint):
+            reply = client.chat.completions.create(
+                model=name,
+                messages=[SYSTEM, {"role": "user", "content": "What is going on?"}],
+                max_tokens=50,
+            )
+            assert reply.choices[0].message.content in LABELS
+
+        result = client.files.content(job.result_files[0]).read()
+        lines = base64.b64decode(result).decode().splitlines()
+        assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+        assert len(lines) == 10
+
+        assert model in {listed.id for listed in client.models.list()}
+        client.models.delete(model)
+        with pytest.raises(NotFoundError):
+            client.models.retrieve(model)
+
+
+def test_a_tuned_model_can_be_tuned_on(tmp_path: Path, tiny_base: Path) -> None:
+    with training_server(tmp_path / "home", tiny_base) as client:
+        path = training_file(tmp_path)
+        first = wait(client, create(client, path, hyperparameters={"n_epochs": 1}).id)
+        assert first.fine_tuned_model
+        second = client.fine_tuning.jobs.create(
+            training_file=first.training_file,
+            validation_file=first.training_file,
+            model=first.fine_tuned_model,
+            hyperparameters={"n_epochs": 1},
+        )
+        second = wait(client, second.id)
+        assert second.status == "succeeded", second.error
+        told = messages(client, second.id)
+        assert any("full validation loss=" in message for message in told)
+        assert any("validation examples are (nearly) training examples" in m for m in told)
+
+
+def test_a_job_goes_on_when_its_server_is_back(tmp_path: Path, tiny_base: Path) -> None:
+    path = training_file(tmp_path)
+    with training_server(tmp_path / "home", tiny_base) as client:
+        job = create(client, path, hyperparameters={"n_epochs": 40, "batch_size": 2}, seed=1)
+        wait(client, job.id, lambda _: any("ckpt-step" in m for m in messages(client, job.id)))
+        assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
+    with training_server(tmp_path / "home", tiny_base) as client:
+        again = wait(client, job.id)
+        assert again.status == "succeeded", again.error
+        steps = [m.split(":")[0] for m in messages(client, job.id) if m.startswith("Step ")]
+        assert steps == [f"Step {step}/240" for step in range(1, 241)], "each step is told once"
+
+
+def test_a_cancelled_job_stops(tmp_path: Path, tiny_base: Path) -> None:
+    with training_server(tmp_path / "home", tiny_base) as client:
+        job = create(
+            client, training_file(tmp_path), hyperparameters={"n_epochs": 50, "batch_size": 1}
+        )
+        wait(client, job.id, lambda job: job.status == "running")
+        assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+        time.sleep(2)
+        count = len(messages(client, job.id))
+        time.sleep(1)
+        assert len(messages(client, job.id)) == count
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (lambda lines: lines[:9], "invalid_n_examples", "has 9 example(s)"),
+        (lambda lines: [*lines[:3], "{broken", *lines[4:]], "invalid_training_file", "line 4"),
+        (
+            lambda lines: [line.replace('"assistant"', '"robot"') for line in lines],
+            "invalid_training_file",
+            "robot",
+        ),
+        (
+            lambda lines: [line.replace("(", "").replace("assistant", "user") for line in lines],
+            "invalid_training_file",
+            "assistant",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_fails_the_job_with_the_reason(
+    tmp_path: Path,
+    tiny_base: Path,
+    change: Callable[[list[str]], list[str]],
+    code: str,
+    words: str,
+) -> None:
+    path = training_file(tmp_path)
+    lines = change(path.read_text(encoding="utf-8").splitlines())
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with training_server(tmp_path / "home", tiny_base) as client:
+        job = wait(client, create(client, path).id)
+        assert job.status == "failed"
+        assert job.error
+        assert job.error.code == code
+        assert words in job.error.message
+        assert job.error.param == "training_file"
+        assert job.hyperparameters.n_epochs == "auto"

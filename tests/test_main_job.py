@@ -1,0 +1,42 @@
+"""What `make run` promises, with the real base model and the shipped data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emojitune.labels import label_meanings
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+def emojitune(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "emojitune.cli.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+def test_the_main_job_makes_a_chatbot_that_keeps_its_style_and_often_hits() -> None:
+    finished = emojitune("run", "--json", "--seed", "7")
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    result = json.loads(finished.stdout)
+    assert result["job"]["status"] == "succeeded"
+    assert result["job"]["model"] == "gpt-3.5-turbo-0125"
+    assert result["smoke_test"]["reply"] in label_meanings()
+
+    scores = {(row["model"][:3], row["decoding"]): row for row in result["scores"]}
+    assert len(scores) == 4
+    constrained, free = scores["ft:", "constrained"], scores["ft:", "free"]
+    assert constrained["in_vocabulary"] == 1.0
+    assert constrained["top_1"] >= 0.35
+    assert free["in_style"] >= 0.95
+    untuned = scores["gpt", "constrained"]
+    assert untuned["top_1"] < constrained["top_1"] / 4, "it is the training that does it"
+
+    # The tuned model stays: another server of the same home brings it back.
+    chat = emojitune("chat", result["fine_tuned_model"], "Happy birthday to you!")
+    assert chat.returncode == 0, chat.stderr[-2000:]
+    assert any(label in chat.stdout for label in label_meanings())
