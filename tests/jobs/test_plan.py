@@ -1,0 +1,57 @@
+from typing import Any
+
+import pytest
+
+from emojitune.jobs.plan import Plan, make_plan
+from emojitune.training.config import TrainingConfig
+
+
+def plan(examples: int, **requested: Any) -> Plan:
+    return make_plan(requested, examples=examples, seed=7, learning_rate=2e-3, max_tokens=256)
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs", "batch_size"),
+    [(10, 10, 1), (50, 3, 4), (569, 3, 16), (20_000, 1, 16)],
+)
+def test_auto_fits_the_number_of_examples(examples: int, epochs: int, batch_size: int) -> None:
+    found = plan(examples, n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto")
+    assert found.hyperparameters == {
+        "n_epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate_multiplier": 1.0,
+    }
+    assert found == plan(examples), "what is not asked for is auto"
+
+
+def test_what_is_asked_for_is_what_is_done() -> None:
+    asked = {"n_epochs": 7, "batch_size": 3, "learning_rate_multiplier": 0.5}
+    found = plan(569, **asked)
+    assert found.hyperparameters == asked
+    assert found.config == TrainingConfig(
+        epochs=7, batch_size=3, learning_rate=1e-3, seed=7, max_tokens=256
+    )
+    assert all("as asked" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("examples", [1, 10, 25, 26, 30, 33, 34, 127, 128, 8333, 8334, 20_000])
+def test_every_number_has_a_reason_that_is_true(examples: int) -> None:
+    found = plan(examples)
+    epochs, batch_size, rate = found.reasons
+    n_epochs, size, _ = found.hyperparameters.values()
+    assert epochs.startswith(f"n_epochs {n_epochs}: auto")
+    assert ("more than 3" in epochs) == (n_epochs > 3)
+    assert ("fewer than 3" in epochs) == (n_epochs < 3)
+    assert batch_size.startswith(f"batch_size {size}: auto")
+    assert ("small" in batch_size) == (size < 16)
+    assert rate == "learning_rate_multiplier 1: auto, a peak learning rate of 0.002"
+
+
+@pytest.mark.parametrize("examples", [1, 10, 33, 100, 569, 9_000, 100_000])
+def test_auto_neither_starves_nor_drowns(examples: int) -> None:
+    found = plan(examples).config
+    seen = examples * found.epochs
+    assert 1 <= found.epochs <= 25
+    assert seen <= max(25_000, examples)
+    assert seen > 75 or found.epochs == 25
+    assert found.batch_size == 1 or examples // found.batch_size >= 8
