@@ -153,6 +153,7 @@ class _Run:
 
         precision = loader.choose_precision(self.settings)
         model = loader.load(model_folder, precision)
+        self.check()  # what came before took seconds: the job may have been cancelled meanwhile
         plan = make_plan(
             self._requested(),
             examples=len(examples),
