@@ -151,14 +151,14 @@ def test_a_tuned_model_can_be_tuned_on(tmp_path: Path, tiny_base: Path) -> None:
 def test_a_job_goes_on_when_its_server_is_back(tmp_path: Path, tiny_base: Path) -> None:
     path = training_file(tmp_path)
     with training_server(tmp_path / "home", tiny_base) as client:
-        job = create(client, path, hyperparameters={"n_epochs": 40, "batch_size": 2}, seed=1)
-        wait(client, job.id, lambda _: any("ckpt-step" in m for m in messages(client, job.id)))
+        job = create(client, path, hyperparameters={"n_epochs": 50, "batch_size": 1}, seed=1)
+        wait(client, job.id, lambda _: bool(client.fine_tuning.jobs.checkpoints.list(job.id).data))
         assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
     with training_server(tmp_path / "home", tiny_base) as client:
         again = wait(client, job.id)
         assert again.status == "succeeded", again.error
         steps = [m.split(":")[0] for m in messages(client, job.id) if m.startswith("Step ")]
-        assert steps == [f"Step {step}/240" for step in range(1, 241)], "each step is told once"
+        assert steps == [f"Step {step}/600" for step in range(1, 601)], "each step is told once"
 
 
 def test_a_cancelled_job_stops(tmp_path: Path, tiny_base: Path) -> None:
