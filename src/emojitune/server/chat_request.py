@@ -1,6 +1,6 @@
-"""The body of `POST /chat/completions`: which parameters work, have no effect, or aren't built.
+"""The body of `POST /chat/completions`.
 
-All of OpenAI's parameters are known here, so that only a misspelt one is called unrecognized.
+All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -9,42 +9,15 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.chat.reply import ChatParameters
 from emojitune.dataset.example import Message
+from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, Metadata, refuse
 
-# Accepted and not looked at: they tell the hosted service something that has no meaning here.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "user",
-        "safety_identifier",
-        "service_tier",
-        "parallel_tool_calls",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-    }
-)
+_ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
+_CACHE = Ignored("the prefix cache finds common beginnings by itself")
 
-# Not built yet; the values beside each ask for nothing, and are accepted.
-_NOT_BUILT: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "frequency_penalty": (0,),
-    "function_call": ("none",),
-    "functions": (),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "modalities": (["text"],),
-    "moderation": (),
-    "prediction": (),
-    "presence_penalty": (0,),
-    "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
-    "store": (False,),
-    "tool_choice": ("none",),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "verbosity": (),
-    "web_search_options": (),
-}
+
+def _not_built(*neutral: Any) -> Refused:
+    return Refused("it isn't built yet", neutral)
 
 
 def _as_parts(content: Any) -> Any:
@@ -105,20 +78,32 @@ class ChatRequest(Body):
     labels: list[_Text] | None = Field(None, min_length=1)
     alternatives: int = Field(0, ge=0, le=20)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_what_asks_for_nothing(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        for name, neutral in _NOT_BUILT.items():
-            if data.get(name) is not None and data[name] not in neutral:
-                refuse(
-                    "unsupported_parameter",
-                    f"Unsupported parameter: '{name}' isn't built here yet. Leave it out.",
-                    name,
-                )
-        ignored = _WITHOUT_EFFECT.union(_NOT_BUILT)
-        return {name: value for name, value in data.items() if name not in ignored}
+    user: Annotated[str | None, _ABUSE] = None
+    safety_identifier: Annotated[str | None, Field(max_length=64), _ABUSE] = None
+    service_tier: Annotated[Any, Ignored("one machine serves all requests alike")] = None
+    prompt_cache_key: Annotated[str | None, _CACHE] = None
+    prompt_cache_options: Annotated[Any, _CACHE] = None
+    prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, _CACHE] = None
+    parallel_tool_calls: Annotated[bool | None, Ignored("there are no tool calls")] = None
+
+    audio: Annotated[Any, Refused("replies are text")] = None
+    modalities: Annotated[Any, Refused("replies are text", [["text"]])] = None
+    moderation: Annotated[Any, Refused("nothing moderates")] = None
+    prediction: Annotated[Any, Refused("no predicted output is used")] = None
+    reasoning_effort: Annotated[Any, Refused("models do not reason apart")] = None
+    verbosity: Annotated[Any, Refused("models have no verbosity")] = None
+    web_search_options: Annotated[Any, Refused("nothing searches the web")] = None
+    frequency_penalty: Annotated[Any, _not_built(0)] = None
+    presence_penalty: Annotated[Any, _not_built(0)] = None
+    logit_bias: Annotated[Any, _not_built({})] = None
+    logprobs: Annotated[Any, _not_built(False)] = None
+    top_logprobs: Annotated[Any, _not_built(0)] = None
+    response_format: Annotated[Any, _not_built({"type": "text"})] = None
+    store: Annotated[Any, _not_built(False)] = None
+    tools: Annotated[Any, _not_built([])] = None
+    tool_choice: Annotated[Any, _not_built("none")] = None
+    functions: Annotated[Any, _not_built()] = None
+    function_call: Annotated[Any, _not_built("none")] = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -59,6 +59,7 @@ def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
         stream = bounded(request.stream(), MAX_JSON_BYTES)
         return check(b"".join([chunk async for chunk in stream]), model)
 
+    parse.body_model = model  # type: ignore[attr-defined]  # what the API's description shows
     return parse
 
 
@@ -108,7 +109,8 @@ async def bounded(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenerator[
 def refuse(code: str | None, message: str, param: str | None = None) -> NoReturn:
     """For a model's own validators: break off with OpenAI's `code` and this message.
 
-    `param` is only needed where the place of the validator does not say it.
+    `param` is only needed where the place of the validator does not say it; in the message
+    `{param}` stands for it.
     """
     context = {"message": message, "code": code, "param": param}
     raise PydanticCustomError("refused", "{message}", context)
@@ -120,7 +122,9 @@ def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidReques
     param = _param(error["loc"][skip:])
     if error["type"] == "refused":
         own = error["ctx"]
-        return InvalidRequestError(own["message"], code=own["code"], param=own["param"] or param)
+        param = own["param"] or param
+        message = own["message"].replace("{param}", param)
+        return InvalidRequestError(message, code=own["code"], param=param or None)
     code, message = _explain(error, param)
     return InvalidRequestError(message, code=code, param=param or None)
 
