@@ -39,7 +39,7 @@ def ranking(
     while True:
         computed += sum(len(growth.ids) for growth in growths)
         try:
-            growths = search.send(forest.grow(growths))
+            growths = search.send(forest.grow([growths])[0])
         except StopIteration as stop:
             return stop.value, computed
 

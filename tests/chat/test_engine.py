@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_model import load_tiny
 
+from emojitune.chat import passes
 from emojitune.chat.engine import Engine, Grown, Growth, Prompt, Request, _Forest
 from emojitune.models.loader import LoadedModel
 
@@ -43,6 +44,13 @@ def run(engine: Engine, prompt: Sequence[int], steps: list[list[int]]) -> list[t
     if errors:
         raise errors[0]
     return found
+
+
+@pytest.fixture(params=["joined", "modules"], autouse=True)
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All this must hold for Llamas, and for models that only their own modules can run."""
+    if request.param == "modules":
+        monkeypatch.setattr(passes, "fits", lambda module: False)
 
 
 @pytest.fixture
@@ -88,13 +96,24 @@ def test_requests_at_the_same_time_do_not_see_each_other(tiny: LoadedModel, engi
 
 def test_branches_of_one_path_share_it_and_nothing_else(tiny: LoadedModel) -> None:
     forest = _Forest(tiny.module, torch.device("cpu"))
-    [root] = forest.grow([Growth(forest.longest_known([]).path, PROMPT)])
-    left, right = forest.grow([Growth(root.path, [50, 51], [[7, 8], [9]]), Growth(root.path, [60])])
+    [[root]] = forest.grow([[Growth(forest.longest_known([]).path, PROMPT)]])
+    [[left, right]] = forest.grow(
+        [[Growth(root.path, [50, 51], [[7, 8], [9]]), Growth(root.path, [60])]]
+    )
     expected = plain(tiny, [*PROMPT, 50, 51])
     torch.testing.assert_close(left.rows[0], expected[-2, [7, 8]], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(left.rows[1], expected[-1, [9]], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(right.rows[0], plain(tiny, [*PROMPT, 60])[-1], atol=1e-4, rtol=1e-4)
     assert set(left.path.slots) & set(right.path.slots) == set(root.path.slots)
+
+
+def test_requests_of_very_different_lengths_share_a_pass(tiny: LoadedModel) -> None:
+    forest = _Forest(tiny.module, torch.device("cpu"))
+    empty = forest.longest_known([]).path
+    prompts = [[1, 40], list(range(1, 120)), [1, 41, 42], list(range(3, 100))]
+    grown = forest.grow([[Growth(empty, prompt)] for prompt in prompts])
+    for [one], prompt in zip(grown, prompts, strict=True):
+        torch.testing.assert_close(one.rows[-1], plain(tiny, prompt)[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_freed_slots_are_used_again(tiny: LoadedModel, engine: Engine) -> None:

@@ -8,8 +8,9 @@ from emojitune.dataset.example import Message
 from emojitune.models import lora
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import LoadedModel
-from emojitune.training import attention
+from emojitune.training import forward as ways
 from emojitune.training.batches import pack, packs, shuffled_batches, truncate
+from emojitune.training.forward import Forward, attach_lora
 from emojitune.training.gradients import Shares, score_row
 
 SYSTEM = Message("system", "You're a chatbot that only responds with emojis!")
@@ -28,20 +29,61 @@ def rendered(model: LoadedModel) -> list[Rendered]:
     ]
 
 
-def gradients(base: Path, batches: list[list[Rendered]]) -> tuple[float, list[torch.Tensor]]:
-    """Mean loss over all batches and the gradients, with an adapter that is not zero."""
-    model = load_tiny(base)
-    model.module.set_attn_implementation(attention.NAME)
-    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
-    parameters = list(lora.adapter_state(model.module).values())
+@pytest.fixture(params=["fast", "modules"], autouse=True)
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All this must hold for Llamas, and for models that only their own modules can run."""
+    if request.param == "modules":
+        monkeypatch.setattr(ways.llama, "fits", lambda module: False)
+
+
+def adapted(base: Path) -> tuple[Forward, list[torch.Tensor]]:
+    """A model with an adapter that is not zero, and its parameters."""
+    module = load_tiny(base).module
+    forward = attach_lora(module, rank=4, alpha=8.0, seed=0)
+    parameters = list(lora.adapter_state(module).values())
     for parameter in parameters:
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
-    total = 0.0
+    return forward, parameters
+
+
+def gradients(base: Path, batches: list[list[Rendered]]) -> tuple[float, list[torch.Tensor]]:
+    """The summed loss over all batches, and its gradients."""
+    forward, parameters = adapted(base)
+    total, sums = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
     for examples in batches:
-        loss, _ = score_row(model.module, pack(examples))
-        loss.backward()  # type: ignore[no-untyped-call]
+        leaves = forward.leaves()
+        loss, _ = score_row(forward, leaves, pack(examples))
+        forward.assign(torch.autograd.grad(loss, leaves))
         total += float(loss.detach())
-    return total, [p.grad for p in parameters if p.grad is not None]
+        for sum_, parameter in zip(sums, parameters, strict=True):
+            assert parameter.grad is not None
+            sum_ += parameter.grad
+    return total, sums
+
+
+def test_examples_that_share_nothing_are_packed_all_the_same(
+    tiny: LoadedModel, tiny_base: Path
+) -> None:
+    whole = [(ids, (True,) * len(ids)) for ids in ((5, 6, 7), (8, 9, 10, 11), (12, 13))]
+    examples = [Rendered(*one) for one in whole]
+    assert pack(examples).layout.prefix == 0
+    packed_loss, packed = gradients(tiny_base, [examples])
+    separate_loss, separate = gradients(tiny_base, [[example] for example in examples])
+    assert packed_loss == pytest.approx(separate_loss, rel=1e-5)
+    for one, other in zip(packed, separate, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_both_ways_have_the_same_loss_and_gradients(
+    tiny: LoadedModel, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = rendered(tiny)
+    loss, mine = gradients(tiny_base, [examples])
+    monkeypatch.setattr(ways.llama, "fits", lambda module: False)
+    plain_loss, plain = gradients(tiny_base, [examples])
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    for one, other in zip(mine, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_packed_and_separate_examples_have_the_same_loss_and_gradients(
@@ -69,10 +111,9 @@ def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Pa
         expected += float(
             torch.nn.functional.cross_entropy(logits[0, :-1], targets[0, 1:], reduction="sum")
         )
-    model = load_tiny(tiny_base)
-    model.module.set_attn_implementation(attention.NAME)
+    forward = attach_lora(load_tiny(tiny_base).module, rank=4, alpha=8.0, seed=0)  # starts at zero
     with torch.no_grad():
-        loss, _ = score_row(model.module, pack(examples))
+        loss, _ = score_row(forward, forward.leaves(), pack(examples))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
@@ -140,16 +181,11 @@ def test_a_batch_shared_out_to_threads_has_the_gradients_of_the_whole(
     examples = rendered(tiny) * 6
     learned = sum(len(pack([example]).targets) for example in examples)
     loss, whole = gradients(tiny_base, [examples])
-    model = load_tiny(tiny_base)
-    model.module.set_attn_implementation(attention.NAME)
-    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
-    parameters = list(lora.adapter_state(model.module).values())
-    for parameter in parameters:
-        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
+    forward, parameters = adapted(tiny_base)
     before = torch.get_num_threads()
     torch.set_num_threads(cores)
     try:
-        with Shares(model.module, torch.device("cpu"), len(examples)) as shares:
+        with Shares(forward, torch.device("cpu"), len(examples)) as shares:
             score = shares.backward(examples)
     finally:
         torch.set_num_threads(before)

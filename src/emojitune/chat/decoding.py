@@ -6,7 +6,7 @@ whether the reply goes on, and `on_end(index, reason)`.
 
 import heapq
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count as counter
 from math import exp
 
@@ -14,6 +14,9 @@ from emojitune.chat.constraint import Constraint, State
 from emojitune.chat.engine import Grown, Growth, Path, Prompt, Request
 from emojitune.chat.reply import FinishReason
 from emojitune.chat.sampling import choose, choose_of, seeded
+
+# Nats behind the best open path: what is further off is likely given up before its last token.
+_LOOK_AHEAD = 2.0
 
 OnToken = Callable[[int, int], bool]
 OnEnd = Callable[[int, FinishReason], None]
@@ -147,13 +150,14 @@ def rank(
     stop_ids: frozenset[int],
     rules: Sequence[Enough],
     *,
-    width: int = 24,
+    width: int = 8,
 ) -> Generator[list[Growth], list[Grown], list[Scored]]:
     """The replies of a set, best first, as far down as all `rules` want to know.
 
     Best-first search. A log-probability only falls along a path, so no reply that is still to be
     found beats the best open path: what the rules conclude from that is exact. `width` paths are
-    opened in one pass, because a pass over many tokens costs little more than over one.
+    opened in one pass, because a pass over many tokens costs little more than over one; and the
+    promising ones look ahead, through all tokens that follow without a choice.
     """
     stops = sorted(stop_ids)
     found: list[Scored] = []
@@ -168,13 +172,15 @@ def rank(
                 heapq.heappush(heap, (-child.score, next(order), child))
         found.sort(key=lambda scored: -scored.log_probability)
 
-    root = _opening(constraint, constraint.start, prompt.path)
+    root = _Open(prompt.path, (), (), constraint.start, (), 0.0).ahead(constraint)
     take([root], (yield [root.growth(constraint, stops, before=ids[prompt.cached :])]))
     while heap:
         open_scores = [-negative for negative, _, _ in heap]
         if all(enough(found, open_scores) for enough in rules):
             break
         opened = [heapq.heappop(heap)[2] for _ in range(min(width, len(heap)))]
+        promising = opened[0].score - _LOOK_AHEAD
+        opened = [node.ahead(constraint) if node.score > promising else node for node in opened]
         take(opened, (yield [node.growth(constraint, stops) for node in opened]))
     return found
 
@@ -186,7 +192,7 @@ class _Open:
     Attributes:
         path: Where it grows from.
         step: The step; nothing at the root.
-        chain: The tokens that then follow without a choice.
+        chain: Tokens that then follow without a choice, as far as to be computed with it.
         state: The constraint's state behind the chain.
         spelled: The reply so far, up to and with the chain.
         score: Joint log-probability up to and with the step.
@@ -198,6 +204,15 @@ class _Open:
     state: State
     spelled: tuple[int, ...]
     score: float
+
+    def ahead(self, constraint: Constraint) -> "_Open":
+        """With the chain up to where a choice is."""
+        chain, state = [], self.state
+        while not constraint.can_end(state) and len(constraint.allowed_tokens(state)) == 1:
+            [token] = constraint.allowed_tokens(state)
+            chain.append(token)
+            state = constraint.advance(state, token)
+        return replace(self, chain=tuple(chain), state=state, spelled=(*self.spelled, *chain))
 
     def growth(
         self, constraint: Constraint, stops: Sequence[int], before: Sequence[int] = ()
@@ -229,32 +244,12 @@ class _Open:
             ended.append(Scored(self.spelled, score + float(stops.logsumexp(0))))
         opened = []
         for token, gain in zip(following, last[len(stops) :].tolist(), strict=True):
-            node = _opening(
-                constraint, self.state, grown.path, (token,), self.spelled, score + gain
-            )
-            if node.chain or constraint.allowed_tokens(node.state):
-                opened.append(node)
+            state, spelled = constraint.advance(self.state, token), (*self.spelled, token)
+            if constraint.allowed_tokens(state):
+                opened.append(_Open(grown.path, (token,), (), state, spelled, score + gain))
             else:
-                ended.append(Scored(node.spelled, node.score))
+                ended.append(Scored(spelled, score + gain))
         return ended, opened
-
-
-def _opening(
-    constraint: Constraint,
-    state: State,
-    path: Path,
-    step: tuple[int, ...] = (),
-    spelled: tuple[int, ...] = (),
-    score: float = 0.0,
-) -> _Open:
-    for token in step:
-        state = constraint.advance(state, token)
-    chain: list[int] = []
-    while not constraint.can_end(state) and len(constraint.allowed_tokens(state)) == 1:
-        [token] = constraint.allowed_tokens(state)
-        chain.append(token)
-        state = constraint.advance(state, token)
-    return _Open(path, step, tuple(chain), state, (*spelled, *step, *chain), score)
 
 
 def _deliver(

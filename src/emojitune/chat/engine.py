@@ -19,11 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from transformers import Cache
 
-Slots = NDArray[np.int64]
+from emojitune.chat.passes import Batch, ForwardPass, Slots, View, forward_pass
 
 _log = logging.getLogger(__name__)
 
@@ -164,13 +162,12 @@ class Engine:
 
     def _advance(self, active: list["_Running"]) -> None:
         try:
-            results = self._forest.grow([growth for request in active for growth in request.wants])
+            results = self._forest.grow([request.wants for request in active])
         except Exception as error:  # out of memory, say: all of this pass are told, none hangs
             for request in active:
                 request.fail(error)
             return
-        for request in active:
-            mine, results = results[: len(request.wants)], results[len(request.wants) :]
+        for request, mine in zip(active, results, strict=True):
             if not request.remembered:
                 request.remembered = True
                 self._forest.remember(request.prompt, mine[0].path)
@@ -227,7 +224,7 @@ class _Forest:
     def __init__(self, module: Any, device: torch.device, *, remembered: int = 8192) -> None:
         self._module = module
         self._device = device
-        self._cache = _SlotCache(module.config.num_hidden_layers)
+        self._pass: ForwardPass | None = None  # made by the thread that uses it
         self._holders = np.zeros(0, dtype=np.int64)
         self._known: OrderedDict[tuple[int, ...], Path] = OrderedDict()
         self._limit = remembered  # tokens, those of all remembered prompts together
@@ -260,54 +257,49 @@ class _Forest:
             self._holders[slots] -= 1
 
     @torch.inference_mode()
-    def grow(self, growths: Sequence[Growth]) -> list[Grown]:
-        """One forward pass over the new tokens of all `growths`."""
+    def grow(self, wants: Sequence[Sequence[Growth]]) -> list[list[Grown]]:
+        """One forward pass over the new tokens of all growths, those of a request together."""
+        growths = [growth for request in wants for growth in request]
         own = self._take([len(growth.ids) for growth in growths])
         paths = [
             Path(np.concatenate([growth.parent.slots, slots]))
             for growth, slots in zip(growths, own, strict=True)
         ]
         try:
-            logits = self._forward(growths, paths)
+            logits = self._forward(wants, paths)
         except BaseException:
             self.release(own)
             raise
         rows = _log_probabilities(logits, growths)
-        return [
-            Grown(path, [next(rows) for _ in range(growth.rows)])
-            for path, growth in zip(paths, growths, strict=True)
-        ]
+        grown = iter(
+            [
+                Grown(path, [next(rows) for _ in range(growth.rows)])
+                for path, growth in zip(paths, growths, strict=True)
+            ]
+        )
+        return [[next(grown) for _ in request] for request in wants]
 
-    def _forward(self, growths: Sequence[Growth], paths: Sequence[Path]) -> Tensor:
+    def _forward(self, wants: Sequence[Sequence[Growth]], paths: Sequence[Path]) -> Tensor:
         """Logits after the ids that something is wanted after, (rows, V)."""
+        if self._pass is None:
+            self._pass = forward_pass(self._module, self._device)
+        growths = [growth for request in wants for growth in request]
         new = [len(growth.ids) for growth in growths]
         stops = np.cumsum(new)
         rows = [
-            range(stop - growth.rows, stop) for growth, stop in zip(growths, stops, strict=True)
+            np.arange(stop - growth.rows, stop) for growth, stop in zip(growths, stops, strict=True)
         ]
-        # Attention reads what this pass sees, not all that the cache holds.
-        seen = np.unique(np.concatenate([path.slots for path in paths]))
-        visible = np.zeros((stops[-1], len(seen)), dtype=bool)
-        for path, count, stop in zip(paths, new, stops, strict=True):
-            places = np.searchsorted(seen, path.slots)
-            visible[stop - count : stop, places[:-count]] = True
-            visible[stop - count : stop, places[-count:]] = np.tri(count, dtype=bool)
-        ids = [token for growth in growths for token in growth.ids]
-        positions = [np.arange(len(p) - n, len(p)) for p, n in zip(paths, new, strict=True)]
-        slots = [path.slots[-n:] for path, n in zip(paths, new, strict=True)]
-        self._cache.prepare(self._tensor(np.concatenate(slots)), self._tensor(seen))
-        logits: Tensor = self._module(
-            input_ids=self._tensor(np.array([ids])),
-            position_ids=self._tensor(np.concatenate(positions))[None],
-            attention_mask=self._tensor(visible)[None, None],
-            past_key_values=self._cache,
-            logits_to_keep=self._tensor(np.concatenate(rows)),
-            use_cache=True,
-        ).logits[0]
-        return logits
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+        pairs = iter(zip(paths, new, strict=True))
+        batch = Batch(
+            ids=np.array([token for growth in growths for token in growth.ids]),
+            positions=np.concatenate(
+                [np.arange(len(p) - n, len(p)) for p, n in zip(paths, new, strict=True)]
+            ),
+            slots=np.concatenate([path.slots[-n:] for path, n in zip(paths, new, strict=True)]),
+            views=[_view([next(pairs) for _ in request]) for request in wants],
+            wanted=np.concatenate(rows),
+        )
+        return self._pass.logits(batch)
 
     def _take(self, counts: Sequence[int]) -> list[Slots]:
         """Free slots, lowest first, held once; the cache grows when there are too few."""
@@ -321,40 +313,17 @@ class _Forest:
         return np.split(free[:total], np.cumsum(counts)[:-1])
 
 
-class _SlotCache(Cache):  # type: ignore[misc]
-    """Keys and values by slot; transformers calls `update` once a layer."""
-
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers=[])
-        self._keys: list[Tensor | None] = [None] * layers
-        self._values: list[Tensor | None] = [None] * layers
-
-    def prepare(self, new: Tensor, seen: Tensor) -> None:
-        """Say which slots the next pass writes, and which it reads, in order."""
-        self._new = new
-        self._seen = seen
-        self._size = int(seen[-1]) + 1
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return len(self._seen)
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write (1, heads, N, dim) into the new slots; return those that are seen."""
-        keys = self._keys[layer_idx] = self._write(self._keys[layer_idx], key_states)
-        values = self._values[layer_idx] = self._write(self._values[layer_idx], value_states)
-        return keys.index_select(2, self._seen), values.index_select(2, self._seen)
-
-    def _write(self, store: Tensor | None, new: Tensor) -> Tensor:
-        size = 0 if store is None else store.shape[2]
-        if self._size > size:
-            wider = new.new_zeros(*new.shape[:2], max(2 * size, self._size, 256), new.shape[3])
-            if store is not None:
-                wider[:, :, :size] = store
-            store = wider
-        assert store is not None
-        return store.index_copy_(2, self._new, new)
+def _view(grown: Sequence[tuple[Path, int]]) -> View:
+    """What the last tokens, so many, of each path see: the path up to themselves."""
+    seen = np.unique(np.concatenate([path.slots for path, _ in grown]))
+    visible = np.zeros((sum(count for _, count in grown), len(seen)), dtype=bool)
+    start = 0
+    for path, count in grown:
+        places, rows = np.searchsorted(seen, path.slots), slice(start, start + count)
+        visible[rows, places[:-count]] = True
+        visible[rows, places[-count:]] = np.tri(count, dtype=bool)
+        start = rows.stop
+    return View(seen, visible)
 
 
 def _log_probabilities(logits: Tensor, growths: Sequence[Growth]) -> Iterator[Tensor]:

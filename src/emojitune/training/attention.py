@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from emojitune.errors import ModelError
@@ -32,8 +31,8 @@ class RowLayout:
         longest: L, the length of the longest own part.
         gather: For each of the E × L slots the row index of its token; T (no token) for padding.
         scatter: For each of the T - P tokens of own parts its slot.
-        hidden: Added to the scores of an own part's queries against P + L keys: 0 where the key
-            is seen, -inf where not, (L, P + L).
+        causal: Added to the scores of the prefix: 0 where a key is seen, -inf where not, (P, P).
+        hidden: The same for an own part's queries against P + L keys, (L, P + L).
     """
 
     prefix: int
@@ -41,6 +40,7 @@ class RowLayout:
     longest: int
     gather: Tensor
     scatter: Tensor
+    causal: Tensor
     hidden: Tensor
 
     def to(self, device: torch.device) -> "RowLayout":
@@ -51,6 +51,7 @@ class RowLayout:
             self.longest,
             self.gather.to(device),
             self.scatter.to(device),
+            self.causal.to(device),
             self.hidden.to(device),
         )
 
@@ -63,54 +64,16 @@ def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
     start = prefix + size.cumsum(0) - size
     filled = slots < size
     own = torch.full((longest, longest), float("-inf")).triu(1)
+    causal = torch.full((prefix, prefix), float("-inf")).triu(1)
     return RowLayout(
         prefix=prefix,
         examples=len(lengths),
         longest=longest,
         gather=torch.where(filled, start + slots, total).flatten(),
         scatter=filled.flatten().nonzero()[:, 0],
+        causal=causal,
         hidden=torch.cat([torch.zeros(longest, prefix), own], dim=1),
     )
-
-
-class _Spread(torch.autograd.Function):
-    """Rows of a packed tensor into padded slots: (T, ...) to (E × L, ...).
-
-    Each token has one slot, so the way back is a selection too. Autograd alone would take it for
-    a sum into overlapping places, several times as slow.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, packed: Tensor, layout: RowLayout) -> Tensor:
-        ctx.layout = layout
-        return _spread(packed, layout)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        own = grads[0].index_select(0, ctx.layout.scatter)
-        return _behind_zeros(own, ctx.layout.prefix), None
-
-
-class _Collect(torch.autograd.Function):
-    """The reverse of _Spread: (E × L, ...) to the own parts, (T - P, ...)."""
-
-    @staticmethod
-    def forward(ctx: Any, slots: Tensor, layout: RowLayout) -> Tensor:
-        ctx.layout = layout
-        return slots.index_select(0, layout.scatter)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _spread(_behind_zeros(grads[0], ctx.layout.prefix), ctx.layout), None
-
-
-def _spread(packed: Tensor, layout: RowLayout) -> Tensor:
-    nothing = packed.new_zeros(1, *packed.shape[1:])
-    return torch.cat([packed, nothing]).index_select(0, layout.gather)
-
-
-def _behind_zeros(own: Tensor, prefix: int) -> Tensor:
-    return torch.cat([own.new_zeros(prefix, *own.shape[1:]), own])
 
 
 def _attend(
@@ -131,45 +94,121 @@ def _attend(
             "not do yet. Use another base model.",
             param="model",
         )
-    heads = query.shape[1]
-    before = functional.scaled_dot_product_attention(
-        query[:, :, : row_layout.prefix],
-        key[:, :, : row_layout.prefix],
-        value[:, :, : row_layout.prefix],
-        is_causal=True,
-        scale=scaling,
-        enable_gqa=True,
+    rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    mixed = attend(rows[0], rows[1], rows[2], row_layout, scaling)
+    return mixed.view(1, len(mixed), query.shape[1], -1), None
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: RowLayout, scaling: float) -> Tensor:
+    """query (T, H, D), key and value (T, K, D), H a multiple of K, to (T, H × D)."""
+    mixed: Tensor = _Attend.apply(query, key, value, layout, scaling)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+class _Attend(torch.autograd.Function):
+    """By hand in both directions: left to autograd, the copies into slots and back alone take
+    several times as long, since it makes scatter-adds of them.
+
+    The prefix and the own parts are two blocks of the same shape of work, (K × E, rows, keys):
+    for the prefix E is 1; for own parts the prefix's keys stand before each example's own. Query
+    heads that share a key head join its rows.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: RowLayout, scaling: float
+    ) -> Tensor:
+        ctx.layout, ctx.scaling, ctx.heads, kv = layout, scaling, query.shape[1], key.shape[1]
+        scaled = query * scaling
+        blocks = [_prefix_block(scaled, key, value, layout), _own_block(scaled, key, value, layout)]
+        outs = []
+        for number, (q, k, v, hidden) in enumerate(blocks):
+            scores = q @ k.transpose(1, 2)
+            heads = scores.view(len(q) * query.shape[1] // kv, *hidden.shape).add_(hidden)
+            weights = torch.softmax(heads, dim=-1).view_as(scores)
+            outs.append(_to_rows(weights @ v, kv, query.shape[1]))
+            blocks[number] = (q, k, v, weights)
+        ctx.save_for_backward(*blocks[0], *blocks[1])
+        return torch.cat([outs[0], outs[1].index_select(0, layout.scatter)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        layout, saved, p = ctx.layout, ctx.saved_tensors, ctx.layout.prefix
+        grad = grads[0].view(len(grads[0]), ctx.heads, saved[0].shape[-1])
+        kv = len(saved[0])
+        before = _block_backward(_from_rows(grad[:p], 1, kv), *saved[:4])
+        slots = _spread(grad, layout).view(len(layout.gather), *grad.shape[1:])
+        after = _block_backward(_from_rows(slots, layout.examples, kv), *saved[4:])
+        own_query = _to_rows(after[0], kv, ctx.heads)
+        query = torch.cat(
+            [_to_rows(before[0], kv, ctx.heads), own_query.index_select(0, layout.scatter)]
+        )
+        sides = []
+        for of_prefix, of_own in zip(before[1:], after[1:], strict=True):
+            # (K × E, P + L, D): the prefix collects from itself and from all examples.
+            of_own = of_own.view(kv, layout.examples, p + layout.longest, of_own.shape[-1])
+            shared = of_prefix + of_own[:, :, :p].sum(1)
+            own = of_own[:, :, p:].permute(1, 2, 0, 3).flatten(0, 1)
+            sides.append(torch.cat([shared.transpose(0, 1), own.index_select(0, layout.scatter)]))
+        return query.view_as(grad).mul_(ctx.scaling), sides[0], sides[1], None, None
+
+
+_Block = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Queries (K × E, rows, D), keys and values (K × E, keys, D), and what is added to the scores of
+each query head, later the weights."""
+
+
+def _prefix_block(query: Tensor, key: Tensor, value: Tensor, layout: RowLayout) -> _Block:
+    p, kv = layout.prefix, key.shape[1]
+    sides = [side[:p].transpose(0, 1) for side in (key, value)]
+    return _from_rows(query[:p], 1, kv), sides[0], sides[1], layout.causal
+
+
+def _own_block(query: Tensor, key: Tensor, value: Tensor, layout: RowLayout) -> _Block:
+    e, n, p = layout.examples, layout.longest, layout.prefix
+    kv, dim = key.shape[1:]
+
+    def side(packed: Tensor) -> Tensor:
+        own = _spread(packed, layout).view(e, n, kv, dim).permute(2, 0, 1, 3)
+        prefix = packed[:p].transpose(0, 1)[:, None].expand(kv, e, p, dim)
+        return torch.cat([prefix, own], dim=2).view(kv * e, p + n, dim)
+
+    slots = _spread(query, layout).view(e * n, *query.shape[1:])
+    return _from_rows(slots, e, kv), side(key), side(value), layout.hidden
+
+
+def _block_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of queries, keys and values of a block."""
+    grad_weights = grad @ v.transpose(1, 2)
+    grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+    return (
+        grad_scores @ k,
+        grad_scores.transpose(1, 2) @ q,
+        weights.transpose(1, 2) @ grad,
     )
-    scaled, keys, values = (t[0].transpose(0, 1) for t in (query * scaling, key, value))
-    own = _attend_own_parts(scaled, keys, values, row_layout)
-    out = torch.cat([before[0].transpose(0, 1), own.view(own.shape[0], heads, -1)])
-    return out[None], None
 
 
-def _attend_own_parts(query: Tensor, key: Tensor, value: Tensor, layout: RowLayout) -> Tensor:
-    """query (T, H, D), key and value (T, K, D) to the outputs of own parts, (T - P, H × D)."""
-    (heads, dim), kv = query.shape[1:], key.shape[1]
-    group = heads // kv
-    p, e, n = layout.prefix, layout.examples, layout.longest
+def _from_rows(rows: Tensor, examples: int, kv: int) -> Tensor:
+    """(E × L, H, D) to (K × E, H / K × L, D)."""
+    (heads, dim), length = rows.shape[1:], len(rows) // examples
+    parts = rows.reshape(examples, length, kv, heads // kv, dim).permute(2, 0, 3, 1, 4)
+    return parts.reshape(kv * examples, heads // kv * length, dim)
 
-    def slots(packed: Tensor) -> Tensor:  # to (E, L, heads of the tensor, D)
-        return _Spread.apply(packed.reshape(packed.shape[0], -1), layout).view(e, n, -1, dim)  # type: ignore[no-any-return, no-untyped-call]
 
-    # One key head serves a group of query heads: the group joins the queries' rows.
-    q = slots(query).view(e, n, kv, group, dim).permute(2, 0, 3, 1, 4).reshape(kv * e, -1, dim)
-    k, v = (slots(t).permute(2, 0, 1, 3).reshape(kv * e, n, dim) for t in (key, value))
-    k_prefix, v_prefix = key[:p].transpose(0, 1), value[:p].transpose(0, 1)  # (K, P, D)
+def _to_rows(block: Tensor, kv: int, heads: int) -> Tensor:
+    """The reverse of _from_rows, with heads and D as one: (E × L, H × D)."""
+    (blocks, rows, dim), share = block.shape, heads // kv
+    examples, length = blocks // kv, rows // share
+    parts = block.view(kv, examples, share, length, dim).permute(1, 3, 0, 2, 4)
+    return parts.reshape(examples * length, heads * dim)
 
-    with_prefix = torch.bmm(q.view(kv, -1, dim), k_prefix.transpose(1, 2)).view(kv * e, -1, p)
-    with_own = torch.bmm(q, k.transpose(1, 2))
-    scores = torch.cat([with_prefix, with_own], dim=2).view(kv * e, group, n, p + n)
-    weights = torch.softmax(scores + layout.hidden.to(scores.dtype), dim=-1)
-    weights = weights.view(kv * e, group * n, p + n)
-    out = torch.bmm(weights[:, :, p:], v)
-    shared = torch.bmm(weights[:, :, :p].reshape(kv, -1, p), v_prefix)
-    out = (out + shared.view_as(out)).view(kv, e, group, n, dim)
-    out = out.permute(1, 3, 0, 2, 4).reshape(e * n, heads * dim)
-    return _Collect.apply(out, layout)  # type: ignore[no-any-return, no-untyped-call]
+
+def _spread(packed: Tensor, layout: RowLayout) -> Tensor:
+    """Own parts of (T, ...) in padded slots, (E × L, rest)."""
+    rows = packed.reshape(len(packed), -1)
+    return torch.cat([rows, rows.new_zeros(1, rows.shape[1])]).index_select(0, layout.gather)
 
 
 AttentionInterface.register(NAME, _attend)

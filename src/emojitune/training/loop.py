@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from emojitune.errors import TrainingError
 from emojitune.models import lora
 from emojitune.models.chat_template import Rendered
-from emojitune.training import attention
 from emojitune.training.batches import learned_tokens, shuffled_batches, truncate
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
@@ -20,6 +19,7 @@ from emojitune.training.events import (
     TrainingEvent,
     ValidationCompleted,
 )
+from emojitune.training.forward import attach_lora
 from emojitune.training.gradients import Shares, evaluate
 
 
@@ -46,8 +46,8 @@ def train(
     validation = [truncate(example, config.max_tokens) for example in validation]
     if not any(map(learned_tokens, examples)):
         raise _nothing_to_learn(config)
-    module.set_attn_implementation(attention.NAME)
-    lora.attach(module, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    module.train()
+    forward = attach_lora(module, rank=config.rank, alpha=config.alpha, seed=config.seed)
     if initial is not None:
         lora.load_adapter_state(module, initial)
     parameters = list(lora.adapter_state(module).values())
@@ -56,9 +56,8 @@ def train(
     step = done.steps
     total_steps = steps_of(len(examples), config)
 
-    with Shares(module, device, config.batch_size) as shares:
+    with Shares(forward, device, config.batch_size) as shares:
         for epoch in range(done.epochs, config.epochs):
-            module.train()
             for batch in shuffled_batches(examples, config.batch_size, config.seed, epoch):
                 step += 1
                 learning_rate = config.learning_rate * schedule(step, total_steps, config.warmup)
@@ -78,7 +77,7 @@ def train(
                     tokens=sum(len(example.ids) for example in batch),
                 )
             if validation:
-                score = evaluate(module, device, validation)
+                score = evaluate(forward, device, validation)
                 yield ValidationCompleted(step, score.loss, score.accuracy)
             folder = checkpoints.save(module, optimizer, Position(epoch + 1, step))
             yield CheckpointSaved(step, epoch + 1, folder)

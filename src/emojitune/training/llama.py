@@ -1,0 +1,249 @@
+"""The fast way through a Llama with LoRA: forward by hand, backward by hand.
+
+Autograd sees three functions a layer and the attention between them. Inside, the LoRA layers of
+one product are joined too: their A sides stacked, their B sides block by block, so that the small
+products are few. Everything runs in the dtype of the frozen weights; sums of squares in float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+from emojitune.models.llama import JoinedLlama, normalize, rotate
+from emojitune.models.lora import LoraLinear
+from emojitune.training.attention import attend
+from emojitune.training.batches import Pack
+
+_PRODUCTS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+
+
+class LlamaForward:
+    """A row of tokens to logits, by way of `leaves`: the joined A and B sides of all products."""
+
+    name = "the fast path for Llama-like models"
+
+    def __init__(self, llama: JoinedLlama, module: Any) -> None:
+        self._llama = llama
+        self._products = [
+            [Product(weight) for weight in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+            for layer in llama.layers
+        ]
+        self._adapters = [
+            _JoinedLora([layer.get_submodule(name) for name in names])
+            for layer in module.model.layers
+            for names in _PRODUCTS
+        ]
+
+    def leaves(self) -> list[Tensor]:
+        """What to differentiate by, made from the parameters as they are now."""
+        dtype = self._llama.embedding.dtype
+        return [side for adapter in self._adapters for side in adapter.sides(dtype)]
+
+    def assign(self, grads: Sequence[Tensor]) -> None:
+        """Set the parameters' gradients from those of the leaves."""
+        for number, adapter in enumerate(self._adapters):
+            adapter.assign(*grads[2 * number : 2 * number + 2])
+
+    def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
+        """Logits (S, V) at the places of a row."""
+        llama, layout = self._llama, row.layout
+        cos, sin = llama.rotation(row.positions[0])
+        x = functional.embedding(row.ids[0], llama.embedding)
+        for number, layer in enumerate(llama.layers):
+            a_qkv, b_qkv, a_out, b_out, *mlp = leaves[8 * number : 8 * number + 8]
+            qkv_product, out, gate_up, down = self._products[number]
+            qkv = _apply(
+                _NormQkv, x, layer.input_norm, qkv_product, a_qkv, b_qkv,
+                llama.eps, cos, sin, llama.rotated,
+            )  # fmt: skip
+            mixed = attend(*llama.split(qkv), layout, llama.head_dim**-0.5)
+            x = _apply(_Out, mixed, x, out, a_out, b_out)
+            x = _apply(_Mlp, x, layer.mlp_norm, gate_up, down, *mlp, llama.eps)
+        places = x.index_select(0, row.places)
+        return functional.linear(_apply(_Norm, places, llama.final_norm, llama.eps), llama.head)
+
+
+class Product:
+    """x Wᵀ for frozen weights W (out, in), and the way back.
+
+    oneDNN multiplies by weights in a layout of its own. Given them as they come, it converts them
+    at each call: here it is done once, in both directions, at the price of two copies.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+        self._packed: tuple[Tensor, Tensor] | None = None
+        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _ONEDNN:
+            reorder = torch.ops.mkldnn._reorder_linear_weight
+            self._packed = reorder(weight, _USUAL_ROWS), reorder(weight.T.contiguous(), _USUAL_ROWS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._packed is None:
+            return functional.linear(x, self._weight)
+        return _linear_pointwise(x, self._packed[0])
+
+    def backward(self, grad: Tensor) -> Tensor:
+        if self._packed is None:
+            return grad @ self._weight
+        return _linear_pointwise(grad, self._packed[1])
+
+
+_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+_USUAL_ROWS = 256
+
+
+def _linear_pointwise(x: Tensor, packed: Tensor) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    return out
+
+
+class _JoinedLora:
+    """The LoRA layers of one product: A sides stacked (R, in), B sides as blocks of (R, out)."""
+
+    def __init__(self, parts: Sequence[LoraLinear]) -> None:
+        self._parts = parts
+
+    @torch.no_grad()
+    def sides(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        a = torch.cat([part.lora_A for part in self._parts]).to(dtype)
+        b = torch.block_diag(*(part.scale * part.lora_B.T for part in self._parts)).to(dtype)  # type: ignore[no-untyped-call]
+        return a.requires_grad_(), b.requires_grad_()
+
+    def assign(self, a: Tensor, b: Tensor) -> None:
+        row = column = 0
+        for part in self._parts:
+            rank, width = part.lora_A.shape[0], part.lora_B.shape[0]
+            part.lora_A.grad = a[row : row + rank]
+            block = b[row : row + rank, column : column + width]
+            part.lora_B.grad = part.scale * block.T
+            row, column = row + rank, column + width
+
+
+def _apply(function: type[Function], *inputs: Any) -> Tensor:
+    return function.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _adapted(x: Tensor, product: Product, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """x Wᵀ + x Aᵀ B, and x Aᵀ."""
+    low = x @ a.T
+    return product.forward(x).addmm_(low, b), low
+
+
+def _adapted_backward(
+    product: Product, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, A and B."""
+    grad_low = grad @ b.T
+    return product.backward(grad).addmm_(grad_low, a), grad_low.T @ x, low.T @ grad
+
+
+def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    """The gradient of what was normalized, in float32."""
+    unit = x * inverse
+    scaled = grad * weight.float()
+    along = (scaled * unit).mean(-1, keepdim=True)
+    return scaled.sub_(unit.mul_(along)).mul_(inverse)
+
+
+class _Norm(Function):
+    """RMSNorm with a frozen weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        normed, inverse = normalize(x, weight, eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, inverse = ctx.saved_tensors
+        return _norm_backward(grads[0], x, weight, inverse).to(x.dtype), None, None
+
+
+class _NormQkv(Function):
+    """Norm, the product for q, k and v, and the rotation of queries and keys."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm: Tensor, product: Product, a: Tensor, b: Tensor,
+        eps: float, cos: Tensor, sin: Tensor, rotated: int,
+    ) -> Tensor:  # fmt: skip
+        normed, inverse = normalize(x, norm, eps)
+        qkv, low = _adapted(normed, product, a, b)
+        rotate(qkv[:, :rotated], cos, sin)
+        ctx.save_for_backward(x, norm, inverse, normed, low, a, b, cos, sin)
+        ctx.product, ctx.rotated = product, rotated
+        return qkv
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm, inverse, *first, cos, sin = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        rotate(grad[:, : ctx.rotated], cos, -sin)
+        grad_normed, grad_a, grad_b = _adapted_backward(ctx.product, grad, *first)
+        grad_x = None
+        if ctx.needs_input_grad[0]:  # not in the first layer: embeddings are frozen
+            grad_x = _norm_backward(grad_normed, x, norm, inverse).to(x.dtype)
+        return grad_x, None, None, grad_a, grad_b, None, None, None, None
+
+
+class _Out(Function):
+    """The product behind the attention, added to the residual stream."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, mixed: Tensor, residual: Tensor, product: Product, a: Tensor, b: Tensor
+    ) -> Tensor:
+        out, low = _adapted(mixed, product, a, b)
+        ctx.save_for_backward(mixed, low, a, b)
+        ctx.product = product
+        return out.add_(residual)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_mixed, grad_a, grad_b = _adapted_backward(ctx.product, grads[0], *ctx.saved_tensors)
+        return grad_mixed, grads[0], None, grad_a, grad_b
+
+
+class _Mlp(Function):
+    """Norm, gate and up, SwiGLU and down, added to the residual stream."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm: Tensor, gate_up: Product, down: Product,
+        a_in: Tensor, b_in: Tensor, a_out: Tensor, b_out: Tensor, eps: float,
+    ) -> Tensor:  # fmt: skip
+        normed, inverse = normalize(x, norm, eps)
+        both, low_in = _adapted(normed, gate_up, a_in, b_in)
+        gate, up = both.chunk(2, dim=1)
+        active = functional.silu(gate).mul_(up)
+        out, low_out = _adapted(active, down, a_out, b_out)
+        ctx.save_for_backward(
+            x, norm, inverse, normed, low_in, a_in, b_in, both, active, low_out, a_out, b_out
+        )
+        ctx.gate_up, ctx.down = gate_up, down
+        return out.add_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm, inverse, normed, low_in, a_in, b_in, both, *second = ctx.saved_tensors
+        grad_active, grad_a_out, grad_b_out = _adapted_backward(ctx.down, grads[0], *second)
+        gate, up = both.chunk(2, dim=1)
+        grad = torch.empty_like(both)
+        grad_gate, grad_up = grad.chunk(2, dim=1)
+        torch.mul(grad_active, functional.silu(gate), out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad_active.mul_(up), gate, grad_input=grad_gate)
+        grad_normed, grad_a_in, grad_b_in = _adapted_backward(
+            ctx.gate_up, grad, normed, low_in, a_in, b_in
+        )
+        grad_x = _norm_backward(grad_normed, x, norm, inverse).add_(grads[0]).to(x.dtype)
+        return grad_x, None, None, None, grad_a_in, grad_b_in, grad_a_out, grad_b_out, None
