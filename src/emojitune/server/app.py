@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from emojitune.chat.pool import ModelPool
 from emojitune.chat.reply import Replier
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import auth, chat, errors, files, fine_tuning, models
+from emojitune.server import auth, chat, errors, files, fine_tuning, models, uploads
 from emojitune.server.envelope import Envelope
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
@@ -18,6 +18,7 @@ from emojitune.store.database import open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.uploads import UploadStore
 
 _LOADING_AT_ONCE = 8
 
@@ -39,7 +40,7 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for router in (files.router, fine_tuning.router, models.router, chat.router):
+    for router in (files.router, uploads.router, fine_tuning.router, models.router, chat.router):
         app.include_router(router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)
@@ -60,9 +61,14 @@ def _lifespan(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = open_database(settings.home)
         tuned = ModelStore(database)
+        stored_files = FileStore(database, settings.files)
+        stored_uploads = UploadStore(database, settings.upload_parts, stored_files)
+        stored_files.sweep()
+        stored_uploads.sweep()
         app.state.services = Services(
             settings=settings,
-            files=FileStore(database, settings.files),
+            files=stored_files,
+            uploads=stored_uploads,
             jobs=JobStore(database),
             models=tuned,
             pool=ModelPool(load_model or model_loader(settings, tuned)),

@@ -12,6 +12,7 @@ from emojitune.settings import Settings
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.uploads import UploadStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Services:
 
     settings: Settings
     files: FileStore
+    uploads: UploadStore
     jobs: JobStore
     models: ModelStore
     pool: ModelPool
