@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Response
 from openai.types import Upload as UploadObject
 from openai.types.uploads import UploadPart as UploadPartObject
 
+from emojitune.errors import InvalidRequestError
 from emojitune.server.file_requests import CompleteUpload, CreateUpload, PartForm, lifetime
 from emojitune.server.files import check_arrival, file_object
 from emojitune.server.forms import form_body
@@ -40,6 +41,8 @@ def add_part(
     services: Shared,
 ) -> Response:
     """Add a part; several may arrive at the same time, in any order."""
+    if not form.data.size:
+        raise InvalidRequestError("A part must not be empty, and this one is.", param="data")
     part = services.uploads.add_part(upload_id, form.data.file)
     return reply(
         UploadPartObject(
