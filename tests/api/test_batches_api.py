@@ -1,8 +1,11 @@
 import asyncio
 import json
-import threading
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import httpx2
 import pytest
 from conftest import KEY, serving
 from fakes import FakeChatModel, FakeDispatcher
+from fastapi import FastAPI
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import Batch
 from openai.types.chat import ChatCompletion
@@ -86,7 +90,7 @@ def test_a_batch_is_run_to_its_end(client: OpenAI) -> None:
     assert batch.status == "completed"
     assert reached(batch) == {"in_progress_at", "finalizing_at", "completed_at"}
     assert batch.request_counts.to_dict() == {"total": 5, "completed": 5, "failed": 0}
-    assert (batch.model, batch.error_file_id) == ("gpt-3.5-turbo", None)
+    assert (batch.model, batch.error_file_id) == ("gpt-3.5-turbo-0125", None)
     assert batch.metadata == {"night": "1"}
     assert batch.usage.to_dict() == {
         "input_tokens": 100,
@@ -344,34 +348,61 @@ class SlowChatModel(FakeChatModel):
     def __init__(self, quick: int) -> None:
         super().__init__()
         self._quick = quick
-        self.all_quick_asked = threading.Event()
 
     def start(self, messages, parameters, listener):  # type: ignore[no-untyped-def]
         if len(self.asked) >= self._quick:
-            self.all_quick_asked.set()
             messages = [type(messages[0])("user", "go on for ever")]
         return super().start(messages, parameters, listener)
 
 
-def test_a_batch_goes_on_when_its_server_is_back(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
+def app_with(home: Path, model: FakeChatModel) -> FastAPI:
+    settings = Settings(home=home, cache=home / "cache", api_key=KEY)
+    return create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda _: model)
 
-    def app_with(model: FakeChatModel):
-        return create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda _: model)
 
+SERVE = """
+import pathlib, socket, sys, uvicorn
+from test_batches_api import SlowChatModel, app_with
+listener = socket.create_server(("127.0.0.1", 0))
+print(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
+app = app_with(pathlib.Path(sys.argv[1]), SlowChatModel(quick=5))
+uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+"""
+
+
+@contextmanager
+def killed_server(home: Path) -> Iterator[str]:
+    """A server in a process of its own, which has no time to tidy up at its end."""
+    command = [sys.executable, "-c", SERVE, str(home)]
+    folders = [str(Path(__file__).parent), *sys.path]  # other folders have a conftest too
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def stopped_server(home: Path) -> AbstractContextManager[str]:
+    return serving(app_with(home, SlowChatModel(quick=5)))
+
+
+@pytest.mark.parametrize("first_server", [stopped_server, killed_server])
+def test_a_batch_goes_on_when_its_server_is_back(
+    tmp_path: Path, first_server: Callable[[Path], AbstractContextManager[str]]
+) -> None:
     names = [f"ask-{number}" for number in range(12)]
-    first = SlowChatModel(quick=5)
     with (
-        serving(app_with(first)) as url,
-        OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
+        first_server(tmp_path) as url,
+        OpenAI(base_url=url, api_key=KEY) as client,
     ):
         created = begin(client, [row(name, name) for name in names])
-        assert first.all_quick_asked.wait(10)
         while client.batches.retrieve(created.id).request_counts.completed < 5:
             time.sleep(0.02)
     second = FakeChatModel()
     with (
-        serving(app_with(second)) as url,
+        serving(app_with(tmp_path, second)) as url,
         OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
     ):
         batch = wait(client, created.id)
@@ -383,14 +414,8 @@ def test_a_batch_goes_on_when_its_server_is_back(tmp_path: Path) -> None:
 
 
 def test_a_batch_whose_input_was_deleted_says_so(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
-
-    def app_with(model: FakeChatModel):
-        return create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda _: model)
-
-    first = SlowChatModel(quick=1)
     with (
-        serving(app_with(first)) as url,
+        serving(app_with(tmp_path, SlowChatModel(quick=1))) as url,
         OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
     ):
         created = begin(client, [row("a"), row("b"), row("c")])
@@ -398,7 +423,7 @@ def test_a_batch_whose_input_was_deleted_says_so(tmp_path: Path) -> None:
             time.sleep(0.02)
         client.files.delete(created.input_file_id)
     with (
-        serving(app_with(FakeChatModel())) as url,
+        serving(app_with(tmp_path, FakeChatModel())) as url,
         OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
     ):
         batch = wait(client, created.id)

@@ -14,6 +14,7 @@ from openai.types import Upload
 
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
+from emojitune.store import uploads as uploads_module
 
 LINES = b'{"messages": []}\n' * 10
 ANNOUNCED = {"filename": "a.bin", "purpose": "user_data", "bytes": 10, "mime_type": "text/plain"}
@@ -177,6 +178,21 @@ def test_after_the_end_nothing_can_be_done(client: OpenAI) -> None:
         ):
             with pytest.raises(BadRequestError, match="that is pending"):
                 ask()
+
+
+def test_an_upload_that_took_more_than_an_hour_has_expired(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = begin(client, 1)
+    part = client.uploads.parts.create(upload.id, data=b"x").id
+    monkeypatch.setattr(uploads_module, "now", lambda: upload.expires_at)
+    for ask in (
+        lambda: client.uploads.parts.create(upload.id, data=b"x"),
+        lambda: client.uploads.complete(upload.id, part_ids=[part]),
+        lambda: client.uploads.cancel(upload.id),
+    ):
+        with pytest.raises(BadRequestError, match="is expired"):
+            ask()
 
 
 def test_unknown_uploads_are_not_found(client: OpenAI) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.jobs.batch_states import move
+from emojitune.server import models
 from emojitune.server.file_requests import ExpiresAfter
 from emojitune.server.in_process import serves
 from emojitune.server.replies import page_listing, reply
@@ -145,7 +146,7 @@ def _batch_object(batch: Batch) -> BatchObject:
             "id": batch.id,
             "object": "batch",
             "endpoint": batch.endpoint,
-            "model": batch.model,
+            "model": batch.model and models.full_name(batch.model),
             "errors": {"object": "list", "data": errors} if errors else None,
             "input_file_id": batch.input_file_id,
             "completion_window": batch.completion_window,

@@ -5,7 +5,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -167,8 +167,9 @@ class FileStore:
         """Delete files whose time is over, and what servers left that died while they received."""
         self._delete_expired()
         for path in self._directory.glob("incoming-*"):
-            if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # a training process has just kept it
+                if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    path.unlink()
 
     def _remove(self, files: Sequence[StoredFile]) -> None:
         with self._database.write() as connection:
