@@ -18,10 +18,13 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import Batch
 from openai.types.chat import ChatCompletion
 
+from emojitune.jobs.batch_states import move
 from emojitune.server import batch_input
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
 from emojitune.store import batches as batches_module
+from emojitune.store.batches import BatchResult, BatchStore
+from emojitune.store.database import open_database
 
 CHAT = "/v1/chat/completions"
 TIMES = {
@@ -294,6 +297,8 @@ def test_only_a_few_requests_run_at_a_time(client: OpenAI, server) -> None:
     ]
     for created in batches:
         wait(client, created.id, "in_progress")
+    while len(server.chat_model.generations) - before < 2:
+        time.sleep(0.02)
     time.sleep(0.3)
     assert len(server.chat_model.generations) - before == 2
     for created in batches:
@@ -304,7 +309,7 @@ def test_only_a_few_requests_run_at_a_time(client: OpenAI, server) -> None:
 def test_what_is_not_run_within_the_window_expires(
     client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches_module, "_WINDOW_SECONDS", 2)
+    monkeypatch.setattr(batches_module, "_WINDOW_SECONDS", 4)
     created = begin(client, [row("in time"), row("late", "go on for ever")])
     batch = wait(client, created.id)
     assert batch.status == "expired"
@@ -347,10 +352,10 @@ class SlowChatModel(FakeChatModel):
 
     def __init__(self, quick: int) -> None:
         super().__init__()
-        self._quick = quick
+        self._quick = iter(range(quick))  # the next of it is taken by one thread alone
 
     def start(self, messages, parameters, listener):  # type: ignore[no-untyped-def]
-        if len(self.asked) >= self._quick:
+        if next(self._quick, None) is None:
             messages = [type(messages[0])("user", "go on for ever")]
         return super().start(messages, parameters, listener)
 
@@ -410,7 +415,49 @@ def test_a_batch_goes_on_when_its_server_is_back(
         assert batch.request_counts.to_dict() == {"total": 12, "completed": 12, "failed": 0}
         lines = lines_of(client, batch.output_file_id)
         assert [line["custom_id"] for line in lines] == names
-        assert sorted(asked[0][0].content for asked in second.asked) == sorted(names[5:])
+        asked = {messages[0].content for messages, _ in second.asked}
+        assert len(asked) == len(second.asked) == 7, "what was answered is not asked again"
+
+
+@pytest.mark.parametrize(
+    ("left", "ends", "names"),
+    [
+        (["in_progress"], "completed", ["a", "b"]),
+        (["in_progress", "finalizing"], "completed", ["a"]),
+        (["in_progress", "cancelling"], "cancelled", ["a"]),
+        (["in_progress", "finalizing", "cancelling"], "cancelled", ["a"]),
+        (["cancelling"], "cancelled", []),
+    ],
+)
+def test_a_dead_servers_batch_goes_on_from_every_state(
+    tmp_path: Path, left: list[str], ends: str, names: list[str]
+) -> None:
+    with (
+        serving(app_with(tmp_path, FakeChatModel())) as url,
+        OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
+    ):
+        file_id = put(client, [row("a"), row("b")])
+    database = open_database(tmp_path)
+    batches = BatchStore(database)
+    batch_id = batches.create(endpoint=CHAT, input_file_id=file_id, completion_window="24h").id
+    for state in left:
+        move(batches, batch_id, state, **({"total": 2} if state == "in_progress" else {}))
+    if names:
+        done = [BatchResult(1, False, '{"custom_id": "a"}')]
+        # Before it writes its files a batch has a result for each line.
+        rest = [BatchResult(2, True, '{"custom_id": "b"}')] if "finalizing" in left else []
+        batches.record(batch_id, [*done, *rest])
+    database.close()
+    with (
+        serving(app_with(tmp_path, FakeChatModel())) as url,
+        OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,
+    ):
+        batch = wait(client, batch_id)
+        assert batch.status == ends
+        output = lines_of(client, batch.output_file_id) if names else []
+        errors = lines_of(client, batch.error_file_id) if batch.error_file_id else []
+        assert [line["custom_id"] for line in output] == names
+        assert [line["custom_id"] for line in errors] == ["b"] * (len(names) == 1)
 
 
 def test_a_batch_whose_input_was_deleted_says_so(tmp_path: Path) -> None:
