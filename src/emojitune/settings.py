@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         return self.home / "files"
 
     @property
+    def upload_parts(self) -> Path:
+        """Folder of the parts of uploads that are not complete yet."""
+        return self.files / "parts"
+
+    @property
     def adapters(self) -> Path:
         """Folder of fine-tuned adapters, one folder each."""
         return self.home / "adapters"

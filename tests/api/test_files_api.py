@@ -1,11 +1,14 @@
+import asyncio
 import base64
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from openai import BadRequestError, NotFoundError, OpenAI
+from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 LINES = b'{"messages": []}\n' * 12
 FILE_KEYS = {
@@ -74,7 +77,7 @@ def test_the_file_may_come_first_and_without_a_length(http: httpx2.Client) -> No
 
 
 def test_a_file_name_keeps_no_folders(http: httpx2.Client) -> None:
-    response = upload(http, part("file", b"x", "../../etc/a.jsonl"), part("purpose", b"fine-tune"))
+    response = upload(http, part("file", b"x", "../../etc/a.jsonl"), part("purpose", b"user_data"))
     assert response.json()["filename"] == "a.jsonl"
 
 
@@ -161,15 +164,39 @@ def test_an_empty_list_has_no_first_and_no_last(http: httpx2.Client) -> None:
         "object": "list",
         "data": [],
         "has_more": False,
-        "first_id": None,
-        "last_id": None,
+        "first_id": "",  # required, a string and not nullable in OpenAI's document
+        "last_id": "",
     }
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001, 10**30])
-def test_limits_out_of_range_are_refused(client: OpenAI, limit: int) -> None:
-    with pytest.raises(BadRequestError, match=r"Expected a value|expected an integer"):
+def test_limits_out_of_range_are_refused_in_openais_words(client: OpenAI, limit: int) -> None:
+    with pytest.raises(BadRequestError, match=r"limit must be between 1 and 10000\.") as caught:
         client.files.list(limit=limit)
+    assert caught.value.param == "limit"
+
+
+@pytest.mark.parametrize("query", ["limit=", "limit=many", "limit=1.5", "order=up", "order="])
+def test_wrong_queries_are_refused(http: httpx2.Client, query: str) -> None:
+    response = http.get(f"/files?{query}")
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == query.split("=")[0]
+
+
+def test_the_last_page_says_that_it_is_the_last(client: OpenAI, http: httpx2.Client) -> None:
+    oldest, newest = (client.files.create(file=LINES, purpose="vision").id for _ in "12")
+    page = http.get("/files", params={"purpose": "vision", "limit": 1, "after": newest}).json()
+    assert ([file["id"] for file in page["data"]], page["has_more"]) == ([oldest], False)
+    page = http.get("/files", params={"purpose": "vision", "after": oldest}).json()
+    assert (page["data"], page["has_more"]) == ([], False)
+    other = http.get("/files", params={"purpose": "assistants", "after": oldest})
+    assert other.status_code == 404
+    for file_id in (oldest, newest):
+        client.files.delete(file_id)
+
+
+def test_a_purpose_that_no_file_has_is_an_empty_list(client: OpenAI) -> None:
+    assert client.files.list(purpose="nonsense").data == []
 
 
 def test_an_unknown_cursor_does_not_start_over(client: OpenAI) -> None:
@@ -190,3 +217,154 @@ def test_what_is_uploaded_stays_json_lines(client: OpenAI) -> None:
     lines = "".join(json.dumps({"text": text}) + "\n" for text in ("ä", "😈"))
     stored = client.files.create(file=("x.jsonl", lines.encode()), purpose="fine-tune")
     assert client.files.content(stored.id).text == lines
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"prompt,completion\n", 'Line 1 is not a dictionary (HINT: line starts with: "pro...")'),
+        (b'[\n  {"messages": []}\n]\n', "Line 1 is not a dictionary"),
+        (b'{\n"messages": []}\n', 'line starts with: "{..."'),
+        (b"\n\n[1]\n", "Line 3 is not a dictionary"),
+        (b"\n \n", "is not a dictionary"),
+        (b"\xff\xfe{\x00", "Line 1 is not a dictionary"),
+        (b"{" + b'"a":{' * 100_000, "Line 1 is not a dictionary"),
+    ],
+)  # fmt: skip
+def test_a_training_file_that_is_no_json_lines_is_refused_on_arrival(
+    client: OpenAI, server, content: bytes, words: str
+) -> None:
+    before = server.services.files.list().items
+    with pytest.raises(BadRequestError, match="Expected file to have JSONL format") as caught:
+        client.files.create(file=content, purpose="fine-tune")
+    assert words in caught.value.message
+    assert caught.value.param == "file"
+    assert server.services.files.list().items == before
+    # It is no business of ours what other files contain.
+    assert client.files.create(file=content, purpose="user_data").bytes == len(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"messages": []}\n{broken\n[1]\n\n"text"',
+        b'{"prompt": "a", "completion": "b"}',
+        b'\xef\xbb\xbf{"messages": []}\r\n',
+        b'{"messages": "' + b"x" * 500_000 + b'"}\n',
+    ],
+)
+def test_everything_else_about_a_training_file_is_its_jobs_business(
+    client: OpenAI, content: bytes
+) -> None:
+    assert client.files.create(file=content, purpose="fine-tune").status == "processed"
+
+
+def test_any_bytes_come_back_as_they_were(client: OpenAI) -> None:
+    content = bytes(range(256)) * 1000 + b"\r\n--limit--\r\n\x00"
+    for purpose in ("assistants", "batch", "vision", "user_data"):
+        stored = client.files.create(file=content, purpose=purpose)
+        assert stored.purpose == purpose
+        assert client.files.content(stored.id).read() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.jsonl", 'attachment; filename="a.jsonl"'),
+        ("my file.txt", 'attachment; filename="my file.txt"'),
+        ("😈 ä.x", "attachment; filename=\"_ _.x\"; filename*=UTF-8''%F0%9F%98%88%20%C3%A4.x"),
+    ],
+)  # fmt: skip
+def test_a_download_has_the_name_of_its_file(client: OpenAI, name: str, header: str) -> None:
+    stored = client.files.create(file=(name, LINES), purpose="user_data")
+    assert stored.filename == name
+    response = client.files.content(stored.id).response
+    assert response.headers["content-disposition"] == header
+
+
+def test_a_name_cannot_forge_a_header(client: OpenAI, server) -> None:
+    stored = server.services.files.add([b"x"], filename='a"\r\nx: y\\', purpose="user_data")
+    response = client.files.content(stored.id).response
+    assert response.headers["content-disposition"].startswith('attachment; filename="a___x: y_"')
+    assert "x" not in response.headers
+
+
+def test_an_expired_file_is_gone_from_everywhere(client: OpenAI, server) -> None:
+    stored = server.services.files.add(
+        [b"over"], filename="a", purpose="user_data", expires_at=int(time.time()) - 1
+    )
+    assert stored.id not in {file.id for file in client.files.list()}
+    for gone in (client.files.retrieve, client.files.delete, client.files.content):
+        with pytest.raises(NotFoundError):
+            gone(stored.id)
+
+
+@pytest.mark.parametrize(
+    "expiry",
+    [
+        {"expires_after[anchor]": "created_at"},
+        {"expires_after[seconds]": "3600"},
+        {"expires_after[anchor]": "last_active_at", "expires_after[seconds]": "3600"},
+        {"expires_after[anchor]": "created_at", "expires_after[seconds]": "2592001"},
+        {"expires_after[anchor]": "created_at", "expires_after[seconds]": "soon"},
+        {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600",
+         "expires_after[x]": "1"},
+        {"expires_after": "3600"},
+    ],
+)  # fmt: skip
+def test_a_wrong_expiry_is_refused(http: httpx2.Client, expiry: dict[str, str]) -> None:
+    response = http.post("/files", files={"file": LINES}, data={"purpose": "user_data", **expiry})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"].startswith("expires_after")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"garbage",
+        b"--limit\r\n",
+        b"--limit\r\n\r\nno header\r\n--limit--\r\n",
+        b"--limit\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--limit--\r\n",
+        part("file", b"cut off", "a")[:-5],
+        part("purpose", b"x" * 70_000) + b"--limit--\r\n",
+        part("purpose", b"batch") * 2 + part("file", b"x", "a") + b"--limit--\r\n",
+        part("file", b"x", "a") * 2 + part("purpose", b"batch") + b"--limit--\r\n",
+        b"".join(part(f"field{n}", b"x") for n in range(50)) + b"--limit--\r\n",
+    ],
+)
+def test_broken_forms_are_a_400(http: httpx2.Client, body: bytes) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=limit"}
+    response = http.post("/files", content=body, headers=headers)
+    assert response.status_code == 400
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_an_upload_that_breaks_off_leaves_the_server_well(
+    http: httpx2.Client, server, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-test-key\r\n"
+            b"Content-Type: multipart/form-data; boundary=limit\r\nContent-Length: 900000\r\n\r\n"
+            + part("file", b"x" * 100_000, "a")
+        )
+    assert http.get("/files").status_code == 200
+    assert list(server.services.settings.files.glob("incoming-*")) == []
+    assert "failed" not in caplog.text
+
+
+async def _there_and_back(url: str) -> None:
+    async with AsyncOpenAI(
+        base_url=url, api_key="sk-test-key", max_retries=0, _strict_response_validation=True
+    ) as client:
+        stored = await client.files.create(file=("a.jsonl", LINES), purpose="assistants")
+        found = [file.id async for file in client.files.list(purpose="assistants", limit=1)]
+        assert stored.id in found
+        assert (await client.files.content(stored.id)).read() == LINES
+        assert (await client.files.delete(stored.id)).deleted
+
+
+def test_the_asynchronous_client_does_the_same(server) -> None:
+    asyncio.run(_there_and_back(server.url))

@@ -12,8 +12,10 @@ import pytest
 
 from emojitune.errors import ConfigurationError
 from emojitune.server import app
+from emojitune.server.batch_runner import BatchRunner
 from emojitune.server.serve import serve
 from emojitune.settings import Settings
+from emojitune.store.batches import BatchStore
 from emojitune.store.database import open_database
 from emojitune.store.jobs import JobStore
 
@@ -74,6 +76,31 @@ def test_it_does_not_end_while_a_job_is_unfinished(settings: Settings) -> None:
     thread.join(5)
     assert not thread.is_alive()
     database.close()
+
+
+def test_it_does_not_end_while_a_batch_is_unfinished(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BatchRunner, "_unfinished", _nothing)
+    database = open_database(settings.home)
+    batches = BatchStore(database)
+    batch = batches.create(
+        endpoint="/v1/chat/completions", input_file_id="file-a", completion_window="24h"
+    )
+    thread = threading.Thread(
+        target=serve, args=[settings], kwargs={"announce": lambda _url: None, "idle_timeout": 0.2}
+    )
+    thread.start()
+    thread.join(0.8)
+    assert thread.is_alive()
+    batches.transition(batch.id, "failed", sources=["validating"])
+    thread.join(5)
+    assert not thread.is_alive()
+    database.close()
+
+
+async def _nothing(_runner: BatchRunner) -> tuple[str, ...]:
+    return ()
 
 
 def test_a_busy_port_is_said_to_be_busy(settings: Settings) -> None:

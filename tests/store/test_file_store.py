@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,29 @@ def test_a_file_ends_when_its_time_is_over(
         files.get(stored.id)
     files.add([b"y"], filename="b", purpose="batch")
     assert len(everything_in(tmp_path)) == 1
+
+
+def test_what_takes_part_in_keeping_can_stop_it(files: FileStore, tmp_path: Path) -> None:
+    def object_to(_connection: object, _stored: object) -> None:
+        raise ZeroDivisionError
+
+    def keep() -> None:
+        with files.receive([b"abc"]) as incoming:
+            assert incoming.path.read_bytes() == b"abc"
+            files.keep(incoming, filename="a", purpose="user_data", then=object_to)
+
+    with pytest.raises(ZeroDivisionError):
+        keep()
+    assert everything_in(tmp_path) == []
+    assert files.list().items == ()
+
+
+def test_a_dead_servers_leftovers_go_after_a_day(files: FileStore, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "files"
+    folder.mkdir()
+    old, young = folder / "incoming-old", folder / "incoming-young"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    files.sweep()
+    assert everything_in(tmp_path) == [young]

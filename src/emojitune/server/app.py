@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
@@ -9,15 +10,28 @@ from fastapi import FastAPI
 from emojitune.chat.pool import ModelPool
 from emojitune.chat.reply import Replier
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import auth, chat, errors, files, fine_tuning, models
+from emojitune.server import (
+    auth,
+    batches,
+    chat,
+    errors,
+    files,
+    fine_tuning,
+    in_process,
+    models,
+    uploads,
+)
+from emojitune.server.batch_runner import BatchRunner
 from emojitune.server.envelope import Envelope
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
 from emojitune.settings import Settings
-from emojitune.store.database import open_database
+from emojitune.store.batches import BatchStore
+from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.uploads import UploadStore
 
 _LOADING_AT_ONCE = 8
 
@@ -39,8 +53,8 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for router in (files.router, fine_tuning.router, models.router, chat.router):
-        app.include_router(router)
+    for endpoints in (files, uploads, fine_tuning, models, chat, batches):
+        app.include_router(endpoints.router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)
     # The last one added is the outermost.
@@ -59,21 +73,41 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = open_database(settings.home)
-        tuned = ModelStore(database)
-        app.state.services = Services(
-            settings=settings,
-            files=FileStore(database, settings.files),
-            jobs=JobStore(database),
-            models=tuned,
-            pool=ModelPool(load_model or model_loader(settings, tuned)),
-            dispatcher=dispatcher,
-            model_threads=CapacityLimiter(_LOADING_AT_ONCE),
-        )
+        services = _services(app, settings, database, dispatcher, load_model)
+        app.state.services = services
+        services.files.sweep()
+        services.uploads.sweep()
         dispatcher.start()
+        services.batch_runner.start()
         try:
             yield
         finally:
+            await services.batch_runner.stop()
             dispatcher.stop()
             database.close()
 
     return lifespan
+
+
+def _services(
+    app: FastAPI,
+    settings: Settings,
+    database: Database,
+    dispatcher: Dispatcher,
+    load_model: Callable[[str], Replier] | None,
+) -> Services:
+    stored_files = FileStore(database, settings.files)
+    stored_batches, tuned = BatchStore(database), ModelStore(database)
+    ask = partial(in_process.post, app, key=auth.server_key(settings))
+    return Services(
+        settings=settings,
+        files=stored_files,
+        uploads=UploadStore(database, settings.upload_parts, stored_files),
+        jobs=JobStore(database),
+        batches=stored_batches,
+        models=tuned,
+        pool=ModelPool(load_model or model_loader(settings, tuned)),
+        dispatcher=dispatcher,
+        batch_runner=BatchRunner(stored_batches, stored_files, ask),
+        model_threads=CapacityLimiter(_LOADING_AT_ONCE),
+    )

@@ -1,110 +1,124 @@
 """Files: create, list, retrieve, delete, content."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 from openai.types import FileDeleted, FileObject
-from pydantic import Field, InstanceOf
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from pydantic import AfterValidator
 
+from emojitune.dataset.arrival import check_first_line
 from emojitune.errors import InvalidRequestError
-from emojitune.server.replies import listing, reply
-from emojitune.server.requests import Body, Limit, bounded, validate
+from emojitune.server.file_requests import FileForm, lifetime
+from emojitune.server.forms import form_body
+from emojitune.server.replies import page_listing, reply
+from emojitune.server.requests import refuse
 from emojitune.server.services import Shared
 from emojitune.store.files import StoredFile
 from emojitune.store.ids import now
 
 router = APIRouter(prefix="/v1/files")
 
-_BATCH_SECONDS = 30 * 24 * 3600
-_FORM_BYTES = 64 * 1024  # what a form may weigh beside its file
+_MOST = 10_000
 
 
-class ExpiresAfter(Body):
-    """When a file ends; in a form every value is text, so the number is read from it."""
+def _in_range(limit: int) -> int:
+    if not 1 <= limit <= _MOST:
+        code = "integer_below_min_value" if limit < 1 else "integer_above_max_value"
+        refuse(code, f"limit must be between 1 and {_MOST}.")
+    return limit
 
-    anchor: Literal["created_at"]
-    seconds: int = Field(strict=False, ge=3600, le=2_592_000)
 
-
-class FileForm(Body):
-    """The fields of an upload, in whatever order they came."""
-
-    file: InstanceOf[UploadFile]
-    purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
-    expires_after: ExpiresAfter | None = None
-
-    @property
-    def expires_at(self) -> int | None:
-        if self.expires_after is not None:
-            return now() + self.expires_after.seconds
-        return now() + _BATCH_SECONDS if self.purpose == "batch" else None
+_Limit = Annotated[
+    int,
+    AfterValidator(_in_range),
+    Query(
+        description="How many files a page has at most.",
+        json_schema_extra={"minimum": 1, "maximum": _MOST},
+    ),
+]
+_Form = Annotated[FileForm, Depends(form_body(FileForm, lambda settings: settings.max_file_bytes))]
 
 
 @router.post("")
-async def create(request: Request, services: Shared) -> Response:
-    max_bytes = services.settings.max_file_bytes
-    async with _form(request, max_bytes + _FORM_BYTES) as data:
-        form = validate(_nested(data), FileForm)
-        if not form.file.size:
-            raise InvalidRequestError(
-                "A file must not be empty, and this one has 0 bytes.", param="file"
-            )
-
-        def keep() -> StoredFile:
-            return services.files.add(
-                form.file.file,
-                filename=PurePath(form.file.filename or "").name or "upload",
-                purpose=form.purpose,
-                max_bytes=max_bytes,
-                expires_at=form.expires_at,
-            )
-
-        return reply(_file_object(await to_thread.run_sync(keep)))
+def create(form: _Form, services: Shared) -> Response:
+    """Upload a file; of a training file only the first line is looked at here."""
+    if not form.file.size:
+        raise InvalidRequestError(
+            "A file must not be empty, and this one has 0 bytes.", param="file"
+        )
+    seconds = lifetime(form.purpose, form.expires_after)
+    with services.files.receive(
+        form.file.file, max_bytes=services.settings.max_file_bytes
+    ) as incoming:
+        check_arrival(form.purpose, incoming.path)
+        stored = services.files.keep(
+            incoming,
+            filename=PurePath(form.file.filename or "").name or "upload",
+            purpose=form.purpose,
+            expires_at=seconds and now() + seconds,
+        )
+    return reply(file_object(stored))
 
 
 @router.get("")
 def list_files(
     services: Shared,
-    purpose: str | None = None,
-    after: str | None = None,
-    limit: Limit = 10_000,
-    order: Annotated[Literal["asc", "desc"], Query()] = "desc",
+    purpose: Annotated[str | None, Query(description="Only files of this purpose.")] = None,
+    after: Annotated[str | None, Query(description="The last file of the page before.")] = None,
+    limit: _Limit = _MOST,
+    order: Annotated[
+        Literal["asc", "desc"], Query(description="Whether the oldest or the newest come first.")
+    ] = "desc",
 ) -> Response:
+    """List the files."""
     page = services.files.list(purpose, after, limit, order)
-    ids = [stored.id for stored in page.items]
-    return listing(
-        [_file_object(stored) for stored in page.items],
-        has_more=page.has_more,
-        first_id=ids[0] if ids else None,
-        last_id=ids[-1] if ids else None,
+    return page_listing(
+        [file_object(stored) for stored in page.items],
+        [stored.id for stored in page.items],
+        page.has_more,
     )
 
 
 @router.get("/{file_id}")
 def retrieve(file_id: str, services: Shared) -> Response:
-    return reply(_file_object(services.files.get(file_id)))
+    """Show a file."""
+    return reply(file_object(services.files.get(file_id)))
 
 
 @router.delete("/{file_id}")
 def delete(file_id: str, services: Shared) -> Response:
+    """Delete a file; a job or a batch that still needs it fails, and says so."""
     services.files.delete(file_id)
     return reply(FileDeleted(id=file_id, object="file", deleted=True))
 
 
 @router.get("/{file_id}/content")
 def content(file_id: str, services: Shared) -> Response:
-    filename, path = services.files.get(file_id).filename, services.files.path(file_id)
-    return FileResponse(path, media_type="application/octet-stream", filename=filename)
+    """Send the bytes of a file."""
+    stored = services.files.get(file_id)
+    return FileResponse(
+        services.files.path(file_id),
+        media_type="application/octet-stream",
+        headers={"content-disposition": _attachment(stored.filename)},
+    )
 
 
-def _file_object(stored: StoredFile) -> FileObject:
+def check_arrival(purpose: str, path: Path) -> None:
+    """What is asked of a file before it is kept.
+
+    Raises:
+        DatasetError: A training file that is no JSON lines.
+    """
+    if purpose == "fine-tune":
+        with path.open("rb") as file:
+            check_first_line(file)
+
+
+def file_object(stored: StoredFile) -> FileObject:
+    """A file as OpenAI shows it."""
     # OpenAI accepts the purpose "evals", yet its own type of the reply does not know it.
     build = FileObject.construct if stored.purpose == "evals" else FileObject
     fields: dict[str, Any] = {
@@ -121,33 +135,8 @@ def _file_object(stored: StoredFile) -> FileObject:
     return build(**fields)
 
 
-@asynccontextmanager
-async def _form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
-    """The multipart form of a request; large files wait on the disk until it is left."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise InvalidRequestError(
-            "A file is uploaded as a form: send 'file' and 'purpose' as multipart/form-data."
-        )
-    stream = bounded(request.stream(), max_bytes)
-    try:
-        form = await MultiPartParser(request.headers, stream, max_files=1, max_fields=10).parse()
-    except MultiPartException as error:
-        raise InvalidRequestError(f"The form could not be read: {error.message}") from error
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
-def _nested(form: FormData) -> dict[str, Any]:
-    """`expires_after[seconds]=1` as `{"expires_after": {"seconds": "1"}}`."""
-    nested: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        outer, bracket, inner = name.partition("[")
-        if bracket:
-            group = nested.setdefault(outer, {})
-            if isinstance(group, dict):
-                group[inner.rstrip("]")] = value
-        else:
-            nested[name] = value
-    return nested
+def _attachment(filename: str) -> str:
+    """The header with a name that any client reads, and the exact one for those that know how."""
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "_" for c in filename)
+    exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
+    return f'attachment; filename="{plain}"{exact}'

@@ -23,6 +23,15 @@ def listing(items: Sequence[BaseModel], **more: Any) -> Response:
     return _json({"object": "list", "data": data, **more})
 
 
+def page_listing(items: Sequence[BaseModel], ids: Sequence[str], has_more: bool) -> Response:
+    """A page of a list that also names its first and last item.
+
+    OpenAI's document has both as strings and never as null: of an empty page they are empty.
+    """
+    first, last = (ids[0], ids[-1]) if ids else ("", "")
+    return listing(items, has_more=has_more, first_id=first, last_id=last)
+
+
 def encode(payload: Mapping[str, Any]) -> bytes:
     """JSON as every client reads it: NaN and infinity are no JSON, and become null."""
     return to_json(payload, inf_nan_mode="null")

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError, from_json
+from starlette.requests import ClientDisconnect
 
 from emojitune.errors import InvalidRequestError
 
@@ -96,10 +97,13 @@ async def bounded(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenerator[
             cut off while it sends never sees the answer.
     """
     size = 0
-    async for chunk in stream:
-        size += len(chunk)
-        if size <= maximum:
-            yield chunk
+    try:
+        async for chunk in stream:
+            size += len(chunk)
+            if size <= maximum:
+                yield chunk
+    except ClientDisconnect:  # no fault of ours, and nobody is there to read this
+        raise InvalidRequestError("The request broke off before its end.") from None
     if size > maximum:
         raise BodyTooLargeError(
             f"The body of this request may have at most {maximum} bytes, and it has {size}."

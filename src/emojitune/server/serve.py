@@ -94,7 +94,7 @@ class _Server(uvicorn.Server):
         if clock - self._needed_at < self._idle_timeout:
             return False
         services: Services = self._app.state.services
-        if services.jobs.unfinished():
+        if services.jobs.unfinished() or services.batches.unfinished():
             self._needed_at = clock
             return False
         return True

@@ -8,10 +8,13 @@ from fastapi import Depends, Request
 
 from emojitune.chat.pool import ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
+from emojitune.server.batch_runner import BatchRunner
 from emojitune.settings import Settings
+from emojitune.store.batches import BatchStore
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.uploads import UploadStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +24,13 @@ class Services:
 
     settings: Settings
     files: FileStore
+    uploads: UploadStore
     jobs: JobStore
+    batches: BatchStore
     models: ModelStore
     pool: ModelPool
     dispatcher: Dispatcher
+    batch_runner: BatchRunner
     model_threads: CapacityLimiter
 
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select
@@ -18,6 +20,7 @@ from emojitune.store.pages import Order, Page, read_page
 
 _files = tables.files
 _CHUNK = 1024 * 1024
+_ABANDONED_SECONDS = 24 * 3600  # no upload is received for longer than this
 
 
 class FileTooLargeError(InvalidRequestError):
@@ -36,6 +39,15 @@ class StoredFile:
     status: str
     status_details: str | None
     expires_at: int | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """Bytes that have arrived on the disk and belong to no file yet."""
+
+    path: Path
+    bytes: int
     sha256: str
 
 
@@ -60,29 +72,58 @@ class FileStore:
         Raises:
             FileTooLargeError: There are more than `max_bytes` of them.
         """
+        with self.receive(chunks, max_bytes=max_bytes) as incoming:
+            return self.keep(incoming, filename=filename, purpose=purpose, expires_at=expires_at)
+
+    @contextmanager
+    def receive(
+        self, chunks: Iterable[bytes] | BinaryIO, *, max_bytes: int | None = None
+    ) -> Iterator[Incoming]:
+        """Write `chunks` down to be looked at; they vanish at the end unless `keep` was called.
+
+        Raises:
+            FileTooLargeError: There are more than `max_bytes` of them.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         self._delete_expired()
-        with NamedTemporaryFile(dir=self._directory, prefix="incoming-", delete=False) as target:
-            temporary = Path(target.name)
-            try:
-                sha256, size = _copy(_chunks_of(chunks), target, max_bytes)
-            except BaseException:
-                temporary.unlink()
-                raise
-        return self._keep(
-            temporary,
-            StoredFile(
-                id=new_id("file-"),
-                bytes=size,
-                created_at=now(),
-                filename=filename,
-                purpose=purpose,
-                status="processed",
-                status_details=None,
-                expires_at=expires_at,
-                sha256=sha256,
-            ),
+        path = self._directory / f"incoming-{secrets.token_hex(8)}"
+        try:
+            with open_private(path) as target:
+                sha256, size = _copy(chunks_of(chunks), target, max_bytes)
+            yield Incoming(path, size, sha256)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def keep(
+        self,
+        incoming: Incoming,
+        *,
+        filename: str,
+        purpose: str,
+        expires_at: int | None = None,
+        then: Callable[[Connection, StoredFile], None] | None = None,
+    ) -> StoredFile:
+        """Make a file of what has arrived; `then` takes part in the same transaction."""
+        stored = StoredFile(
+            id=new_id("file-"),
+            bytes=incoming.bytes,
+            created_at=now(),
+            filename=filename,
+            purpose=purpose,
+            status="processed",
+            status_details=None,
+            expires_at=expires_at,
+            sha256=incoming.sha256,
         )
+        blob = self._blob(stored.sha256)
+        blob.parent.mkdir(exist_ok=True)
+        with self._database.write() as connection:
+            connection.execute(insert(_files).values(asdict(stored)))
+            if then is not None:
+                then(connection, stored)
+            os.replace(incoming.path, blob)
+            _sync_folder(blob.parent)
+        return stored
 
     def get(self, file_id: str) -> StoredFile:
         """The file of this id.
@@ -122,14 +163,13 @@ class FileStore:
         """Where the bytes of a file are; to be read only."""
         return self._blob(self.get(file_id).sha256)
 
-    def _keep(self, temporary: Path, stored: StoredFile) -> StoredFile:
-        blob = self._blob(stored.sha256)
-        blob.parent.mkdir(exist_ok=True)
-        with self._database.write() as connection:
-            os.replace(temporary, blob)
-            _sync_folder(blob.parent)
-            connection.execute(insert(_files).values(asdict(stored)))
-        return stored
+    def sweep(self) -> None:
+        """Delete files whose time is over, and what servers left that died while they received."""
+        self._delete_expired()
+        for path in self._directory.glob("incoming-*"):
+            with suppress(FileNotFoundError):  # a training process has just kept it
+                if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    path.unlink()
 
     def _remove(self, files: Sequence[StoredFile]) -> None:
         with self._database.write() as connection:
@@ -166,7 +206,13 @@ def _stored(row: Row[Any]) -> StoredFile:
     return StoredFile(**fields)
 
 
-def _chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
+def open_private(path: Path) -> BinaryIO:
+    """A new file that only its owner may read: what is uploaded may be confidential."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
+    """The bytes of an open file or of an iterable, never all of them at once."""
     read = getattr(source, "read", None)
     if read is None:
         yield from source
@@ -175,7 +221,7 @@ def _chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _copy(chunks: Iterator[bytes], target: Any, max_bytes: int | None) -> tuple[str, int]:
+def _copy(chunks: Iterator[bytes], target: BinaryIO, max_bytes: int | None) -> tuple[str, int]:
     """Write, hash and count; the bytes are on the disk when this returns."""
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:

@@ -5,6 +5,7 @@
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -108,5 +109,77 @@ models = Table(
     Column("hosted_name", String, nullable=False),
     Column("adapter", String, nullable=False),
     Column("step", Integer),
+    sqlite_autoincrement=True,
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("expires_at", Integer, nullable=False),
+    Column("filename", String, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("status", String, nullable=False),
+    Column("file_seconds", Integer),
+    Column("file_id", String),
+    sqlite_autoincrement=True,
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("upload_id", ForeignKey("uploads.id"), nullable=False),
+    Column("created_at", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Index("parts_by_upload", "upload_id"),
+    sqlite_autoincrement=True,
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("endpoint", String, nullable=False),
+    Column("input_file_id", String, nullable=False),
+    Column("completion_window", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("model", String),
+    Column("errors", _json),
+    Column("output_file_id", String),
+    Column("error_file_id", String),
+    Column("created_at", Integer, nullable=False),
+    Column("in_progress_at", Integer),
+    Column("expires_at", Integer, nullable=False),
+    Column("finalizing_at", Integer),
+    Column("completed_at", Integer),
+    Column("failed_at", Integer),
+    Column("expired_at", Integer),
+    Column("cancelling_at", Integer),
+    Column("cancelled_at", Integer),
+    Column("total", Integer, nullable=False),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("usage", _json, nullable=False),
+    Column("metadata", _json),
+    Column("output_seconds", Integer),
+    Index("batches_by_status", "status"),
+    sqlite_autoincrement=True,
+)
+
+batch_results = Table(
+    "batch_results",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("batch_id", ForeignKey("batches.id"), nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("failed", Boolean, nullable=False),
+    Column("content", String, nullable=False),
+    UniqueConstraint("batch_id", "line", name="one_result_a_line"),
     sqlite_autoincrement=True,
 )

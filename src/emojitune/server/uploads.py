@@ -1,0 +1,89 @@
+"""Uploads in parts: create, add a part, complete, cancel."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from openai.types import Upload as UploadObject
+from openai.types.uploads import UploadPart as UploadPartObject
+
+from emojitune.errors import InvalidRequestError
+from emojitune.server.file_requests import CompleteUpload, CreateUpload, PartForm, lifetime
+from emojitune.server.files import check_arrival, file_object
+from emojitune.server.forms import form_body
+from emojitune.server.replies import reply
+from emojitune.server.requests import json_body
+from emojitune.server.services import Shared
+from emojitune.store.files import StoredFile
+from emojitune.store.uploads import MAX_PART_BYTES, Upload
+
+router = APIRouter(prefix="/v1/uploads")
+
+
+@router.post("")
+def create(
+    body: Annotated[CreateUpload, Depends(json_body(CreateUpload))], services: Shared
+) -> Response:
+    """Announce a file that is sent in parts within an hour."""
+    upload = services.uploads.create(
+        filename=body.filename,
+        purpose=body.purpose,
+        bytes=body.bytes,
+        file_seconds=lifetime(body.purpose, body.expires_after),
+    )
+    return reply(_upload_object(upload))
+
+
+@router.post("/{upload_id}/parts")
+def add_part(
+    upload_id: str,
+    form: Annotated[PartForm, Depends(form_body(PartForm, lambda _settings: MAX_PART_BYTES))],
+    services: Shared,
+) -> Response:
+    """Add a part; several may arrive at the same time, in any order."""
+    if not form.data.size:
+        raise InvalidRequestError("A part must not be empty, and this one is.", param="data")
+    part = services.uploads.add_part(upload_id, form.data.file)
+    return reply(
+        UploadPartObject(
+            id=part.id,
+            object="upload.part",
+            created_at=part.created_at,
+            upload_id=part.upload_id,
+        )
+    )
+
+
+@router.post("/{upload_id}/complete")
+def complete(
+    upload_id: str,
+    body: Annotated[CompleteUpload, Depends(json_body(CompleteUpload))],
+    services: Shared,
+) -> Response:
+    """Make a file of the parts."""
+    purpose = services.uploads.get(upload_id).purpose
+    upload, stored = services.uploads.complete(
+        upload_id, body.part_ids, md5=body.md5, check=partial(check_arrival, purpose)
+    )
+    return reply(_upload_object(upload, stored))
+
+
+@router.post("/{upload_id}/cancel")
+def cancel(upload_id: str, services: Shared) -> Response:
+    """Give an upload up; no parts can be added any more."""
+    return reply(_upload_object(services.uploads.cancel(upload_id)))
+
+
+def _upload_object(upload: Upload, stored: StoredFile | None = None) -> UploadObject:
+    # `construct`: a file for "evals" is none of the purposes that OpenAI's own type knows.
+    return UploadObject.construct(
+        id=upload.id,
+        object="upload",
+        bytes=upload.bytes,
+        created_at=upload.created_at,
+        expires_at=upload.expires_at,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        status=upload.status,
+        file=stored and file_object(stored),
+    )
