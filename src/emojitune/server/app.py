@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from emojitune.chat.pool import ModelPool
 from emojitune.chat.reply import Replier
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import auth, chat, errors, files, fine_tuning, models
+from emojitune.server import auth, chat, errors, files, fine_tuning, models, stored_completions
 from emojitune.server.envelope import Envelope
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
 from emojitune.settings import Settings
+from emojitune.store.completions import CompletionStore
 from emojitune.store.database import open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
@@ -39,7 +40,13 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for router in (files.router, fine_tuning.router, models.router, chat.router):
+    for router in (
+        files.router,
+        fine_tuning.router,
+        models.router,
+        chat.router,
+        stored_completions.router,
+    ):
         app.include_router(router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)
@@ -65,6 +72,7 @@ def _lifespan(
             files=FileStore(database, settings.files),
             jobs=JobStore(database),
             models=tuned,
+            completions=CompletionStore(database),
             pool=ModelPool(load_model or model_loader(settings, tuned)),
             dispatcher=dispatcher,
             model_threads=CapacityLimiter(_LOADING_AT_ONCE),

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from emojitune.chat.pool import ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.settings import Settings
+from emojitune.store.completions import CompletionStore
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
@@ -23,6 +24,7 @@ class Services:
     files: FileStore
     jobs: JobStore
     models: ModelStore
+    completions: CompletionStore
     pool: ModelPool
     dispatcher: Dispatcher
     model_threads: CapacityLimiter

@@ -110,3 +110,16 @@ models = Table(
     Column("step", Integer),
     sqlite_autoincrement=True,
 )
+
+completions = Table(
+    "chat_completions",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("metadata", _json),
+    Column("completion", _json, nullable=False),
+    Column("messages", _json, nullable=False),
+    sqlite_autoincrement=True,
+)
