@@ -19,9 +19,6 @@ from emojitune.chat.search import Scored
 from emojitune.chat.tools import CALL_BEGIN, may_become_call, read_calls
 from emojitune.models.chat_template import Renderer
 
-TellLater = tuple[int, int, TokenLogprob]
-"""Where in the text a token begins and ends, and what is to be told of it."""
-
 
 class Writer:
     """All replies to one request."""
@@ -77,14 +74,16 @@ class _Reply:
     text: str = ""
     told: int = 0  # characters
     told_calls: list[int] = field(default_factory=list)  # characters of each call's arguments
-    untold: list[TellLater] = field(default_factory=list)
+    spelled: bytes = b""  # by the tokens that have a log-probability
+    untold: list[tuple[int, TokenLogprob]] = field(default_factory=list)  # with the text's end
+    told_bytes: int = 0
 
     def take(self, token: int, logprob: TokenLogprob | None) -> bool:
-        begin = _settled(self.text)
         self.tokens.append(token)
         self.text = self.decode(self.tokens)
         if logprob is not None:
-            self.untold.append((begin, _settled(self.text), logprob))
+            self.untold.append((_settled(self.text), logprob))
+            self.spelled += logprob.bytes or b""
         if self.tools is not None and may_become_call(self.text):
             if self._calls:
                 self._tell_calls(self.text[: _settled(self.text)])
@@ -104,11 +103,8 @@ class _Reply:
         stop = self._stop_at()
         text = self.text if stop is None else self.text[:stop]
         rest, self.told = text[self.told :], len(text)
-        logprobs = tuple(
-            _cut(logprob, text[begin:]) if end > len(text) else logprob
-            for begin, end, logprob in self.untold
-            if stop is None or begin < stop
-        )
+        size = len(self.spelled) if stop is None else _bytes_of(text, self.spelled)
+        logprobs = _first_bytes([logprob for _, logprob in self.untold], size - self.told_bytes)
         self.listener(Delta(self.index, rest, reason, self.alternatives, logprobs))
 
     @property
@@ -119,9 +115,10 @@ class _Reply:
         if certain <= self.told:
             return
         fresh, self.told = self.text[self.told : certain], certain
-        ready = tuple(logprob for _, end, logprob in self.untold if end <= certain)
+        ready = [logprob for end, logprob in self.untold if end <= certain]
         self.untold = self.untold[len(ready) :]
-        self.listener(Delta(self.index, fresh, logprobs=ready))
+        self.told_bytes += sum(len(logprob.bytes or b"") for logprob in ready)
+        self.listener(Delta(self.index, fresh, logprobs=tuple(ready)))
 
     def _tell_calls(self, text: str) -> None:
         for number, call in enumerate(read_calls(text)):
@@ -161,6 +158,23 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in sizes if text.endswith(stop[:size])), 0)
 
 
-def _cut(logprob: TokenLogprob, kept: str) -> TokenLogprob:
-    """A token of which a stop sequence has left a part."""
-    return replace(logprob, token=kept, bytes=kept.encode())
+def _bytes_of(kept: str, spelled: bytes) -> int:
+    """How many of the bytes spell the text that a stop sequence has left."""
+    sizes = range(len(spelled) + 1)
+    return next((n for n in sizes if spelled[:n].decode(errors="replace") == kept), len(spelled))
+
+
+def _first_bytes(logprobs: Sequence[TokenLogprob], size: int) -> tuple[TokenLogprob, ...]:
+    """The tokens that the first bytes come from; what of the last one is left stands for it."""
+    kept = []
+    for logprob in logprobs:
+        own = logprob.bytes or b""
+        if len(own) > size > 0:
+            left = own[:size]
+            kept.append(replace(logprob, token=left.decode(errors="replace"), bytes=left))
+        elif len(own) <= size:
+            kept.append(logprob)
+        else:
+            break
+        size -= len(own)
+    return tuple(kept)
