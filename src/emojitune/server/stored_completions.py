@@ -104,5 +104,6 @@ def _completion(stored: StoredCompletion) -> ChatCompletion:
 
 
 def _list(items: list[Any], ids: list[str], has_more: bool) -> Response:
-    first, last = (ids[0], ids[-1]) if ids else (None, None)
+    # OpenAI's document allows no null here, not even on an empty page.
+    first, last = (ids[0], ids[-1]) if ids else ("", "")
     return listing(items, has_more=has_more, first_id=first, last_id=last)
