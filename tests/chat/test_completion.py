@@ -126,3 +126,39 @@ def test_labels_need_a_vocabulary(open_model: ChatModel) -> None:
         ask(open_model, ChatParameters(decoding="labels"))
     with pytest.raises(InvalidRequestError, match="alternatives"):
         ask(open_model, ChatParameters(alternatives=2))
+
+
+def test_a_bias_weighs_whole_labels(closed_model: ChatModel) -> None:
+    encode = closed_model._renderer.encode_text
+    for label in ("(devil)", "(dog)", "(party)"):
+        others = {token for other in LABELS if other != label for token in encode(other)}
+        [own, *_] = [token for token in encode(label) if token not in others]
+        [deltas], _ = ask(closed_model, ChatParameters(temperature=0.0, logit_bias={own: 100.0}))
+        assert text(deltas) == label
+        banned = ChatParameters(temperature=1.0, n=20, seed=1, logit_bias={own: -100.0})
+        replies, _ = ask(closed_model, banned)
+        assert label not in {text(deltas) for deltas in replies}
+
+
+def test_a_penalty_weighs_labels_that_repeat_a_token(open_model: ChatModel) -> None:
+    labels = ("aaaaaa", "qwerty")
+    plain = ChatParameters(temperature=0.0, labels=labels, alternatives=2)
+    [deltas], _ = ask(open_model, plain)
+    lead = {a.content: a.logprob for a in deltas[-1].alternatives}
+    assert len(open_model._renderer.encode_text("aaaaaa")) == 6
+    penalty = 2.0 if lead["aaaaaa"] > lead["qwerty"] else -2.0
+    # Five repetitions cost 1 + 2 + 3 + 4 + 5 penalties, more than the lead.
+    assert abs(lead["aaaaaa"] - lead["qwerty"]) < 30
+    weighed = ChatParameters(temperature=0.0, labels=labels, frequency_penalty=penalty)
+    [again], _ = ask(open_model, weighed)
+    assert text(again) != text(deltas)
+
+
+def test_log_probabilities_of_a_label_are_those_of_the_model(closed_model: ChatModel) -> None:
+    parameters = ChatParameters(temperature=0.0, top_logprobs=2, alternatives=1)
+    [deltas], usage = ask(closed_model, parameters)
+    told = [logprob for delta in deltas for logprob in delta.logprobs]
+    assert len(told) == usage.completion_tokens
+    # No label begins with another here, so that no end is a choice and part of the joint.
+    joint = deltas[-1].alternatives[0].logprob
+    assert sum(logprob.logprob for logprob in told) == pytest.approx(joint, abs=1e-3)

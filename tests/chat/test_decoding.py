@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from emojitune.chat.constraint import label_trie
-from emojitune.chat.decoding import Scored, best_known, nearly_all_known, rank
 from emojitune.chat.engine import Growth, Prompt, _Forest
 from emojitune.chat.sampling import choose, seeded
+from emojitune.chat.search import Scored, best_known, nearly_all_known, rank
 from emojitune.models.loader import LoadedModel
 
 PROMPT = [1, 40, 41, 42]

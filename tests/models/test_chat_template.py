@@ -68,3 +68,9 @@ def test_a_tokenizer_without_template_is_refused(tiny: LoadedModel) -> None:
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="instruct or chat variant"):
         Renderer(tokenizer, [2])
+
+
+def test_what_a_tool_says_is_a_turn_of_its_own(tiny: LoadedModel) -> None:
+    asked = [Message("user", "a"), Message("tool", "b"), Message("function", "c")]
+    as_user = [Message("user", text) for text in "abc"]
+    assert tiny.renderer.render_prompt(asked) == tiny.renderer.render_prompt(as_user)

@@ -1,8 +1,11 @@
+from typing import Self
+
 import anyio
 import pytest
+from pydantic import model_validator
 
 from emojitune.errors import InvalidRequestError
-from emojitune.server.requests import Body, BodyTooLargeError, bounded, check
+from emojitune.server.requests import Body, BodyTooLargeError, bounded, check, refuse
 
 
 class Inner(Body):
@@ -67,3 +70,27 @@ def test_a_body_is_read_to_its_end_before_it_is_refused() -> None:
     with pytest.raises(BodyTooLargeError, match="at most 5 bytes, and it has 10"):
         anyio.run(run)
     assert (len(sent), len(taken)) == (5, 2)
+
+
+class Below(Body):
+    size: int = 0
+
+    @model_validator(mode="after")
+    def _is_small(self) -> Self:
+        if self.size > 9:
+            refuse("too_big", "'{param}' is too big.", ".size")
+        return self
+
+
+class Above(Body):
+    below: list[Below] | None = None
+
+
+def test_a_refusal_may_stand_below_the_place_of_its_validator() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check(b'{"below": [{}, {"size": 10}]}', Above)
+    assert (caught.value.param, caught.value.code) == ("below[1].size", "too_big")
+    assert caught.value.message == "'below[1].size' is too big."
+    with pytest.raises(InvalidRequestError) as caught:
+        check(b'{"size": 10}', Below)
+    assert caught.value.param == "size"

@@ -4,25 +4,21 @@ Between text and the engine: renders, checks lengths, picks the constraint, turn
 text. No HTTP: `server/chat.py` gives all this OpenAI's shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 from emojitune.chat.constraint import LabelTrie, label_trie
-from emojitune.chat.decoding import Sampling, Scored, reply_freely, reply_from_set
+from emojitune.chat.decoding import Guide, Sampling, reply_freely, reply_from_set
 from emojitune.chat.engine import Engine, Prompt, Request
-from emojitune.chat.reply import (
-    Alternative,
-    ChatParameters,
-    Delta,
-    FinishReason,
-    Generation,
-    Listener,
-    Usage,
-)
+from emojitune.chat.grammar import Vocabulary
+from emojitune.chat.reply import ChatParameters, Generation, Listener, Usage
+from emojitune.chat.sampling import shapes_of
+from emojitune.chat.tools import described
+from emojitune.chat.writer import Writer
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError, ModelError
-from emojitune.models.chat_template import Renderer
 from emojitune.models.loader import LoadedModel
 
 DEFAULT_MAX_TOKENS = 1024
@@ -36,6 +32,8 @@ class ChatModel:
         self._renderer = model.renderer
         self._context_length = model.context_length
         self._engine = Engine(model.module, model.precision.device, executor)
+        config: Any = model.module.config
+        self._tokens: int = config.vocab_size
         self._trie = lru_cache(maxsize=16)(self._make_trie)
 
     def start(
@@ -47,9 +45,12 @@ class ChatModel:
         error that ended it.
 
         Raises:
-            InvalidRequestError: The prompt is too long, or labels are asked for and there are none.
+            InvalidRequestError: The prompt is too long, or parameters contradict the model.
         """
-        ids = self._renderer.render_prompt(messages)
+        trie = self._constraint(parameters)
+        self._check_bias(parameters)
+        guide = self._guides(parameters)
+        ids = self._prompt(messages, parameters)
         room = self._context_length - len(ids)
         if room < 1 or (parameters.max_tokens or 0) > room:
             raise self._too_long(len(ids), parameters.max_tokens or 1)
@@ -59,9 +60,13 @@ class ChatModel:
             temperature=parameters.temperature,
             top_p=parameters.top_p,
             seed=parameters.seed,
+            shapes=shapes_of(
+                parameters.logit_bias, parameters.frequency_penalty, parameters.presence_penalty
+            ),
+            top=parameters.top_logprobs,
+            guide=guide,
         )
-        trie = self._constraint(parameters)
-        writer = _Writer(self._renderer, parameters, listener)
+        writer = Writer(self._renderer, parameters, listener)
         generation = Generation()
 
         def request(prompt: Prompt) -> Request:
@@ -92,18 +97,46 @@ class ChatModel:
         )
         return generation
 
+    def _prompt(self, messages: Sequence[Message], parameters: ChatParameters) -> tuple[int, ...]:
+        known = described(messages, parameters.json_schema, parameters.tools)
+        try:
+            return self._renderer.render_prompt(known)
+        except ModelError as error:  # not the model is at fault: the order of the messages is
+            raise InvalidRequestError(
+                error.message, code="invalid_value", param="messages"
+            ) from error
+
+    def _guides(self, parameters: ChatParameters) -> Callable[[], Guide] | None:
+        if parameters.json_schema is None and parameters.tools is None:
+            return None
+        return self._grammar_vocabulary.guides(parameters.json_schema, parameters.tools)
+
+    @cached_property
+    def _grammar_vocabulary(self) -> Vocabulary:
+        return Vocabulary(self._renderer.tokenizer, self._renderer.stop_ids)
+
+    def _check_bias(self, parameters: ChatParameters) -> None:
+        unknown = [token for token in parameters.logit_bias if token >= self._tokens]
+        if unknown:
+            raise InvalidRequestError(
+                f"Invalid key in 'logit_bias': {unknown[0]}. Keys are ids of this model's tokens, "
+                f"0 to {self._tokens - 1}.",
+                code="invalid_value",
+                param="logit_bias",
+            )
+
     def _constraint(self, parameters: ChatParameters) -> LabelTrie | None:
-        if parameters.labels:
-            return self._trie(parameters.labels)
-        if parameters.decoding == "labels" and not self.vocabulary:
+        if parameters.decoding == "labels" and not (self.vocabulary or parameters.labels):
             raise InvalidRequestError(
                 "decoding 'labels' needs a model with a closed vocabulary, and this one has none: "
                 "its training replies were no small set. Leave `decoding` out, or send `labels`.",
                 code="invalid_value",
                 param="decoding",
             )
-        if parameters.decoding != "free" and self.vocabulary:
-            return self._trie(self.vocabulary)
+        closed = self.vocabulary if parameters.decoding != "free" else ()
+        if labels := parameters.labels or closed:
+            _refuse_forms(parameters)
+            return self._trie(labels)
         if parameters.alternatives:
             raise InvalidRequestError(
                 "alternatives are ranked among labels, and this reply is free. Leave them out, "
@@ -126,66 +159,20 @@ class ChatModel:
         )
 
 
-class _Writer:
-    """Tokens of each reply to text, told as soon as it is certain."""
-
-    def __init__(self, renderer: Renderer, parameters: ChatParameters, listener: Listener) -> None:
-        self._renderer = renderer
-        self._stop = parameters.stop
-        self._listener = listener
-        self._tokens: list[list[int]] = [[] for _ in range(parameters.n)]
-        self._told = [0] * parameters.n  # characters
-        self._alternatives: tuple[Alternative, ...] = ()
-
-    @property
-    def tokens_written(self) -> int:
-        return sum(map(len, self._tokens))
-
-    def rank(self, ranking: list[Scored]) -> None:
-        self._alternatives = tuple(
-            Alternative(self._renderer.decode(scored.tokens), scored.log_probability)
-            for scored in ranking
-        )
-
-    def token(self, index: int, token: int) -> bool:
-        """Take a token; False when a stop sequence has come up."""
-        self._tokens[index].append(token)
-        text = self._renderer.decode(self._tokens[index])
-        if self._stop_at(text) is not None:
-            return False
-        self._tell(index, text[: self._certain(text)])
-        return True
-
-    def end(self, index: int, reason: FinishReason) -> None:
-        """Tell what was held back, and the finish reason."""
-        text = self._renderer.decode(self._tokens[index])
-        stop = self._stop_at(text)
-        text = text if stop is None else text[:stop]
-        rest, self._told[index] = text[self._told[index] :], len(text)
-        self._listener(Delta(index, rest, reason, self._alternatives))
-
-    def _tell(self, index: int, text: str) -> None:
-        fresh = text[self._told[index] :]
-        if fresh:
-            self._told[index] = len(text)
-            self._listener(Delta(index, fresh))
-
-    def _stop_at(self, text: str) -> int | None:
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
-        return min(found, default=None)
-
-    def _certain(self, text: str) -> int:
-        """Characters that no later token can take back.
-
-        Not certain are an unfinished character, and an end that may grow into a stop sequence.
-        """
-        certain = len(text.rstrip("\ufffd"))
-        for stop in self._stop:
-            for size in range(min(len(stop) - 1, certain), 0, -1):
-                if text[:certain].endswith(stop[:size]):
-                    certain -= size
-                    break
-        return certain
+def _refuse_forms(parameters: ChatParameters) -> None:
+    """A reply that is one of a set is neither JSON nor a call."""
+    for param, asked in (
+        ("response_format", parameters.json_schema is not None),
+        ("tools", parameters.tools is not None),
+    ):
+        if asked:
+            raise InvalidRequestError(
+                f"'{param}' contradicts a reply that is held to a set of labels, as those of this "
+                'model or of `labels` are. Leave it out, or send `decoding`: "free" to let the '
+                "model answer freely.",
+                code="unsupported_parameter",
+                param=param,
+            )
 
 
 def _as_ours(error: Exception) -> EmojituneError:

@@ -1,48 +1,92 @@
 """Requests to the engine: a free reply, token by token, and the best of a closed set.
 
-Token ids only. Who asks is told through two callbacks: `on_token(index, token)`, which answers
-whether the reply goes on, and `on_end(index, reason)`.
+Token ids only. Who asks is told through two callbacks: `on_token(index, token, score)`, which
+answers whether the reply goes on, and `on_end(index, reason)`.
 """
 
-import heapq
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count as counter
-from math import exp
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
-from emojitune.chat.constraint import Constraint, State
-from emojitune.chat.engine import Grown, Growth, Path, Prompt, Request
-from emojitune.chat.reply import FinishReason
-from emojitune.chat.sampling import choose, choose_of, seeded
+from torch import Generator as RandomGenerator
+from torch import Tensor
 
-# Nats behind the best open path: what is further off is likely given up before its last token.
-_LOOK_AHEAD = 2.0
+from emojitune.chat.constraint import Constraint
+from emojitune.chat.engine import Grown, Growth, Prompt, Request
+from emojitune.chat.sampling import (
+    Shape,
+    TokenScore,
+    choose,
+    choose_of,
+    masked,
+    score,
+    seeded,
+    shaped,
+    shift,
+)
+from emojitune.chat.search import Enough, Scored, all_known, best_known, nearly_all_known, rank
 
-OnToken = Callable[[int, int], bool]
-OnEnd = Callable[[int, FinishReason], None]
+OnToken = Callable[[int, int, TokenScore | None], bool]
+OnEnd = Callable[[int, Literal["stop", "length"]], None]
+
+
+class Guide(Protocol):
+    """Says along one reply what may come next. The masks of a grammar are such guides."""
+
+    def allowed(self, size: int) -> Tensor:
+        """True for each of `size` tokens that may come next; stop tokens are among them."""
+        ...
+
+    def advance(self, token: int) -> bool:
+        """Take a token that was allowed; False when nothing may follow it but the end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens, or whole replies, are drawn: for `n` replies of at most `max_tokens`."""
+    """How tokens, or whole replies, are drawn: for `n` replies of at most `max_tokens`.
+
+    Attributes:
+        shapes: Change what the model says before each draw.
+        top: How many likeliest tokens to tell with each token; None tells no scores.
+        guide: Makes the guide of one reply; None leaves all tokens allowed.
+    """
 
     n: int
     max_tokens: int
     temperature: float
     top_p: float
     seed: int | None
+    shapes: tuple[Shape, ...] = ()
+    top: int | None = None
+    guide: Callable[[], Guide] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A reply of a closed set with the joint log-probability of its tokens.
+@dataclass(slots=True)
+class _Reply:
+    """One free reply on its way."""
 
-    Where a longer reply begins with it, that of ending there is part of it too; elsewhere the end
-    is no choice.
-    """
+    generator: RandomGenerator
+    guide: Guide | None
+    counts: Counter[int] = field(default_factory=Counter)
 
-    tokens: tuple[int, ...]
-    log_probability: float
+    def draw(self, row: Tensor, sampling: Sampling) -> int:
+        row = shaped(row, sampling.shapes, self.counts)
+        if self.guide is not None:
+            row = masked(row, self.guide.allowed(len(row)))
+        token = choose(
+            row,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            generator=self.generator,
+        )
+        self.counts[token] += 1
+        return token
+
+    def is_whole(self, token: int) -> bool:
+        """Whether nothing may follow a drawn token."""
+        return self.guide is not None and not self.guide.advance(token)
 
 
 def reply_freely(
@@ -53,21 +97,22 @@ def reply_freely(
     on_token: OnToken,
     on_end: OnEnd,
 ) -> Request:
-    """Any tokens, until the model stops, the asker does, or `max_tokens` are out."""
+    """Any tokens that the guide allows, until the model stops, the asker does, or `max_tokens`
+    are out."""
     [first] = yield [Growth(prompt.path, ids[prompt.cached :])]
-    generators = [seeded(sampling.seed, index) for index in range(sampling.n)]
+    replies = [
+        _Reply(seeded(sampling.seed, index), sampling.guide and sampling.guide())
+        for index in range(sampling.n)
+    ]
     live = dict.fromkeys(range(sampling.n), first)
     written = 0
     while live:
         wants: dict[int, Growth] = {}
         for index, grown in live.items():
-            token = choose(
-                grown.rows[-1],
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                generator=generators[index],
-            )
-            if token in stop_ids or not on_token(index, token):
+            reply, row = replies[index], grown.rows[-1]
+            token = reply.draw(row, sampling)
+            told = None if sampling.top is None else score(row, token, sampling.top)
+            if token in stop_ids or not on_token(index, token, told) or reply.is_whole(token):
                 on_end(index, "stop")
             elif written + 1 == sampling.max_tokens:
                 on_end(index, "length")
@@ -93,170 +138,78 @@ def reply_from_set(
 ) -> Request:
     """One whole reply of the set: the most probable, or at a temperature a draw among all.
 
-    Whole replies are weighed by their joint probability. Choosing token by token among what the
-    set allows would renormalize at each branch, and prefer replies whose beginnings have few
-    continuations.
+    Choosing token by token among what the set allows would renormalize at each branch, and prefer
+    replies whose beginnings have few continuations. Shapes weigh whole replies, too: by the sum of
+    what they change along each.
     """
-    rules = [best_known(max(1, alternatives))]
+    ranking = yield from rank(
+        ids, prompt, constraint, stop_ids, _rules(sampling, max(1, alternatives))
+    )
+    on_ranking(ranking[:alternatives])
+    weights = [scored.log_probability + shift(scored.tokens, sampling.shapes) for scored in ranking]
+    chosen = [
+        ranking[
+            choose_of(
+                weights,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                generator=seeded(sampling.seed, index),
+            )
+        ].tokens
+        for index in range(sampling.n)
+    ]
+    told: dict[tuple[int, ...], list[TokenScore]] = {}
+    if sampling.top is not None:
+        told = yield from _scores(ids, prompt, chosen, sampling.top)
+    for index, tokens in enumerate(chosen):
+        _deliver(index, tokens, told.get(tokens), sampling.max_tokens, on_token, on_end)
+
+
+def _rules(sampling: Sampling, alternatives: int) -> list[Enough]:
+    """How far down the search has to look."""
+    if sampling.shapes:
+        return [all_known]  # what is improbable may be weighed up
+    rules = [best_known(alternatives)]
     if sampling.temperature > 0.0:
         rules.append(nearly_all_known(sampling.temperature))
-    ranking = yield from rank(ids, prompt, constraint, stop_ids, rules)
-    on_ranking(ranking[:alternatives])
-    for index in range(sampling.n):
-        best = choose_of(
-            [scored.log_probability for scored in ranking],
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            generator=seeded(sampling.seed, index),
-        )
-        _deliver(index, ranking[best].tokens, sampling.max_tokens, on_token, on_end)
+    return rules
 
 
-Enough = Callable[[Sequence[Scored], Sequence[float]], bool]
-"""Whether a search knows enough: given the replies found, best first, and open paths' scores."""
+def _scores(
+    ids: Sequence[int], prompt: Prompt, chosen: Sequence[tuple[int, ...]], top: int
+) -> Generator[list[Growth], list[Grown], dict[tuple[int, ...], list[TokenScore]]]:
+    """What the model says of each token of the chosen replies, among all tokens.
 
-
-def best_known(count: int) -> Enough:
-    """The `count` best replies are found: no open path can lead to a better one."""
-
-    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
-        return len(found) >= count and found[count - 1].log_probability >= max(open_scores)
-
-    return enough
-
-
-def nearly_all_known(temperature: float, *, tolerance: float = 1e-3) -> Enough:
-    """All but a `tolerance` of the probability is found, at a temperature of at most 1.
-
-    At such a temperature what a path leads to weighs no more than the path. Above 1 the many
-    improbable replies count, and the search goes on to the last.
+    A search asks for few numbers a row, so this is asked anew, for the chosen alone.
     """
-
-    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
-        if temperature > 1.0 or not found:
-            return False
-        top = found[0].log_probability
-        known = sum(exp((scored.log_probability - top) / temperature) for scored in found)
-        unknown = sum(exp(min(0.0, score - top) / temperature) for score in open_scores)
-        return unknown <= tolerance * known
-
-    return enough
-
-
-def rank(
-    ids: Sequence[int],
-    prompt: Prompt,
-    constraint: Constraint,
-    stop_ids: frozenset[int],
-    rules: Sequence[Enough],
-    *,
-    width: int = 8,
-) -> Generator[list[Growth], list[Grown], list[Scored]]:
-    """The replies of a set, best first, as far down as all `rules` want to know.
-
-    Best-first search. A log-probability only falls along a path, so no reply that is still to be
-    found beats the best open path: what the rules conclude from that is exact. `width` paths are
-    opened in one pass, because a pass over many tokens costs little more than over one; and the
-    promising ones look ahead, through all tokens that follow without a choice.
-    """
-    stops = sorted(stop_ids)
-    found: list[Scored] = []
-    order = counter()  # breaks ties, so that the heap never compares paths
-    heap: list[tuple[float, int, _Open]] = []
-
-    def take(nodes: Sequence[_Open], results: Sequence[Grown]) -> None:
-        for node, grown in zip(nodes, results, strict=True):
-            ended, children = node.expand(grown, constraint)
-            found.extend(ended)
-            for child in children:
-                heapq.heappush(heap, (-child.score, next(order), child))
-        found.sort(key=lambda scored: -scored.log_probability)
-
-    root = _Open(prompt.path, (), (), constraint.start, (), 0.0).ahead(constraint)
-    take([root], (yield [root.growth(constraint, stops, before=ids[prompt.cached :])]))
-    while heap:
-        open_scores = [-negative for negative, _, _ in heap]
-        if all(enough(found, open_scores) for enough in rules):
-            break
-        opened = [heapq.heappop(heap)[2] for _ in range(min(width, len(heap)))]
-        promising = opened[0].score - _LOOK_AHEAD
-        opened = [node.ahead(constraint) if node.score > promising else node for node in opened]
-        take(opened, (yield [node.growth(constraint, stops) for node in opened]))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """A step behind the end of a path, with what must follow it, not computed yet.
-
-    Attributes:
-        path: Where it grows from.
-        step: The step; nothing at the root.
-        chain: Tokens that then follow without a choice, as far as to be computed with it.
-        state: The constraint's state behind the chain.
-        spelled: The reply so far, up to and with the chain.
-        score: Joint log-probability up to and with the step.
-    """
-
-    path: Path
-    step: tuple[int, ...]
-    chain: tuple[int, ...]
-    state: State
-    spelled: tuple[int, ...]
-    score: float
-
-    def ahead(self, constraint: Constraint) -> "_Open":
-        """With the chain up to where a choice is."""
-        chain, state = [], self.state
-        while not constraint.can_end(state) and len(constraint.allowed_tokens(state)) == 1:
-            [token] = constraint.allowed_tokens(state)
-            chain.append(token)
-            state = constraint.advance(state, token)
-        return replace(self, chain=tuple(chain), state=state, spelled=(*self.spelled, *chain))
-
-    def growth(
-        self, constraint: Constraint, stops: Sequence[int], before: Sequence[int] = ()
-    ) -> Growth:
-        """What to compute: each token of the chain, then what may follow it, an end included.
-
-        `before` are tokens of the prompt. Behind the last token of a reply that cannot go on
-        nothing is left to know, and it is not computed.
-        """
-        following = constraint.allowed_tokens(self.state)
-        ids = [*before, *self.step, *self.chain]
-        wanted: list[Sequence[int]] = [(token,) for token in self.chain]
-        if not following:
-            return Growth(self.path, ids[:-1], wanted, keep=False)
-        ends = stops if constraint.can_end(self.state) else ()
-        return Growth(self.path, ids, [*wanted, [*ends, *following]])
-
-    def expand(self, grown: Grown, constraint: Constraint) -> tuple[list[Scored], list["_Open"]]:
-        """The replies that end here or with one more token, and the steps to be opened."""
-        forced = sum(float(row[0]) for row in grown.rows[: len(self.chain)])
-        score = self.score + forced
-        following = constraint.allowed_tokens(self.state)
-        if not following:
-            return [Scored(self.spelled, score)], []
-        last = grown.rows[-1]
-        stops = last[: len(last) - len(following)]
-        ended = []
-        if len(stops):
-            ended.append(Scored(self.spelled, score + float(stops.logsumexp(0))))
-        opened = []
-        for token, gain in zip(following, last[len(stops) :].tolist(), strict=True):
-            state, spelled = constraint.advance(self.state, token), (*self.spelled, token)
-            if constraint.allowed_tokens(state):
-                opened.append(_Open(grown.path, (token,), (), state, spelled, score + gain))
-            else:
-                ended.append(Scored(spelled, score + gain))
-        return ended, opened
+    [start] = yield [Growth(prompt.path, ids[prompt.cached :])]
+    everything = range(len(start.rows[-1]))
+    different = [tokens for tokens in dict.fromkeys(chosen) if len(tokens) > 1]
+    growths = [
+        Growth(start.path, tokens[:-1], [everything] * (len(tokens) - 1), keep=False)
+        for tokens in different
+    ]
+    later = (yield growths) if growths else []
+    rows = {tokens: grown.rows for tokens, grown in zip(different, later, strict=True)}
+    return {
+        tokens: [
+            score(row, token, top)
+            for token, row in zip(tokens, [start.rows[-1], *rows.get(tokens, [])], strict=True)
+        ]
+        for tokens in chosen
+    }
 
 
 def _deliver(
-    index: int, tokens: Sequence[int], max_tokens: int, on_token: OnToken, on_end: OnEnd
+    index: int,
+    tokens: Sequence[int],
+    scores: Sequence[TokenScore] | None,
+    max_tokens: int,
+    on_token: OnToken,
+    on_end: OnEnd,
 ) -> None:
-    for token in tokens[:max_tokens]:
-        if not on_token(index, token):
+    for place, token in enumerate(tokens[:max_tokens]):
+        if not on_token(index, token, scores[place] if scores else None):
             on_end(index, "stop")
             return
     on_end(index, "stop" if len(tokens) <= max_tokens else "length")

@@ -3,14 +3,38 @@
 The server builds and reads these; `completion.py` makes them come true.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask to be called; `parameters` is a JSON schema."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The tools at hand, and what may be done with them.
+
+    Attributes:
+        choice: "auto" leaves it to the model, "required" asks for a call, "named" for one call of
+            the only tool.
+        parallel: Whether one reply may call several times.
+    """
+
+    tools: tuple[Tool, ...]
+    choice: Literal["auto", "required", "named"] = "auto"
+    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +48,13 @@ class ChatParameters:
         seed: Same seed, same draws.
         stop: A reply ends before the first of these.
         n: Replies to make.
+        frequency_penalty: What each earlier use of a token takes from its log-probability.
+        presence_penalty: What having been used at all takes from it.
+        logit_bias: What is added to the log-probability of a token, by its id.
+        top_logprobs: How many likeliest tokens are told beside each token of the reply; None tells
+            no log-probabilities at all.
+        json_schema: The reply is JSON that fits this schema.
+        tools: The reply may, or must, call tools.
         decoding: "labels" holds the reply to the model's vocabulary, "free" does not; None means
             labels where the model has a vocabulary.
         labels: Holds the reply to these texts instead, on any model.
@@ -36,6 +67,12 @@ class ChatParameters:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     n: int = 1
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int | None = None
+    json_schema: Mapping[str, Any] | None = None
+    tools: ToolUse | None = None
     decoding: Literal["labels", "free"] | None = None
     labels: tuple[str, ...] = ()
     alternatives: int = 0
@@ -50,6 +87,30 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token with its log-probability under the model, before any sampling parameter.
+
+    Attributes:
+        bytes: What it adds to the reply; None for a special token, which adds nothing.
+        top: The likeliest tokens in its place, the likeliest first.
+    """
+
+    token: str
+    bytes: bytes | None
+    logprob: float
+    top: "tuple[TokenLogprob, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """More of the `index`-th call of a reply; `name` stands on its first piece only."""
+
+    index: int
+    arguments: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of the reply `index`; the last one has a finish reason."""
 
@@ -57,6 +118,8 @@ class Delta:
     text: str
     finish_reason: FinishReason | None = None
     alternatives: tuple[Alternative, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallPiece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

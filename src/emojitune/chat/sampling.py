@@ -1,9 +1,79 @@
-"""Log-probabilities to one token: temperature, then nucleus, then a draw."""
+"""Log-probabilities to one token: shapes, temperature, then nucleus, then a draw.
 
-from collections.abc import Sequence
+A shape adds to what the model said before a draw; any number of them add up.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Counts = Mapping[int, int]
+"""How often each token stands in the reply so far."""
+
+Shape = Callable[[Counts], Mapping[int, float]]
+"""What is added to the log-probability of which tokens."""
+
+_NEARLY_ZERO = 1e-6  # to divide by less overflows
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token's log-probability, and the likeliest tokens in its place with theirs."""
+
+    log_probability: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def biased(bias: Mapping[int, float]) -> Shape:
+    """The same for each token: -100 all but bans one, 100 all but demands it."""
+    return lambda _counts: bias
+
+
+def penalized(frequency: float, presence: float) -> Shape:
+    """Less for tokens that the reply has used: for each use, and once for any."""
+    return lambda counts: {
+        token: -(frequency * count + presence) for token, count in counts.items() if count
+    }
+
+
+def shapes_of(bias: Mapping[int, float], frequency: float, presence: float) -> tuple[Shape, ...]:
+    """Those that change anything."""
+    shapes = [biased(bias)] if bias else []
+    return (*shapes, penalized(frequency, presence)) if frequency or presence else tuple(shapes)
+
+
+def shaped(row: Tensor, shapes: Sequence[Shape], counts: Counts) -> Tensor:
+    """The log-probabilities with all that the shapes add."""
+    for shape in shapes:
+        if added := shape(counts):
+            values = torch.tensor(list(added.values()), dtype=row.dtype)
+            row = row.index_add(0, torch.tensor(list(added)), values)
+    return row
+
+
+def shift(tokens: Sequence[int], shapes: Sequence[Shape]) -> float:
+    """What the shapes add along a whole reply."""
+    counts: Counter[int] = Counter()
+    total = 0.0
+    for token in tokens:
+        total += sum(shape(counts).get(token, 0.0) for shape in shapes)
+        counts[token] += 1
+    return total
+
+
+def masked(row: Tensor, allowed: Tensor) -> Tensor:
+    """What is not allowed becomes impossible."""
+    return row.masked_fill(~allowed, -torch.inf)
+
+
+def score(row: Tensor, token: int, top: int) -> TokenScore:
+    """What the model itself says of `token`, and of the `top` likeliest."""
+    values, tokens = row.topk(min(top, len(row)))
+    likeliest = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
+    return TokenScore(float(row[token]), likeliest)
 
 
 def choose(
@@ -13,7 +83,7 @@ def choose(
 
     `top_p` keeps the most probable entries that together hold that much probability, at least one.
     """
-    if temperature == 0.0:
+    if temperature < _NEARLY_ZERO:
         return int(log_probabilities.argmax())
     probabilities = torch.softmax(log_probabilities / temperature, dim=-1)
     if top_p < 1.0:

@@ -12,10 +12,15 @@ from typing import Any
 
 from emojitune.dataset.example import Message
 from emojitune.errors import ModelError
+from emojitune.models.token_bytes import TokenBytes
 
 # Private-use characters around a message's number: no template contains them, and a template
 # that trims or lower-cases its contents leaves them alone.
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
+
+# Roles that not every template knows, as one that each does. What a tool answered says so itself:
+# see chat/tools.py.
+_ROLES = {"developer": "system", "tool": "user", "function": "user"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class Renderer:
                 param="model",
             )
         self._tokenizer = tokenizer
+        self._bytes = TokenBytes(tokenizer)
         self.stop_ids = frozenset(stop_ids)
 
     def render_example(self, messages: Sequence[Message]) -> Rendered:
@@ -89,13 +95,22 @@ class Renderer:
         )
         return text
 
+    def token_bytes(self, token: int) -> tuple[str, bytes | None]:
+        """The text and the bytes of one token; None where it is a special one."""
+        return self._bytes.of(token)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer itself, for a grammar that needs its vocabulary."""
+        return self._tokenizer
+
     def _pieces(
         self, messages: Sequence[Message], *, add_generation_prompt: bool
     ) -> list[tuple[str, int | None]]:
         """The template's own text (None) and the messages' texts (their number), in order."""
         turns = [
             {
-                "role": "system" if message.role == "developer" else message.role,
+                "role": _ROLES.get(message.role, message.role),
                 "content": f"\ue000{number}\ue001",
             }
             for number, message in enumerate(messages)

@@ -19,6 +19,7 @@ from emojitune.server import (
     fine_tuning,
     in_process,
     models,
+    stored_completions,
     uploads,
 )
 from emojitune.server.batch_runner import BatchRunner
@@ -27,6 +28,7 @@ from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
+from emojitune.store.completions import CompletionStore
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
@@ -53,7 +55,7 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for endpoints in (files, uploads, fine_tuning, models, chat, batches):
+    for endpoints in (files, uploads, fine_tuning, models, chat, stored_completions, batches):
         app.include_router(endpoints.router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)
@@ -106,6 +108,7 @@ def _services(
         jobs=JobStore(database),
         batches=stored_batches,
         models=tuned,
+        completions=CompletionStore(database),
         pool=ModelPool(load_model or model_loader(settings, tuned)),
         dispatcher=dispatcher,
         batch_runner=BatchRunner(stored_batches, stored_files, ask),

@@ -7,8 +7,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from emojitune.chat.reply import ChatParameters
+from emojitune.chat.reply import ChatParameters, ToolUse
 from emojitune.dataset.example import Message
+from emojitune.server.chat_formats import (
+    FunctionDefinition,
+    ResponseFormat,
+    ToolChoice,
+    ToolDefinition,
+    choice_object,
+    tools_asked,
+)
+from emojitune.server.chat_messages import ChatMessage, check_order, mention_json
 from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, Metadata, refuse
 
@@ -16,97 +25,135 @@ _ABUSE = Ignored("it names a person to the hosted service's checks against abuse
 _CACHE = Ignored("the prefix cache finds common beginnings by itself")
 
 
-def _not_built(*neutral: Any) -> Refused:
-    return Refused("it isn't built yet", neutral)
-
-
-def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
 def _as_list(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else stop
 
 
+def _older_choice(choice: Any) -> Any:
+    """`function_call` in the form of `tool_choice`."""
+    if isinstance(choice, dict):
+        return {"type": "function", "function": choice}
+    return choice_object(choice)
+
+
 _Text = Annotated[str, Field(min_length=1)]
 _Stops = Annotated[list[_Text], Field(min_length=1, max_length=4)]
-
-
-class TextPart(Body):
-    """A piece of a message's content; pictures and sounds are not understood."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(Body):
-    """One message. What a reply of ours carries besides may be sent back with it."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[TextPart], BeforeValidator(_as_parts)]
-    name: str | None = None
-    refusal: str | None = None
-    annotations: list[Any] | None = None
-
-    def to_message(self) -> Message:
-        return Message(self.role, "".join(part.text for part in self.content))
+_Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class StreamOptions(Body):
-    """Whether a stream ends with its usage."""
+    """How a stream is sent."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool = Field(False, description="Whether it ends with its usage.")
+    include_obfuscation: Annotated[
+        bool, Ignored("it pads events against eavesdroppers on the way to the hosted service")
+    ] = False
 
 
 class ChatRequest(Body):
     """What is asked of a model. `decoding`, `labels` and `alternatives` are ours."""
 
-    model: str = Field(min_length=1)
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, ge=0, le=2)
-    top_p: float = Field(1.0, ge=0, le=1)
-    n: int = Field(1, ge=1, le=128)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: Annotated[_Stops | None, BeforeValidator(_as_list)] = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    metadata: Metadata | None = None
-    decoding: Literal["labels", "free"] | None = None
-    labels: list[_Text] | None = Field(None, min_length=1)
-    alternatives: int = Field(0, ge=0, le=20)
+    model: str = Field(min_length=1, description="A base model, an alias or a fine-tuned model.")
+    messages: list[ChatMessage] = Field(min_length=1, description="The conversation so far.")
+    max_tokens: int | None = Field(
+        None, ge=1, description="The most tokens of one reply; the older name."
+    )
+    max_completion_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="The most tokens of one reply; 1024, or what the context leaves, if absent.",
+    )
+    temperature: float = Field(
+        1.0, ge=0, le=2, description="0 takes the most probable, more varies."
+    )
+    top_p: float = Field(
+        1.0, ge=0, le=1, description="Draws only from the likeliest that together hold this much."
+    )
+    n: int = Field(1, ge=1, le=128, description="How many replies.")
+    seed: int | None = Field(
+        None, ge=-(2**63), le=2**63 - 1, description="The same seed, the same draws."
+    )
+    stop: Annotated[_Stops | None, BeforeValidator(_as_list)] = Field(
+        None, description="Up to 4 texts before the first of which a reply ends."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Taken from a token's log-probability for each earlier use."
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2, le=2, description="Taken from it once, if the reply has used it."
+    )
+    logit_bias: dict[str, _Bias] | None = Field(
+        None, description="Added to the log-probability of tokens, by their id in this model."
+    )
+    logprobs: bool = Field(False, description="Whether log-probabilities of tokens are told.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="How many likeliest tokens to tell in each place."
+    )
+    response_format: ResponseFormat | None = Field(
+        None, description="Text, or JSON that is held to a schema."
+    )
+    tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = Field(
+        None, description="Functions that the model may ask to be called."
+    )
+    tool_choice: Annotated[ToolChoice | None, BeforeValidator(choice_object)] = Field(
+        None, description="Whether a tool is called, and which; `auto` if absent."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether one reply may hold several calls; true if absent."
+    )
+    functions: list[FunctionDefinition] | None = Field(
+        None, min_length=1, max_length=128, description="The deprecated form of `tools`."
+    )
+    function_call: Annotated[ToolChoice | None, BeforeValidator(_older_choice)] = Field(
+        None, description="The deprecated form of `tool_choice`."
+    )
+    stream: bool = Field(False, description="Whether the reply is sent piece by piece.")
+    stream_options: StreamOptions | None = Field(None, description="How a stream is sent.")
+    store: bool = Field(False, description="Whether the completion can be retrieved later.")
+    metadata: Metadata | None = Field(None, description="Up to 16 texts by name, to find it by.")
+    decoding: Literal["labels", "free"] | None = Field(
+        None,
+        description="`labels` holds the reply to the model's closed vocabulary, as is usual "
+        "where it has one; `free` does not.",
+    )
+    labels: list[_Text] | None = Field(
+        None, min_length=1, description="Holds the reply to these texts, on any model."
+    )
+    alternatives: int = Field(
+        0, ge=0, le=20, description="How many best labels to tell besides the reply."
+    )
 
     user: Annotated[str | None, _ABUSE] = None
     safety_identifier: Annotated[str | None, Field(max_length=64), _ABUSE] = None
-    service_tier: Annotated[Any, Ignored("one machine serves all requests alike")] = None
+    service_tier: Annotated[
+        Literal["auto", "default", "flex", "scale", "priority", "fast"] | None,
+        Ignored("one machine serves all requests alike"),
+    ] = None
     prompt_cache_key: Annotated[str | None, _CACHE] = None
-    prompt_cache_options: Annotated[Any, _CACHE] = None
+    prompt_cache_options: Annotated[dict[str, Any] | None, _CACHE] = None
     prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, _CACHE] = None
-    parallel_tool_calls: Annotated[bool | None, Ignored("there are no tool calls")] = None
+    prediction: Annotated[
+        dict[str, Any] | None, Ignored("it makes the hosted service faster, and no reply another")
+    ] = None
 
     audio: Annotated[Any, Refused("replies are text")] = None
     modalities: Annotated[Any, Refused("replies are text", [["text"]])] = None
     moderation: Annotated[Any, Refused("nothing moderates")] = None
-    prediction: Annotated[Any, Refused("no predicted output is used")] = None
-    reasoning_effort: Annotated[Any, Refused("models do not reason apart")] = None
-    verbosity: Annotated[Any, Refused("models have no verbosity")] = None
+    reasoning_effort: Annotated[
+        Any, Refused("models do not reason apart from their reply", ["none", "medium"])
+    ] = None
+    verbosity: Annotated[Any, Refused("models have no verbosity to set", ["medium"])] = None
     web_search_options: Annotated[Any, Refused("nothing searches the web")] = None
-    frequency_penalty: Annotated[Any, _not_built(0)] = None
-    presence_penalty: Annotated[Any, _not_built(0)] = None
-    logit_bias: Annotated[Any, _not_built({})] = None
-    logprobs: Annotated[Any, _not_built(False)] = None
-    top_logprobs: Annotated[Any, _not_built(0)] = None
-    response_format: Annotated[Any, _not_built({"type": "text"})] = None
-    store: Annotated[Any, _not_built(False)] = None
-    tools: Annotated[Any, _not_built([])] = None
-    tool_choice: Annotated[Any, _not_built("none")] = None
-    functions: Annotated[Any, _not_built()] = None
-    function_call: Annotated[Any, _not_built("none")] = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        self._check_lengths_and_stream()
+        self._check_tools()
+        self._check_format()
+        check_order(self.messages)
+        return self
+
+    def _check_lengths_and_stream(self) -> None:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             refuse(
                 "invalid_parameter_combination",
@@ -115,10 +162,49 @@ class ChatRequest(Body):
                 "max_tokens",
             )
         if self.stream_options is not None and not self.stream:
+            _needs("stream_options", "'stream' is enabled")
+        if self.top_logprobs and not self.logprobs:
+            _needs("top_logprobs", "'logprobs' is enabled")
+        for key in self.logit_bias or {}:
+            if not (key.isascii() and key.isdigit() and len(key) < 10):
+                refuse(
+                    "invalid_value",
+                    f"Invalid key in 'logit_bias': {key[:80]}. You should only be submitting "
+                    "non-negative integers.",
+                    "logit_bias",
+                )
+
+    def _check_tools(self) -> None:
+        if self.tools and self.functions:
+            refuse(
+                "invalid_parameter_combination",
+                "'functions' is the deprecated form of 'tools', and not allowed beside it. Leave "
+                "'functions' out.",
+                "functions",
+            )
+        if self.tool_choice is not None and self.tool_choice.type != "none" and not self.tools:
+            _needs("tool_choice", "'tools' are specified")
+        if self.parallel_tool_calls is False and not self.tools:
+            _needs("parallel_tool_calls", "'tools' are specified")
+        if self.function_call is not None and self.function_call.type != "none":
+            if not self.functions:
+                _needs("function_call", "'functions' are specified")
+            if self.function_call.type == "required":
+                refuse(
+                    "invalid_value",
+                    "Invalid value: 'required'. Supported values are: 'none' and 'auto'.",
+                    "function_call",
+                )
+        _ = self.tool_use  # a choice may name a tool that is not there
+
+    def _check_format(self) -> None:
+        asked = self.response_format
+        if asked is not None and asked.type == "json_object" and not mention_json(self.messages):
             refuse(
                 None,
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
-                "stream_options",
+                "'messages' must contain the word 'json' in some form, to use 'response_format' "
+                "of type 'json_object'.",
+                "messages",
             )
         if self.labels is not None and self.decoding == "free":
             refuse(
@@ -127,11 +213,17 @@ class ChatRequest(Body):
                 "Leave one of the two out.",
                 "labels",
             )
-        return self
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        if self.functions:
+            return tools_asked(self.functions, self.function_call, parallel=False)
+        functions = [tool.function for tool in self.tools or ()]
+        return tools_asked(functions, self.tool_choice, self.parallel_tool_calls is not False)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -146,7 +238,17 @@ class ChatRequest(Body):
             seed=self.seed,
             stop=tuple(self.stop or ()),
             n=self.n,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            logit_bias={int(key): value for key, value in (self.logit_bias or {}).items()},
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            json_schema=self.response_format.schema_asked if self.response_format else None,
+            tools=self.tool_use,
             decoding=self.decoding,
             labels=tuple(self.labels or ()),
             alternatives=self.alternatives,
         )
+
+
+def _needs(param: str, condition: str) -> None:
+    refuse(None, f"The '{param}' parameter is only allowed when {condition}.", param)

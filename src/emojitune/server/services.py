@@ -11,6 +11,7 @@ from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.server.batch_runner import BatchRunner
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
+from emojitune.store.completions import CompletionStore
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
@@ -28,6 +29,7 @@ class Services:
     jobs: JobStore
     batches: BatchStore
     models: ModelStore
+    completions: CompletionStore
     pool: ModelPool
     dispatcher: Dispatcher
     batch_runner: BatchRunner

@@ -144,7 +144,9 @@ class JobStore:
         without_metadata: bool = False,
     ) -> Page[Job]:
         """Jobs, the newest first: all, or those with every pair of `metadata`, or those without."""
-        query = select(_jobs).where(*(_carries(*pair) for pair in (metadata or {}).items()))
+        query = select(_jobs).where(
+            *(carries(_jobs.c.metadata, *pair) for pair in (metadata or {}).items())
+        )
         if without_metadata:
             query = query.where(_jobs.c.metadata.is_(None))
         with self._database.read() as connection:
@@ -296,9 +298,10 @@ def _add_event(
     connection.execute(insert_or_ignore(_events).values(row).on_conflict_do_nothing())
 
 
-def _carries(key: str, value: str) -> ColumnElement[bool]:
+def carries(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:
+    """Whether a column of metadata has this pair."""
     # Key and value stay bound parameters: a JSON path could not hold every key.
-    pair = func.json_each(_jobs.c.metadata).table_valued("key", "value")
+    pair = func.json_each(column).table_valued("key", "value")
     return exists(select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value))
 
 

@@ -183,3 +183,16 @@ batch_results = Table(
     UniqueConstraint("batch_id", "line", name="one_result_a_line"),
     sqlite_autoincrement=True,
 )
+
+completions = Table(
+    "chat_completions",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("metadata", _json),
+    Column("completion", _json, nullable=False),
+    Column("messages", _json, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,173 @@
+"""The best of a closed set: a search over the tokens of its replies.
+
+Whole replies are weighed by their joint probability. Token ids only.
+"""
+
+import heapq
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count as counter
+from math import exp
+
+from emojitune.chat.constraint import Constraint, State
+from emojitune.chat.engine import Grown, Growth, Path, Prompt
+
+# Nats behind the best open path: what is further off is likely given up before its last token.
+_LOOK_AHEAD = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A reply of a closed set with the joint log-probability of its tokens.
+
+    Where a longer reply begins with it, that of ending there is part of it too; elsewhere the end
+    is no choice.
+    """
+
+    tokens: tuple[int, ...]
+    log_probability: float
+
+
+Enough = Callable[[Sequence[Scored], Sequence[float]], bool]
+"""Whether a search knows enough: given the replies found, best first, and open paths' scores."""
+
+
+def all_known(_found: Sequence[Scored], _open_scores: Sequence[float]) -> bool:
+    """Never enough while a path is open."""
+    return False
+
+
+def best_known(count: int) -> Enough:
+    """The `count` best replies are found: no open path can lead to a better one."""
+
+    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
+        return len(found) >= count and found[count - 1].log_probability >= max(open_scores)
+
+    return enough
+
+
+def nearly_all_known(temperature: float, *, tolerance: float = 1e-3) -> Enough:
+    """All but a `tolerance` of the probability is found, at a temperature of at most 1.
+
+    At such a temperature what a path leads to weighs no more than the path. Above 1 the many
+    improbable replies count, and the search goes on to the last.
+    """
+
+    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
+        if temperature > 1.0 or not found:
+            return False
+        top = found[0].log_probability
+        known = sum(exp((scored.log_probability - top) / temperature) for scored in found)
+        unknown = sum(exp(min(0.0, score - top) / temperature) for score in open_scores)
+        return unknown <= tolerance * known
+
+    return enough
+
+
+def rank(
+    ids: Sequence[int],
+    prompt: Prompt,
+    constraint: Constraint,
+    stop_ids: frozenset[int],
+    rules: Sequence[Enough],
+    *,
+    width: int = 8,
+) -> Generator[list[Growth], list[Grown], list[Scored]]:
+    """The replies of a set, best first, as far down as all `rules` want to know.
+
+    Best-first search. A log-probability only falls along a path, so no reply that is still to be
+    found beats the best open path: what the rules conclude from that is exact. `width` paths are
+    opened in one pass, because a pass over many tokens costs little more than over one; and the
+    promising ones look ahead, through all tokens that follow without a choice.
+    """
+    stops = sorted(stop_ids)
+    found: list[Scored] = []
+    order = counter()  # breaks ties, so that the heap never compares paths
+    heap: list[tuple[float, int, _Open]] = []
+
+    def take(nodes: Sequence[_Open], results: Sequence[Grown]) -> None:
+        for node, grown in zip(nodes, results, strict=True):
+            ended, children = node.expand(grown, constraint)
+            found.extend(ended)
+            for child in children:
+                heapq.heappush(heap, (-child.score, next(order), child))
+        found.sort(key=lambda scored: -scored.log_probability)
+
+    root = _Open(prompt.path, (), (), constraint.start, (), 0.0).ahead(constraint)
+    take([root], (yield [root.growth(constraint, stops, before=ids[prompt.cached :])]))
+    while heap:
+        open_scores = [-negative for negative, _, _ in heap]
+        if all(enough(found, open_scores) for enough in rules):
+            break
+        opened = [heapq.heappop(heap)[2] for _ in range(min(width, len(heap)))]
+        promising = opened[0].score - _LOOK_AHEAD
+        opened = [node.ahead(constraint) if node.score > promising else node for node in opened]
+        take(opened, (yield [node.growth(constraint, stops) for node in opened]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A step behind the end of a path, with what must follow it, not computed yet.
+
+    Attributes:
+        path: Where it grows from.
+        step: The step; nothing at the root.
+        chain: Tokens that then follow without a choice, as far as to be computed with it.
+        state: The constraint's state behind the chain.
+        spelled: The reply so far, up to and with the chain.
+        score: Joint log-probability up to and with the step.
+    """
+
+    path: Path
+    step: tuple[int, ...]
+    chain: tuple[int, ...]
+    state: State
+    spelled: tuple[int, ...]
+    score: float
+
+    def ahead(self, constraint: Constraint) -> "_Open":
+        """With the chain up to where a choice is."""
+        chain, state = [], self.state
+        while not constraint.can_end(state) and len(constraint.allowed_tokens(state)) == 1:
+            [token] = constraint.allowed_tokens(state)
+            chain.append(token)
+            state = constraint.advance(state, token)
+        return replace(self, chain=tuple(chain), state=state, spelled=(*self.spelled, *chain))
+
+    def growth(
+        self, constraint: Constraint, stops: Sequence[int], before: Sequence[int] = ()
+    ) -> Growth:
+        """What to compute: each token of the chain, then what may follow it, an end included.
+
+        `before` are tokens of the prompt. Behind the last token of a reply that cannot go on
+        nothing is left to know, and it is not computed.
+        """
+        following = constraint.allowed_tokens(self.state)
+        ids = [*before, *self.step, *self.chain]
+        wanted: list[Sequence[int]] = [(token,) for token in self.chain]
+        if not following:
+            return Growth(self.path, ids[:-1], wanted, keep=False)
+        ends = stops if constraint.can_end(self.state) else ()
+        return Growth(self.path, ids, [*wanted, [*ends, *following]])
+
+    def expand(self, grown: Grown, constraint: Constraint) -> tuple[list[Scored], list["_Open"]]:
+        """The replies that end here or with one more token, and the steps to be opened."""
+        forced = sum(float(row[0]) for row in grown.rows[: len(self.chain)])
+        score = self.score + forced
+        following = constraint.allowed_tokens(self.state)
+        if not following:
+            return [Scored(self.spelled, score)], []
+        last = grown.rows[-1]
+        stops = last[: len(last) - len(following)]
+        ended = []
+        if len(stops):
+            ended.append(Scored(self.spelled, score + float(stops.logsumexp(0))))
+        opened = []
+        for token, gain in zip(following, last[len(stops) :].tolist(), strict=True):
+            state, spelled = constraint.advance(self.state, token), (*self.spelled, token)
+            if constraint.allowed_tokens(state):
+                opened.append(_Open(grown.path, (token,), (), state, spelled, score + gain))
+            else:
+                ended.append(Scored(spelled, score + gain))
+        return ended, opened

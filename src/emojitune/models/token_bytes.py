@@ -1,0 +1,47 @@
+"""What single tokens stand for: their bytes, which may be a piece of a character only."""
+
+import re
+from typing import Any
+
+from tokenizers.decoders import ByteLevel
+
+_BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
+
+
+class TokenBytes:
+    """Tokens of one tokenizer, as text and as bytes."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._added = tokenizer.added_tokens_decoder
+        self._byte_level = isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel)
+
+    def of(self, token: int) -> tuple[str, bytes | None]:
+        """A token's text and bytes; None where it is a special token, which adds no text."""
+        if added := self._added.get(token):
+            return added.content, None if added.special else added.content.encode()
+        piece: str = self._tokenizer.convert_ids_to_tokens(token) or ""
+        found = _from_byte_level(piece) if self._byte_level else _from_word_piece(piece)
+        return found.decode(errors="replace"), found
+
+
+def _from_byte_level(piece: str) -> bytes:
+    return bytes(_BYTES[sign] for sign in piece)
+
+
+def _from_word_piece(piece: str) -> bytes:
+    if byte := _BYTE_TOKEN.fullmatch(piece):
+        return bytes([int(byte[1], 16)])
+    return piece.replace("\u2581", " ").encode()
+
+
+def _byte_signs() -> dict[str, int]:
+    """Byte-level tokenizers write each byte as a sign: printable ones as themselves, the others in
+    order from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    signs = {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
+    return signs | {chr(byte): byte for byte in printable}
+
+
+_BYTES = _byte_signs()

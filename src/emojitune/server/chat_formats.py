@@ -1,0 +1,180 @@
+"""What form a reply may take: response formats, tools, and which of them it may or must use."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from emojitune.chat.reply import Tool, ToolUse
+from emojitune.server.parameters import Ignored
+from emojitune.server.requests import Body, refuse
+
+_NAME = re.compile("[a-zA-Z0-9_-]+")
+_CHOICES = ("none", "auto", "required")
+
+_STRICT = Ignored("every schema is held to, strict or not")
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        refuse(
+            "invalid_value",
+            "Invalid '{param}': string does not match pattern. Expected a string that matches the "
+            "pattern '^[a-zA-Z0-9_-]+$'.",
+        )
+    return name
+
+
+_Name = Annotated[str, Field(max_length=64)]
+
+
+class JsonSchema(Body):
+    """A JSON schema with a name."""
+
+    name: _Name = Field(description="Letters, digits, `_` and `-`.")
+    description: Annotated[str | None, Ignored("the schema itself is shown to the model")] = None
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The schema that the reply is held to."
+    )
+    strict: Annotated[bool | None, _STRICT] = None
+
+    _name_is_plain = field_validator("name")(_checked_name)
+
+
+class ResponseFormat(Body):
+    """What the reply is."""
+
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="Text, any JSON object, or JSON that fits a schema."
+    )
+    json_schema: JsonSchema | None = Field(None, description="Of the type `json_schema`.")
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if self.type == "json_schema" and self.json_schema is None:
+            refuse(
+                "missing_required_parameter",
+                "Missing required parameter: '{param}'.",
+                ".json_schema",
+            )
+        return self
+
+    @property
+    def schema_asked(self) -> dict[str, Any] | None:
+        """The schema to hold to; None leaves a reply free."""
+        if self.type == "text":
+            return None
+        return (self.json_schema and self.json_schema.schema_) or {"type": "object"}
+
+
+class FunctionDefinition(Body):
+    """A function that the model may ask to be called."""
+
+    name: _Name = Field(description="Letters, digits, `_` and `-`.")
+    description: str | None = Field(None, description="What it does, for the model to read.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="A JSON schema of its arguments, of the type `object`; none, if absent."
+    )
+    strict: Annotated[bool | None, _STRICT] = None
+
+    _name_is_plain = field_validator("name")(_checked_name)
+
+    @model_validator(mode="after")
+    def _takes_an_object(self) -> Self:
+        kind = (self.parameters or {}).get("type", "object")
+        if kind != "object":
+            refuse(
+                "invalid_function_parameters",
+                f"Invalid schema for function '{self.name}': schema must be a JSON Schema of "
+                f"'type: \"object\"', got 'type: \"{kind}\"'.",
+                ".parameters",
+            )
+        return self
+
+    def to_tool(self) -> Tool:
+        none = {"properties": {}, "additionalProperties": False}
+        parameters = none if self.parameters is None else self.parameters
+        return Tool(self.name, {"type": "object", **parameters}, self.description)
+
+
+class ToolDefinition(Body):
+    """A tool: a function."""
+
+    type: Literal["function"] = Field(description="`function`; custom tools are not supported.")
+    function: FunctionDefinition = Field(description="The function.")
+
+
+class Named(Body):
+    """A function by its name."""
+
+    name: str = Field(description="The name of the function.")
+
+
+class ToolName(Body):
+    """A tool by its name."""
+
+    type: Literal["function"] = Field(description="`function`.")
+    function: Named = Field(description="Which function.")
+
+
+class AllowedTools(Body):
+    """Some of the tools."""
+
+    mode: Literal["auto", "required"] = Field(description="Whether one must be called.")
+    tools: list[ToolName] = Field(min_length=1, description="Those that may be called.")
+
+
+class ToolChoice(Body):
+    """Whether tools are called, and which."""
+
+    type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(
+        description="`none`, `auto` and `required` may also stand alone, as a string."
+    )
+    function: Named | None = Field(None, description="The one that must be called.")
+    allowed_tools: AllowedTools | None = Field(None, description="Those that may be called.")
+
+    @model_validator(mode="after")
+    def _has_its_part(self) -> Self:
+        if self.type not in _CHOICES and getattr(self, self.type) is None:
+            refuse(
+                "missing_required_parameter",
+                "Missing required parameter: '{param}'.",
+                f".{self.type}",
+            )
+        return self
+
+
+def choice_object(choice: Any) -> Any:
+    """A choice that stands as a string, as an object."""
+    if not isinstance(choice, str):
+        return choice
+    if choice not in _CHOICES:
+        supported = "Supported values are: 'none', 'auto', and 'required'."
+        refuse("invalid_value", f"Invalid value: '{choice[:80]}'. {supported}")
+    return {"type": choice}
+
+
+def tools_asked(
+    tools: list[FunctionDefinition], choice: ToolChoice | None, parallel: bool
+) -> ToolUse | None:
+    """What may be called; None leaves the reply without calls."""
+    known = {tool.name: tool.to_tool() for tool in tools}
+    kind = choice.type if choice else "auto"
+    if not known or kind == "none":
+        return None
+    if choice and choice.function and kind == "function":
+        return ToolUse((_tool(known, choice.function.name),), "named", parallel=False)
+    if choice and choice.allowed_tools and kind == "allowed_tools":
+        allowed = [_tool(known, tool.function.name) for tool in choice.allowed_tools.tools]
+        return ToolUse(tuple(allowed), choice.allowed_tools.mode, parallel)
+    return ToolUse(tuple(known.values()), "required" if kind == "required" else "auto", parallel)
+
+
+def _tool(known: dict[str, Tool], name: str) -> Tool:
+    if name not in known:
+        refuse(
+            "invalid_value",
+            f"Tool choice '{name[:80]}' not found in 'tools' parameter.",
+            "tool_choice",
+        )
+    return known[name]

@@ -1,0 +1,40 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, decoders
+
+from emojitune.models.loader import LoadedModel
+from emojitune.models.token_bytes import TokenBytes
+
+
+@pytest.mark.parametrize("text", ["plain text", "é 日本語 🎉\n\t", "\x00\x7f\xad", "<|im_end|>"])
+def test_the_bytes_of_tokens_spell_their_text(tiny: LoadedModel, text: str) -> None:
+    found = [tiny.renderer.token_bytes(token) for token in tiny.renderer.encode_text(text)]
+    assert b"".join(own or b"" for _, own in found).decode() == text
+
+
+def test_all_bytes_are_known(tiny: LoadedModel) -> None:
+    singles = {own for token in range(365) if (own := tiny.renderer.token_bytes(token)[1])}
+    assert {bytes([byte]) for byte in range(256)} <= singles
+
+
+def test_a_special_token_has_a_name_and_no_bytes(tiny: LoadedModel) -> None:
+    assert tiny.renderer.token_bytes(2) == ("<|im_end|>", None)
+
+
+def test_a_piece_of_a_character_is_shown_as_unknown(tiny: LoadedModel) -> None:
+    first, *_ = tiny.renderer.encode_text("日")
+    shown, own = tiny.renderer.token_bytes(first)
+    assert (shown, own) == ("\ufffd", "日".encode()[:1])
+
+
+def test_tokenizers_that_mark_words_and_bytes() -> None:
+    pieces = {0: "\u2581the", 1: "<0xE6>", 2: "é", 3: "<tool>"}
+    tokenizer: Any = SimpleNamespace(
+        added_tokens_decoder={3: AddedToken("<tool>", special=False)},
+        backend_tokenizer=SimpleNamespace(decoder=decoders.ByteFallback()),
+        convert_ids_to_tokens=pieces.__getitem__,
+    )
+    found = TokenBytes(tokenizer)
+    assert [found.of(token)[1] for token in pieces] == [b" the", b"\xe6", "é".encode(), b"<tool>"]
