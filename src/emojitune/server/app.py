@@ -9,15 +9,17 @@ from fastapi import FastAPI
 from emojitune.chat.pool import ModelPool
 from emojitune.chat.reply import Replier
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import auth, chat, errors, files, fine_tuning, models
+from emojitune.server import auth, chat, errors, files, fine_tuning, graders, models, permissions
 from emojitune.server.envelope import Envelope
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
 from emojitune.settings import Settings
+from emojitune.store.creations import CreationStore
 from emojitune.store.database import open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.permissions import PermissionStore
 
 _LOADING_AT_ONCE = 8
 
@@ -39,8 +41,8 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for router in (files.router, fine_tuning.router, models.router, chat.router):
-        app.include_router(router)
+    for part in (files, fine_tuning, permissions, graders, models, chat):
+        app.include_router(part.router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)
     # The last one added is the outermost.
@@ -65,6 +67,8 @@ def _lifespan(
             files=FileStore(database, settings.files),
             jobs=JobStore(database),
             models=tuned,
+            permissions=PermissionStore(database),
+            creations=CreationStore(database),
             pool=ModelPool(load_model or model_loader(settings, tuned)),
             dispatcher=dispatcher,
             model_threads=CapacityLimiter(_LOADING_AT_ONCE),

@@ -9,9 +9,11 @@ from fastapi import Depends, Request
 from emojitune.chat.pool import ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.settings import Settings
+from emojitune.store.creations import CreationStore
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.permissions import PermissionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Services:
     files: FileStore
     jobs: JobStore
     models: ModelStore
+    permissions: PermissionStore
+    creations: CreationStore
     pool: ModelPool
     dispatcher: Dispatcher
     model_threads: CapacityLimiter
