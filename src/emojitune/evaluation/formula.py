@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from emojitune.errors import InvalidRequestError
 
-_LONGEST = 1000  # characters: also bounds how deep it can be nested
+_LONGEST = 500  # characters: also bounds how deep it can be nested
 
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
