@@ -228,6 +228,13 @@ class JobStore:
             _get(connection, job_id)
             return read_page(connection, _events, query, _event, after=after, limit=limit)
 
+    def event(self, job_id: str, key: str) -> JobEvent | None:
+        """What was told under this key, if it was."""
+        query = select(_events).where(_events.c.job_id == job_id, _events.c.key == key)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _event(row)
+
     def add_checkpoint(
         self, job_id: str, *, model: str, step: int, metrics: Mapping[str, Any]
     ) -> None:
