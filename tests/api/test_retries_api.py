@@ -15,6 +15,8 @@ import pytest
 from conftest import KEY
 from openai import OpenAI
 
+from emojitune.jobs.states import move
+
 PATH = "/fine_tuning/jobs"
 
 
@@ -169,6 +171,26 @@ def test_odd_numbers_of_attempts_are_first_tries(
     for _ in range(2):
         assert http.post(PATH, json=body, headers=headers).status_code == 200
     assert len(ids()) == 2
+
+
+@pytest.mark.parametrize(
+    ("action", "before"),
+    [("cancel", []), ("pause", ["queued"]), ("resume", ["queued", "paused"])],
+)
+def test_a_repeated_change_of_state_is_no_mistake(
+    server, http: httpx2.Client, body: dict[str, Any], action: str, before: list[str]
+) -> None:
+    job = post(http, body).json()["id"]
+    for state in before:
+        move(server.services.jobs, job, state)
+    statuses = [
+        http.post(f"{PATH}/{job}/{action}", headers={"x-stainless-retry-count": attempt})
+        for attempt in ("0", "1", "0")
+    ]
+    assert [answer.status_code for answer in statuses] == [200, 200, 400]
+    assert statuses[0].json() == statuses[1].json()
+    events = http.get(f"{PATH}/{job}/events").json()["data"]
+    assert len(events) == 3, "it is told once"
 
 
 @contextmanager

@@ -76,3 +76,10 @@ def test_a_multi_grader_collects_parts_and_errors() -> None:
     found = grade(both, "party", ITEM)
     assert (found.reward, found.parts) == (1, {"a": 1, "b": 0})
     assert found.errors == {"invalid_variable_error"}
+
+
+@pytest.mark.parametrize("sample", ["[" * 100_000, "[" * 900 + "]" * 900, "1" * 5000, "NaN"])
+def test_a_reply_that_is_hardly_json_is_no_accident(sample: str) -> None:
+    check = StringCheck("c", "{{sample.output_json.a}}", "x", "eq")
+    assert grade(check, sample, {}).errors <= {"sample_parse_error", "invalid_variable_error"}
+    assert grade(check, sample, {}).errors

@@ -150,7 +150,12 @@ def _look_up(path: str, sample: str, item: Mapping[str, Any]) -> str:
     value: Any = item if namespace == "item" else _sample_value(steps.pop(0), sample)
     for step in steps:
         value = _member(value, step)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError):  # nested too deeply, or a number of thousands of digits
+        raise _TemplateError("invalid_variable_error") from None
 
 
 def _sample_value(name: str, sample: str) -> Any:

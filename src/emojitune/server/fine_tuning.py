@@ -3,19 +3,20 @@
 import contextlib
 import math
 import re
+from collections.abc import Callable, Collection
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
-from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.jobs.states import move
 from emojitune.server import models
 from emojitune.server.job_request import CreateJob
 from emojitune.server.replies import listing, reply
 from emojitune.server.requests import Limit, json_body
-from emojitune.server.retries import create_once, digest_of
+from emojitune.server.retries import attempt_number, create_once, digest_of
 from emojitune.server.services import Services, Shared
 from emojitune.store.ids import now
 from emojitune.store.jobs import JOB_PREFIX, Job, JobCheckpoint, JobEvent
@@ -69,24 +70,35 @@ def retrieve(job_id: str, services: Shared) -> Response:
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, services: Shared) -> Response:
+def cancel(job_id: str, request: Request, services: Shared) -> Response:
     """Cancel a job that has not ended; its checkpoints stay usable."""
-    job = move(services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None)
-    return _moved(job, "Fine-tuning job was cancelled", services)
+
+    def change() -> Job:
+        return move(services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None)
+
+    told = "Fine-tuning job was cancelled"
+    return _change(job_id, change, told, {"cancelled"}, request, services)
 
 
 @router.post("/{job_id}/pause")
-def pause(job_id: str, services: Shared) -> Response:
+def pause(job_id: str, request: Request, services: Shared) -> Response:
     """Pause a queued or running job; it stops within a step."""
-    job = move(services.jobs, job_id, "paused", estimated_finish=None)
-    return _moved(job, "Fine-tuning job paused", services)
+
+    def change() -> Job:
+        return move(services.jobs, job_id, "paused", estimated_finish=None)
+
+    return _change(job_id, change, "Fine-tuning job paused", {"paused"}, request, services)
 
 
 @router.post("/{job_id}/resume")
-def resume(job_id: str, services: Shared) -> Response:
+def resume(job_id: str, request: Request, services: Shared) -> Response:
     """Put a paused job back into the queue; it goes on from its last checkpoint."""
-    job = services.jobs.transition(job_id, "queued", sources=["paused"])
-    return _moved(job, "Fine-tuning job resumed", services)
+
+    def change() -> Job:
+        return services.jobs.transition(job_id, "queued", sources=["paused"])
+
+    after = {"queued", "running"}
+    return _change(job_id, change, "Fine-tuning job resumed", after, request, services)
 
 
 @router.get("/{job_id}/events")
@@ -145,10 +157,28 @@ def _create(job_id: str, body: CreateJob, services: Services) -> Job:
     return job
 
 
-def _moved(job: Job, message: str, services: Services) -> Response:
-    """The answer to a change of status, once the job's story and the dispatcher know of it."""
-    services.jobs.add_event(job.id, message)
-    services.dispatcher.wake()
+def _change(
+    job_id: str,
+    change: Callable[[], Job],
+    message: str,
+    done: Collection[str],
+    request: Request,
+    services: Services,
+) -> Response:
+    """Change a job's status, and tell its story and the dispatcher.
+
+    A client that repeats its request, since the first answer was lost, is not blamed for finding
+    the job in one of the states in which that one left it: `done`.
+    """
+    try:
+        job = change()
+    except InvalidStateError:
+        job = services.jobs.get(job_id)
+        if not (attempt_number(request) and job.status in done):
+            raise
+    else:
+        services.jobs.add_event(job_id, message)
+        services.dispatcher.wake()
     return reply(_job_object(job, services))
 
 

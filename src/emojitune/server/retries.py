@@ -65,10 +65,10 @@ def _attempt(request: Request, digest: str) -> Attempt:
             f"An Idempotency-Key may have at most {_LONGEST_KEY} characters, and this one has "
             f"{len(key)}."
         )
-    return Attempt(request.url.path, digest, _number(request), key)
+    return Attempt(request.url.path, digest, attempt_number(request), key)
 
 
-def _number(request: Request) -> int:
-    # What the official clients send; anything else is a first try.
+def attempt_number(request: Request) -> int:
+    """0 for a first try, as the official clients count; anything but a number is a first try."""
     count = request.headers.get("x-stainless-retry-count", "")
     return int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 0

@@ -94,7 +94,8 @@ class _Server(uvicorn.Server):
         if clock - self._needed_at < self._idle_timeout:
             return False
         services: Services = self._app.state.services
-        if services.jobs.unfinished():
+        # A paused job needs nobody: the next server can resume it too.
+        if any(job.status != "paused" for job in services.jobs.unfinished()):
             self._needed_at = clock
             return False
         return True
