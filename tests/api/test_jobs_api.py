@@ -6,6 +6,7 @@ import pytest
 from conftest import KEY
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
+from emojitune.jobs.runner import model_name
 from emojitune.jobs.states import move
 from emojitune.store.jobs import JobError
 
@@ -107,7 +108,7 @@ def test_hyperparameters_of_the_method_win(create) -> None:
     }
 
 
-def test_explicit_nulls_are_absent(create) -> None:
+def test_trap_28_explicit_nulls_are_absent(create) -> None:
     job = create(suffix=None, seed=None, validation_file=None, integrations=None, metadata=None)
     assert job.metadata is None
     assert isinstance(job.seed, int)
@@ -231,7 +232,9 @@ def test_a_job_is_cancelled_once(create, client: OpenAI) -> None:
         client.fine_tuning.jobs.cancel(job.id)
 
 
-def test_cancel_takes_an_empty_body_that_is_called_json(create, http: httpx2.Client) -> None:
+def test_trap_10_cancel_takes_an_empty_body_that_is_called_json(
+    create, http: httpx2.Client
+) -> None:
     headers = {"content-type": "application/json"}
     response = http.post(f"/fine_tuning/jobs/{create().id}/cancel", headers=headers)
     assert response.json()["status"] == "cancelled"
@@ -250,7 +253,9 @@ def test_a_failed_job_says_why(create, client: OpenAI, server) -> None:
     }
 
 
-def test_a_job_shows_the_numbers_it_used_in_both_places(create, client: OpenAI, server) -> None:
+def test_trap_24_a_job_shows_the_numbers_it_used_in_both_places(
+    create, client: OpenAI, server
+) -> None:
     job = create()
     used = {"n_epochs": 3, "batch_size": 16, "learning_rate_multiplier": 1.8}
     server.services.jobs.update(
@@ -404,7 +409,7 @@ def test_a_job_is_paused_and_resumed(
     assert server.dispatcher.woken == woken + 2
 
 
-def test_a_loose_client_reads_a_paused_job(create, server) -> None:
+def test_trap_3_a_loose_client_reads_a_paused_job(create, server) -> None:
     job = create()
     move(server.services.jobs, job.id, "queued")
     with OpenAI(base_url=server.url, api_key=KEY, max_retries=0) as loose:
@@ -458,7 +463,7 @@ def test_limits_out_of_range_are_a_400(create, http: httpx2.Client, path: str, l
     assert response.json()["error"]["param"] == "limit"
 
 
-def test_unknown_cursors_do_not_start_over(create, client: OpenAI) -> None:
+def test_trap_27_unknown_cursors_do_not_start_over(create, client: OpenAI) -> None:
     job, other = create(), create()
     event = client.fine_tuning.jobs.list_events(other.id).data[0].id
     for ask in (
@@ -468,3 +473,40 @@ def test_unknown_cursors_do_not_start_over(create, client: OpenAI) -> None:
     ):
         with pytest.raises(NotFoundError):
             ask()
+
+
+def test_traps_1_and_2_a_healthy_job_has_no_error_and_its_numbers(
+    create, http: httpx2.Client
+) -> None:
+    shown = http.get(f"/fine_tuning/jobs/{create().id}").json()
+    assert shown["error"] is None
+    assert set(shown["hyperparameters"]) == {"n_epochs", "batch_size", "learning_rate_multiplier"}
+    assert type(shown["created_at"]) is int
+    assert shown["organization_id"] == "local"
+
+
+def test_trap_23_every_tuned_model_has_a_name_of_five_parts(create, server) -> None:
+    for suffix in (None, "emoji-v1", "with: colons / and ü"):
+        job = server.services.jobs.get(create(suffix=suffix).id)
+        name = model_name(job, "org/base", "local")
+        assert len(name.split(":")) == 5
+        assert (name.split(":")[3] == "") == (suffix is None)
+        assert model_name(job, "org/base", "local", 7).endswith(":ckpt-step-7")
+
+
+@pytest.mark.parametrize("value", [10**400, "1", [1], {}, True])
+def test_a_number_is_a_number(create, value: Any) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        create(hyperparameters={"learning_rate_multiplier": value})
+    assert caught.value.param == "hyperparameters.learning_rate_multiplier"
+    with pytest.raises(BadRequestError) as caught:
+        create(seed=value)
+    assert caught.value.param == "seed"
+
+
+def test_metadata_keeps_to_its_bounds(create) -> None:
+    assert create(metadata={"k" * 64: "v" * 512}).metadata == {"k" * 64: "v" * 512}
+    for metadata in ({"k" * 65: "v"}, {"k": "v" * 513}):
+        with pytest.raises(BadRequestError) as caught:
+            create(metadata=metadata)
+        assert caught.value.code == "string_above_max_length"

@@ -39,7 +39,7 @@ def test_granting_answers_with_a_list(http: httpx2.Client, model: str, granted) 
     assert body["has_more"] is False
 
 
-def test_pages_go_on_from_the_last_id(client: OpenAI, model: str, granted) -> None:
+def test_trap_5_permissions_page_by_the_last_id(client: OpenAI, model: str, granted) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
     newest_first = [item.id for item in permissions.list(model, limit=2)]
     assert newest_first == granted[::-1]

@@ -175,7 +175,7 @@ def test_a_cancelled_job_stops(tmp_path: Path, tiny_base: Path) -> None:
         assert len(messages(client, job.id)) == count
 
 
-def test_trap_3_a_paused_job_rests_and_goes_on_from_its_last_checkpoint(
+def test_a_paused_job_rests_and_goes_on_from_its_last_checkpoint(
     tmp_path: Path, tiny_base: Path
 ) -> None:
     with (
@@ -207,7 +207,7 @@ def test_trap_3_a_paused_job_rests_and_goes_on_from_its_last_checkpoint(
         assert told_now.count("Fine-tuning job resumed") == 1
 
 
-def test_only_the_last_three_checkpoints_stay(tmp_path: Path, tiny_base: Path) -> None:
+def test_trap_22_only_the_last_three_checkpoints_stay(tmp_path: Path, tiny_base: Path) -> None:
     home = tmp_path / "home"
     with training_server(home, tiny_base) as client:
         job = create(
@@ -322,7 +322,7 @@ def test_wandb_that_is_not_installed_is_said_to_be_missing(
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_fails_the_job_with_the_reason(
+def test_trap_25_a_file_that_cannot_be_used_fails_the_job_with_the_reason(
     tmp_path: Path,
     tiny_base: Path,
     change: Callable[[list[str]], list[str]],

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,8 +57,8 @@ def job(tmp_path: Path) -> Iterator[Job]:
 def test_metrics_go_into_an_offline_run_of_the_jobs_folder(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
-    warnings: list[str] = []
-    metrics = MetricsRuns(job, tmp_path / "run", warnings.append)
+    told: list[tuple[str, str]] = []
+    metrics = MetricsRuns(job, tmp_path / "run", lambda *news: told.append(news))
     metrics.log({"step": 7, "total_steps": 9, "train_loss": 0.5})
     metrics.finish()
     [run] = runs
@@ -68,36 +69,40 @@ def test_metrics_go_into_an_offline_run_of_the_jobs_folder(
     assert {"mine", job.id} <= set(run.settings["tags"])
     assert run.logged == [(7, {"step": 7, "train_loss": 0.5})]
     assert run.finished
-    assert warnings == []
+    [(level, message)] = told
+    assert level == "info"
+    assert str(tmp_path / "run" / "wandb") in message
 
 
 def test_what_fails_there_does_not_cost_the_job(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
-    warnings: list[str] = []
-    metrics = MetricsRuns(job, tmp_path, warnings.append)
+    told: list[tuple[str, str]] = []
+    metrics = MetricsRuns(job, tmp_path, lambda *news: told.append(news))
     for step, loss in enumerate([0.5, -1.0, 0.25], start=1):
         metrics.log({"step": step, "train_loss": loss})
     metrics.finish()
     assert [step for step, _ in runs[0].logged] == [1]
-    [warning] = warnings
-    assert "no longer written: a negative loss" in warning
+    assert told[1:] == [
+        ("warn", "Metrics for Weights & Biases are no longer written: a negative loss")
+    ]
 
 
 def test_without_the_package_the_job_says_so(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    warnings: list[str] = []
-    MetricsRuns(job, tmp_path, warnings.append).finish()
-    [warning] = warnings
-    assert "wandb package is not installed" in warning
+    told: list[tuple[str, str]] = []
+    MetricsRuns(job, tmp_path, lambda *news: told.append(news)).finish()
+    [(level, message)] = told
+    assert level == "warn"
+    assert "wandb package is not installed" in message
 
 
 def test_a_job_without_integrations_asks_for_nothing(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
-    import dataclasses
-
-    MetricsRuns(dataclasses.replace(job, integrations=()), tmp_path, pytest.fail).finish()
-    assert runs == []
+    told: list[tuple[str, str]] = []
+    bare = replace(job, integrations=())
+    MetricsRuns(bare, tmp_path, lambda *news: told.append(news)).finish()
+    assert runs == told == []

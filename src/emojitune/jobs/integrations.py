@@ -5,23 +5,24 @@ it, or when it fails, the job goes on and says so once.
 """
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emojitune.store.jobs import Job
 
 _log = logging.getLogger(__name__)
 
-Warn = Callable[[str], None]
+Tell = Callable[[Literal["info", "warn"], str], None]
 
 
 class MetricsRuns:
     """One offline run for each integration of a job."""
 
-    def __init__(self, job: Job, folder: Path, warn: Warn) -> None:
-        self._warn = warn
+    def __init__(self, job: Job, folder: Path, tell: Tell) -> None:
+        self._tell = tell
         self._runs: list[Any] = []
         settings = [integration["wandb"] for integration in job.integrations]
         if settings:
@@ -39,13 +40,15 @@ class MetricsRuns:
             self._guarded(run.finish)
 
     def _begin(self, job: Job, folder: Path, settings: Sequence[Mapping[str, Any]]) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would be sent over the network
         try:
             import wandb
         except ImportError:
-            self._warn(
+            self._tell(
+                "warn",
                 "The wandb package is not installed where this server runs, so no metrics are "
                 "written for Weights & Biases: install it there before the next job. The job's "
-                "own events and result file hold the same numbers"
+                "own events and result file hold the same numbers",
             )
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +65,11 @@ class MetricsRuns:
                 reinit="create_new",
             )
             self._runs.append(run)
+        self._tell(
+            "info",
+            f"Metrics for Weights & Biases are written under {folder / 'wandb'}, without network: "
+            "`wandb sync` sends them",
+        )
 
     def _guarded(self, action: Callable[[], None]) -> None:
         # Other people's code, of any version: nothing that it does may cost the user the job.
@@ -70,4 +78,4 @@ class MetricsRuns:
         except Exception as error:
             _log.exception("Weights & Biases failed.")
             self._runs = []
-            self._warn(f"Metrics for Weights & Biases are no longer written: {error}")
+            self._tell("warn", f"Metrics for Weights & Biases are no longer written: {error}")

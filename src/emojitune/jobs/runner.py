@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.split import leakage
@@ -192,7 +192,7 @@ class _Run:
             validation=[model.renderer.render_example(e.messages) for e in validation],
             initial=adapter.read(base.adapter)[1] if base.adapter else None,
         )
-        runs = MetricsRuns(self.job, self.folder, self._warn_of_integrations)
+        runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
         try:
             self._follow(events, base, plan.config, runs)
         finally:
@@ -330,8 +330,9 @@ class _Run:
                 return
             after = page.items[-1].id
 
-    def _warn_of_integrations(self, message: str) -> None:
-        self.stores.jobs.add_event(self.job.id, message, level="warn", key="integrations")
+    def _tell_of_integrations(self, level: Literal["info", "warn"], message: str) -> None:
+        key = f"integrations-{level}"
+        self.stores.jobs.add_event(self.job.id, message, level=level, key=key)
 
     def _warn_of_leakage(
         self, examples: Sequence[TrainingExample], validation: Sequence[TrainingExample]
