@@ -1,7 +1,10 @@
+import asyncio
 from pathlib import Path
 
+import httpx2
 import pytest
-from openai import BadRequestError, NotFoundError, OpenAI
+from conftest import KEY
+from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 from emojitune.store.models import FineTunedModel
 
@@ -83,3 +86,61 @@ def test_an_adapter_stays_while_another_model_uses_it(client: OpenAI, server) ->
 def test_a_base_model_cannot_be_deleted(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="Only fine-tuned models can be deleted"):
         client.models.delete("gpt-3.5-turbo")
+
+
+def test_a_checkpoint_is_deleted_by_its_name(client: OpenAI, server) -> None:
+    checkpoint = register(server, "check001:ckpt-step-20", "check001", step=20)
+    folder = adapter_folder(server, "check001")
+    assert client.models.delete(checkpoint).deleted
+    assert not folder.exists()
+    with pytest.raises(NotFoundError):
+        client.models.retrieve(checkpoint)
+
+
+def test_the_list_has_no_pages_and_every_model_every_key(http: httpx2.Client) -> None:
+    body = http.get("/models").json()
+    assert set(body) == {"object", "data"}
+    keys = {"id", "object", "created", "owned_by", "shutdown_date", "served_by"}
+    assert all(set(model) == keys for model in body["data"])
+    dates = {model["id"]: model["shutdown_date"] for model in body["data"]}
+    assert dates["gpt-3.5-turbo-0125"] == "2026-10-23"
+    assert dates["gpt-4o-mini"] == "2027-01-14"
+    assert dates[BASE] is None
+
+
+@pytest.mark.parametrize("path", ["some-org/some-model", "some-org%2Fsome-model"])
+def test_trap_14_a_slash_in_a_name_is_part_of_it(http: httpx2.Client, path: str) -> None:
+    assert http.get(f"/models/{path}").json()["id"] == "some-org/some-model"
+
+
+def test_deleting_takes_an_empty_body_that_is_called_json(http: httpx2.Client, server) -> None:
+    name = register(server, "emptybod")
+    response = http.delete(f"/models/{name}", headers={"content-type": "application/json"})
+    assert response.json() == {"id": name, "object": "model", "deleted": True}
+
+
+def test_the_error_of_an_unknown_model_is_whole(http: httpx2.Client) -> None:
+    response = http.get("/models/ft:123")
+    assert response.status_code == 404
+    assert response.json() == {
+        "error": {
+            "message": "The model 'ft:123' does not exist",
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        }
+    }
+
+
+def test_the_async_client_does_the_same(server) -> None:
+    name = register(server, "async000")
+
+    async def go() -> None:
+        async with AsyncOpenAI(
+            base_url=server.url, api_key=KEY, max_retries=0, _strict_response_validation=True
+        ) as client:
+            assert name in [model.id async for model in client.models.list()]
+            assert (await client.models.retrieve(name)).id == name
+            assert (await client.models.delete(name)).deleted
+
+    asyncio.run(go())

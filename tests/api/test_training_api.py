@@ -6,6 +6,7 @@ trains.
 
 import base64
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,6 +175,136 @@ def test_a_cancelled_job_stops(tmp_path: Path, tiny_base: Path) -> None:
         assert len(messages(client, job.id)) == count
 
 
+def test_a_paused_job_rests_and_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    with (
+        training_server(tmp_path / "home", tiny_base) as client,
+        # The strict one does not know the status "paused": see trap 3.
+        OpenAI(base_url=client.base_url, api_key=KEY, max_retries=0) as loose,
+    ):
+        job = create(
+            client,
+            training_file(tmp_path),
+            hyperparameters={"n_epochs": 50, "batch_size": 1},
+            seed=1,
+        )
+        wait(client, job.id, lambda _: bool(client.fine_tuning.jobs.checkpoints.list(job.id).data))
+        assert loose.fine_tuning.jobs.pause(job.id).status == "paused"
+        time.sleep(2)
+        told = len(messages(client, job.id))
+        time.sleep(1)
+        assert len(messages(client, job.id)) == told, "a paused job tells nothing"
+        rested = loose.fine_tuning.jobs.retrieve(job.id)
+        assert (rested.status, rested.fine_tuned_model) == ("paused", None)
+        assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+        done = wait(client, job.id)
+        assert done.status == "succeeded", done.error
+        told_now = messages(client, job.id)
+        steps = [m.split(":")[0] for m in told_now if m.startswith("Step ")]
+        assert steps == [f"Step {step}/600" for step in range(1, 601)], "each step is told once"
+        assert told_now.count("Fine-tuning job paused") == 1
+        assert told_now.count("Fine-tuning job resumed") == 1
+
+
+def test_trap_22_only_the_last_three_checkpoints_stay(tmp_path: Path, tiny_base: Path) -> None:
+    home = tmp_path / "home"
+    with training_server(home, tiny_base) as client:
+        job = create(
+            client, training_file(tmp_path), hyperparameters={"n_epochs": 5, "batch_size": 4}
+        )
+        job = wait(client, job.id)
+        assert job.status == "succeeded", job.error
+        checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id).data
+        names = [checkpoint.fine_tuned_model_checkpoint for checkpoint in checkpoints]
+        assert [checkpoint.step_number for checkpoint in checkpoints] == [15, 12, 9]
+        assert names[0] == job.fine_tuned_model
+        assert [name.split(":ckpt-step-")[1] for name in names[1:]] == ["12", "9"]
+        assert len({name.split(":")[4] for name in names}) == 3, "each has an id of its own"
+        assert len(list((home / "adapters").iterdir())) == 3
+        for checkpoint in checkpoints:
+            metrics = checkpoint.to_dict()["metrics"]
+            assert metrics["step"] == checkpoint.step_number
+            assert None not in metrics.values()
+            assert client.models.retrieve(checkpoint.fine_tuned_model_checkpoint)
+        told = messages(client, job.id)
+        gone = next(m.split("Snapshot ID: ")[1] for m in told if "at step 3 with" in m)
+        with pytest.raises(NotFoundError):
+            client.models.retrieve(gone)
+
+
+def test_a_checkpoint_can_be_tuned_on_and_its_end_is_said(tmp_path: Path, tiny_base: Path) -> None:
+    with training_server(tmp_path / "home", tiny_base) as client:
+        hyperparameters = {"n_epochs": 2, "batch_size": 4}
+        first = create(client, training_file(tmp_path), hyperparameters=hyperparameters)
+        wait(client, first.id)
+        checkpoint = client.fine_tuning.jobs.checkpoints.list(first.id).data[1]
+        name = checkpoint.fine_tuned_model_checkpoint
+        assert ":ckpt-step-3" in name
+        second = client.fine_tuning.jobs.create(
+            training_file=first.training_file, model=name, hyperparameters=hyperparameters
+        )
+        assert second.model == name
+        done = wait(client, second.id)
+        assert done.status == "succeeded", done.error
+        assert done.fine_tuned_model
+        assert done.fine_tuned_model.split(":")[1] == "gpt-3.5-turbo-0125"
+        # The base goes while a job waits behind another one.
+        busy = create(
+            client, training_file(tmp_path), hyperparameters={"n_epochs": 50, "batch_size": 1}
+        )
+        wait(client, busy.id, lambda job: job.status == "running")
+        late = client.fine_tuning.jobs.create(training_file=first.training_file, model=name)
+        client.models.delete(name)
+        with pytest.raises(NotFoundError):
+            client.fine_tuning.jobs.create(training_file=first.training_file, model=name)
+        client.fine_tuning.jobs.cancel(busy.id)
+        late = wait(client, late.id)
+        assert late.status == "failed"
+        assert late.error
+        assert (late.error.code, late.error.param) == ("model_not_found", "model")
+        assert "was deleted before it was used" in late.error.message
+
+
+def test_a_cancelled_jobs_checkpoints_stay_usable(tmp_path: Path, tiny_base: Path) -> None:
+    with training_server(tmp_path / "home", tiny_base) as client:
+        job = create(
+            client, training_file(tmp_path), hyperparameters={"n_epochs": 50, "batch_size": 1}
+        )
+        wait(client, job.id, lambda _: bool(client.fine_tuning.jobs.checkpoints.list(job.id).data))
+        client.fine_tuning.jobs.cancel(job.id)
+        time.sleep(2)
+        name = client.fine_tuning.jobs.checkpoints.list(job.id).data[0].fine_tuned_model_checkpoint
+        reply = client.chat.completions.create(
+            model=name,
+            messages=[SYSTEM, {"role": "user", "content": "What is going on?"}],
+            max_tokens=50,
+        )
+        assert reply.choices[0].message.content in LABELS
+
+
+def test_wandb_that_is_not_installed_is_said_to_be_missing(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "wandb.py").write_text("raise ImportError('hidden by a test')")
+    paths = [str(hidden), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    with training_server(tmp_path / "home", tiny_base) as client:
+        job = create(
+            client,
+            training_file(tmp_path),
+            hyperparameters={"n_epochs": 1},
+            integrations=[{"type": "wandb", "wandb": {"project": "emoji"}}],
+        )
+        job = wait(client, job.id)
+        assert job.status == "succeeded", job.error
+        events = list(client.fine_tuning.jobs.list_events(job.id, limit=100))
+        [warning] = [event for event in events if event.level == "warn"]
+        assert "wandb package is not installed" in warning.message
+
+
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
@@ -191,7 +322,7 @@ def test_a_cancelled_job_stops(tmp_path: Path, tiny_base: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_fails_the_job_with_the_reason(
+def test_trap_25_a_file_that_cannot_be_used_fails_the_job_with_the_reason(
     tmp_path: Path,
     tiny_base: Path,
     change: Callable[[list[str]], list[str]],
@@ -209,3 +340,4 @@ def test_a_file_that_cannot_be_used_fails_the_job_with_the_reason(
         assert words in job.error.message
         assert job.error.param == "training_file"
         assert job.hyperparameters.n_epochs == "auto"
+        assert (job.finished_at, job.trained_tokens, job.fine_tuned_model) == (None, None, None)

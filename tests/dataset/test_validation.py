@@ -161,7 +161,8 @@ def test_format_errors_win_over_too_few_examples(tmp_path: Path) -> None:
     assert (caught.value.code, caught.value.param) == ("invalid_training_file", "validation_file")
     assert caught.value.message == (
         "The job failed due to an invalid validation file. Invalid file format. "
-        "Example 2, message 1 Discriminator 'role' is missing in value"
+        "Example 2, message 1 Discriminator 'role' is missing in value (line 2) "
+        "Use one of system, developer, user, assistant."
     )
 
 
@@ -173,7 +174,8 @@ def test_malformed_json_in_openais_words(tmp_path: Path) -> None:
     assert caught.value.message == (
         "The job failed due to an invalid training file. Invalid file format. "
         "Example 17 cannot be parsed. Error: line contains invalid json: "
-        "Expecting value: line 1 column 15 (char 14) (line 17)"
+        "Expecting value: line 1 column 15 (char 14) (line 17) "
+        "Write one complete JSON object a line."
     )
 
 
@@ -184,8 +186,33 @@ def test_extra_keys_are_a_file_format_error(tmp_path: Path) -> None:
     assert caught.value.code == "invalid_file_format"
     assert caught.value.message.startswith(
         "The job failed due to a file format error in the training file. "
-        'Invalid file format. Example 1 contains an extra "mood". And 9 more:'
+        'Invalid file format. Example 1 contains an extra "mood". (line 1) '
+        'A line has the one key "messages". And 9 more:'
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ('{"prompt": "a", "completion": "b"}', "invalid_file_format",
+         "The job failed due to a file format error in the training file. Invalid file format. "
+         "Example 1 is missing key 'messages' (line 1) Make the prompt"),
+        ('{"input": {"messages": []}}', "invalid_file_format",
+         "Example 1 is missing key 'messages' (line 1) Add"),
+        ('{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}',
+         "invalid_training_file",
+         "The job failed due to an invalid training file. Input file is in the "
+         "fine-tune-preference format, but the specified fine-tuning job is not using 'dpo' "
+         "(provided method=supervised)."),
+        ('{"messages": [{"role": "assistant", "content": "a"}], "tools": []}',
+         "invalid_training_file", 'Example 1 contains an extra "tools".'),
+    ],
+)  # fmt: skip
+def test_other_formats_are_named(tmp_path: Path, line: str, code: str, words: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_examples(write(tmp_path / "f.jsonl", [line] * 10))
+    assert caught.value.code == code
+    assert words in caught.value.message
 
 
 def test_a_file_that_trains_nothing_is_refused(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_it_tells_where_it_is_and_ends_when_nobody_needs_it(settings: Settings) 
     assert not (settings.home / "server.json").exists()
 
 
-def test_it_does_not_end_while_a_job_is_unfinished(settings: Settings) -> None:
+def test_it_does_not_end_while_a_job_is_to_run(settings: Settings) -> None:
     database = open_database(settings.home)
     jobs = JobStore(database)
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
@@ -72,7 +72,7 @@ def test_it_does_not_end_while_a_job_is_unfinished(settings: Settings) -> None:
     thread.start()
     thread.join(0.8)
     assert thread.is_alive()
-    jobs.transition(job.id, "cancelled", sources=["validating_files"])
+    jobs.transition(job.id, "paused", sources=["validating_files"])
     thread.join(5)
     assert not thread.is_alive()
     database.close()

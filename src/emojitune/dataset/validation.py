@@ -18,6 +18,13 @@ ROLES: tuple[str, ...] = get_args(Role)
 _TOOL_KEYS = {"tools", "parallel_tool_calls", "functions"}
 _TOOL_MESSAGE_KEYS = {"tool_calls", "tool_call_id", "function_call"}
 _TOOL_ROLES = ("tool", "function")
+_KEY_ERRORS = ("extra_key", "missing_messages")  # OpenAI has a code of its own for these
+_PREFERENCE_KEYS = {
+    "preferred_output",
+    "non_preferred_output",
+    "preferred_completion",
+    "non_preferred_completion",
+}
 _NO_TOOLS = "Tool calls cannot be trained on yet: leave such examples out."
 
 
@@ -82,12 +89,25 @@ def _dataset_error(errors: list[Issue], name: str, param: str) -> DatasetError:
     tail = f" And {more} more: `emojitune data check FILE` lists them all." if more else ""
     if first.line is None:
         return DatasetError(first.message + tail, code=first.code, param=param)
-    if first.code == "extra_key":
+    if first.code in _KEY_ERRORS:
         code, cause = "invalid_file_format", f"a file format error in the {name}"
     else:
         code, cause = "invalid_training_file", f"an invalid {name}"
-    message = f"The job failed due to {cause}. Invalid file format. {first.message}{tail}"
-    return DatasetError(message, code=code, param=param)
+    return DatasetError(
+        f"The job failed due to {cause}. {_sentence(first)}{tail}", code=code, param=param
+    )
+
+
+def _sentence(issue: Issue) -> str:
+    """OpenAI's sentence, then what is ours: the line and the advice."""
+    line = f"(line {issue.line})"
+    if issue.code == "preference_format":
+        return (
+            "Input file is in the fine-tune-preference format, but the specified fine-tuning job "
+            f"is not using 'dpo' (provided method=supervised). {line} {issue.advice}"
+        )
+    place = "" if issue.message.endswith(line) else f" {line}"
+    return f"Invalid file format. {issue.message}{place} {issue.advice}"
 
 
 def _read(path: Path, name: str) -> DatasetReport:
@@ -220,7 +240,7 @@ class _Line:
 
     def _messages(self, row: dict[str, object]) -> list[Message]:
         if "messages" not in row:
-            self._stop("missing_messages", " is missing key 'messages'", 'Add "messages": [...].')
+            self._without_messages(row)
         self._keys(row)
         entries = row["messages"]
         if not isinstance(entries, list) or not entries:
@@ -231,6 +251,16 @@ class _Line:
         if len(messages) == len(read):
             self._ending(messages)
         return messages
+
+    def _without_messages(self, row: dict[str, object]) -> NoReturn:
+        if _PREFERENCE_KEYS & row.keys():
+            what = " is in the format of preference learning (dpo), which isn't built here."
+            advice = "Write the input's messages and the preferred reply as one 'messages' list."
+            self._stop("preference_format", what, advice)
+        advice = 'Add "messages": [...].'
+        if {"prompt", "completion"} & row.keys():
+            advice = "Make the prompt the user's message, and the completion the assistant's."
+        self._stop("missing_messages", " is missing key 'messages'", advice)
 
     def _keys(self, row: dict[str, object]) -> None:
         for key in (key for key in row if key != "messages"):

@@ -5,6 +5,7 @@ has a key of its own, so a job that is run again after an interruption tells not
 """
 
 import base64
+import contextlib
 import hashlib
 import math
 import re
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.split import leakage
@@ -21,7 +22,9 @@ from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
 from emojitune.errors import EmojituneError, NotFoundError
 from emojitune.jobs import states
+from emojitune.jobs.integrations import MetricsRuns
 from emojitune.jobs.plan import Plan, make_plan
+from emojitune.jobs.registry import forget_model
 from emojitune.models.catalog import BaseModel, base_called, resolve_base
 from emojitune.settings import Settings
 from emojitune.store.files import FileStore
@@ -36,6 +39,7 @@ from emojitune.training.events import (
 )
 
 _ESTIMATE_EVERY = 2.0  # seconds between updates of estimated_finish
+_KEPT_CHECKPOINTS = 3  # as on the hosted API
 _CSV_COLUMNS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
 _CSV_SOURCES = (
     "step",
@@ -117,7 +121,15 @@ class _Run:
         if not self.job.model.startswith("ft:"):
             base = resolve_base(self.job.model, self.settings)
             return _Base(base, self.job.model, None)
-        tuned = self.stores.models.get(self.job.model)
+        try:
+            tuned = self.stores.models.get(self.job.model)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"The job's base model {self.job.model} was deleted before it was used. Create a "
+                "new job with a model that is still here.",
+                code="model_not_found",
+                param="model",
+            ) from error
         return _Base(
             base_called(tuned.base), tuned.hosted_name, self.settings.adapters / tuned.adapter
         )
@@ -168,17 +180,23 @@ class _Run:
             alpha=plan.config.alpha,
             vocabulary=closed_vocabulary(examples),
         )
+        checkpoints = CheckpointFolder(self.folder / "checkpoints", info)
+        self._recall(checkpoints.newest(), base, plan.config)
         rendered = [model.renderer.render_example(example.messages) for example in examples]
         events = train(
             model.module,
             precision.device,
             rendered,
             plan.config,
-            CheckpointFolder(self.folder / "checkpoints", info),
+            checkpoints,
             validation=[model.renderer.render_example(e.messages) for e in validation],
             initial=adapter.read(base.adapter)[1] if base.adapter else None,
         )
-        self._follow(events, base, plan.config)
+        runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
+        try:
+            self._follow(events, base, plan.config, runs)
+        finally:
+            runs.finish()
         cut = [truncate(example, plan.config.max_tokens) for example in rendered]
         return plan.config.epochs * sum(len(example.ids) for example in cut)
 
@@ -196,16 +214,32 @@ class _Run:
             self._tell(f"Plan: {reason}", f"plan-{number}")
         self._tell(f"Computing in {precision}", "precision")
 
-    def _follow(self, events: Iterator[TrainingEvent], base: _Base, config: TrainingConfig) -> None:
+    def _recall(self, saved: CheckpointSaved | None, base: _Base, config: TrainingConfig) -> None:
+        """Register the checkpoint that an interruption may have left without a name."""
+        if saved is None:
+            return
+        told = self.stores.jobs.event(self.job.id, f"step-{saved.step}")
+        metrics = told.data if told else {"step": saved.step}
+        self._register(saved, base, metrics, final=saved.epoch == config.epochs)
+
+    def _follow(
+        self,
+        events: Iterator[TrainingEvent],
+        base: _Base,
+        config: TrainingConfig,
+        runs: MetricsRuns,
+    ) -> None:
         """Store what training yields. Metrics of a step are told when the next event is there,
         so that validation and the end of an epoch are part of them."""
         estimate = _Estimate()
         metrics: dict[str, Any] = {}
         for event in events:
-            self.check()
+            # A checkpoint that was saved is also registered: the next run begins behind it.
+            if not isinstance(event, CheckpointSaved):
+                self.check()
             match event:
                 case StepCompleted():
-                    self._tell_step(metrics)
+                    self._tell_step(metrics, runs)
                     metrics = _step_metrics(event)
                     finish = estimate.after(event.step, event.total_steps)
                     if finish is not None:
@@ -214,12 +248,13 @@ class _Run:
                     metrics["full_valid_loss"] = event.loss
                     metrics["full_valid_mean_token_accuracy"] = event.token_accuracy
                 case CheckpointSaved():
-                    self._tell_step(metrics)
+                    self._tell_step(metrics, runs)
                     self._register(event, base, metrics, final=event.epoch == config.epochs)
 
-    def _tell_step(self, metrics: dict[str, Any]) -> None:
+    def _tell_step(self, metrics: dict[str, Any], runs: MetricsRuns) -> None:
         if not metrics:
             return
+        runs.log(metrics)
         message = (
             f"Step {metrics['step']}/{metrics['total_steps']}: "
             f"training loss={metrics['train_loss']:.2f}"
@@ -250,6 +285,9 @@ class _Run:
         )
         told = {key: value for key, value in metrics.items() if key != "total_steps"}
         self.stores.jobs.add_checkpoint(self.job.id, model=name, step=saved.step, metrics=told)
+        for old in self.stores.jobs.drop_checkpoints(self.job.id, keep=_KEPT_CHECKPOINTS):
+            with contextlib.suppress(NotFoundError):  # its owner may have deleted it
+                forget_model(old.model, self.stores.models, self.settings)
         self._tell(
             f"Checkpoint created at step {saved.step} with Snapshot ID: {name}",
             f"checkpoint-{saved.step}",
@@ -291,6 +329,10 @@ class _Run:
             if not page.has_more:
                 return
             after = page.items[-1].id
+
+    def _tell_of_integrations(self, level: Literal["info", "warn"], message: str) -> None:
+        key = f"integrations-{level}"
+        self.stores.jobs.add_event(self.job.id, message, level=level, key=key)
 
     def _warn_of_leakage(
         self, examples: Sequence[TrainingExample], validation: Sequence[TrainingExample]

@@ -17,8 +17,10 @@ from emojitune.server import (
     errors,
     files,
     fine_tuning,
+    graders,
     in_process,
     models,
+    permissions,
     stored_completions,
     uploads,
 )
@@ -29,13 +31,27 @@ from emojitune.server.services import Services
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
 from emojitune.store.completions import CompletionStore
+from emojitune.store.creations import CreationStore
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.permissions import PermissionStore
 from emojitune.store.uploads import UploadStore
 
 _LOADING_AT_ONCE = 8
+
+_FAMILIES = (
+    files,
+    uploads,
+    fine_tuning,
+    permissions,
+    graders,
+    models,
+    chat,
+    stored_completions,
+    batches,
+)
 
 
 def create_app(
@@ -55,7 +71,7 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for endpoints in (files, uploads, fine_tuning, models, chat, stored_completions, batches):
+    for endpoints in _FAMILIES:
         app.include_router(endpoints.router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)
@@ -109,6 +125,8 @@ def _services(
         batches=stored_batches,
         models=tuned,
         completions=CompletionStore(database),
+        creations=CreationStore(database),
+        permissions=PermissionStore(database),
         pool=ModelPool(load_model or model_loader(settings, tuned)),
         dispatcher=dispatcher,
         batch_runner=BatchRunner(stored_batches, stored_files, ask),

@@ -1,145 +1,118 @@
-"""Fine-tuning jobs: create, list, retrieve, cancel, events, checkpoints."""
+"""Fine-tuning jobs: create, list, retrieve, cancel, pause, resume, events, checkpoints."""
 
+import contextlib
 import math
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Collection
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
-from pydantic import BeforeValidator, Field, field_validator
 
-from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.jobs.states import move
 from emojitune.server import models
+from emojitune.server.job_request import CreateJob
 from emojitune.server.replies import listing, reply
-from emojitune.server.requests import Body, Limit, Metadata, json_body, refuse
+from emojitune.server.requests import Limit, json_body
+from emojitune.server.retries import attempt_number, create_once, digest_of
 from emojitune.server.services import Services, Shared
 from emojitune.store.ids import now
-from emojitune.store.jobs import Job, JobCheckpoint, JobEvent
+from emojitune.store.jobs import JOB_PREFIX, Job, JobCheckpoint, JobEvent
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
 
-_auto_is_unset = BeforeValidator(lambda value: None if value == "auto" else value)
-
-
-class Hyperparameters(Body):
-    """Each a number or "auto", which is also what a missing one means; None stands for it here."""
-
-    n_epochs: Annotated[Annotated[int, Field(ge=1, le=50)] | None, _auto_is_unset] = None
-    batch_size: Annotated[Annotated[int, Field(ge=1, le=256)] | None, _auto_is_unset] = None
-    learning_rate_multiplier: Annotated[Annotated[float, Field(gt=0)] | None, _auto_is_unset] = None
-
-
-class Supervised(Body):
-    """How the supervised method is asked to learn."""
-
-    hyperparameters: Hyperparameters = Hyperparameters()
-
-
-class Method(Body):
-    """The method by name; the other methods' parts may be there, and are not looked at."""
-
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: Supervised = Supervised()
-    dpo: dict[str, Any] | None = None
-    reinforcement: dict[str, Any] | None = None
-
-    @field_validator("type")
-    @classmethod
-    def _is_built(cls, name: str) -> str:
-        if name != "supervised":
-            refuse(
-                "unsupported_value", f"The method '{name}' isn't built here yet: 'supervised' is."
-            )
-        return name
-
-
-class CreateJob(Body):
-    """The body of `POST /fine_tuning/jobs`."""
-
-    model: str = Field(min_length=1)
-    training_file: str = Field(min_length=1)
-    hyperparameters: Hyperparameters = Hyperparameters()
-    suffix: str | None = Field(None, min_length=1, max_length=64)
-    validation_file: str | None = Field(None, min_length=1)
-    integrations: list[dict[str, Any]] | None = None
-    seed: int | None = Field(None, ge=0, le=2_147_483_647)
-    method: Method = Method(type="supervised")
-    metadata: Metadata | None = None
-
-    @field_validator("integrations")
-    @classmethod
-    def _are_not_built(cls, integrations: list[Any] | None) -> list[Any] | None:
-        if integrations:
-            refuse("unsupported_value", "Integrations such as wandb aren't built here yet.")
-        return integrations
-
-    @property
-    def asked(self) -> dict[str, int | float | str]:
-        """The hyperparameters; `method` is the newer of their two places, and wins."""
-        newer, older = self.method.supervised.hyperparameters, self.hyperparameters
-        return {
-            name: getattr(newer, name) or getattr(older, name) or "auto"
-            for name in Hyperparameters.model_fields
-        }
+After = Annotated[str | None, Query(description="The id of the last item of the page before.")]
 
 
 @router.post("")
-def create(body: Annotated[CreateJob, Depends(json_body(CreateJob))], services: Shared) -> Response:
-    models.find(body.model, services)
-    _require_file(body.training_file, "training_file", services)
-    if body.validation_file is not None:
-        _require_file(body.validation_file, "validation_file", services)
-    job = services.jobs.create(
-        model=models.full_name(body.model),
-        training_file=body.training_file,
-        validation_file=body.validation_file,
-        suffix=body.suffix,
-        seed=body.seed,
-        hyperparameters=body.asked,
-        method={"type": body.method.type},
-        metadata=body.metadata,
-    )
-    services.dispatcher.wake()
-    return reply(_job_object(job, services))
+async def create(
+    request: Request, body: Annotated[CreateJob, Depends(json_body(CreateJob))], services: Shared
+) -> Response:
+    """Create a fine-tuning job.
+
+    A client that repeats this request because its connection was cut gets the job that the first
+    attempt made; a request that is no repetition always makes a job of its own.
+    """
+
+    def make(job_id: str) -> Response:
+        return reply(_job_object(_create(job_id, body, services), services))
+
+    return await create_once(request, digest_of(body), services, JOB_PREFIX, make)
 
 
 @router.get("")
 def list_jobs(
-    request: Request, services: Shared, after: str | None = None, limit: Limit = 20
+    request: Request,
+    services: Shared,
+    after: After = None,
+    limit: Limit = 20,
+    metadata: Annotated[
+        Literal["null"] | None,
+        Query(
+            description="`metadata[key]=value`, as often as you like: only jobs with all of these; "
+            "`metadata=null`: only jobs without metadata."
+        ),
+    ] = None,
 ) -> Response:
+    """List fine-tuning jobs, the newest first."""
     query = request.query_params
     pairs = {match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))}
-    page = services.jobs.list(after, limit, pairs, without_metadata=query.get("metadata") == "null")
+    page = services.jobs.list(after, limit, pairs, without_metadata=metadata is not None)
     return listing([_job_object(job, services) for job in page.items], has_more=page.has_more)
 
 
 @router.get("/{job_id}")
 def retrieve(job_id: str, services: Shared) -> Response:
+    """Retrieve a fine-tuning job."""
     return reply(_job_object(services.jobs.get(job_id), services))
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, services: Shared) -> Response:
-    job = move(services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None)
-    services.jobs.add_event(job_id, "Fine-tuning job was cancelled", key="cancelled")
-    services.dispatcher.wake()
-    return reply(_job_object(job, services))
+def cancel(job_id: str, request: Request, services: Shared) -> Response:
+    """Cancel a job that has not ended; its checkpoints stay usable."""
+
+    def change() -> Job:
+        return move(services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None)
+
+    told = "Fine-tuning job was cancelled"
+    return _change(job_id, change, told, {"cancelled"}, request, services)
+
+
+@router.post("/{job_id}/pause")
+def pause(job_id: str, request: Request, services: Shared) -> Response:
+    """Pause a queued or running job; it stops within a step."""
+
+    def change() -> Job:
+        return move(services.jobs, job_id, "paused", estimated_finish=None)
+
+    return _change(job_id, change, "Fine-tuning job paused", {"paused"}, request, services)
+
+
+@router.post("/{job_id}/resume")
+def resume(job_id: str, request: Request, services: Shared) -> Response:
+    """Put a paused job back into the queue; it goes on from its last checkpoint."""
+
+    def change() -> Job:
+        return services.jobs.transition(job_id, "queued", sources=["paused"])
+
+    after = {"queued", "running"}
+    return _change(job_id, change, "Fine-tuning job resumed", after, request, services)
 
 
 @router.get("/{job_id}/events")
-def list_events(
-    job_id: str, services: Shared, after: str | None = None, limit: Limit = 20
-) -> Response:
+def list_events(job_id: str, services: Shared, after: After = None, limit: Limit = 20) -> Response:
+    """List a job's events, the newest first."""
     page = services.jobs.events(job_id, after, limit)
     return listing([_event_object(event) for event in page.items], has_more=page.has_more)
 
 
 @router.get("/{job_id}/checkpoints")
 def list_checkpoints(
-    job_id: str, services: Shared, after: str | None = None, limit: Limit = 10
+    job_id: str, services: Shared, after: After = None, limit: Limit = 10
 ) -> Response:
+    """List a job's checkpoints, the last step first: one an epoch, of the last three epochs."""
     page = services.jobs.checkpoints(job_id, after, limit)
     ids = [checkpoint.id for checkpoint in page.items]
     return listing(
@@ -151,6 +124,62 @@ def list_checkpoints(
 
 
 _METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
+class _JobObject(FineTuningJob):
+    # OpenAI's own /pause answers "paused", which its type does not know; there is no better word.
+    status: Literal[  # type: ignore[assignment]
+        "validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"
+    ]
+
+
+def _create(job_id: str, body: CreateJob, services: Services) -> Job:
+    """The job of this id: made now, or by an earlier attempt of the same request."""
+    with contextlib.suppress(NotFoundError):
+        return services.jobs.get(job_id)
+    models.find(body.model, services)
+    _require_file(body.training_file, "training_file", services)
+    if body.validation_file is not None:
+        _require_file(body.validation_file, "validation_file", services)
+    job = services.jobs.create(
+        job_id=job_id,
+        model=models.full_name(body.model),
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        suffix=body.suffix,
+        seed=body.seed,
+        hyperparameters=body.asked,
+        method={"type": body.method.type},
+        metadata=body.metadata,
+        integrations=[integration.kept for integration in body.integrations or ()],
+    )
+    services.dispatcher.wake()
+    return job
+
+
+def _change(
+    job_id: str,
+    change: Callable[[], Job],
+    message: str,
+    done: Collection[str],
+    request: Request,
+    services: Services,
+) -> Response:
+    """Change a job's status, and tell its story and the dispatcher.
+
+    A client that repeats its request, since the first answer was lost, is not blamed for finding
+    the job in one of the states in which that one left it: `done`.
+    """
+    try:
+        job = change()
+    except InvalidStateError:
+        job = services.jobs.get(job_id)
+        if not (attempt_number(request) and job.status in done):
+            raise
+    else:
+        services.jobs.add_event(job_id, message)
+        services.dispatcher.wake()
+    return reply(_job_object(job, services))
 
 
 def _require_file(file_id: str, param: str, services: Services) -> None:
@@ -175,7 +204,7 @@ def _job_object(job: Job, services: Services) -> FineTuningJob:
         "message": job.error.message,
         "param": job.error.param,
     }
-    return FineTuningJob.model_validate(
+    return _JobObject.model_validate(
         {
             "id": job.id,
             "object": "fine_tuning.job",

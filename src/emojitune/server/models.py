@@ -1,11 +1,10 @@
 """Models: list, retrieve, delete; and which model a name in a request means."""
 
-import shutil
-
 from fastapi import APIRouter, Response
 from openai.types import Model, ModelDeleted
 
 from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.jobs.registry import forget_model
 from emojitune.models.catalog import (
     CATALOG,
     HOSTED_MODELS,
@@ -22,6 +21,7 @@ router = APIRouter(prefix="/v1/models")
 
 @router.get("")
 def list_models(services: Shared) -> Response:
+    """List the base models, their hosted aliases, and the fine-tuned models."""
     base = [_base_object(name, services) for name in (*CATALOG, *HOSTED_MODELS)]
     # Checkpoints answer by name, but are not listed: as on the hosted API.
     tuned = [_tuned_object(model) for model in services.models.list() if model.step is None]
@@ -31,6 +31,7 @@ def list_models(services: Shared) -> Response:
 # `path`, because the SDK sends `org/name` as `org%2Fname`, which is decoded before routing.
 @router.get("/{name:path}")
 def retrieve(name: str, services: Shared) -> Response:
+    """Retrieve a model, a checkpoint too."""
     model = find(name, services)
     if isinstance(model, FineTunedModel):
         return reply(_tuned_object(model))
@@ -39,15 +40,14 @@ def retrieve(name: str, services: Shared) -> Response:
 
 @router.delete("/{name:path}")
 def delete(name: str, services: Shared) -> Response:
+    """Delete a fine-tuned model or a checkpoint, with its adapter."""
     model = find(name, services)
     if not isinstance(model, FineTunedModel):
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
         )
-    services.models.delete(name)
+    forget_model(name, services.models, services.settings)
     services.pool.forget(name)
-    if all(other.adapter != model.adapter for other in services.models.list()):
-        shutil.rmtree(services.settings.adapters / model.adapter, ignore_errors=True)
     return reply(ModelDeleted(id=name, object="model", deleted=True))
 
 

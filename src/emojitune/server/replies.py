@@ -14,12 +14,12 @@ from pydantic_core import to_json
 
 def reply(item: BaseModel) -> Response:
     """One object."""
-    return _json(item.model_dump(exclude_unset=True))
+    return _json(item.model_dump(by_alias=True, exclude_unset=True))
 
 
 def listing(items: Sequence[BaseModel], **more: Any) -> Response:
     """A list of objects, with `has_more` and what else this list carries."""
-    data = [item.model_dump(exclude_unset=True) for item in items]
+    data = [item.model_dump(by_alias=True, exclude_unset=True) for item in items]
     return _json({"object": "list", "data": data, **more})
 
 

@@ -20,6 +20,9 @@ from starlette.requests import ClientDisconnect
 
 from emojitune.errors import InvalidRequestError
 
+# Begins the tag of a union's member: pydantic puts it into the place of an error, clients do not.
+TAG = "[tag] "
+
 MAX_JSON_BYTES = 16 * 1024 * 1024
 
 Limit = Annotated[int, Query(ge=1, le=10_000)]
@@ -130,6 +133,8 @@ def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidReques
         param = f"{param}{named}".removeprefix(".") if named[:1] in ("", ".") else named
         message = own["message"].replace("{param}", param)
         return InvalidRequestError(message, code=own["code"], param=param or None)
+    if error["type"] == "union_tag_invalid":
+        param += ".type"  # which is what tells the members of our unions apart
     code, message = _explain(error, param)
     return InvalidRequestError(message, code=code, param=param or None)
 
@@ -140,7 +145,7 @@ def _param(place: Sequence[str | int]) -> str:
     for step in place:
         if isinstance(step, int):
             name += f"[{step}]"
-        elif step != "[key]":
+        elif not (step == "[key]" or step.startswith(TAG)):
             name += f".{step}" if name else step
     return name
 
@@ -148,6 +153,10 @@ def _param(place: Sequence[str | int]) -> str:
 def _explain(error: Mapping[str, Any], param: str) -> tuple[str, str]:
     kind, found, context = error["type"], error.get("input"), error.get("ctx", {})
     match kind:
+        case "union_tag_invalid":
+            supported = f"Supported values are: {context['expected_tags'].replace(TAG, '')}."
+            found = context["tag"].removeprefix(TAG)
+            return "invalid_value", f"Invalid value for '{param}': {_shown(found)}. {supported}"
         case "missing":
             return "missing_required_parameter", f"Missing required parameter: '{param}'."
         case "extra_forbidden":

@@ -94,7 +94,9 @@ class _Server(uvicorn.Server):
         if clock - self._needed_at < self._idle_timeout:
             return False
         services: Services = self._app.state.services
-        if services.jobs.unfinished() or services.batches.unfinished():
+        # A paused job needs nobody: the next server can resume it too.
+        jobs = (job for job in services.jobs.unfinished() if job.status != "paused")
+        if any(jobs) or services.batches.unfinished():
             self._needed_at = clock
             return False
         return True

@@ -12,9 +12,11 @@ from emojitune.server.batch_runner import BatchRunner
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
 from emojitune.store.completions import CompletionStore
+from emojitune.store.creations import CreationStore
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.permissions import PermissionStore
 from emojitune.store.uploads import UploadStore
 
 
@@ -30,6 +32,8 @@ class Services:
     batches: BatchStore
     models: ModelStore
     completions: CompletionStore
+    creations: CreationStore
+    permissions: PermissionStore
     pool: ModelPool
     dispatcher: Dispatcher
     batch_runner: BatchRunner

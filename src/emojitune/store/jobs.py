@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from emojitune.errors import InvalidStateError, NotFoundError
@@ -21,6 +21,7 @@ from emojitune.store.pages import Page, read_page
 _jobs, _events, _checkpoints = tables.jobs, tables.events, tables.checkpoints
 
 FINISHED = ("succeeded", "failed", "cancelled")
+JOB_PREFIX = "ftjob-"
 _LARGEST_SEED = 2**31 - 1
 
 
@@ -99,9 +100,13 @@ class JobStore:
         method: Mapping[str, Any] | None = None,
         metadata: Mapping[str, str] | None = None,
         integrations: Sequence[Mapping[str, Any]] = (),
+        job_id: str | None = None,
     ) -> Job:
-        """A new job that waits for its files to be validated, and its first two events."""
-        job_id = new_id("ftjob-")
+        """A new job that waits for its files to be validated, and its first two events.
+
+        With a `job_id` that is taken, nothing is made and the job of that id is the answer.
+        """
+        job_id = job_id or new_id(JOB_PREFIX)
         row = {
             "id": job_id,
             "created_at": now(),
@@ -121,7 +126,9 @@ class JobStore:
         if validation_file:
             validating += f" and validation file: {validation_file}"
         with self._database.write() as connection:
-            connection.execute(insert(_jobs).values(row))
+            made = connection.execute(insert_or_ignore(_jobs).values(row).on_conflict_do_nothing())
+            if not made.rowcount:
+                return _get(connection, job_id)
             _add_event(connection, job_id, f"Created fine-tuning job: {job_id}", key="created")
             _add_event(connection, job_id, validating, key="validating")
             return _get(connection, job_id)
@@ -223,6 +230,13 @@ class JobStore:
             _get(connection, job_id)
             return read_page(connection, _events, query, _event, after=after, limit=limit)
 
+    def event(self, job_id: str, key: str) -> JobEvent | None:
+        """What was told under this key, if it was."""
+        query = select(_events).where(_events.c.job_id == job_id, _events.c.key == key)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _event(row)
+
     def add_checkpoint(
         self, job_id: str, *, model: str, step: int, metrics: Mapping[str, Any]
     ) -> None:
@@ -246,6 +260,16 @@ class JobStore:
         with self._database.read() as connection:
             _get(connection, job_id)
             return read_page(connection, _checkpoints, query, _checkpoint, after=after, limit=limit)
+
+    def drop_checkpoints(self, job_id: str, *, keep: int) -> Sequence[JobCheckpoint]:
+        """Forget a job's checkpoints but for the `keep` of the last steps; returns the others."""
+        query = select(_checkpoints).where(_checkpoints.c.job_id == job_id)
+        with self._database.write() as connection:
+            rows = connection.execute(query.order_by(_checkpoints.c.step.desc())).all()
+            old = [_checkpoint(row) for row in rows[keep:]]
+            ids = [checkpoint.id for checkpoint in old]
+            connection.execute(delete(_checkpoints).where(_checkpoints.c.id.in_(ids)))
+        return old
 
     def _lease(
         self, job_id: str, condition: ColumnElement[bool], worker: str | None, until: float | None

@@ -196,3 +196,31 @@ completions = Table(
     Column("messages", _json, nullable=False),
     sqlite_autoincrement=True,
 )
+
+permissions = Table(
+    "checkpoint_permissions",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("project_id", String, nullable=False),
+    UniqueConstraint("model", "project_id", name="one_permission_a_project"),
+    sqlite_autoincrement=True,
+)
+
+creations = Table(
+    "creations",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("subject", String, nullable=False, unique=True),
+    Column("path", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("key", String),
+    Column("attempt", Integer, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("answered_at", Float),
+    Index("creations_by_content", "path", "digest"),
+    Index("creations_by_key", "path", "key", unique=True),
+    sqlite_autoincrement=True,
+)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emojitune.models import adapter, lora
+from emojitune.training.events import CheckpointSaved
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,14 @@ class CheckpointFolder:
             shutil.rmtree(old)
         return target / "adapter"
 
+    def newest(self) -> CheckpointSaved | None:
+        """The checkpoint that `restore` would take, if there is one."""
+        saved = self._saved()
+        if not saved:
+            return None
+        position = _position(saved[-1])
+        return CheckpointSaved(position.steps, position.epochs, saved[-1] / "adapter")
+
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
         """Put the newest checkpoint, if there is one, into `module` and `optimizer`."""
         saved = self._saved()
@@ -67,7 +76,7 @@ class CheckpointFolder:
         newest = saved[-1]
         _, tensors = adapter.read(newest / "adapter")
         lora.load_adapter_state(module, tensors)
-        position = Position(**json.loads((newest / "position.json").read_text(encoding="utf-8")))
+        position = _position(newest)
         moments = load_file(newest / "optimizer.safetensors")
         for name, parameter in lora.adapter_state(module).items():
             optimizer.state[parameter] = {
@@ -81,3 +90,7 @@ class CheckpointFolder:
         """Whole checkpoints, oldest first."""
         folders = self._folder.glob("epoch-*")
         return sorted(folders, key=lambda folder: int(folder.name.removeprefix("epoch-")))
+
+
+def _position(folder: Path) -> Position:
+    return Position(**json.loads((folder / "position.json").read_text(encoding="utf-8")))

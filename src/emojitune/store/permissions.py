@@ -1,0 +1,90 @@
+"""Which projects may use a checkpoint: kept and listed, as the hosted API does.
+
+Knows no models: whether a name means one is the caller's to find out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from emojitune.errors import NotFoundError
+from emojitune.store import tables
+from emojitune.store.database import Database
+from emojitune.store.ids import new_id, now
+from emojitune.store.pages import Order, Page, read_page
+
+_permissions = tables.permissions
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A project's leave to use a checkpoint."""
+
+    id: str
+    created_at: int
+    model: str
+    project_id: str
+
+
+class PermissionStore:
+    """Permissions as rows of `database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def grant(self, model: str, project_ids: Sequence[str]) -> Sequence[Permission]:
+        """The permissions of these projects, in their order; one that is there already stays."""
+        projects = list(dict.fromkeys(project_ids))
+        stamp = now()
+        rows = [
+            {"id": new_id("cp_"), "created_at": stamp, "model": model, "project_id": project}
+            for project in projects
+        ]
+        query = select(_permissions).where(
+            _permissions.c.model == model, _permissions.c.project_id.in_(projects)
+        )
+        with self._database.write() as connection:
+            connection.execute(insert(_permissions).on_conflict_do_nothing(), rows)
+            found = {row.project_id: _permission(row) for row in connection.execute(query)}
+        return [found[project] for project in projects]
+
+    def list(
+        self,
+        model: str,
+        project_id: str | None = None,
+        after: str | None = None,
+        limit: int = 10,
+        order: Order = "desc",
+    ) -> Page[Permission]:
+        """A checkpoint's permissions, the newest first unless `order` is "asc"."""
+        query = select(_permissions).where(_permissions.c.model == model)
+        if project_id is not None:
+            query = query.where(_permissions.c.project_id == project_id)
+        with self._database.read() as connection:
+            return read_page(
+                connection, _permissions, query, _permission, after=after, limit=limit, order=order
+            )
+
+    def revoke(self, model: str, permission_id: str) -> None:
+        """Take a permission back.
+
+        Raises:
+            NotFoundError: The checkpoint has none of this id.
+        """
+        statement = delete(_permissions).where(
+            _permissions.c.model == model, _permissions.c.id == permission_id
+        )
+        with self._database.write() as connection:
+            if not connection.execute(statement).rowcount:
+                raise NotFoundError(
+                    f"No such permission: {permission_id}. List those of {model} to see which "
+                    "there are.",
+                    param="permission_id",
+                )
+
+
+def _permission(row: Row[Any]) -> Permission:
+    return Permission(row.id, row.created_at, row.model, row.project_id)
