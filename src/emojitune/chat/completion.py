@@ -4,17 +4,19 @@ Between text and the engine: renders, checks lengths, picks the constraint, turn
 text. No HTTP: `server/chat.py` gives all this OpenAI's shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import lru_cache
 
 from emojitune.chat.constraint import LabelTrie, label_trie
 from emojitune.chat.decoding import Sampling, Scored, reply_freely, reply_from_set
+from emojitune.chat.embedding import Embedder
 from emojitune.chat.engine import Engine, Prompt, Request
 from emojitune.chat.reply import (
     Alternative,
     ChatParameters,
     Delta,
+    Embedded,
     FinishReason,
     Generation,
     Listener,
@@ -36,6 +38,7 @@ class ChatModel:
         self._renderer = model.renderer
         self._context_length = model.context_length
         self._engine = Engine(model.module, model.precision.device, executor)
+        self._embedder = Embedder(model, executor)
         self._trie = lru_cache(maxsize=16)(self._make_trie)
 
     def start(
@@ -91,6 +94,16 @@ class ChatModel:
             cancelled=lambda: generation.cancelled,
         )
         return generation
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of a prompt, those that the chat template adds among them."""
+        return len(self._renderer.render_prompt(messages))
+
+    def embed(
+        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+    ) -> Embedded | None:
+        """Texts, or their token ids, as vectors; see chat/embedding.py."""
+        return self._embedder.embed(inputs, cancelled)
 
     def _constraint(self, parameters: ChatParameters) -> LabelTrie | None:
         if parameters.labels:

@@ -3,9 +3,12 @@
 The server builds and reads these; `completion.py` makes them come true.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
@@ -28,6 +31,7 @@ class ChatParameters:
             labels where the model has a vocabulary.
         labels: Holds the reply to these texts instead, on any model.
         alternatives: How many best labels to rank besides the reply.
+        json_schema: Holds the reply to JSON that this schema allows.
     """
 
     max_tokens: int | None = None
@@ -39,6 +43,7 @@ class ChatParameters:
     decoding: Literal["labels", "free"] | None = None
     labels: tuple[str, ...] = ()
     alternatives: int = 0
+    json_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,27 @@ class Generation:
         self.cancelled = True
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A vector of length 1 for each input (inputs, dimensions), and the tokens that went in."""
+
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
 class Replier(Protocol):
     """What replies to a request: a ChatModel, once it is loaded."""
 
     def start(
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
     ) -> Generation: ...
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of a prompt."""
+        ...
+
+    def embed(
+        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+    ) -> Embedded | None:
+        """Texts, or their token ids, as vectors; blocks. None once `cancelled` says so."""
+        ...

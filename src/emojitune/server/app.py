@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from emojitune.chat.pool import ModelPool
 from emojitune.chat.reply import Replier
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import auth, chat, errors, files, fine_tuning, models
+from emojitune.server import auth, chat, embeddings, errors, files, fine_tuning, models
 from emojitune.server.envelope import Envelope
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
@@ -39,7 +39,7 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for router in (files.router, fine_tuning.router, models.router, chat.router):
+    for router in (files.router, fine_tuning.router, models.router, chat.router, embeddings.router):
         app.include_router(router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)

@@ -1,19 +1,16 @@
 """Chat completions, plain and streamed."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import StreamingResponse
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
-from starlette.types import Receive, Scope, Send
 
 from emojitune import __version__
-from emojitune.chat.reply import Alternative, Delta, Replier, Usage
+from emojitune.chat.reply import Alternative, Delta, Usage
 from emojitune.errors import EmojituneError
 from emojitune.server import models
 from emojitune.server.chat_request import ChatRequest
@@ -22,6 +19,7 @@ from emojitune.server.exchange import Exchange
 from emojitune.server.replies import encode, reply
 from emojitune.server.requests import json_body
 from emojitune.server.services import Services, Shared
+from emojitune.server.streaming import EventStream, begin, while_connected
 from emojitune.store.ids import new_id, now
 
 router = APIRouter(prefix="/v1/chat/completions")
@@ -49,20 +47,6 @@ class Head:
         }
 
 
-class ChatStream(StreamingResponse):
-    """Server-sent events; the model stops when the client has gone, however early."""
-
-    def __init__(self, frames: AsyncIterator[bytes], exchange: Exchange) -> None:
-        super().__init__(frames, media_type="text/event-stream")
-        self._exchange = exchange
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._exchange.close()
-
-
 @router.post("")
 async def create(
     request: Request,
@@ -71,13 +55,13 @@ async def create(
 ) -> Response:
     head = Head(models.full_name(body.model))
     respond = _streamed if body.stream else _whole
-    return await _while_connected(request, respond(head, body, services))
+    return await while_connected(request, respond(head, body, services))
 
 
 async def _whole(head: Head, body: ChatRequest, services: Services) -> Response:
     exchange = Exchange()
     try:
-        await _start(exchange, body, services)
+        await begin(exchange, body.model, body.prompt, body.parameters, services)
         choices = [_Choice(index) for index in range(body.n)]
         async for event in exchange.events():
             if isinstance(event, Usage):
@@ -91,39 +75,14 @@ async def _whole(head: Head, body: ChatRequest, services: Services) -> Response:
 async def _streamed(head: Head, body: ChatRequest, services: Services) -> Response:
     exchange = Exchange()
     try:
-        await _start(exchange, body, services)
+        await begin(exchange, body.model, body.prompt, body.parameters, services)
         # The first word is awaited, so that an error before it is an ordinary HTTP error.
         events = exchange.events()
         first = await anext(events)
     except BaseException:
         exchange.close()
         raise
-    return ChatStream(_frames(head, body, first, events), exchange)
-
-
-async def _start(exchange: Exchange, body: ChatRequest, services: Services) -> None:
-    def load() -> Replier:
-        # Several names may mean one base model: it is loaded once, under its own.
-        return services.pool.get(models.find(body.model, services).name)
-
-    await exchange.start(load, body.prompt, body.parameters, services.model_threads)
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """The response that `work` makes; given up when the client hangs up before."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_hang_up(request))
-    try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else Response(status_code=499)  # read by nobody
-    finally:
-        leaving.cancel()
-        working.cancel()
-
-
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    return EventStream(_frames(head, body, first, events), exchange)
 
 
 @dataclass(slots=True)

@@ -14,13 +14,18 @@ from pydantic_core import to_json
 
 def reply(item: BaseModel) -> Response:
     """One object."""
-    return _json(item.model_dump(exclude_unset=True))
+    return _json(plain(item))
 
 
 def listing(items: Sequence[BaseModel], **more: Any) -> Response:
     """A list of objects, with `has_more` and what else this list carries."""
-    data = [item.model_dump(exclude_unset=True) for item in items]
+    data = [plain(item) for item in items]
     return _json({"object": "list", "data": data, **more})
+
+
+def plain(item: BaseModel) -> dict[str, Any]:
+    """An object as it is sent: the keys that were set, under their names in the API."""
+    return item.model_dump(exclude_unset=True, by_alias=True)
 
 
 def encode(payload: Mapping[str, Any]) -> bytes:

@@ -1,6 +1,6 @@
 """Pages of a list: some rows, and whether there are more behind them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -40,12 +40,33 @@ def read_page(
     if after is not None:
         cursor = connection.scalar(query.with_only_columns(number).where(table.c.id == after))
         if cursor is None:
-            raise NotFoundError(
-                f"'after' takes the id of the last item of a page, and nothing here is called "
-                f"'{after}'. Take an id from this list, or leave 'after' out to start anew.",
-                param="after",
-            )
+            raise _unknown_cursor(after)
         query = query.where(number < cursor if order == "desc" else number > cursor)
     direction = number.desc() if order == "desc" else number.asc()
     rows = connection.execute(query.order_by(direction).limit(limit + 1)).all()
     return Page(tuple(build(row) for row in rows[:limit]), has_more=len(rows) > limit)
+
+
+def slice_page(
+    items: Sequence[Mapping[str, Any]], *, after: str | None, limit: int, order: Order
+) -> Page[Mapping[str, Any]]:
+    """The same of objects at hand, the oldest first, that have an `id` each.
+
+    Raises:
+        NotFoundError: None of them has the id `after`.
+    """
+    ordered = items if order == "asc" else items[::-1]
+    if after is not None:
+        place = next((at for at, item in enumerate(ordered) if item["id"] == after), None)
+        if place is None:
+            raise _unknown_cursor(after)
+        ordered = ordered[place + 1 :]
+    return Page(tuple(ordered[:limit]), has_more=len(ordered) > limit)
+
+
+def _unknown_cursor(after: str) -> NotFoundError:
+    return NotFoundError(
+        "'after' takes the id of the last item of a page, and nothing here is called "
+        f"'{after}'. Take an id from this list, or leave 'after' out to start anew.",
+        param="after",
+    )
