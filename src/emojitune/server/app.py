@@ -9,7 +9,16 @@ from fastapi import FastAPI
 from emojitune.chat.pool import ModelPool
 from emojitune.chat.reply import Replier
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import auth, chat, embeddings, errors, files, fine_tuning, models
+from emojitune.server import (
+    auth,
+    chat,
+    embeddings,
+    errors,
+    files,
+    fine_tuning,
+    models,
+    responses,
+)
 from emojitune.server.envelope import Envelope
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
@@ -18,6 +27,7 @@ from emojitune.store.database import open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.responses import ResponseStore
 
 _LOADING_AT_ONCE = 8
 
@@ -39,8 +49,8 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,
     )
-    for router in (files.router, fine_tuning.router, models.router, chat.router, embeddings.router):
-        app.include_router(router)
+    for family in (files, fine_tuning, models, chat, responses, embeddings):
+        app.include_router(family.router)
     app.add_api_route("/healthz", _healthz)
     errors.install(app)
     # The last one added is the outermost.
@@ -65,6 +75,7 @@ def _lifespan(
             files=FileStore(database, settings.files),
             jobs=JobStore(database),
             models=tuned,
+            responses=ResponseStore(database),
             pool=ModelPool(load_model or model_loader(settings, tuned)),
             dispatcher=dispatcher,
             model_threads=CapacityLimiter(_LOADING_AT_ONCE),

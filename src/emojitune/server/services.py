@@ -12,6 +12,7 @@ from emojitune.settings import Settings
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.responses import ResponseStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Services:
     files: FileStore
     jobs: JobStore
     models: ModelStore
+    responses: ResponseStore
     pool: ModelPool
     dispatcher: Dispatcher
     model_threads: CapacityLimiter
