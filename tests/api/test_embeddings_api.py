@@ -3,13 +3,17 @@ import base64
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from conftest import KEY
+from conftest import KEY, serving
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+
+from emojitune.server.app import create_app
+from emojitune.settings import Settings
 
 SMALL = "text-embedding-3-small"
 
@@ -187,3 +191,23 @@ def test_who_hangs_up_is_no_longer_computed_for(server) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert server.chat_model.gave_up.wait(5)
+
+
+def test_with_a_real_model(tmp_path: Path, tiny_base: Path) -> None:
+    settings = Settings(
+        home=tmp_path / "home", base_model=str(tiny_base), api_key=KEY, device="cpu",
+        dtype="float32", threads=1,
+    )  # fmt: skip
+    with serving(create_app(settings)) as url, OpenAI(base_url=url, api_key=KEY) as client:
+        created = client.embeddings.create(model=SMALL, input=["dog", "dog", "party"])
+        dog, again, party = (np.array(item.embedding) for item in created.data)
+        assert len(dog) == 32
+        np.testing.assert_allclose(dog, again, atol=1e-6)
+        assert dog @ party < 0.99
+        assert created.usage.total_tokens >= 3
+        with pytest.raises(BadRequestError) as caught:
+            client.embeddings.create(model=SMALL, input=[[1, 99_999]])
+        assert (caught.value.code, caught.value.param) == ("invalid_value", "input")
+        with pytest.raises(BadRequestError) as caught:
+            client.embeddings.create(model=SMALL, input="dog " * 300)
+        assert caught.value.code == "context_length_exceeded"

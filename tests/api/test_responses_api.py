@@ -3,15 +3,18 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pydantic
 import pytest
-from conftest import KEY
+from conftest import KEY, serving
 from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 from emojitune.dataset.example import Message
+from emojitune.server.app import create_app
+from emojitune.settings import Settings
 
 ASK = "I just passed my driving test!"
 MODEL = "gpt-3.5-turbo"
@@ -535,7 +538,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
 def test_what_is_wrong_before_the_first_word_is_an_http_error(client: OpenAI, stream: bool) -> None:
     with pytest.raises(BadRequestError) as bad:
         client.responses.create(model=MODEL, input="too long", stream=stream)
-    assert bad.value.code == "context_length_exceeded"
+    assert (bad.value.code, bad.value.param) == ("context_length_exceeded", "input")
     with pytest.raises(APIError, match="The engine has stopped") as stopped:
         client.responses.create(model=MODEL, input="fail before the first word", stream=stream)
     assert getattr(stopped.value, "status_code", None) == 503
@@ -718,3 +721,34 @@ def test_who_hangs_up_frees_the_model(server, stream: bool) -> None:
         while len(server.chat_model.generations) == known:
             time.sleep(0.01)
     assert server.chat_model.generations[-1].cancelled.wait(5)
+
+
+def test_with_a_real_model(tmp_path: Path, tiny_base: Path) -> None:
+    settings = Settings(
+        home=tmp_path / "home", base_model=str(tiny_base), api_key=KEY, device="cpu",
+        dtype="float32", threads=1,
+    )  # fmt: skip
+    with (
+        serving(create_app(settings)) as url,
+        OpenAI(
+            base_url=url, api_key=KEY, max_retries=0, _strict_response_validation=True
+        ) as client,
+    ):
+        first = client.responses.create(model=MODEL, input=ASK, max_output_tokens=16, temperature=0)
+        assert first.usage
+        counted = client.responses.input_tokens.count(model=MODEL, input=ASK)
+        assert counted.input_tokens == first.usage.input_tokens
+        second = client.responses.create(
+            model=MODEL, input="And now?", max_output_tokens=16, previous_response_id=first.id,
+            stream=True, extra_body={"labels": ["(party)", "(cake)"]},
+        )  # fmt: skip
+        last = list(second)[-1]
+        assert last.type == "response.completed"
+        assert last.response.output_text in ("(party)", "(cake)")
+        assert last.response.usage
+        assert last.response.usage.input_tokens > first.usage.total_tokens
+        with pytest.raises(BadRequestError) as caught:
+            client.responses.create(model=MODEL, input="dog " * 300)
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+    with serving(create_app(settings)) as url, OpenAI(base_url=url, api_key=KEY) as client:
+        assert client.responses.retrieve(first.id).output_text == first.output_text

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_model import load_tiny
 
+from emojitune.chat import embedding
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.embedding import batches
 from emojitune.chat.reply import ChatParameters, Delta
@@ -89,6 +90,7 @@ def test_a_tuned_model_embeds_with_its_own_weights(
     ("inputs", "code", "words"),
     [
         (["fine", [1, 400]], "invalid_value", r"Invalid token id in 'input\[1\]': 400"),
+        (["fine", ""], "invalid_value", "needs at least one token"),
         ([[-1]], "invalid_value", "Invalid token id"),
         ([[5] * 257], "context_length_exceeded", "maximum context length is 256 tokens, however"),
         ([[5] * 256] * 1172, "max_tokens_per_request", "Requested 300032 tokens, max 300000"),
@@ -100,6 +102,16 @@ def test_what_cannot_be_embedded_is_refused(
     with pytest.raises(InvalidRequestError, match=words) as caught:
         chat.embed(inputs, lambda: False)
     assert (caught.value.code, caught.value.param) == (code, "input")
+
+
+def test_a_text_in_pieces_is_the_text_at_once(
+    chat: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [[5, 60, 100 + number % 50][number % 3] for number in range(256)]
+    expected = vectors(chat, [long, TEXTS[0]])
+    for tokens in (1, 7, 64, 255):
+        monkeypatch.setattr(embedding, "_PASS_TOKENS", tokens)
+        np.testing.assert_allclose(vectors(chat, [long, TEXTS[0]]), expected, atol=1e-5)
 
 
 def test_the_longest_text_fits(chat: ChatModel) -> None:

@@ -1,6 +1,7 @@
 """Texts to vectors: the mean of the model's last hidden states, scaled to length 1.
 
-Runs in the executor of the chat, one bounded batch at a time, so that replies go on in between.
+Runs in the executor of the chat, a bounded number of tokens at a time, so that replies go on in
+between: short texts in batches, a long one in pieces.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from emojitune.chat.reply import Embedded
 from emojitune.errors import InvalidRequestError
 from emojitune.models.loader import LoadedModel
 
 MAX_TOKENS = 300_000  # of one request, as on the hosted API
-_BATCH_TOKENS = 2048  # padding included; one longer text is a batch of its own
+_PASS_TOKENS = 512  # padding included; half a second on two cores
 
 
 class Embedder:
@@ -25,7 +26,7 @@ class Embedder:
     def __init__(self, model: LoadedModel, executor: Executor) -> None:
         module: Any = model.module
         self._body = module.base_model  # without the head: nobody asks for the next token
-        self._vocabulary_size: int = module.get_input_embeddings().weight.shape[0]
+        self._vocabulary_size, self._size = module.get_input_embeddings().weight.shape
         self._encode = model.renderer.encode_text
         self._device = model.precision.device
         self._context_length = model.context_length
@@ -48,17 +49,35 @@ class Embedder:
                 code="max_tokens_per_request",
                 param="input",
             )
-        vectors: list[NDArray[np.float32] | None] = [None] * len(ids)
-        for batch in batches([len(row) for row in ids], _BATCH_TOKENS):
+        vectors = np.zeros((len(ids), self._size), dtype=np.float32)
+        for batch in batches([len(row) for row in ids], _PASS_TOKENS):
+            sums = self._sums([ids[at] for at in batch], cancelled)
+            if sums is None:
+                return None
+            # The length falls away with the scale, so the sum does for the mean.
+            vectors[batch] = torch.nn.functional.normalize(sums, dim=-1).numpy()
+        return Embedded(vectors, total)
+
+    def _sums(self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]) -> Tensor | None:
+        """The sum of each row's last hidden states; only a row that is alone may be long."""
+        sums = torch.zeros(len(rows), self._size)
+        cache: Any = None
+        for start in range(0, max(map(len, rows)), _PASS_TOKENS):
             if cancelled():
                 return None
-            found = self._executor.submit(self._pass, [ids[at] for at in batch]).result()
-            for at, vector in zip(batch, found, strict=True):
-                vectors[at] = vector
-        return Embedded(np.stack([vector for vector in vectors if vector is not None]), total)
+            piece = [row[start : start + _PASS_TOKENS] for row in rows]
+            found, cache = self._executor.submit(self._pass, piece, cache).result()
+            sums += found
+        return sums
 
     def _ids(self, value: str | Sequence[int], place: str) -> Sequence[int]:
         ids = self._encode(value) if isinstance(value, str) else value
+        if not ids:
+            raise InvalidRequestError(
+                f"Invalid '{place}': a text needs at least one token, and this one has none.",
+                code="invalid_value",
+                param="input",
+            )
         if len(ids) > self._context_length:
             raise InvalidRequestError(
                 f"This model's maximum context length is {self._context_length} tokens, however "
@@ -79,22 +98,24 @@ class Embedder:
         return ids
 
     @torch.inference_mode()
-    def _pass(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Vectors of a batch; rows are padded behind, where no token of theirs looks."""
+    def _pass(self, rows: Sequence[Sequence[int]], cache: Any) -> tuple[Tensor, Any]:
+        """Sums of a batch, whose rows are padded behind, where no token of theirs looks; or of the
+        next piece of one row, behind what the cache holds of it."""
         longest = max(map(len, rows))
         padded = torch.zeros(len(rows), longest, dtype=torch.int64)
         mask = torch.zeros(len(rows), longest, dtype=torch.int64)
         for at, row in enumerate(rows):
             padded[at, : len(row)] = torch.tensor(row)
             mask[at, : len(row)] = 1
-        padded, mask = padded.to(self._device), mask.to(self._device)
-        hidden = self._body(
-            input_ids=padded, attention_mask=mask, use_cache=False
-        ).last_hidden_state.float()
-        # The length falls away with the scale, so the sum does for the mean.
-        sums = (hidden * mask[:, :, None]).sum(dim=1)
-        vectors: NDArray[np.float32] = torch.nn.functional.normalize(sums, dim=-1).cpu().numpy()
-        return vectors
+        out = self._body(
+            input_ids=padded.to(self._device),
+            # What stands in the cache is seen whole.
+            attention_mask=mask.to(self._device) if cache is None else None,
+            past_key_values=cache,
+            use_cache=len(rows) == 1,
+        )
+        hidden = out.last_hidden_state.float().cpu()
+        return (hidden * mask[:, :, None]).sum(dim=1), out.past_key_values
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -35,6 +35,13 @@ router = APIRouter(prefix="/v1/responses")
 Items = Sequence[Mapping[str, Any]]
 _Store = Callable[[Mapping[str, Any]], Awaitable[None]]
 
+# The chat models name what is wrong as chat completions call it.
+_CALLED_HERE: Mapping[str | None, str] = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+}
+
 IncludeQuery = Annotated[
     list[Include] | None, Query(description="More to be shown, one name for each occurrence.")
 ]
@@ -230,7 +237,11 @@ async def _frames(
 
 async def _start(exchange: Exchange, body: ResponseRequest, services: Services) -> _Conversation:
     conversation = await to_thread.run_sync(_conversation, body, services)
-    await begin(exchange, body.model, conversation.messages, body.parameters, services)
+    try:
+        await begin(exchange, body.model, conversation.messages, body.parameters, services)
+    except EmojituneError as error:
+        error.param = _CALLED_HERE.get(error.param, error.param)
+        raise
     return conversation
 
 
