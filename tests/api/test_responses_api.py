@@ -450,7 +450,11 @@ def test_other_methods_are_not_allowed(http: httpx2.Client) -> None:
     [
         ({"model": None}, "model", "missing_required_parameter", "'model'"),
         ({"input": None}, "input", "missing_required_parameter", "'input'"),
-        ({"input": 7}, "input", "invalid_type", "expected an array"),
+        ({"input": 7}, "input", "invalid_type",
+         "expected a string or an array of objects, but got an integer instead"),
+        ({"input": {"role": "user", "content": "x"}}, "input", "invalid_type", "an object"),
+        ({"input": [{"role": "user", "content": 5}]}, "input[0].content",
+         "invalid_type", "expected a string or an array"),
         ({"input": []}, "input", "empty_array", "empty array"),
         ({"input": ["hi"]}, "input[0]", "invalid_type", "expected an object"),
         ({"input": [{"content": "x"}]}, "input[0].role", "missing_required_parameter", "role"),

@@ -117,18 +117,18 @@ async def create(
 async def _embed(body: EmbeddingRequest, services: Services) -> Response:
     left = False
 
-    def work() -> Embedded | None:
+    def work() -> Response:
         model = services.pool.get(models.find_any(body.model, services).name)
-        return model.embed(body.inputs, lambda: left)
+        embedded = model.embed(body.inputs, lambda: left)
+        # Written in this thread too: it may be a million numbers.
+        return Response(status_code=499) if embedded is None else _reply(body, embedded)
 
     try:
-        embedded = await to_thread.run_sync(
+        return await to_thread.run_sync(
             work, limiter=services.model_threads, abandon_on_cancel=True
         )
     finally:
         left = True
-    assert embedded is not None, "only who has left gets nothing"
-    return _reply(body, embedded)
 
 
 def _reply(body: EmbeddingRequest, embedded: Embedded) -> Response:

@@ -15,6 +15,7 @@ from emojitune.server import models
 from emojitune.server.exchange import Exchange
 from emojitune.server.replies import encode, reply
 from emojitune.server.requests import json_body
+from emojitune.server.response_items import to_message
 from emojitune.server.response_object import Draft, Events
 from emojitune.server.response_request import (
     NO_LOGPROBS,
@@ -23,7 +24,6 @@ from emojitune.server.response_request import (
     PromptBody,
     ResponseRequest,
     hides_nothing,
-    to_message,
 )
 from emojitune.server.services import Services, Shared
 from emojitune.server.streaming import EventStream, begin, while_connected
