@@ -62,7 +62,7 @@ class FakeChatModel:
         speaker.start()
         return generation
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
         return sum(len(message.content.split()) for message in messages)
 
     def embed(

@@ -503,6 +503,8 @@ def test_other_methods_are_not_allowed(http: httpx2.Client) -> None:
          "text.format.name", "invalid_value", "does not match pattern"),
         ({"text": {"format": {"type": "text", "name": "a"}}}, "text.format.name",
          "unknown_parameter", "Unknown parameter"),
+        ({"text": {"format": {"type": "json_object"}}}, "input", None,
+         "must contain the word 'json'"),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "unsupported_parameter", "verbosity"),
         ({"tools": [{"type": "web_search"}]}, "tools", "unsupported_parameter", "no tool"),
         ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter", "no tool"),
@@ -669,7 +671,10 @@ def test_parsing_with_a_schema(client: OpenAI, server) -> None:
 
 def test_any_json_object(client: OpenAI, server) -> None:
     response = client.responses.create(
-        model=MODEL, input="say: {}", text={"format": {"type": "json_object"}}
+        model=MODEL,
+        instructions="Answer in JSON.",
+        input="say: {}",
+        text={"format": {"type": "json_object"}},
     )
     assert asked(server)[1].json_schema == {"type": "object"}
     assert response.to_dict()["text"]["format"] == {"type": "json_object"}

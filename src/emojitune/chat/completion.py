@@ -52,7 +52,7 @@ class ChatModel:
         Raises:
             InvalidRequestError: The prompt is too long, or labels are asked for and there are none.
         """
-        ids = self._renderer.render_prompt(messages)
+        ids = self._prompt(messages, parameters)
         room = self._context_length - len(ids)
         if room < 1 or (parameters.max_tokens or 0) > room:
             raise self._too_long(len(ids), parameters.max_tokens or 1)
@@ -95,15 +95,23 @@ class ChatModel:
         )
         return generation
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of a prompt, those that the chat template adds among them."""
-        return len(self._renderer.render_prompt(messages))
+    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
+        """Tokens of the prompt that these messages make, those of the chat template among them."""
+        return len(self._prompt(messages, parameters))
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
     ) -> Embedded | None:
         """Texts, or their token ids, as vectors; see chat/embedding.py."""
         return self._embedder.embed(inputs, cancelled)
+
+    def _prompt(self, messages: Sequence[Message], parameters: ChatParameters) -> tuple[int, ...]:
+        try:
+            return self._renderer.render_prompt(messages)
+        except ModelError as error:  # not the model is at fault: the order of the messages is
+            raise InvalidRequestError(
+                error.message, code="invalid_value", param="messages"
+            ) from error
 
     def _constraint(self, parameters: ChatParameters) -> LabelTrie | None:
         if parameters.labels:

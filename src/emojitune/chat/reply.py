@@ -102,8 +102,8 @@ class Replier(Protocol):
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
     ) -> Generation: ...
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of a prompt."""
+    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
+        """Tokens of the prompt that these messages make."""
         ...
 
     def embed(

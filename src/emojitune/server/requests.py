@@ -109,8 +109,8 @@ async def bounded(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenerator[
 def refuse(code: str | None, message: str, param: str | None = None) -> NoReturn:
     """For a model's own validators: break off with OpenAI's `code` and this message.
 
-    `param` is only needed where the place of the validator does not say it; in it and in the
-    message `{param}` stands for that place.
+    `param` is only needed where the place of the validator does not say it: with a dot at its
+    beginning it is below that place. In the message `{param}` stands for the whole.
     """
     context = {"message": message, "code": code, "param": param}
     raise PydanticCustomError("refused", "{message}", context)
@@ -122,8 +122,9 @@ def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidReques
     param = _param(error["loc"][skip:])
     if error["type"] == "refused":
         own = error["ctx"]
+        named = own["param"] or ""
+        param = f"{param}{named}".removeprefix(".") if named[:1] in ("", ".") else named
         message = own["message"].replace("{param}", param)
-        param = (own["param"] or param).replace("{param}", param)
         return InvalidRequestError(message, code=own["code"], param=param or None)
     code, message = _explain(error, param)
     return InvalidRequestError(message, code=code, param=param or None)

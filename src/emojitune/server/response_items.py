@@ -52,8 +52,8 @@ class ContentPart(Body):
     def _has_its_text(self) -> Self:
         needed = "refusal" if self.type == "refusal" else "text"
         if getattr(self, needed) is None:
-            place = f"{{param}}.{needed}"
-            refuse("missing_required_parameter", f"Missing required parameter: '{place}'.", place)
+            message = "Missing required parameter: '{param}'."
+            refuse("missing_required_parameter", message, f".{needed}")
         return self
 
     @property

@@ -4,6 +4,7 @@ All of OpenAI's parameters stand here, so that only a misspelt one is called unr
 """
 
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -55,30 +56,29 @@ class TextFormat(Body):
     )
     description: Annotated[
         str | None,
-        Ignored("the model is shown no schema, it is held to it"),
+        Ignored("the schema itself says it"),
         Field(description="What the format is for."),
     ] = None
     strict: Annotated[
         bool | None,
-        Ignored("a reply always keeps to the schema"),
+        Ignored("every schema is held to, strict or not"),
         Field(description="Whether the reply must keep to the schema."),
     ] = None
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
         for key, value in {"name": self.name, "schema": self.schema_}.items():
-            place = f"{{param}}.{key}"
             if self.type == "json_schema" and value is None:
-                message = f"Missing required parameter: '{place}'."
-                refuse("missing_required_parameter", message, place)
+                message = "Missing required parameter: '{param}'."
+                refuse("missing_required_parameter", message, f".{key}")
             if self.type != "json_schema" and value is not None:
-                refuse("unknown_parameter", f"Unknown parameter: '{place}'.", place)
+                refuse("unknown_parameter", "Unknown parameter: '{param}'.", f".{key}")
         if self.name is not None and not _NAME.fullmatch(self.name):
             refuse(
                 "invalid_value",
-                "Invalid '{param}.name': string does not match pattern. Expected at most 64 "
+                "Invalid '{param}': string does not match pattern. Expected at most 64 "
                 "characters, each a letter, a digit, '_' or '-'.",
-                "{param}.name",
+                ".name",
             )
         return self
 
@@ -165,6 +165,11 @@ class PromptBody(Body):
         Refused("no conversations are kept: use 'previous_response_id'"),
         Field(description="A stored conversation."),
     ] = None
+
+    @property
+    def parameters(self) -> ChatParameters:
+        """Those of them that the chat models know."""
+        return ChatParameters(json_schema=self.text.format.json_schema)
 
 
 class CountRequest(PromptBody):
@@ -283,11 +288,11 @@ class ResponseRequest(PromptBody):
 
     @property
     def parameters(self) -> ChatParameters:
-        return ChatParameters(
+        return replace(
+            super().parameters,
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             decoding=self.decoding,
             labels=tuple(self.labels or ()),
-            json_schema=self.text.format.json_schema,
         )

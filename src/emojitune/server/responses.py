@@ -1,6 +1,7 @@
 """Responses: create and continue, plain and streamed; retrieve, delete, input items."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -35,7 +36,6 @@ router = APIRouter(prefix="/v1/responses")
 Items = Sequence[Mapping[str, Any]]
 _Store = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-# The chat models name what is wrong as chat completions call it.
 _CALLED_HERE: Mapping[str | None, str] = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
@@ -63,6 +63,10 @@ class _Conversation:
         first = () if self.instructions is None else (Message("system", self.instructions),)
         return (*first, *map(to_message, self.items))
 
+    @property
+    def mentions_json(self) -> bool:
+        return any("json" in message.content.lower() for message in self.messages)
+
 
 @router.post("")
 async def create(
@@ -86,7 +90,9 @@ async def count_input_tokens(
     def count() -> int:
         name = body.model or services.settings.base_model
         messages = _conversation(body, services).messages
-        return services.pool.get(models.find(name, services).name).count_tokens(messages)
+        model = services.pool.get(models.find(name, services).name)
+        with _called_as_here():
+            return model.count_tokens(messages, body.parameters)
 
     async def work() -> Response:
         tokens = await to_thread.run_sync(
@@ -237,12 +243,19 @@ async def _frames(
 
 async def _start(exchange: Exchange, body: ResponseRequest, services: Services) -> _Conversation:
     conversation = await to_thread.run_sync(_conversation, body, services)
-    try:
+    with _called_as_here():
         await begin(exchange, body.model, conversation.messages, body.parameters, services)
+    return conversation
+
+
+@contextmanager
+def _called_as_here() -> Iterator[None]:
+    """The chat models name what is wrong as chat completions call it."""
+    try:
+        yield
     except EmojituneError as error:
         error.param = _CALLED_HERE.get(error.param, error.param)
         raise
-    return conversation
 
 
 def _conversation(body: ResponseRequest | CountRequest, services: Services) -> _Conversation:
@@ -256,7 +269,14 @@ def _conversation(body: ResponseRequest | CountRequest, services: Services) -> _
                 param="input",
             )
         seen.add(item["id"])
-    return _Conversation(items, body.instructions)
+    conversation = _Conversation(items, body.instructions)
+    if body.text.format.type == "json_object" and not conversation.mentions_json:
+        raise InvalidRequestError(
+            "Response input messages must contain the word 'json' in some form to use "
+            "'text.format' of type 'json_object'.",
+            param="input",
+        )
+    return conversation
 
 
 def _history(body: PromptBody, services: Services) -> Items:
