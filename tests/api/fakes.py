@@ -1,9 +1,12 @@
 """Stand-ins for what trains and what chats, so that these tests see the HTTP edge alone."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
-from emojitune.chat.reply import Alternative, ChatParameters, Delta, Usage
+import numpy as np
+
+from emojitune.chat.reply import Alternative, ChatParameters, Delta, Embedded, FinishReason, Usage
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.jobs.dispatcher import Dispatcher
@@ -39,6 +42,8 @@ class FakeChatModel:
     def __init__(self) -> None:
         self.asked: list[tuple[tuple[Message, ...], ChatParameters]] = []
         self.generations: list[FakeGeneration] = []
+        self.embedded: list[list[str | Sequence[int]]] = []
+        self.gave_up = threading.Event()
 
     def start(
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
@@ -57,6 +62,23 @@ class FakeChatModel:
         speaker.start()
         return generation
 
+    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+    def embed(
+        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+    ) -> Embedded | None:
+        """Every input points where its length says, in 8 dimensions; "embed for ever" waits."""
+        self.embedded.append(list(inputs))
+        if inputs[0] == "embed for ever":
+            while not cancelled():
+                time.sleep(0.01)
+            self.gave_up.set()
+            return None
+        vectors = np.array([[3.0, 4.0, len(text), *[0.0] * 5] for text in inputs], np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return Embedded(vectors, tokens=sum(map(len, inputs)))
+
 
 def _speak(
     prompt: str, parameters: ChatParameters, generation: FakeGeneration, listener: Listener
@@ -64,15 +86,18 @@ def _speak(
     if prompt == "fail before the first word":
         listener(EmojituneError("The engine has stopped."))
         return
+    text = prompt.removeprefix("say: ") if prompt.startswith("say: ") else "(party)"
+    begin, end = text[:4], text[4:]
     likeliest = (Alternative("(party)", -0.5), Alternative("(cake)", float("-inf")))
     for index in range(parameters.n):
-        listener(Delta(index, "(par"))
+        listener(Delta(index, begin))
     if prompt == "fail midway":
         listener(EmojituneError("The engine has stopped."))
         return
     if prompt == "go on for ever":
         assert generation.cancelled.wait(10), "nobody cancelled"
         return
+    reason: FinishReason = "length" if prompt == "never end" else "stop"
     for index in range(parameters.n):
-        listener(Delta(index, "ty)", "stop", likeliest[: parameters.alternatives]))
+        listener(Delta(index, end, reason, likeliest[: parameters.alternatives]))
     listener(Usage(prompt_tokens=20, completion_tokens=2 * parameters.n, cached_tokens=16))

@@ -11,9 +11,10 @@ from typing import Any
 
 from emojitune.chat.constraint import LabelTrie, label_trie
 from emojitune.chat.decoding import Guide, Sampling, reply_freely, reply_from_set
+from emojitune.chat.embedding import Embedder
 from emojitune.chat.engine import Engine, Prompt, Request
 from emojitune.chat.grammar import Vocabulary
-from emojitune.chat.reply import ChatParameters, Generation, Listener, Usage
+from emojitune.chat.reply import ChatParameters, Embedded, Generation, Listener, Usage
 from emojitune.chat.sampling import shapes_of
 from emojitune.chat.tools import described
 from emojitune.chat.writer import Writer
@@ -32,6 +33,7 @@ class ChatModel:
         self._renderer = model.renderer
         self._context_length = model.context_length
         self._engine = Engine(model.module, model.precision.device, executor)
+        self._embedder = Embedder(model, executor)
         config: Any = model.module.config
         self._tokens: int = config.vocab_size
         self._trie = lru_cache(maxsize=16)(self._make_trie)
@@ -96,6 +98,16 @@ class ChatModel:
             cancelled=lambda: generation.cancelled,
         )
         return generation
+
+    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
+        """Tokens of the prompt that these messages make, those of the chat template among them."""
+        return len(self._prompt(messages, parameters))
+
+    def embed(
+        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+    ) -> Embedded | None:
+        """Texts, or their token ids, as vectors; see chat/embedding.py."""
+        return self._embedder.embed(inputs, cancelled)
 
     def _prompt(self, messages: Sequence[Message], parameters: ChatParameters) -> tuple[int, ...]:
         known = described(messages, parameters.json_schema, parameters.tools)

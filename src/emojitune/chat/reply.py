@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
 
@@ -145,9 +148,27 @@ class Generation:
         self.cancelled = True
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A vector of length 1 for each input (inputs, dimensions), and the tokens that went in."""
+
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
 class Replier(Protocol):
     """What replies to a request: a ChatModel, once it is loaded."""
 
     def start(
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
     ) -> Generation: ...
+
+    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
+        """Tokens of the prompt that these messages make."""
+        ...
+
+    def embed(
+        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+    ) -> Embedded | None:
+        """Texts, or their token ids, as vectors; blocks. None once `cancelled` says so."""
+        ...

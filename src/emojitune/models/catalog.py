@@ -101,6 +101,14 @@ HOSTED_MODELS: dict[str, HostedModel] = {
     "gpt-4.1-mini-2025-04-14": HostedModel("gpt-4.1-mini-2025-04-14", _GPT_4_END, 1744317547),
 }
 
+# OpenAI's embedding models, with the time of their creation. Here their names are aliases of
+# `Settings.base_model` too, for embeddings alone: none of them chats, and none can be tuned.
+EMBEDDING_MODELS: dict[str, int] = {
+    "text-embedding-ada-002": 1671217299,
+    "text-embedding-3-small": 1705948997,
+    "text-embedding-3-large": 1705953180,
+}
+
 # No ".." in a revision, as in git: the hub's cache makes a path of it.
 _REPOSITORY = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>(?!.*\.\.)[\w./-]+))?")
 

@@ -14,6 +14,7 @@ from emojitune.server import (
     auth,
     batches,
     chat,
+    embeddings,
     errors,
     files,
     fine_tuning,
@@ -21,6 +22,7 @@ from emojitune.server import (
     in_process,
     models,
     permissions,
+    responses,
     stored_completions,
     uploads,
 )
@@ -37,6 +39,7 @@ from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
+from emojitune.store.responses import ResponseStore
 from emojitune.store.uploads import UploadStore
 
 _LOADING_AT_ONCE = 8
@@ -50,6 +53,8 @@ _FAMILIES = (
     models,
     chat,
     stored_completions,
+    responses,
+    embeddings,
     batches,
 )
 
@@ -127,6 +132,7 @@ def _services(
         completions=CompletionStore(database),
         creations=CreationStore(database),
         permissions=PermissionStore(database),
+        responses=ResponseStore(database),
         pool=ModelPool(load_model or model_loader(settings, tuned)),
         dispatcher=dispatcher,
         batch_runner=BatchRunner(stored_batches, stored_files, ask),

@@ -7,8 +7,10 @@ from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.jobs.registry import forget_model
 from emojitune.models.catalog import (
     CATALOG,
+    EMBEDDING_MODELS,
     HOSTED_MODELS,
     BaseModel,
+    find_base,
     hosted_snapshot,
     resolve_base,
 )
@@ -22,7 +24,7 @@ router = APIRouter(prefix="/v1/models")
 @router.get("")
 def list_models(services: Shared) -> Response:
     """List the base models, their hosted aliases, and the fine-tuned models."""
-    base = [_base_object(name, services) for name in (*CATALOG, *HOSTED_MODELS)]
+    base = [_base_object(name, services) for name in (*CATALOG, *HOSTED_MODELS, *EMBEDDING_MODELS)]
     # Checkpoints answer by name, but are not listed: as on the hosted API.
     tuned = [_tuned_object(model) for model in services.models.list() if model.step is None]
     return listing([*base, *tuned])
@@ -32,7 +34,7 @@ def list_models(services: Shared) -> Response:
 @router.get("/{name:path}")
 def retrieve(name: str, services: Shared) -> Response:
     """Retrieve a model, a checkpoint too."""
-    model = find(name, services)
+    model = find_any(name, services)
     if isinstance(model, FineTunedModel):
         return reply(_tuned_object(model))
     return reply(_base_object(name, services))
@@ -41,7 +43,7 @@ def retrieve(name: str, services: Shared) -> Response:
 @router.delete("/{name:path}")
 def delete(name: str, services: Shared) -> Response:
     """Delete a fine-tuned model or a checkpoint, with its adapter."""
-    model = find(name, services)
+    model = find_any(name, services)
     if not isinstance(model, FineTunedModel):
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
@@ -52,7 +54,7 @@ def delete(name: str, services: Shared) -> Response:
 
 
 def find(name: str, services: Services) -> FineTunedModel | BaseModel:
-    """The model behind a name in a request.
+    """The model that chats and can be tuned behind a name in a request.
 
     Raises:
         NotFoundError: There is none; the message says what there is.
@@ -62,10 +64,21 @@ def find(name: str, services: Services) -> FineTunedModel | BaseModel:
     return resolve_base(name, services.settings)
 
 
+def find_any(name: str, services: Services) -> FineTunedModel | BaseModel:
+    """The model that embeds behind a name: every one, and the hosted embedding models.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if name in EMBEDDING_MODELS:
+        return find_base(services.settings.base_model)
+    return find(name, services)
+
+
 def served_by(name: str, services: Services) -> str | None:
     """The base model that really runs under `name`; None when a fine-tuned one is gone by now."""
     try:
-        model = find(name, services)
+        model = find_any(name, services)
     except NotFoundError:
         return None
     return model.base if isinstance(model, FineTunedModel) else model.name
@@ -77,11 +90,16 @@ def full_name(name: str) -> str:
 
 
 def _base_object(name: str, services: Services) -> Model:
-    base, hosted = resolve_base(name, services.settings), HOSTED_MODELS.get(name)
+    base, hosted = find_any(name, services), HOSTED_MODELS.get(name)
+    assert isinstance(base, BaseModel)
+    if name in EMBEDDING_MODELS:
+        created = EMBEDDING_MODELS[name]
+    else:
+        created = hosted.created if hosted else base.created
     return _object(
         name,
-        created=hosted.created if hosted else base.created,
-        owner="openai" if hosted else "system",
+        created=created,
+        owner="openai" if hosted or name in EMBEDDING_MODELS else "system",
         served_by=base.name,
         shutdown_date=hosted.shutdown_date if hosted else None,
     )

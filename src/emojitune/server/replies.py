@@ -14,12 +14,12 @@ from pydantic_core import to_json
 
 def reply(item: BaseModel) -> Response:
     """One object."""
-    return _json(item.model_dump(by_alias=True, exclude_unset=True))
+    return _json(plain(item))
 
 
 def listing(items: Sequence[BaseModel], **more: Any) -> Response:
     """A list of objects, with `has_more` and what else this list carries."""
-    data = [item.model_dump(by_alias=True, exclude_unset=True) for item in items]
+    data = [plain(item) for item in items]
     return _json({"object": "list", "data": data, **more})
 
 
@@ -30,6 +30,11 @@ def page_listing(items: Sequence[BaseModel], ids: Sequence[str], has_more: bool)
     """
     first, last = (ids[0], ids[-1]) if ids else ("", "")
     return listing(items, has_more=has_more, first_id=first, last_id=last)
+
+
+def plain(item: BaseModel) -> dict[str, Any]:
+    """An object as it is sent: the keys that were set, under their names in the API."""
+    return item.model_dump(by_alias=True, exclude_unset=True)
 
 
 def encode(payload: Mapping[str, Any]) -> bytes:

@@ -170,7 +170,7 @@ def _explain(error: Mapping[str, Any], param: str) -> tuple[str, str]:
             return _wrong_length(kind, found, context, param)
     if expected := _EXPECTED.get(kind.split("_")[0]):
         where = f"Invalid type for '{param}'" if param else "Invalid body"
-        message = f"{where}: expected {expected}, but got {_type_name(found)} instead."
+        message = f"{where}: expected {expected}, but got {type_name(found)} instead."
         return "invalid_type", message
     return kind, error["msg"]
 
@@ -238,11 +238,12 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """What a JSON value is, with its article."""
     return _TYPE_NAMES.get(type(value), "something else")
 
 
 def _shown(value: Any) -> str:
     """A value in a message: short, whatever was sent."""
-    text = repr(value) if isinstance(value, str | int | float) else _type_name(value)
+    text = repr(value) if isinstance(value, str | int | float) else type_name(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -17,6 +17,7 @@ from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
+from emojitune.store.responses import ResponseStore
 from emojitune.store.uploads import UploadStore
 
 
@@ -34,6 +35,7 @@ class Services:
     completions: CompletionStore
     creations: CreationStore
     permissions: PermissionStore
+    responses: ResponseStore
     pool: ModelPool
     dispatcher: Dispatcher
     batch_runner: BatchRunner

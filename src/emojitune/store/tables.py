@@ -224,3 +224,15 @@ creations = Table(
     Index("creations_by_key", "path", "key", unique=True),
     sqlite_autoincrement=True,
 )
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("previous_response_id", String),
+    Column("response", _json, nullable=False),
+    Column("input_items", _json, nullable=False),
+    sqlite_autoincrement=True,
+)

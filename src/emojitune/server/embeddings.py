@@ -1,0 +1,171 @@
+"""Embeddings: texts, or their token ids, as vectors."""
+
+import base64
+from typing import Annotated, Any, Literal, TypeGuard
+
+import numpy as np
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Request, Response
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
+
+from emojitune.chat.reply import Embedded
+from emojitune.errors import InvalidRequestError
+from emojitune.server import models
+from emojitune.server.parameters import Ignored
+from emojitune.server.replies import encode
+from emojitune.server.requests import Body, json_body, refuse
+from emojitune.server.services import Services, Shared
+from emojitune.server.streaming import while_connected
+
+router = APIRouter(prefix="/v1/embeddings")
+
+_MAX_INPUTS = 2048
+_KINDS = "a string, an array of strings, an array of token ids, or an array of such arrays"
+
+
+def _checked(value: Any) -> Any:
+    """Refuse what is none of the four kinds, with the place of the first that does not fit."""
+    if isinstance(value, str):
+        _require_content(value, "input")
+    elif isinstance(value, list):
+        _check_list(value)
+    else:
+        _wrong_type("input", _KINDS)
+    return value
+
+
+def _check_list(values: list[Any]) -> None:
+    _require_content(values, "input")
+    if _is_ids(values):
+        return  # one text: how many tokens it may have is the model's to say
+    if len(values) > _MAX_INPUTS:
+        refuse(
+            "array_above_max_length",
+            f"Invalid 'input': array too long. Expected an array with maximum length {_MAX_INPUTS},"
+            f" but got an array with length {len(values)} instead.",
+            "input",
+        )
+    first, expected = values[0], "a string" if isinstance(values[0], str) else "token ids"
+    for at, value in enumerate(values):
+        if not (isinstance(value, str) if isinstance(first, str) else _is_ids(value)):
+            _wrong_type(f"input[{at}]", expected if at else _KINDS)
+        _require_content(value, f"input[{at}]")
+
+
+def _is_ids(values: Any) -> TypeGuard[list[int]]:
+    # A bool is an int to Python.
+    return isinstance(values, list) and all(type(value) is int for value in values)
+
+
+def _require_content(value: str | list[Any], place: str) -> None:
+    if not value:
+        noun = "string" if isinstance(value, str) else "array"
+        refuse(f"empty_{noun}", f"Invalid '{place}': input cannot be an empty {noun}.", place)
+
+
+def _wrong_type(place: str, expected: str) -> None:
+    refuse("invalid_type", f"Invalid type for '{place}': expected {expected}.", place)
+
+
+class EmbeddingRequest(Body):
+    """The body of `POST /embeddings`."""
+
+    model: str = Field(
+        min_length=1,
+        description="A base or fine-tuned model, or one of OpenAI's embedding models, whose names "
+        "stand for the base model.",
+    )
+    input: Annotated[
+        str | list[str] | list[int] | list[list[int]],
+        BeforeValidator(_checked),
+        Field(description="A text, its token ids, or up to 2048 of either."),
+    ]
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="Numbers, or base64 of little-endian 32-bit floats."
+    )
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        description="Keep so many of the first numbers, scaled to length 1 again; at most as many "
+        "as the model has.",
+    )
+    user: Annotated[
+        str | None,
+        Ignored("it names a person to the hosted service's checks against abuse"),
+        Field(description="A name for the end user."),
+    ] = None
+
+    @property
+    def inputs(self) -> list[str] | list[list[int]]:
+        """One entry a text."""
+        if isinstance(self.input, str):
+            return [self.input]
+        return [self.input] if _is_ids(self.input) else self.input  # type: ignore[return-value]
+
+
+@router.post("")
+async def create(
+    request: Request,
+    body: Annotated[EmbeddingRequest, Depends(json_body(EmbeddingRequest))],
+    services: Shared,
+) -> Response:
+    """Turn texts into vectors: the mean of the model's last hidden states, of length 1."""
+    return await while_connected(request, _embed(body, services))
+
+
+async def _embed(body: EmbeddingRequest, services: Services) -> Response:
+    left = False
+
+    def work() -> Response:
+        model = services.pool.get(models.find_any(body.model, services).name)
+        embedded = model.embed(body.inputs, lambda: left)
+        # Written in this thread too: it may be a million numbers.
+        return Response(status_code=499) if embedded is None else _reply(body, embedded)
+
+    try:
+        return await to_thread.run_sync(
+            work, limiter=services.model_threads, abandon_on_cancel=True
+        )
+    finally:
+        left = True
+
+
+def _reply(body: EmbeddingRequest, embedded: Embedded) -> Response:
+    vectors = _shortened(embedded.vectors, body.dimensions)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
+        for index, vector in enumerate(vectors)
+    ]
+    # Not through the SDK's type: that one has no place for the base64 that the SDK asks for.
+    payload = {
+        "object": "list",
+        "data": data,
+        "model": models.full_name(body.model),
+        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+    }
+    return Response(encode(payload), media_type="application/json")
+
+
+def _shortened(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    if dimensions is None:
+        return vectors
+    most = vectors.shape[1]
+    if dimensions > most:
+        raise InvalidRequestError(
+            f"Invalid value for 'dimensions' = {dimensions}. Must be less than or equal to {most}, "
+            "the size of this model's vectors.",
+            code="integer_above_max_value",
+            param="dimensions",
+        )
+    kept = vectors[:, :dimensions]
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    shortened: NDArray[np.float32] = kept / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return shortened
+
+
+def _encoded(vector: NDArray[np.float32], form: Literal["float", "base64"]) -> str | list[float]:
+    if form == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    numbers: list[float] = vector.tolist()
+    return numbers
