@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from emojitune.chat.pool import ModelPool
 from emojitune.chat.reply import Replier
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import auth, chat, errors, files, fine_tuning, models
+from emojitune.server import auth, chat, docs_page, errors, files, fine_tuning, models
 from emojitune.server.envelope import Envelope
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services
@@ -37,11 +37,12 @@ def create_app(
     app = FastAPI(
         lifespan=_lifespan(settings, dispatcher or Dispatcher(settings), load_model),
         redirect_slashes=False,
-        openapi_url=None,
+        openapi_url=None,  # not FastAPI's: see openapi.py
     )
     for router in (files.router, fine_tuning.router, models.router, chat.router):
         app.include_router(router)
-    app.add_api_route("/healthz", _healthz)
+    app.include_router(docs_page.router)
+    app.add_api_route("/healthz", _healthz, include_in_schema=False)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(auth.KeyCheck, key=auth.server_key(settings))

@@ -21,7 +21,7 @@ from emojitune.errors import InvalidRequestError
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 
-Limit = Annotated[int, Query(ge=1, le=10_000)]
+Limit = Annotated[int, Query(ge=1, le=10_000, description="How many items a page may have.")]
 
 Metadata = Annotated[
     dict[
