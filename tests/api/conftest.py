@@ -12,6 +12,7 @@ import uvicorn
 from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from openai import OpenAI
+from watching import Watched
 
 from emojitune.server.app import create_app
 from emojitune.server.services import Services
@@ -35,12 +36,20 @@ class RunningServer:
         return services
 
 
+@pytest.fixture(autouse=True)
+def _replies_have_their_schema() -> Iterator[None]:
+    """Whatever a test is about: no reply that it got may differ from schemas.py."""
+    yield
+    found, Watched.found[:] = list(Watched.found), []
+    assert found == []
+
+
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """Run `app` on a free port in a thread; yields the base URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as serve.py does
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(Watched(app), log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
