@@ -27,6 +27,9 @@ Made by `make docs` from the request models and the routes; a running server sho
   its range is a 400; `after` takes the id of the last item of a page, and an id that is not in the
   list is a 404, never page one again.
 - **Paths**: no slash at their end. HEAD and OPTIONS are not served (405).
+- **Where OpenAI's own types do not fit its own service**, this server does as the service: a paused
+  job has the status `paused`, and a file may have the purpose `evals`. Clients that check types
+  strictly raise on both; the official ones do so only when told to.
 
 **supported**: does what OpenAI says. **refused**: a 400 that names the parameter and the reason.
 **ignored**: accepted and, on purpose, not used, for the reason given.
