@@ -19,7 +19,7 @@ import openai
 import pytest
 import schemas
 from conftest import KEY
-from openai import APIResponseValidationError, NotFoundError, OpenAI
+from openai import APIResponseValidationError, BadRequestError, NotFoundError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from test_training_api import LABELS, messages, training_file, training_server, wait
 
@@ -105,6 +105,19 @@ def test_trap_02_hyperparameters_are_an_object_on_every_job(new_job, http, serve
             }
 
 
+def test_trap_03_a_paused_job_says_paused_and_loose_clients_read_it(
+    new_job, http: httpx2.Client, loose: OpenAI, client: OpenAI, server
+) -> None:
+    job = new_job()["id"]
+    move(server.services.jobs, job, "queued")
+    assert http.post(f"/fine_tuning/jobs/{job}/pause").json()["status"] == "paused"
+    assert loose.fine_tuning.jobs.retrieve(job).status == "paused"
+    with pytest.raises(APIResponseValidationError):
+        client.fine_tuning.jobs.retrieve(job)
+    assert loose.fine_tuning.jobs.resume(job).status == "queued"
+    move(server.services.jobs, job, "cancelled")
+
+
 def test_trap_04_the_purpose_evals_is_taken_and_strict_clients_cannot_read_it(
     client: OpenAI, loose: OpenAI
 ) -> None:
@@ -113,6 +126,30 @@ def test_trap_04_the_purpose_evals_is_taken_and_strict_clients_cannot_read_it(
     with pytest.raises(APIResponseValidationError):
         client.files.retrieve(file.id)
     assert loose.files.delete(file.id).deleted
+
+
+def test_trap_05_permissions_page_by_last_id_and_have_an_order_of_their_own(
+    trained: Trained,
+) -> None:
+    permissions, model = trained.client.fine_tuning.checkpoints.permissions, trained.raw
+    name = model["fine_tuned_model"]
+    made = permissions.create(name, project_ids=[f"proj_{n}" for n in range(3)])
+    assert made.object == "list"
+    ids = [item.id for item in made]
+    assert len(ids) == 3
+    pages = permissions.list(name, limit=1, order="ascending")
+    assert sorted(item.id for item in pages) == sorted(ids)
+    ascending = [item.id for item in permissions.list(name, limit=1, order="ascending")]
+    assert [item.id for item in permissions.list(name, limit=2, order="descending")] == (
+        ascending[::-1]
+    )
+    assert [item.id for item in permissions.list(name)] == ascending[::-1]
+    raw = permissions.with_raw_response.list(name, limit=2).http_response.json()
+    assert raw["last_id"] == raw["data"][-1]["id"]
+    assert raw["has_more"] is True
+    assert permissions.delete(ids[0], fine_tuned_model_checkpoint=name).deleted
+    with pytest.raises(BadRequestError):
+        permissions.list(name, order="asc")  # type: ignore[arg-type]
 
 
 def test_trap_06_lists_have_their_own_default_limits(new_job, http, server) -> None:
@@ -128,6 +165,42 @@ def test_trap_06_lists_have_their_own_default_limits(new_job, http, server) -> N
     documented = describe(server.app)["paths"]["/v1/files"]["get"]["parameters"]
     (limit,) = (parameter for parameter in documented if parameter["name"] == "limit")
     assert limit["schema"]["default"] == limit["schema"]["maximum"] == 10_000
+
+
+def test_trap_06_stored_completions_come_in_the_order_of_time(http: httpx2.Client) -> None:
+    ids = [http.post("/chat/completions", json={**CHAT, "store": True}).json()["id"]
+           for _ in range(21)]  # fmt: skip
+    page = http.get("/chat/completions").json()
+    assert [item["id"] for item in page["data"]] == ids[:20]
+    assert page["has_more"] is True
+
+
+def test_trap_06_permissions_come_ten_at_a_time(trained: Trained) -> None:
+    permissions, name = trained.client.fine_tuning.checkpoints.permissions, trained.raw
+    permissions.create(name["fine_tuned_model"], project_ids=[f"p{n}" for n in range(11)])
+    assert len(permissions.list(name["fine_tuned_model"]).data) == 10
+
+
+def test_trap_07_top_logprobs_is_there_when_nobody_asked_for_any(trained: Trained) -> None:
+    raw = trained.client.chat.completions.with_raw_response.create(
+        model="gpt-3.5-turbo", messages=ASK, logprobs=True, max_tokens=3
+    )
+    logprobs = raw.http_response.json()["choices"][0]["logprobs"]
+    assert logprobs["refusal"] is None
+    assert logprobs["content"]
+    assert all(token["top_logprobs"] == [] for token in logprobs["content"])
+
+
+def test_trap_07_responses_have_the_keys_that_are_easily_forgotten(http: httpx2.Client) -> None:
+    body = {"model": "gpt-3.5-turbo", "input": "hi"}
+    response = http.post("/responses", json=body).json()
+    assert set(response["usage"]["input_tokens_details"]) >= {"cached_tokens", "cache_write_tokens"}
+    (part,) = response["output"][0]["content"]
+    assert (part["annotations"], part["logprobs"]) == ([], [])
+    told = [(name, json.loads(data)) for name, data in events_of(http, "/responses", body)]
+    texts = [event for name, event in told if name.startswith("response.output_text.")]
+    assert len(texts) >= 2
+    assert all(event["logprobs"] == [] for event in texts)
 
 
 def test_trap_08_the_strict_client_proves_nothing_that_the_schemas_have_to(
@@ -167,12 +240,36 @@ def test_trap_10_cancel_and_delete_take_an_empty_body_that_is_called_json(
     assert http.delete(f"/files/{file}", headers=headers).json()["deleted"] is True
 
 
+def test_trap_10_pause_and_resume_take_an_empty_body_that_is_called_json(
+    new_job, http: httpx2.Client, server
+) -> None:
+    headers = {"content-type": "application/json"}
+    job = new_job()["id"]
+    move(server.services.jobs, job, "queued")
+    for action in ("pause", "resume", "cancel"):
+        response = http.post(f"/fine_tuning/jobs/{job}/{action}", headers=headers)
+        assert response.status_code == 200, response.text
+
+
 def test_trap_11_what_is_over_is_a_400_because_a_409_would_be_asked_again(
     new_job, http: httpx2.Client
 ) -> None:
     job = new_job()["id"]
     assert http.post(f"/fine_tuning/jobs/{job}/cancel").status_code == 200
     assert http.post(f"/fine_tuning/jobs/{job}/cancel").status_code == 400
+
+
+def test_trap_11_a_repeated_post_makes_no_second_job(http: httpx2.Client, file_id: str) -> None:
+    body = {"model": "gpt-3.5-turbo", "training_file": file_id, "suffix": "retried"}
+
+    def attempt(number: int) -> str:
+        headers = {"x-stainless-retry-count": str(number)}
+        return http.post("/fine_tuning/jobs", json=body, headers=headers).json()["id"]
+
+    first = attempt(0)
+    assert attempt(1) == first
+    assert attempt(2) == first
+    assert attempt(0) != first, "who asks twice gets two"
 
 
 def test_trap_12_a_training_file_needs_no_name(client: OpenAI) -> None:
@@ -259,6 +356,14 @@ def test_trap_17_a_chats_frames_hold_data_only_and_end_with_done(http: httpx2.Cl
     assert chunks[-1]["usage"]["total_tokens"] > 0
 
 
+def test_trap_17_a_responses_events_are_named_and_end_without_done(http: httpx2.Client) -> None:
+    frames = events_of(http, "/responses", {"model": "gpt-3.5-turbo", "input": "hi"})
+    events = [json.loads(data) for _, data in frames]
+    assert [name for name, _ in frames] == [event["type"] for event in events]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert (frames[0][0], frames[-1][0]) == ("response.created", "response.completed")
+
+
 def test_trap_18_a_stream_is_no_matter_of_the_accept_header(http: httpx2.Client) -> None:
     for accept in ("application/json", "*/*", "text/html"):
         headers = {"accept": accept}
@@ -286,6 +391,23 @@ def test_trap_19_a_reply_that_is_cut_off_says_length(trained: Trained) -> None:
         stream.get_final_completion()
 
 
+def test_trap_20_embeddings_are_asked_for_in_base64(trained: Trained) -> None:
+    fields = {"model": "text-embedding-3-small", "input": "What a day"}
+    url = f"{trained.client.base_url}embeddings"
+    headers = {"Authorization": f"Bearer {KEY}"}
+
+    def vector(kind: str) -> Any:
+        body = {**fields, "encoding_format": kind}
+        return httpx2.post(url, json=body, headers=headers).json()["data"][0]["embedding"]
+
+    floats, coded = vector("float"), vector("base64")
+    assert isinstance(coded, str)
+    with OpenAI(base_url=trained.client.base_url, api_key=KEY) as plain:
+        asked = plain.embeddings.create(**fields).data[0].embedding
+    assert asked == pytest.approx(floats, abs=1e-6)
+    assert len(base64.b64decode(coded)) == 4 * len(floats)
+
+
 def test_trap_21_the_result_file_is_base64_of_a_csv(trained: Trained) -> None:
     (result,) = trained.raw["result_files"]
     file = trained.client.files.retrieve(result)
@@ -302,6 +424,23 @@ def test_trap_21_the_result_file_is_base64_of_a_csv(trained: Trained) -> None:
     )
     assert "train_mean_token_accuracy" in metrics  # type: ignore[operator]
     assert "train_accuracy" not in metrics  # type: ignore[operator]
+
+
+def test_trap_22_every_checkpoint_answers_and_the_last_has_the_final_name(
+    trained: Trained,
+) -> None:
+    checkpoints = trained.client.fine_tuning.jobs.checkpoints.list(trained.job.id).data
+    assert 1 < len(checkpoints) <= 3
+    last, *earlier = checkpoints
+    assert last.fine_tuned_model_checkpoint == trained.job.fine_tuned_model
+    names = [checkpoint.fine_tuned_model_checkpoint for checkpoint in earlier]
+    for checkpoint, name in zip(earlier, names, strict=True):
+        assert name.endswith(f":ckpt-step-{checkpoint.step_number}")
+    own_ids = {name.split(":")[4] for name in (last.fine_tuned_model_checkpoint, *names)}
+    assert len(own_ids) == len(checkpoints)
+    for name in (last.fine_tuned_model_checkpoint, *names):
+        reply = trained.client.chat.completions.create(model=name, messages=ASK)
+        assert reply.choices[0].message.content in LABELS
 
 
 def test_trap_23_a_models_name_has_five_parts_with_an_empty_one_for_no_suffix(
@@ -387,6 +526,14 @@ def test_trap_28_explicit_nulls_are_absent(new_job, http: httpx2.Client, server)
     nulls = dict.fromkeys(set(body["properties"]) - set(body["required"]))
     assert {"temperature", "tools", "user", "store", "audio"} <= set(nulls)
     assert http.post("/chat/completions", json={**nulls, **CHAT}).status_code == 200
+
+
+def test_trap_29_stored_messages_have_their_real_roles(http: httpx2.Client) -> None:
+    asked = [{"role": "system", "content": "Be brief."}, *ASK]
+    body = {**CHAT, "messages": asked, "store": True}
+    completion = http.post("/chat/completions", json=body).json()["id"]
+    stored = http.get(f"/chat/completions/{completion}/messages").json()["data"]
+    assert [message["role"] for message in stored][:2] == ["system", "user"]
 
 
 def test_trap_30_objects_are_of_the_very_type_that_node_reads(http: httpx2.Client, server) -> None:
