@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-dev run test test-fast lint format clean
+.PHONY: help setup setup-dev run test test-fast lint format docs clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: setup-dev  ## Format, lint, types, import contracts
 format: setup-dev  ## Put the code into shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: setup  ## Write docs/api.md anew, from the request models and the routes
+	$(BIN)/python -m emojitune.server.write_reference docs/api.md
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist

@@ -1,56 +1,23 @@
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
 from fakes import FakeChatModel, FakeDispatcher
-from fastapi import FastAPI
 from openai import OpenAI
+from servers import KEY, RunningServer, serving
+from watching import Watched
 
 from emojitune.server.app import create_app
-from emojitune.server.services import Services
 from emojitune.settings import Settings
 
-KEY = "sk-test-key"
 
-
-@dataclass(frozen=True)
-class RunningServer:
-    """A server on a real port, and what stands behind it."""
-
-    url: str
-    app: FastAPI
-    dispatcher: FakeDispatcher
-    chat_model: FakeChatModel
-
-    @property
-    def services(self) -> Services:
-        services: Services = self.app.state.services
-        return services
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Run `app` on a free port in a thread; yields the base URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the server did not start"
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join()
+@pytest.fixture(autouse=True)
+def _replies_have_their_schema() -> Iterator[None]:
+    """Whatever a test is about: no reply that it got may differ from schemas.py."""
+    yield
+    found, Watched.found[:] = list(Watched.found), []
+    assert found == []
 
 
 @pytest.fixture(scope="module")

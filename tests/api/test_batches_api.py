@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import KEY, serving
 from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import Batch
 from openai.types.chat import ChatCompletion
+from servers import KEY, serving
 
 from emojitune.jobs.batch_states import move
 from emojitune.server import batch_input

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import httpx2
 import pytest
-from conftest import KEY, serving
 from fakes import FakeDispatcher
 from openai import AsyncOpenAI, BadRequestError, LengthFinishReasonError, OpenAI
 from pydantic import BaseModel
+from servers import KEY, serving
 from tiny_model import load_tiny
 
 from emojitune.chat.completion import ChatModel

@@ -109,3 +109,13 @@ def test_a_huge_body_is_a_413(http: httpx2.Client) -> None:
 
 def test_the_sdk_finds_the_request_id(client: OpenAI) -> None:
     assert client.models.retrieve("gpt-3.5-turbo")._request_id.startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/docs", "text/html; charset=utf-8"), ("/openapi.json", "application/json")]
+)
+def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -> None:
+    response = httpx2.get(server.url.removesuffix("/v1") + path)
+    assert (response.status_code, response.headers["content-type"]) == (200, kind)
+    assert "/v1/chat/completions" in response.text
+    assert_envelope(response)

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from conftest import KEY, serving
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+from servers import KEY, serving
 
 from emojitune.server.app import create_app
 from emojitune.settings import Settings

@@ -3,8 +3,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import KEY
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+from servers import KEY
 
 from emojitune.jobs.runner import model_name
 from emojitune.jobs.states import move

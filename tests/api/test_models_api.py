@@ -3,8 +3,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from conftest import KEY
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+from servers import KEY
 
 from emojitune.store.models import FineTunedModel
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pydantic
 import pytest
-from conftest import KEY, serving
 from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+from servers import KEY, serving
 
 from emojitune.dataset.example import Message
 from emojitune.server.app import create_app

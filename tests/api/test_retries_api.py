@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from conftest import KEY
 from openai import OpenAI
+from servers import KEY
 
 from emojitune.jobs.states import move
 

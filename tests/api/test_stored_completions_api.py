@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import KEY
 from openai import APIError, AsyncOpenAI, NotFoundError, OpenAI
+from servers import KEY
 
 MODEL = "gpt-3.5-turbo"
 ASK: list[Any] = [{"role": "user", "content": "hi"}]

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import KEY, serving
 from openai import NotFoundError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from servers import KEY, serving
 
 from emojitune.server.app import create_app
 from emojitune.settings import Settings

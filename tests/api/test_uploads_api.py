@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from conftest import KEY, serving
 from fakes import FakeChatModel, FakeDispatcher
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import Upload
+from servers import KEY, serving
 
 from emojitune.server.app import create_app
 from emojitune.settings import Settings

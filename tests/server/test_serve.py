@@ -12,6 +12,7 @@ import pytest
 
 from emojitune.errors import ConfigurationError
 from emojitune.server import app
+from emojitune.server import serve as serve_module
 from emojitune.server.batch_runner import BatchRunner
 from emojitune.server.serve import serve
 from emojitune.settings import Settings
@@ -135,3 +136,12 @@ def test_importing_the_server_does_not_load_torch() -> None:
     script = "import sys, emojitune.server.serve; print('torch' in sys.modules)"
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_answers_do_not_wait_for_the_client_to_acknowledge(settings: Settings) -> None:
+    with (
+        serve_module._bound(settings) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

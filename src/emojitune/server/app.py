@@ -14,6 +14,7 @@ from emojitune.server import (
     auth,
     batches,
     chat,
+    docs_page,
     embeddings,
     errors,
     files,
@@ -74,11 +75,12 @@ def create_app(
     app = FastAPI(
         lifespan=_lifespan(settings, dispatcher or Dispatcher(settings), load_model),
         redirect_slashes=False,
-        openapi_url=None,
+        openapi_url=None,  # not FastAPI's: see openapi.py
     )
     for endpoints in _FAMILIES:
         app.include_router(endpoints.router)
-    app.add_api_route("/healthz", _healthz)
+    app.include_router(docs_page.router)
+    app.add_api_route("/healthz", _healthz, include_in_schema=False)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(auth.KeyCheck, key=auth.server_key(settings))

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from emojitune.server.errors import AuthenticationError, error_response
 from emojitune.settings import Settings
 
-_OPEN_PATHS = frozenset({"/healthz"})
+_OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
 _WHERE = (
     "This server's key is the one it was started with (--api-key or EMOJITUNE_API_KEY), else the "
     "one in the file api_key of its home folder."

@@ -1,7 +1,7 @@
 """What form a reply may take: response formats, tools, and which of them it may or must use."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,8 +10,6 @@ from emojitune.server.parameters import Ignored
 from emojitune.server.requests import Body, refuse
 
 _NAME = re.compile("[a-zA-Z0-9_-]+")
-_CHOICES = ("none", "auto", "required")
-
 _STRICT = Ignored("every schema is held to, strict or not")
 
 
@@ -124,6 +122,9 @@ class AllowedTools(Body):
     tools: list[ToolName] = Field(min_length=1, description="Those that may be called.")
 
 
+ChoiceName = Literal["none", "auto", "required"]
+
+
 class ToolChoice(Body):
     """Whether tools are called, and which."""
 
@@ -135,7 +136,7 @@ class ToolChoice(Body):
 
     @model_validator(mode="after")
     def _has_its_part(self) -> Self:
-        if self.type not in _CHOICES and getattr(self, self.type) is None:
+        if self.type not in get_args(ChoiceName) and getattr(self, self.type) is None:
             refuse(
                 "missing_required_parameter",
                 "Missing required parameter: '{param}'.",
@@ -148,7 +149,7 @@ def choice_object(choice: Any) -> Any:
     """A choice that stands as a string, as an object."""
     if not isinstance(choice, str):
         return choice
-    if choice not in _CHOICES:
+    if choice not in get_args(ChoiceName):
         supported = "Supported values are: 'none', 'auto', and 'required'."
         refuse("invalid_value", f"Invalid value: '{choice[:80]}'. {supported}")
     return {"type": choice}

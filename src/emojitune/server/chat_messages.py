@@ -41,6 +41,9 @@ class ContentPart(Body):
         return self.text or self.refusal or ""
 
 
+_Parts = Annotated[list[ContentPart], Field(min_length=1)]
+
+
 class CalledFunction(Body):
     """A function with the arguments that the model gave it."""
 
@@ -64,7 +67,7 @@ class ChatMessage(Body):
         "deprecated form of `tool`."
     )
     content: Annotated[
-        Annotated[list[ContentPart], Field(min_length=1)] | None, BeforeValidator(_as_parts)
+        _Parts | None, BeforeValidator(_as_parts, json_schema_input_type=str | _Parts | None)
     ] = Field(None, description="A text, or an array of text parts.")
     name: Annotated[str | None, Ignored("chat templates have no place for a speaker's name")] = None
     refusal: str | None = Field(None, description="What an assistant message refused with.")

@@ -10,7 +10,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from emojitune.chat.reply import ChatParameters, ToolUse
 from emojitune.dataset.example import Message
 from emojitune.server.chat_formats import (
+    ChoiceName,
     FunctionDefinition,
+    Named,
     ResponseFormat,
     ToolChoice,
     ToolDefinition,
@@ -73,9 +75,9 @@ class ChatRequest(Body):
     seed: int | None = Field(
         None, ge=-(2**63), le=2**63 - 1, description="The same seed, the same draws."
     )
-    stop: Annotated[_Stops | None, BeforeValidator(_as_list)] = Field(
-        None, description="Up to 4 texts before the first of which a reply ends."
-    )
+    stop: Annotated[
+        _Stops | None, BeforeValidator(_as_list, json_schema_input_type=_Text | _Stops | None)
+    ] = Field(None, description="Up to 4 texts before the first of which a reply ends.")
     frequency_penalty: float = Field(
         0.0, ge=-2, le=2, description="Taken from a token's log-probability for each earlier use."
     )
@@ -95,18 +97,20 @@ class ChatRequest(Body):
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = Field(
         None, description="Functions that the model may ask to be called."
     )
-    tool_choice: Annotated[ToolChoice | None, BeforeValidator(choice_object)] = Field(
-        None, description="Whether a tool is called, and which; `auto` if absent."
-    )
+    tool_choice: Annotated[
+        ToolChoice | None,
+        BeforeValidator(choice_object, json_schema_input_type=ChoiceName | ToolChoice | None),
+    ] = Field(None, description="Whether a tool is called, and which; `auto` if absent.")
     parallel_tool_calls: bool | None = Field(
         None, description="Whether one reply may hold several calls; true if absent."
     )
     functions: list[FunctionDefinition] | None = Field(
         None, min_length=1, max_length=128, description="The deprecated form of `tools`."
     )
-    function_call: Annotated[ToolChoice | None, BeforeValidator(_older_choice)] = Field(
-        None, description="The deprecated form of `tool_choice`."
-    )
+    function_call: Annotated[
+        ToolChoice | None,
+        BeforeValidator(_older_choice, json_schema_input_type=ChoiceName | Named | None),
+    ] = Field(None, description="The deprecated form of `tool_choice`.")
     stream: bool = Field(False, description="Whether the reply is sent piece by piece.")
     stream_options: StreamOptions | None = Field(None, description="How a stream is sent.")
     store: bool = Field(False, description="Whether the completion can be retrieved later.")

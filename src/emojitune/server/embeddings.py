@@ -68,6 +68,9 @@ def _wrong_type(place: str, expected: str) -> None:
     refuse("invalid_type", f"Invalid type for '{place}': expected {expected}.", place)
 
 
+_Inputs = str | list[str] | list[int] | list[list[int]]
+
+
 class EmbeddingRequest(Body):
     """The body of `POST /embeddings`."""
 
@@ -77,8 +80,8 @@ class EmbeddingRequest(Body):
         "stand for the base model.",
     )
     input: Annotated[
-        str | list[str] | list[int] | list[list[int]],
-        BeforeValidator(_checked),
+        _Inputs,
+        BeforeValidator(_checked, json_schema_input_type=_Inputs),
         Field(description="A text, its token ids, or up to 2048 of either."),
     ]
     encoding_format: Literal["float", "base64"] = Field(

@@ -1,8 +1,12 @@
 """The exception tree as HTTP: a status and OpenAI's error object for each, never a traceback."""
 
+from typing import Any
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from emojitune.errors import DatasetError, EmojituneError, InvalidRequestError, NotFoundError
 from emojitune.server.replies import encode
@@ -78,10 +82,30 @@ async def _routing(request: Request, error: Exception) -> Response:
         message = error.detail
     response = error_response(InvalidRequestError(message), error.status_code)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = _allowed(request)
     return response
+
+
+def _allowed(request: Request) -> str:
+    """Every method of this path: Starlette names those of the first route with it only."""
+    routes = [context.original_route for context in iter_route_contexts(request.app.routes)]
+    here = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    methods = {
+        method for route in here if isinstance(route, Route) for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 async def _parameters(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # FastAPI puts "query" or "path" before the name.
-    return error_response(refusal(error.errors(), skip=1))
+    # FastAPI puts "query" or "path" before the name; all of a query is text, its numbers too.
+    errors = [{**one, "input": _number(one.get("input"))} for one in error.errors()]
+    return error_response(refusal(errors, skip=1))
+
+
+def _number(value: Any) -> Any:
+    try:
+        return int(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

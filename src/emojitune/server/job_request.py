@@ -7,12 +7,28 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from emojitune.server.grader_request import AnyGrader
 from emojitune.server.requests import Body, Metadata, refuse
 
-_auto_is_unset = BeforeValidator(lambda value: None if value == "auto" else value)
 
-_Epochs = Annotated[Annotated[int, Field(ge=1, le=50)] | None, _auto_is_unset]
-_BatchSize = Annotated[Annotated[int, Field(ge=1, le=256)] | None, _auto_is_unset]
-_Multiplier = Annotated[Annotated[float, Field(gt=0)] | None, _auto_is_unset]
-_Count = Annotated[Annotated[int, Field(ge=1)] | None, _auto_is_unset]
+def _or_auto(number: Any) -> BeforeValidator:
+    """Takes "auto" for None, beside what `number` takes."""
+    return BeforeValidator(
+        lambda value: None if value == "auto" else value,
+        json_schema_input_type=number | Literal["auto"] | None,
+    )
+
+
+_To50 = Annotated[int, Field(ge=1, le=50)]
+_To256 = Annotated[int, Field(ge=1, le=256)]
+_AboveZero = Annotated[float, Field(gt=0)]
+_Natural = Annotated[int, Field(ge=1)]
+_Weight = Annotated[float, Field(gt=0, le=2)]
+_ComputeFactor = Annotated[float, Field(gt=1e-05, le=10)]
+
+_Epochs = Annotated[_To50 | None, _or_auto(_To50)]
+_BatchSize = Annotated[_To256 | None, _or_auto(_To256)]
+_Multiplier = Annotated[_AboveZero | None, _or_auto(_AboveZero)]
+_Count = Annotated[_Natural | None, _or_auto(_Natural)]
+_Beta = Annotated[_Weight | None, _or_auto(_Weight)]
+_Compute = Annotated[_ComputeFactor | None, _or_auto(_ComputeFactor)]
 
 
 class Hyperparameters(Body):
@@ -30,7 +46,7 @@ class Hyperparameters(Body):
 class DPOHyperparameters(Hyperparameters):
     """Those of preference learning."""
 
-    beta: Annotated[Annotated[float, Field(gt=0, le=2)] | None, _auto_is_unset] = Field(
+    beta: _Beta = Field(
         None, description="Weight of the penalty for leaving the base model: to 2, or auto."
     )
 
@@ -41,9 +57,9 @@ class ReinforcementHyperparameters(Hyperparameters):
     reasoning_effort: Literal["default", "low", "medium", "high"] = Field(
         "default", description="How long a reasoning model may think."
     )
-    compute_multiplier: Annotated[
-        Annotated[float, Field(gt=1e-05, le=10)] | None, _auto_is_unset
-    ] = Field(None, description="How much is explored: above 0.00001 and to 10, or auto.")
+    compute_multiplier: _Compute = Field(
+        None, description="How much is explored: above 0.00001 and to 10, or auto."
+    )
     eval_interval: _Count = Field(None, description="Steps between evaluations, or auto.")
     eval_samples: _Count = Field(None, description="Samples of one evaluation, or auto.")
 

@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+MARK = "x-emojitune"  # the key of a mark in the API's description
+_CODE = "unsupported_parameter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,15 @@ class Ignored:
     """`Annotated[str | None, Ignored("names ...")] = None`: the value is checked, then unused."""
 
     reason: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            **handler(schema),
+            "description": f"Ignored on purpose: {self.reason}.",
+            MARK: {"status": "ignored", "reason": self.reason},
+        }
 
 
 # By identity, because Annotated takes equal marks for one, and (0,) equals (False,).
@@ -37,10 +50,24 @@ class Refused:
     ) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._check, handler(source))
 
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            **handler(schema),
+            "description": f"Refused (400, {_CODE}): {self.reason}.",
+            MARK: {
+                "status": "refused",
+                "code": _CODE,
+                "reason": self.reason,
+                "accepted": list(self.neutral),
+            },
+        }
+
     def _check(self, value: Any) -> Any:
         if value is not None and not any(_same(value, neutral) for neutral in self.neutral):
             message = f"Unsupported parameter: '{{param}}'. Here {self.reason}. Leave it out."
-            context = {"message": message, "code": "unsupported_parameter", "param": None}
+            context = {"message": message, "code": _CODE, "param": None}
             raise PydanticCustomError("refused", "{message}", context)
         return value
 

@@ -25,7 +25,7 @@ TAG = "[tag] "
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 
-Limit = Annotated[int, Query(ge=1, le=10_000)]
+Limit = Annotated[int, Query(ge=1, le=10_000, description="How many items a page may have.")]
 
 Metadata = Annotated[
     dict[
@@ -60,11 +60,23 @@ def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
     """A FastAPI dependency: the request's JSON as a `model`."""
 
     async def parse(request: Request) -> BodyT:
+        _require_json(request.headers.get("content-type", ""))
         stream = bounded(request.stream(), MAX_JSON_BYTES)
         return check(b"".join([chunk async for chunk in stream]), model)
 
     parse.body_model = model  # type: ignore[attr-defined]  # what the API's description shows
     return parse
+
+
+def _require_json(content_type: str) -> None:
+    """A header that says something else is a mistake; none at all is taken for JSON."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise InvalidRequestError(
+            f"Unsupported content type: {_shown(kind)}. This endpoint reads JSON. Send the header "
+            "Content-Type: application/json.",
+            code="unsupported_content_type",
+        )
 
 
 def check(body: bytes, model: type[BodyT]) -> BodyT:

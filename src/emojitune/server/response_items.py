@@ -69,7 +69,9 @@ class InputItem(Body):
         description="Who says it; system and developer are one."
     )
     content: Annotated[
-        list[ContentPart], BeforeValidator(_as_parts), Field(description="A text, or its parts.")
+        list[ContentPart],
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart]),
+        Field(description="A text, or its parts."),
     ]
     id: str | None = Field(None, min_length=1, description="The item's id; one is made if need be.")
     status: Annotated[
@@ -106,6 +108,6 @@ def to_message(item: Mapping[str, Any]) -> Message:
 
 Input = Annotated[
     list[InputItem],
-    BeforeValidator(_as_message),
+    BeforeValidator(_as_message, json_schema_input_type=str | list[InputItem]),
     Field(min_length=1, description="What is said to the model: a text, or messages."),
 ]

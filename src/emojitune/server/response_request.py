@@ -232,9 +232,9 @@ class ResponseRequest(PromptBody):
         Ignored("one machine serves all requests alike"),
         Field(description="How urgent the request is."),
     ] = None
-    max_tool_calls: Annotated[int | None, _NO_CALLS, Field(description="Tool calls at most.")] = (
-        None
-    )
+    max_tool_calls: Annotated[
+        int | None, _NO_CALLS, Field(ge=1, description="Tool calls at most.")
+    ] = None
 
     background: Annotated[
         Any,

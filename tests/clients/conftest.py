@@ -1,0 +1,102 @@
+"""The server, a fine-tuned model on it, and throwaway environments."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from environments import KEY, Server, install, wait_for
+from openai import OpenAI
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("server") / "home"
+    command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
+    environment = {
+        **os.environ,
+        "EMOJITUNE_HOME": str(home),
+        "EMOJITUNE_BASE_MODEL": str(tiny_base),
+        "EMOJITUNE_API_KEY": KEY,
+        "EMOJITUNE_DEVICE": "cpu",
+        "EMOJITUNE_DTYPE": "float32",
+        "EMOJITUNE_THREADS": "1",
+    }
+    log = home.parent / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        url = wait_for(process, home, log)
+        # Not ours: a client's environment has no emojitune, and no variable of its tests.
+        clean = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        yield Server(url, {**clean, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY})
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What a day, number {number}"},
+                {"role": "assistant", "content": ("(party)", "(devil)")[number % 2]},
+            ]
+        }
+        for number in range(10)
+    ]
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tuned(server: Server, training_file: Path) -> str:
+    """The name of a fine-tuned model, for the clients that only chat."""
+    with OpenAI(base_url=server.url, api_key=KEY) as client:
+        file = client.files.create(file=training_file, purpose="fine-tune")
+        jobs = client.fine_tuning.jobs
+        job = jobs.create(
+            model="gpt-3.5-turbo", training_file=file.id, hyperparameters={"n_epochs": 1}
+        )
+        while job.status not in ("succeeded", "failed", "cancelled"):
+            time.sleep(0.2)
+            job = jobs.retrieve(job.id)
+        assert job.fine_tuned_model, job.error
+        return job.fine_tuned_model
+
+
+@pytest.fixture
+def python_with(tmp_path: Path) -> Callable[..., Path]:
+    """The interpreter of a new environment with these packages in it."""
+
+    def make(*packages: str) -> Path:
+        folder = tmp_path / "venv"
+        venv.create(folder, with_pip=True, symlinks=True)
+        python = folder / "bin" / "python"
+        install([str(python), "-m", "pip", "install", "--quiet", *packages], tmp_path)
+        return python
+
+    return make
+
+
+@pytest.fixture
+def node_with(tmp_path: Path) -> Callable[..., Path]:
+    """A folder in which node finds these packages."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node and npm are not on this machine")
+
+    def make(*packages: str) -> Path:
+        folder = tmp_path / "node"
+        folder.mkdir()
+        install(["npm", "install", "--no-audit", "--no-fund", *packages], folder)
+        return folder
+
+    return make

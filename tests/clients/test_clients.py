@@ -1,0 +1,77 @@
+"""Other people's clients, unmodified, in environments of their own against a server process."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environments import KEY, PROGRAMS, Server, run
+
+pytestmark = pytest.mark.slow
+
+LABELS = ("(party)", "(devil)")
+
+
+def test_node(server: Server, training_file: Path, node_with: Callable[..., Path]) -> None:
+    folder = node_with("openai@7.57.0")
+    # Node looks for packages beside the program.
+    shutil.copy(PROGRAMS / "client.mjs", folder)
+    command = ["node", "client.mjs", str(training_file)]
+    told = json.loads(run(command, server.environment, folder))
+    assert told["bytes"] == told["length"] == training_file.stat().st_size
+    assert told["status"] == "succeeded"
+    assert told["events"][0] == "The job has successfully completed"
+    assert told["events"][-1].startswith("Created fine-tuning job")
+    assert len(told["events"]) > 5
+    assert told["reply"] in LABELS
+    assert told["streamed"] in LABELS
+    assert told["request"].startswith("req_")
+    assert (told["error"]["name"], told["error"]["status"]) == ("NotFoundError", 404)
+    assert told["error"]["id"].startswith("req_")
+
+
+def test_litellm(
+    server: Server, training_file: Path, python_with: Callable[..., Path], tmp_path: Path
+) -> None:
+    python = python_with("litellm")
+    # Its own price list of models, instead of one from the network.
+    environment = {**server.environment, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    command = [str(python), str(PROGRAMS / "with_litellm.py"), str(training_file)]
+    told = json.loads(run(command, environment, tmp_path))
+    assert told["status"] == "succeeded"
+    assert told["reply"] in LABELS
+    assert told["streamed"] in LABELS
+
+
+def test_langchain(
+    server: Server, tuned: str, python_with: Callable[..., Path], tmp_path: Path
+) -> None:
+    python = python_with("langchain-openai")
+    command = [str(python), str(PROGRAMS / "with_langchain.py"), tuned]
+    told = json.loads(run(command, server.environment, tmp_path))
+    assert told["reply"] in LABELS
+    assert told["streamed"] in LABELS
+    assert told["tokens"] > 0
+
+
+def test_the_llm_command(
+    server: Server, tuned: str, python_with: Callable[..., Path], tmp_path: Path
+) -> None:
+    llm = python_with("llm").with_name("llm")
+    (tmp_path / "extra-openai-models.yaml").write_text(
+        f"- model_id: tuned\n  model_name: '{tuned}'\n"
+        f"  api_base: {server.url}\n  api_key_name: emojitune\n"
+    )
+    environment = {**server.environment, "LLM_USER_PATH": str(tmp_path)}
+    for more in ([], ["--no-stream"]):
+        command = [str(llm), "-m", "tuned", "--key", KEY, *more, "What a day"]
+        assert run(command, environment, tmp_path).strip() in LABELS
+
+
+def test_curl(server: Server, training_file: Path, tmp_path: Path) -> None:
+    command = ["bash", str(PROGRAMS / "client.sh"), str(training_file)]
+    told = run(command, server.environment, tmp_path).splitlines()
+    assert told[0] == "The job has successfully completed"
+    assert told[1] in LABELS
+    assert "data: [DONE]" in told
