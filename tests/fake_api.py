@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote
 
 MODEL = "ft:gpt-3.5-turbo-0125:local:emoji-v1:abcd1234"
+_MODEL = {"id": MODEL, "object": "model", "created": 1, "owned_by": "local"}
 JOB = "ftjob-1"
 STEPS = 4
 
@@ -139,8 +141,9 @@ class FakeApi:
             case "GET", "/fine_tuning/jobs/ftjob-1/events":
                 return 200, {"object": "list", "data": self.events(), "has_more": False}
             case "GET", "/models":
-                model = {"id": MODEL, "object": "model", "created": 1, "owned_by": "local"}
-                return 200, {"object": "list", "data": [model]}
+                return 200, {"object": "list", "data": [_MODEL]}
+            case "GET", name if name in (f"/models/{MODEL}", f"/models/{quote(MODEL)}"):
+                return 200, _MODEL
             case "POST", "/chat/completions":
                 return 200, self.chat(json.loads(body))
         return 404, {"error": {"message": f"Invalid URL ({method} {path})", "code": None}}

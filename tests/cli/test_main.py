@@ -360,6 +360,15 @@ def test_chat(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
     assert fake_api.chats[0]["messages"][1]["content"] == "I passed!"
 
 
+def test_chat_tells_a_wrong_name_before_anybody_has_typed(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str]
+) -> None:
+    done = emojitune("chat", "gpt-9", *here)
+    assert done.code == 1
+    assert "The API refused (404)" in done.err
+    assert fake_api.chats == []
+
+
 def test_evaluate(emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path) -> None:
     done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
     scores = json.loads(done.out)["scores"]

@@ -105,6 +105,20 @@ def test_local_starts_a_server_and_ends_it(
     assert connection.server.poll() is not None
 
 
+def test_a_terminal_that_is_set_up_for_the_server_has_its_key(
+    fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    (settings.home / "server.json").write_text(json.dumps({"url": fake_api.url}))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_api.url)
+    with connect("local", settings) as connection:
+        assert connection.client.api_key == "sk-mine"
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
+    with pytest.raises(ConfigurationError, match="key cannot be read"):
+        connect("local", settings)
+
+
 def test_a_started_server_stays_while_a_job_needs_it(
     started: Connection, fake_api: FakeApi
 ) -> None:

@@ -93,7 +93,10 @@ class Screen:
 
     def _issue(self, issue: Issue) -> None:
         style = "red" if issue.severity == "error" else "yellow"
-        self.say(f"{issue.severity}: {issue.message} {issue.advice}", style=style)
+        line = f"(line {issue.line})"
+        told = issue.line is None or issue.message.endswith(line)
+        what = issue.message if told else f"{issue.message.removesuffix('.')} {line}"
+        self.say(f"{issue.severity}: {what.removesuffix('.')}. {issue.advice}", style=style)
 
     def statistics(self, numbers: DatasetStatistics) -> None:
         least, median, most = numbers.words

@@ -241,6 +241,8 @@ def chat(
     screen: Screen,
 ) -> None:
     """Reply to each message that is not empty."""
+    with provider_errors():
+        connection.client.models.retrieve(model)  # a wrong name is told before the first message
     for text in filter(None, said):
         reply = fine_tune.chat(
             connection.client,

@@ -90,7 +90,7 @@ def connect(
 
 
 def _key(ask_key: AskKey | None) -> str:
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    key = _environment_key()
     if not key and ask_key:
         key = ask_key("API key (not shown, not stored): ").strip()
     if not key:
@@ -100,6 +100,10 @@ def _key(ask_key: AskKey | None) -> str:
             code="invalid_api_key",
         )
     return key
+
+
+def _environment_key() -> str:
+    return os.environ.get("OPENAI_API_KEY", "").strip()
 
 
 def _connect_local(settings: Settings) -> Connection:
@@ -114,7 +118,7 @@ def _connect_local(settings: Settings) -> Connection:
             raise
     # No proxy of the environment may stand between us and our own machine.
     http = DefaultHttpx2Client(trust_env=False)
-    client = OpenAI(base_url=url, api_key=_local_key(settings), http_client=http)
+    client = OpenAI(base_url=url, api_key=_local_key(settings, url), http_client=http)
     return Connection(client, "local", is_emojitune=True, server=server)
 
 
@@ -139,9 +143,11 @@ def is_healthy(base_url: str) -> bool:
         return False
 
 
-def _local_key(settings: Settings) -> str:
+def _local_key(settings: Settings, url: str) -> str:
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
+    if os.environ.get("OPENAI_BASE_URL", "").rstrip("/") == url and (own := _environment_key()):
+        return own  # the terminal is set up for this very server
     path = settings.home / "api_key"
     try:
         return path.read_text(encoding="utf-8").strip()
