@@ -4,7 +4,7 @@ A pass computes new tokens, which lie in slots of the cache and see other slots 
 logits where they are wanted. It owns keys and values; which slots are free is the engine's matter.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,9 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from transformers import Cache
 
-from emojitune.models.llama import JoinedLlama, fits
+from emojitune.models.llama import JoinedLlama, fits, normalize, rotate
+from emojitune.models.products import Product
+
+_Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, query (T, H, D), key and value (T, K, D)) to (T, H × D)."""
 
 Slots = NDArray[np.int64]
 
@@ -66,6 +71,11 @@ class LlamaPass:
 
     def __init__(self, llama: JoinedLlama, device: torch.device) -> None:
         self._llama = llama
+        self._products = [
+            tuple(map(Product, (layer.qkv, layer.out, layer.gate_up, layer.down)))
+            for layer in llama.layers
+        ]
+        self._head = Product(llama.head)
         self._device = device
         self._keys: list[Tensor] = [self._empty() for _ in llama.layers]
         self._values: list[Tensor] = [self._empty() for _ in llama.layers]
@@ -88,8 +98,25 @@ class LlamaPass:
             return mixed.view(len(mixed), -1)
 
         ids, positions = _tensor(batch.ids, self._device), _tensor(batch.positions, self._device)
-        hidden = self._llama.hidden(ids, positions, attend)
-        return self._llama.logits(hidden[_tensor(batch.wanted, self._device)])
+        hidden = self._hidden(ids, positions, attend)[_tensor(batch.wanted, self._device)]
+        normed, _ = normalize(hidden, self._llama.final_norm, self._llama.eps)
+        return self._head(normed)
+
+    def _hidden(self, ids: Tensor, positions: Tensor, attend: _Attend) -> Tensor:
+        """Hidden states before the last norm, (T, C), for ids and positions (T,)."""
+        llama = self._llama
+        cos, sin = llama.rotation(positions)
+        x = functional.embedding(ids, llama.embedding)
+        for number, (layer, products) in enumerate(zip(llama.layers, self._products, strict=True)):
+            to_qkv, to_out, to_gate_up, to_down = products
+            normed, _ = normalize(x, layer.input_norm, llama.eps)
+            qkv = to_qkv(normed)
+            rotate(qkv[:, : llama.rotated], cos, sin)
+            x = x + to_out(attend(number, *llama.split(qkv)))
+            normed, _ = normalize(x, layer.mlp_norm, llama.eps)
+            gate, up = to_gate_up(normed).chunk(2, dim=1)
+            x = x + to_down(functional.silu(gate) * up)
+        return x
 
     def _empty(self) -> Tensor:
         shape = (0, self._llama.kv_heads, self._llama.head_dim)

@@ -4,19 +4,14 @@ The same numbers as transformers' modules in a fraction of the time, on a CPU wh
 and float32 copies cost more than the arithmetic. The weights are joined in place: the modules keep
 views of them. `fits` says for which models; every other is run through its own modules.
 
-Knows no attention: who runs it says how a layer's queries find their keys.
+Weights and the steps between products. Training and chat each put them together in their own way.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, query (T, H, D), key and value (T, K, D)) to (T, H × D)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +38,7 @@ def fits(module: Any) -> bool:
 
 
 class JoinedLlama:
-    """The frozen part of a Llama, ready to be run. T is the number of tokens in a row."""
+    """The frozen part of a Llama. T is the number of tokens in a row."""
 
     def __init__(self, module: Any) -> None:
         config = module.config
@@ -73,25 +68,6 @@ class JoinedLlama:
         parts = qkv.view(len(qkv), -1, self.head_dim)
         keys, values = self.heads, self.heads + self.kv_heads
         return parts[:, :keys], parts[:, keys:values], parts[:, values:]
-
-    def hidden(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Hidden states before the last norm, (T, C), for ids and positions (T,)."""
-        cos, sin = self.rotation(positions)
-        x = functional.embedding(ids, self.embedding)
-        for number, layer in enumerate(self.layers):
-            normed, _ = normalize(x, layer.input_norm, self.eps)
-            qkv = functional.linear(normed, layer.qkv)
-            rotate(qkv[:, : self.rotated], cos, sin)
-            x = x + functional.linear(attend(number, *self.split(qkv)), layer.out)
-            normed, _ = normalize(x, layer.mlp_norm, self.eps)
-            gate, up = functional.linear(normed, layer.gate_up).chunk(2, dim=1)
-            x = x + functional.linear(functional.silu(gate) * up, layer.down)
-        return x
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (S, V) of hidden states (S, C)."""
-        normed, _ = normalize(hidden, self.final_norm, self.eps)
-        return functional.linear(normed, self.head)
 
 
 def normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from emojitune.models.llama import JoinedLlama, normalize, rotate
 from emojitune.models.lora import LoraLinear
+from emojitune.models.products import Product
 from emojitune.training.attention import attend
 from emojitune.training.batches import Pack
 
@@ -34,7 +35,7 @@ class LlamaForward:
     def __init__(self, llama: JoinedLlama, module: Any) -> None:
         self._llama = llama
         self._products = [
-            [Product(weight) for weight in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+            [_Frozen(weight) for weight in (layer.qkv, layer.out, layer.gate_up, layer.down)]
             for layer in llama.layers
         ]
         self._adapters = [
@@ -72,38 +73,12 @@ class LlamaForward:
         return functional.linear(_apply(_Norm, places, llama.final_norm, llama.eps), llama.head)
 
 
-class Product:
-    """x Wᵀ for frozen weights W (out, in), and the way back.
-
-    oneDNN multiplies by weights in a layout of its own. Given them as they come, it converts them
-    at each call: here it is done once, in both directions, at the price of two copies.
-    """
+class _Frozen:
+    """A product by frozen weights (out, in), and the way back, each with its own layout."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
-        self._packed: tuple[Tensor, Tensor] | None = None
-        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _ONEDNN:
-            reorder = torch.ops.mkldnn._reorder_linear_weight
-            self._packed = reorder(weight, _USUAL_ROWS), reorder(weight.T.contiguous(), _USUAL_ROWS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self._packed is None:
-            return functional.linear(x, self._weight)
-        return _linear_pointwise(x, self._packed[0])
-
-    def backward(self, grad: Tensor) -> Tensor:
-        if self._packed is None:
-            return grad @ self._weight
-        return _linear_pointwise(grad, self._packed[1])
-
-
-_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-_USUAL_ROWS = 256
-
-
-def _linear_pointwise(x: Tensor, packed: Tensor) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
-    return out
+        self.forward = Product(weight)
+        self.backward = Product(weight.T)
 
 
 class _JoinedLora:
@@ -132,14 +107,14 @@ def _apply(function: type[Function], *inputs: Any) -> Tensor:
     return function.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _adapted(x: Tensor, product: Product, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _adapted(x: Tensor, product: _Frozen, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """x Wᵀ + x Aᵀ B, and x Aᵀ."""
     low = x @ a.T
     return product.forward(x).addmm_(low, b), low
 
 
 def _adapted_backward(
-    product: Product, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
+    product: _Frozen, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, A and B."""
     grad_low = grad @ b.T
@@ -174,7 +149,7 @@ class _NormQkv(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, product: Product, a: Tensor, b: Tensor,
+        ctx: Any, x: Tensor, norm: Tensor, product: _Frozen, a: Tensor, b: Tensor,
         eps: float, cos: Tensor, sin: Tensor, rotated: int,
     ) -> Tensor:  # fmt: skip
         normed, inverse = normalize(x, norm, eps)
@@ -201,7 +176,7 @@ class _Out(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, mixed: Tensor, residual: Tensor, product: Product, a: Tensor, b: Tensor
+        ctx: Any, mixed: Tensor, residual: Tensor, product: _Frozen, a: Tensor, b: Tensor
     ) -> Tensor:
         out, low = _adapted(mixed, product, a, b)
         ctx.save_for_backward(mixed, low, a, b)
@@ -219,7 +194,7 @@ class _Mlp(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, gate_up: Product, down: Product,
+        ctx: Any, x: Tensor, norm: Tensor, gate_up: _Frozen, down: _Frozen,
         a_in: Tensor, b_in: Tensor, a_out: Tensor, b_out: Tensor, eps: float,
     ) -> Tensor:  # fmt: skip
         normed, inverse = normalize(x, norm, eps)
