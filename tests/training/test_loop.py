@@ -13,6 +13,7 @@ from emojitune.training.checkpoint import CheckpointFolder
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
     CheckpointSaved,
+    ForwardChosen,
     StepCompleted,
     TrainingEvent,
     ValidationCompleted,
@@ -86,7 +87,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tiny_base: Path, tmp_pa
     whole = final_adapter(events(tiny_base, tmp_path / "whole"))
     events(tiny_base, tmp_path / "cut", stop_after=5)  # in the middle of the second epoch
     rest = events(tiny_base, tmp_path / "cut")
-    first = rest[0]
+    assert rest[0] == ForwardChosen("the fast path for Llama-like models")
+    first = rest[1]
     assert isinstance(first, StepCompleted)
     assert first.step == 4, "it goes on behind the first epoch's checkpoint"
     resumed = final_adapter(rest)

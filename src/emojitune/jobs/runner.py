@@ -33,6 +33,7 @@ from emojitune.store.models import FineTunedModel, ModelStore
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
     CheckpointSaved,
+    ForwardChosen,
     StepCompleted,
     TrainingEvent,
     ValidationCompleted,
@@ -238,6 +239,8 @@ class _Run:
             if not isinstance(event, CheckpointSaved):
                 self.check()
             match event:
+                case ForwardChosen():
+                    self._tell(f"Training through {event.name}", "forward")
                 case StepCompleted():
                     self._tell_step(metrics, runs)
                     metrics = _step_metrics(event)

@@ -5,6 +5,13 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardChosen:
+    """The way through the model, in words: the first that is told."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepCompleted:
     """One optimizer step. Loss is the mean cross-entropy in nats over the learned tokens.
 
@@ -39,4 +46,4 @@ class CheckpointSaved:
     adapter: Path
 
 
-TrainingEvent = StepCompleted | ValidationCompleted | CheckpointSaved
+TrainingEvent = ForwardChosen | StepCompleted | ValidationCompleted | CheckpointSaved

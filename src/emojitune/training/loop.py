@@ -15,6 +15,7 @@ from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
     CheckpointSaved,
+    ForwardChosen,
     StepCompleted,
     TrainingEvent,
     ValidationCompleted,
@@ -48,6 +49,7 @@ def train(
         raise _nothing_to_learn(config)
     module.train()
     forward = attach_lora(module, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    yield ForwardChosen(forward.name)
     if initial is not None:
         lora.load_adapter_state(module, initial)
     parameters = list(lora.adapter_state(module).values())
