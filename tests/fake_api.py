@@ -39,12 +39,13 @@ class FakeApi:
     created: dict[str, Any] = field(default_factory=dict)
     uploaded: bytes = b""
     cancelled: bool = False
+    held: str | None = None  # the status in which the job was put by hand
 
     def job(self) -> dict[str, Any]:
         running = ["validating_files", "running", "running"]
         done = self.polls >= self.polls_to_finish or self.cancelled
         status = self.final_status if done else running[min(self.polls, 2)]
-        status = "cancelled" if self.cancelled else status
+        status = "cancelled" if self.cancelled else self.held or status
         return {
             "id": JOB,
             "object": "fine_tuning.job",
@@ -137,6 +138,12 @@ class FakeApi:
                 return 200, self.job()
             case "POST", "/fine_tuning/jobs/ftjob-1/cancel":
                 self.cancelled = True
+                return 200, self.job()
+            case "POST", "/fine_tuning/jobs/ftjob-1/pause":
+                self.held = "paused"
+                return 200, self.job()
+            case "POST", "/fine_tuning/jobs/ftjob-1/resume":
+                self.held = "queued"
                 return 200, self.job()
             case "GET", "/fine_tuning/jobs/ftjob-1/events":
                 return 200, {"object": "list", "data": self.events(), "has_more": False}

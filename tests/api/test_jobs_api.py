@@ -267,6 +267,18 @@ def test_trap_24_a_job_shows_the_numbers_it_used_in_both_places(
     assert (shown.trained_tokens, shown.result_files) == (9, ["file-r"])
 
 
+def test_only_a_running_job_has_a_finish_in_sight(create, client: OpenAI, server) -> None:
+    jobs = server.services.jobs
+    job = create()
+    for status, shown in (("queued", None), ("running", 4000000000), ("queued", None)):
+        move(jobs, job.id, status)
+        jobs.update(job.id, estimated_finish=4000000000)  # as a worker does that is late
+        assert client.fine_tuning.jobs.retrieve(job.id).estimated_finish == shown
+    client.fine_tuning.jobs.cancel(job.id)
+    jobs.update(job.id, estimated_finish=4000000000)
+    assert client.fine_tuning.jobs.retrieve(job.id).estimated_finish is None
+
+
 def test_events_page_through_the_sdk(create, client: OpenAI, server) -> None:
     job = create()
     numbers = {"step": 1, "train_loss": float("nan"), "total_steps": 9}

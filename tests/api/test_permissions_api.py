@@ -79,6 +79,18 @@ def test_a_permission_is_taken_back_once(client: OpenAI, model: str) -> None:
         permissions.delete(made, fine_tuned_model_checkpoint=model)
 
 
+def test_permissions_go_with_their_model(client: OpenAI, server) -> None:
+    again = FineTunedModel("ft:b:local::12345678", 1700000000, "ftjob-1", "b", "b", "gone", None)
+    server.services.models.register(again)
+    permissions = client.fine_tuning.checkpoints.permissions
+    permissions.create(again.name, project_ids=["proj_1"])
+    client.models.delete(again.name)
+    with pytest.raises(NotFoundError):
+        permissions.list(again.name)
+    server.services.models.register(again)
+    assert permissions.list(again.name).data == []
+
+
 @pytest.mark.parametrize("name", ["ft:gone", "gpt-3.5-turbo"])
 def test_what_is_no_checkpoint_has_no_permissions(client: OpenAI, name: str) -> None:
     permissions = client.fine_tuning.checkpoints.permissions

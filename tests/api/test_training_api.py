@@ -7,6 +7,7 @@ trains.
 import base64
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,6 +105,10 @@ def test_from_the_file_to_the_chat(tmp_path: Path, tiny_base: Path) -> None:
         assert [m.split(":")[0] for m in told if m.startswith("Step ")] == [
             f"Step {step}/9" for step in range(1, 10)
         ]
+        # The last step's is told as the model, as OpenAI does.
+        snapshots = [m for m in told if m.startswith("Checkpoint created at step ")]
+        assert [m.split(" with ")[0].split()[-1] for m in snapshots] == ["3", "6"]
+        assert [m.split(":ckpt-step-")[1] for m in snapshots] == ["3", "6"]
         assert told[-2:] == [
             f"New fine-tuned model created: {model}",
             "The job has successfully completed",
@@ -145,7 +150,22 @@ def test_a_tuned_model_can_be_tuned_on(tmp_path: Path, tiny_base: Path) -> None:
         second = wait(client, second.id)
         assert second.status == "succeeded", second.error
         told = messages(client, second.id)
-        assert any("full validation loss=" in message for message in told)
+        # Twelve examples by one; the file is validated on at the end of the epoch.
+        last = next(m for m in told if m.startswith("Step 12/12: "))
+        number = r"\d+\.\d\d"
+        assert re.fullmatch(
+            f"Step 12/12: training loss={number}, validation loss={number}, "
+            f"full validation loss={number}",
+            last,
+        )
+        metrics = client.fine_tuning.jobs.checkpoints.list(second.id).data[0].metrics
+        assert metrics.valid_loss == metrics.full_valid_loss is not None
+        assert metrics.valid_mean_token_accuracy == metrics.full_valid_mean_token_accuracy
+        lines = base64.b64decode(client.files.content(second.result_files[0]).read()).decode()
+        cells = [line.split(",") for line in lines.splitlines()[1:]]
+        assert [row[3:] for row in cells[:-1]] == [["", ""]] * 11
+        shown = [str(metrics.valid_loss), str(metrics.valid_mean_token_accuracy)]
+        assert cells[-1][3:] == shown
         assert any("validation examples are (nearly) training examples" in m for m in told)
 
 
@@ -264,6 +284,7 @@ def test_a_checkpoint_can_be_tuned_on_and_its_end_is_said(tmp_path: Path, tiny_b
         assert late.error
         assert (late.error.code, late.error.param) == ("model_not_found", "model")
         assert "was deleted before it was used" in late.error.message
+        assert late.finished_at, "unlike a job whose files were refused, it had begun"
 
 
 def test_a_cancelled_jobs_checkpoints_stay_usable(tmp_path: Path, tiny_base: Path) -> None:

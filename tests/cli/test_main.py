@@ -90,6 +90,7 @@ def test_help_imports_nothing_heavy() -> None:
 COMMANDS = (
     *("serve", "run", "chat", "evaluate", "data check", "data stats", "data split"),
     *("jobs list", "jobs show", "jobs follow", "jobs cancel", "jobs events"),
+    *("jobs pause", "jobs resume"),
     *("models list", "models pull"),
 )
 
@@ -386,6 +387,8 @@ def test_jobs(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
     assert json.loads(emojitune("jobs", "show", JOB, "--json", *here).out)["id"] == JOB
     assert MODEL in emojitune("jobs", "follow", JOB, *here).out
     assert "The job is over" in emojitune("jobs", "events", JOB, *here).out
+    assert emojitune("jobs", "pause", JOB, *here).out == f"{JOB}: paused\n"
+    assert emojitune("jobs", "resume", JOB, *here).out == f"{JOB}: queued\n"
     assert emojitune("jobs", "cancel", JOB, *here).out == f"{JOB}: cancelled\n"
 
 

@@ -220,6 +220,26 @@ def jobs_cancel(job: JobId, provider: Provider = "local", home: Home = None) -> 
     _screen().say(f"{stopped.id}: {stopped.status}")
 
 
+@jobs.command("pause")
+def jobs_pause(job: JobId, provider: Provider = "local", home: Home = None) -> None:
+    """Let a job rest; `resume` goes on from its last checkpoint."""
+    from emojitune.workflow.provider import provider_errors
+
+    with _connect(provider, home) as connection, provider_errors():
+        paused = connection.client.fine_tuning.jobs.pause(job)
+    _screen().say(f"{paused.id}: {paused.status}")
+
+
+@jobs.command("resume")
+def jobs_resume(job: JobId, provider: Provider = "local", home: Home = None) -> None:
+    """Put a paused job back into the queue."""
+    from emojitune.workflow.provider import provider_errors
+
+    with _connect(provider, home) as connection, provider_errors():
+        resumed = connection.client.fine_tuning.jobs.resume(job)
+    _screen().say(f"{resumed.id}: {resumed.status}")
+
+
 @jobs.command("events")
 def jobs_events(
     job: JobId,

@@ -46,8 +46,12 @@ _CSV_SOURCES = (
     "step",
     "train_loss",
     "train_mean_token_accuracy",
-    "full_valid_loss",
-    "full_valid_mean_token_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+)
+_VALIDATION_LOSSES = (
+    ("valid_loss", "validation loss"),
+    ("full_valid_loss", "full validation loss"),
 )
 
 
@@ -248,8 +252,7 @@ class _Run:
                     if finish is not None:
                         self.stores.jobs.update(self.job.id, estimated_finish=finish)
                 case ValidationCompleted():
-                    metrics["full_valid_loss"] = event.loss
-                    metrics["full_valid_mean_token_accuracy"] = event.token_accuracy
+                    metrics |= _validation_metrics(event)
                 case CheckpointSaved():
                     self._tell_step(metrics, runs)
                     self._register(event, base, metrics, final=event.epoch == config.epochs)
@@ -262,8 +265,9 @@ class _Run:
             f"Step {metrics['step']}/{metrics['total_steps']}: "
             f"training loss={metrics['train_loss']:.2f}"
         )
-        if "full_valid_loss" in metrics:
-            message += f", full validation loss={metrics['full_valid_loss']:.2f}"
+        for name, words in _VALIDATION_LOSSES:
+            if name in metrics:
+                message += f", {words}={metrics[name]:.2f}"
         self.stores.jobs.add_event(
             self.job.id, message, type="metrics", data=metrics, key=f"step-{metrics['step']}"
         )
@@ -291,10 +295,11 @@ class _Run:
         for old in self.stores.jobs.drop_checkpoints(self.job.id, keep=_KEPT_CHECKPOINTS):
             with contextlib.suppress(NotFoundError):  # its owner may have deleted it
                 forget_model(old.model, self.stores.models, self.settings)
-        self._tell(
-            f"Checkpoint created at step {saved.step} with Snapshot ID: {name}",
-            f"checkpoint-{saved.step}",
-        )
+        if not final:  # which is told as the new model
+            self._tell(
+                f"Checkpoint created at step {saved.step} with Snapshot ID: {name}",
+                f"checkpoint-{saved.step}",
+            )
 
     def _finish(self, name: str, trained_tokens: int) -> None:
         self.check()
@@ -407,13 +412,18 @@ class _failing:
 
 
 def fail(job: Job, stores: Stores, error: EmojituneError) -> None:
-    """Fail a job with an error's code, message and param, and tell it as an event."""
+    """Fail a job with an error's code, message and param, and tell it as an event.
+
+    As on the hosted API, a job whose files were refused never began, and so has no finish.
+    """
     code = error.code or "server_error"
+    began = stores.jobs.get(job.id).status != "validating_files"
     states.move(
         stores.jobs,
         job.id,
         "failed",
         error=JobError(code, error.message, error.param),
+        finished_at=int(time.time()) if began else None,
         estimated_finish=None,
     )
     stores.jobs.add_event(job.id, error.message, level="error", key="failed")
@@ -439,6 +449,16 @@ def _step_metrics(event: StepCompleted) -> dict[str, Any]:
         "total_steps": event.total_steps,
         "train_loss": event.train_loss,
         "train_mean_token_accuracy": event.token_accuracy,
+    }
+
+
+def _validation_metrics(event: ValidationCompleted) -> dict[str, Any]:
+    # OpenAI tells a batch of the file apart from the whole; here each measurement is of the whole.
+    return {
+        "valid_loss": event.loss,
+        "valid_mean_token_accuracy": event.token_accuracy,
+        "full_valid_loss": event.loss,
+        "full_valid_mean_token_accuracy": event.token_accuracy,
     }
 
 

@@ -224,7 +224,8 @@ def _job_object(job: Job, services: Services) -> FineTuningJob:
                 "supervised": {"hyperparameters": job.hyperparameters},
             },
             "trained_tokens": job.trained_tokens,
-            "estimated_finish": job.estimated_finish,
+            # Left behind by whoever stopped it: a job that does not run has no finish in sight.
+            "estimated_finish": job.estimated_finish if job.status == "running" else None,
             "error": error,  # null when all is well: the SDK chokes on an object of nulls
             "integrations": list(job.integrations),
             "metadata": job.metadata,

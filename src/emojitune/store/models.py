@@ -11,7 +11,7 @@ from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 
-_models = tables.models
+_models, _permissions = tables.models, tables.permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class ModelStore:
             return [_model(row) for row in rows]
 
     def delete(self, name: str) -> None:
-        """Forget a model; its adapter's folder is the caller's to remove.
+        """Forget a model and who may use it; its adapter's folder is the caller's to remove.
 
         Raises:
             NotFoundError: There is none.
@@ -70,6 +70,7 @@ class ModelStore:
         with self._database.write() as connection:
             if not connection.execute(delete(_models).where(_models.c.name == name)).rowcount:
                 raise _unknown(name)
+            connection.execute(delete(_permissions).where(_permissions.c.model == name))
 
 
 def _model(row: Row[Any]) -> FineTunedModel:
