@@ -83,10 +83,13 @@ CATALOG: dict[str, BaseModel] = {model.name: model for model in [SMOLLM2_135M]}
 # For models that nobody has measured here: what LoRA is commonly run with on larger ones.
 _CAUTIOUS_LEARNING_RATE = 2e-4
 
+_COMPLETIONS_END = "2026-09-28"
 _GPT_35_END = "2026-10-23"
 _GPT_4_END = "2027-01-14"
 
 HOSTED_MODELS: dict[str, HostedModel] = {
+    "babbage-002": HostedModel("babbage-002", _COMPLETIONS_END, 1692634615),
+    "davinci-002": HostedModel("davinci-002", _COMPLETIONS_END, 1692634301),
     "gpt-3.5-turbo": HostedModel("gpt-3.5-turbo-0125", _GPT_35_END, 1677610602),
     "gpt-3.5-turbo-0125": HostedModel("gpt-3.5-turbo-0125", _GPT_35_END, 1706048358),
     "gpt-3.5-turbo-1106": HostedModel("gpt-3.5-turbo-1106", _GPT_35_END, 1698959748),
