@@ -175,6 +175,12 @@ def test_an_input_file_that_breaks_a_rule_fails_the_batch(
     assert (batch.output_file_id, batch.error_file_id) == (None, None)
 
 
+def test_a_byte_order_mark_and_other_line_ends_are_no_errors(client: OpenAI) -> None:
+    rows = [json.dumps(row(name)).encode() for name in ("a", "b")]
+    batch = wait(client, begin(client, [b"\xef\xbb\xbf" + rows[0] + b"\r", rows[1] + b"\r"]).id)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 2)
+
+
 def test_a_file_has_a_largest_size(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_input, "MAX_REQUESTS", 2)
     batch = wait(client, begin(client, [row("a"), row("b"), row("c")]).id)
