@@ -226,6 +226,33 @@ def test_bad_batches_are_refused(
         assert CHAT in error["message"]
 
 
+def test_trap_11_a_repeated_post_makes_no_second_batch(client: OpenAI, http: httpx2.Client) -> None:
+    file_id = put(client, [row("a")])
+    body = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+
+    def post(attempt: int) -> httpx2.Response:
+        return http.post("/batches", json=body, headers={"x-stainless-retry-count": str(attempt)})
+
+    first = post(0)
+    client.files.delete(file_id)
+    again = post(1)
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert post(0).status_code == 400, "this one is no repetition, and the file is gone"
+    made = [batch for batch in client.batches.list() if batch.input_file_id == file_id]
+    assert len(made) == 1
+
+
+def test_who_asks_twice_gets_two_batches(client: OpenAI, http: httpx2.Client) -> None:
+    body = {
+        "input_file_id": put(client, [row("a")]),
+        "endpoint": CHAT,
+        "completion_window": "24h",
+    }
+    assert len({http.post("/batches", json=body).json()["id"] for _ in range(2)}) == 2
+
+
 def test_the_input_needs_its_purpose(client: OpenAI) -> None:
     other = client.files.create(file=b"{}", purpose="user_data").id
     with pytest.raises(BadRequestError, match="needs the purpose batch") as caught:

@@ -358,6 +358,17 @@ def test_an_odd_range_is_the_whole_file(client: OpenAI, http: httpx2.Client, ask
     assert response.headers["content-type"] == "application/octet-stream"
 
 
+def test_a_name_cannot_lead_a_download_into_another_folder(client: OpenAI) -> None:
+    upload = client.uploads.create(
+        filename="../../a.txt", purpose="user_data", bytes=1, mime_type="text/plain"
+    )
+    part_id = client.uploads.parts.create(upload.id, data=b"x").id
+    file = client.uploads.complete(upload.id, part_ids=[part_id]).file
+    header = client.files.content(file.id).response.headers["content-disposition"]
+    assert "/" not in header
+    assert "%2F" not in header
+
+
 def test_a_name_cannot_forge_a_header(client: OpenAI, server) -> None:
     stored = server.services.files.add([b"x"], filename='a"\r\nx: y\\', purpose="user_data")
     response = client.files.content(stored.id).response

@@ -165,6 +165,7 @@ def _in_file(asked: bytes, size: int) -> bool:
 
 def _attachment(filename: str) -> str:
     """The header with a name that any client reads, and the exact one for those that know how."""
+    filename = filename.replace("/", "_")  # an upload in parts may have folders in its name
     plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "_" for c in filename)
     exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
     return f'attachment; filename="{plain}"{exact}'
