@@ -175,6 +175,12 @@ def test_an_input_file_that_breaks_a_rule_fails_the_batch(
     assert (batch.output_file_id, batch.error_file_id) == (None, None)
 
 
+def test_a_byte_order_mark_and_other_line_ends_are_no_errors(client: OpenAI) -> None:
+    rows = [json.dumps(row(name)).encode() for name in ("a", "b")]
+    batch = wait(client, begin(client, [b"\xef\xbb\xbf" + rows[0] + b"\r", rows[1] + b"\r"]).id)
+    assert (batch.status, batch.request_counts.completed) == ("completed", 2)
+
+
 def test_a_file_has_a_largest_size(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_input, "MAX_REQUESTS", 2)
     batch = wait(client, begin(client, [row("a"), row("b"), row("c")]).id)
@@ -218,6 +224,33 @@ def test_bad_batches_are_refused(
     assert (error["param"], error["code"]) == (param, code)
     if code == "unsupported_value":
         assert CHAT in error["message"]
+
+
+def test_trap_11_a_repeated_post_makes_no_second_batch(client: OpenAI, http: httpx2.Client) -> None:
+    file_id = put(client, [row("a")])
+    body = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
+
+    def post(attempt: int) -> httpx2.Response:
+        return http.post("/batches", json=body, headers={"x-stainless-retry-count": str(attempt)})
+
+    first = post(0)
+    client.files.delete(file_id)
+    again = post(1)
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert post(0).status_code == 400, "this one is no repetition, and the file is gone"
+    made = [batch for batch in client.batches.list() if batch.input_file_id == file_id]
+    assert len(made) == 1
+
+
+def test_who_asks_twice_gets_two_batches(client: OpenAI, http: httpx2.Client) -> None:
+    body = {
+        "input_file_id": put(client, [row("a")]),
+        "endpoint": CHAT,
+        "completion_window": "24h",
+    }
+    assert len({http.post("/batches", json=body).json()["id"] for _ in range(2)}) == 2
 
 
 def test_the_input_needs_its_purpose(client: OpenAI) -> None:

@@ -82,6 +82,61 @@ def test_a_file_name_keeps_no_folders(http: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('filename="trän 😈.jsonl"', "trän 😈.jsonl"),
+        ("filename*=UTF-8''tr%C3%A4n%20%F0%9F%98%88.jsonl", "trän 😈.jsonl"),
+        ("filename*=utf-8'en'a%22b%5Cc.jsonl", 'a"b\\c.jsonl'),
+        ("filename=\"a.jsonl\"; filename*=utf-8''%C3%A4.jsonl", "a.jsonl"),
+        ('filename="a\\"b;c.jsonl"', 'a"b;c.jsonl'),
+        ("filename=a.jsonl", "a.jsonl"),
+        ('filename=""', "upload"),
+    ],
+)
+def test_every_way_to_write_a_files_name_is_read(
+    http: httpx2.Client, disposition: str, name: str
+) -> None:
+    head = f'--limit\r\nContent-Disposition: form-data; name="file"; {disposition}\r\n\r\nx\r\n'
+    response = upload(http, head.encode(), part("purpose", b"user_data"))
+    assert response.status_code == 200
+    assert response.json()["filename"] == name
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        ("undefined", "a"),
+        ("punycode", "a_"),
+        ("unicode_escape", "\\ud800"),
+        ("utf-7", "+2AA-"),
+    ],
+)
+def test_a_charset_that_makes_no_text_is_a_400(
+    http: httpx2.Client, charset: str, name: str
+) -> None:
+    response = http.post(
+        "/files",
+        content=part("file", b"x", name) + part("purpose", b"user_data") + b"--limit--\r\n",
+        headers={"content-type": f"multipart/form-data; charset={charset}; boundary=limit"},
+    )
+    assert response.status_code == 400
+    assert "Send it in UTF-8" in response.json()["error"]["message"]
+
+
+def test_a_form_may_say_its_charset(http: httpx2.Client) -> None:
+    for charset in ("utf-8", "UTF-8", "ISO-8859-1"):
+        name = "trän.jsonl".encode(charset)
+        response = http.post(
+            "/files",
+            content=part("file", b"\xff", "NAME").replace(b"NAME", name)
+            + part("purpose", b"user_data")
+            + b"--limit--\r\n",
+            headers={"content-type": f"multipart/form-data; charset={charset}; boundary=limit"},
+        )
+        assert response.json()["filename"] == "trän.jsonl"
+
+
+@pytest.mark.parametrize(
     ("parts", "param", "words"),
     [
         ([part("purpose", b"fine-tune")], "file", "Missing required parameter: 'file'."),
@@ -280,6 +335,38 @@ def test_a_download_has_the_name_of_its_file(client: OpenAI, name: str, header: 
     assert stored.filename == name
     response = client.files.content(stored.id).response
     assert response.headers["content-disposition"] == header
+
+
+def test_a_download_goes_on_from_where_it_broke_off(client: OpenAI, http: httpx2.Client) -> None:
+    path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
+    for asked, sent in (("bytes=4-", b"456789"), ("bytes=0-0", b"0"), ("bytes=8-99", b"89")):
+        response = http.get(path, headers={"range": asked})
+        assert (response.status_code, response.content) == (206, sent)
+        assert response.headers["content-type"] == "application/octet-stream"
+        assert response.headers["content-length"] == str(len(sent))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["bytes=10-", "bytes=99999-", "bytes=5-2", "bytes=abc", "bytes=", "bytes", "lines=0-1", "",
+     "bytes=0-1,4-5", "bytes=-", "bytes=" + "9" * 5000 + "-"],
+)  # fmt: skip
+def test_an_odd_range_is_the_whole_file(client: OpenAI, http: httpx2.Client, asked: str) -> None:
+    path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
+    response = http.get(path, headers={"range": asked})
+    assert (response.status_code, response.content) == (200, b"0123456789")
+    assert response.headers["content-type"] == "application/octet-stream"
+
+
+def test_a_name_cannot_lead_a_download_into_another_folder(client: OpenAI) -> None:
+    upload = client.uploads.create(
+        filename="../../a.txt", purpose="user_data", bytes=1, mime_type="text/plain"
+    )
+    part_id = client.uploads.parts.create(upload.id, data=b"x").id
+    file = client.uploads.complete(upload.id, part_ids=[part_id]).file
+    header = client.files.content(file.id).response.headers["content-disposition"]
+    assert "/" not in header
+    assert "%2F" not in header
 
 
 def test_a_name_cannot_forge_a_header(client: OpenAI, server) -> None:

@@ -14,6 +14,7 @@ from emojitune.store.batches import BatchError
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 * 1024**2
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors begin a file with it
 _MOST_ERRORS = 100  # the rest adds nothing for someone who has to mend the file
 
 
@@ -100,5 +101,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines with their numbers; blank ones are no requests."""
     with path.open("rb") as file:
         for number, content in enumerate(file, 1):
+            if number == 1:
+                content = content.removeprefix(_BYTE_ORDER_MARK)
             if content.strip():
                 yield number, content

@@ -1,5 +1,6 @@
 """Batches: create, list, retrieve, cancel."""
 
+import contextlib
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -14,8 +15,9 @@ from emojitune.server.file_requests import ExpiresAfter
 from emojitune.server.in_process import serves
 from emojitune.server.replies import page_listing, reply
 from emojitune.server.requests import Body, Metadata, json_body
+from emojitune.server.retries import create_once, digest_of
 from emojitune.server.services import Services, Shared
-from emojitune.store.batches import Batch
+from emojitune.store.batches import BATCH_PREFIX, Batch
 
 router = APIRouter(prefix="/v1/batches")
 
@@ -59,24 +61,22 @@ class CreateBatch(Body):
 
 
 @router.post("")
-def create(
+async def create(
     request: Request,
     body: Annotated[CreateBatch, Depends(json_body(CreateBatch))],
     services: Shared,
 ) -> Response:
-    """Run the requests of a file, a few at a time."""
+    """Run the requests of a file, a few at a time.
+
+    A client that repeats this request because its connection was cut gets the batch that the first
+    attempt made.
+    """
     _require_endpoint(body.endpoint, request)
-    _require_input(body.input_file_id, services)
-    expiry = body.output_expires_after
-    batch = services.batches.create(
-        endpoint=body.endpoint,
-        input_file_id=body.input_file_id,
-        completion_window=body.completion_window,
-        metadata=body.metadata,
-        output_seconds=expiry.seconds if expiry else None,
-    )
-    services.batch_runner.wake()
-    return reply(_batch_object(batch))
+
+    def make(batch_id: str) -> Response:
+        return reply(_batch_object(_create(batch_id, body, services)))
+
+    return await create_once(request, digest_of(body), services, BATCH_PREFIX, make)
 
 
 @router.get("")
@@ -110,6 +110,24 @@ def cancel(batch_id: str, services: Shared) -> Response:
         batch = move(services.batches, batch_id, "cancelling")
         services.batch_runner.interrupt(batch_id)
     return reply(_batch_object(batch))
+
+
+def _create(batch_id: str, body: CreateBatch, services: Services) -> Batch:
+    # A repetition finds its batch, though the input may be gone by now.
+    with contextlib.suppress(NotFoundError):
+        return services.batches.get(batch_id)
+    _require_input(body.input_file_id, services)
+    expiry = body.output_expires_after
+    batch = services.batches.create(
+        batch_id=batch_id,
+        endpoint=body.endpoint,
+        input_file_id=body.input_file_id,
+        completion_window=body.completion_window,
+        metadata=body.metadata,
+        output_seconds=expiry.seconds if expiry else None,
+    )
+    services.batch_runner.wake()
+    return batch
 
 
 def _require_endpoint(endpoint: str, request: Request) -> None:

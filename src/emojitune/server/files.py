@@ -1,5 +1,6 @@
 """Files: create, list, retrieve, delete, content."""
 
+import re
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 from openai.types import FileDeleted, FileObject
 from pydantic import AfterValidator
+from starlette.types import Receive, Scope, Send
 
 from emojitune.dataset.arrival import check_first_line
 from emojitune.errors import InvalidRequestError
@@ -22,6 +24,7 @@ from emojitune.store.ids import now
 router = APIRouter(prefix="/v1/files")
 
 _MOST = 10_000
+_RANGE = re.compile(rb"bytes=(\d{1,18})-(\d{0,18})")
 
 
 def _in_range(limit: int) -> int:
@@ -99,11 +102,27 @@ def delete(file_id: str, services: Shared) -> Response:
 def content(file_id: str, services: Shared) -> Response:
     """Send the bytes of a file."""
     stored = services.files.get(file_id)
-    return FileResponse(
+    return _Download(
         services.files.path(file_id),
         media_type="application/octet-stream",
         headers={"content-disposition": _attachment(stored.filename)},
     )
+
+
+class _Download(FileResponse):
+    """Goes on with a download from where it broke off, and otherwise sends the whole file.
+
+    By itself Starlette refuses the odd ranges, as plain text; they may as well be passed over.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = Path(self.path).stat().st_size
+        headers = [
+            (name, value)
+            for name, value in scope["headers"]
+            if name != b"range" or _in_file(value, size)
+        ]
+        await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 def check_arrival(purpose: str, path: Path) -> None:
@@ -135,8 +154,18 @@ def file_object(stored: StoredFile) -> FileObject:
     return build(**fields)
 
 
+def _in_file(asked: bytes, size: int) -> bool:
+    """Whether a Range header asks for one part that a file of this size has."""
+    found = _RANGE.fullmatch(asked)
+    if found is None:
+        return False
+    first, last = int(found[1]), int(found[2] or size)
+    return first < size and first <= last
+
+
 def _attachment(filename: str) -> str:
     """The header with a name that any client reads, and the exact one for those that know how."""
+    filename = filename.replace("/", "_")  # an upload in parts may have folders in its name
     plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "_" for c in filename)
     exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
     return f'attachment; filename="{plain}"{exact}'

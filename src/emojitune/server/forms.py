@@ -3,9 +3,11 @@
 Knows how a form is read, not which fields an endpoint has.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from pydantic import InstanceOf, WithJsonSchema
@@ -20,6 +22,8 @@ from emojitune.settings import Settings
 MEDIA_TYPE = "multipart/form-data"
 _FIELD_BYTES = 64 * 1024  # what a form may weigh beside its file
 _MOST_FIELDS = 20
+_ENCODED_NAME = re.compile(rb"\bfilename\*\s*=\s*utf-8'[^']*'([^\s;]+)", re.IGNORECASE)
+_PLAIN_NAME = re.compile(rb"\bfilename\s*=", re.IGNORECASE)
 
 UploadedFile = Annotated[
     InstanceOf[UploadFile], WithJsonSchema({"type": "string", "format": "binary"})
@@ -43,11 +47,20 @@ def form_body(
 
 
 class _WholeForm(MultiPartParser):
-    """Starlette's parser, which by itself takes a form that breaks off for one that has ended."""
+    """Starlette's parser, which by itself takes a form that breaks off for one that has ended.
+
+    And a file whose name is percent-encoded, as `requests` long sent all but ASCII, for a text.
+    """
 
     def __init__(self, headers: Headers, stream: AsyncIterator[bytes], **limits: int) -> None:
         super().__init__(headers, self._to_the_end(stream), **limits)
         self._ended = False
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        if part.content_disposition is not None:
+            part.content_disposition = _with_plain_name(part.content_disposition)
+        super().on_headers_finished()
 
     def on_end(self) -> None:
         self._ended = True
@@ -72,10 +85,40 @@ async def _form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidRequestError(f"The form could not be read: {error.message}") from error
+    except UnicodeError:
+        raise _unreadable_text() from None
     try:
+        _require_unicode(form)
         yield form
     finally:
         await form.close()
+
+
+def _with_plain_name(disposition: bytes) -> bytes:
+    """`filename*=utf-8''%C3%A4` as `filename="ä"`, where no plain name stands beside it."""
+    encoded = _ENCODED_NAME.search(disposition)
+    if encoded is None or _PLAIN_NAME.search(disposition):
+        return disposition
+    name = unquote_to_bytes(encoded[1]).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return (
+        disposition[: encoded.start()] + b'filename="' + name + b'"' + disposition[encoded.end() :]
+    )
+
+
+def _require_unicode(form: FormData) -> None:
+    """Some of the charsets that a form may name make lone surrogates, which nothing can keep."""
+    for name, value in form.multi_items():
+        text = value if isinstance(value, str) else value.filename or ""
+        try:
+            (name + text).encode()
+        except UnicodeError:
+            raise _unreadable_text() from None
+
+
+def _unreadable_text() -> InvalidRequestError:
+    return InvalidRequestError(
+        "The form's text is not what the charset of its Content-Type says. Send it in UTF-8."
+    )
 
 
 def _nested(form: FormData) -> dict[str, Any]:

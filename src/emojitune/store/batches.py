@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from emojitune.errors import InvalidStateError, NotFoundError
@@ -19,6 +19,7 @@ from emojitune.store.pages import Page, read_page
 
 _batches, _results = tables.batches, tables.batch_results
 
+BATCH_PREFIX = "batch_"
 FINISHED = ("completed", "failed", "expired", "cancelled")
 _WINDOW_SECONDS = 24 * 3600
 _READ_AT_ONCE = 100
@@ -105,11 +106,15 @@ class BatchStore:
         completion_window: str,
         metadata: Mapping[str, str] | None = None,
         output_seconds: int | None = None,
+        batch_id: str | None = None,
     ) -> Batch:
-        """A new batch whose input waits to be validated."""
-        created_at = now()
+        """A new batch whose input waits to be validated.
+
+        With a `batch_id` that is taken, nothing is made and the batch of that id is the answer.
+        """
+        created_at, batch_id = now(), batch_id or new_id(BATCH_PREFIX)
         row = {
-            "id": new_id("batch_"),
+            "id": batch_id,
             "endpoint": endpoint,
             "input_file_id": input_file_id,
             "completion_window": completion_window,
@@ -124,8 +129,8 @@ class BatchStore:
             "output_seconds": output_seconds,
         }
         with self._database.write() as connection:
-            connection.execute(insert(_batches).values(row))
-            return _get(connection, str(row["id"]))
+            connection.execute(insert_or_ignore(_batches).values(row).on_conflict_do_nothing())
+            return _get(connection, batch_id)
 
     def get(self, batch_id: str) -> Batch:
         """The batch of this id.
