@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help setup setup-dev run test test-fast lint format docs clean
+.PHONY: help setup setup-dev run test test-fast lint format docs bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: setup-dev  ## Put the code into shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+bench: $(VENV)/.bench  ## Measure training beside the tools that people use today, on this machine
+	$(BIN)/python -m benchmarks.training
+
 docs: setup  ## Write docs/api.md anew, from the request models and the routes
 	$(BIN)/python -m emojitune.server.write_reference docs/api.md
 
@@ -50,6 +53,11 @@ $(VENV)/.product: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing emojitune into $(VENV) (the first time this takes a few minutes)"
 	@$(PIP) --editable .
 	@touch $@
+
+$(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "Installing emojitune with what it is measured beside into $(VENV)"
+	@$(PIP) --editable ".[bench]"
+	@touch $@ $(VENV)/.product
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing emojitune with its test tools into $(VENV)"

@@ -1,0 +1,223 @@
+"""One contender, one process: `python -m benchmarks.contenders NAME FILE STEPS STARTED`.
+
+Each trains the same base model with LoRA of the same rank on all linear layers, from the same
+file, in batches of 16, and prints one line of JSON: when it was at its first step, how long each
+step took, and the most memory it held. Who starts it says when, so that imports count.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+BATCH = 16
+RANK = 16
+LEARNING_RATE = 2e-4
+CONTEXT = 2048
+
+
+def emojitune(file: Path, steps: int, folder: Path) -> Iterator[None]:
+    """The loop that jobs run."""
+    from emojitune.dataset.validation import load_examples
+    from emojitune.models import loader
+    from emojitune.models.adapter import AdapterInfo
+    from emojitune.settings import Settings
+    from emojitune.training.checkpoint import CheckpointFolder
+    from emojitune.training.config import TrainingConfig
+    from emojitune.training.events import StepCompleted
+    from emojitune.training.loop import train
+
+    precision = loader.choose_precision(Settings())
+    model = loader.load(base_model(), precision)
+    config = TrainingConfig(
+        epochs=1,
+        batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        rank=RANK,
+        alpha=2.0 * RANK,
+        seed=1,
+        max_tokens=CONTEXT,
+    )
+    examples = [model.renderer.render_example(e.messages) for e in load_examples(file)]
+    info = AdapterInfo("base", rank=RANK, alpha=2.0 * RANK)
+    for event in train(
+        model.module, precision.device, examples, config, CheckpointFolder(folder, info)
+    ):
+        if isinstance(event, StepCompleted):
+            yield
+            if event.step == steps:
+                return
+
+
+def trainer(file: Path, steps: int, folder: Path) -> Iterator[None]:
+    """transformers' Trainer with PEFT at its best: bf16, no gradient checkpointing."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+    from emojitune.dataset.validation import load_examples
+    from emojitune.models.chat_template import Renderer
+
+    base = base_model()
+    renderer = Renderer(AutoTokenizer.from_pretrained(base), stop_ids=())
+    rows = []
+    for example in load_examples(file):
+        rendered = renderer.render_example(example.messages)
+        labels = [
+            token if learned else -100
+            for token, learned in zip(rendered.ids, rendered.mask, strict=True)
+        ]
+        rows.append({"input_ids": rendered.ids, "labels": labels})
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        longest = max(len(row["input_ids"]) for row in batch)
+        return {
+            name: torch.tensor([[*row[of], *[fill] * (longest - len(row[of]))] for row in batch])
+            for name, of, fill in (("input_ids", "input_ids", 0), ("labels", "labels", -100))
+        } | {
+            "attention_mask": torch.tensor(
+                [
+                    [1] * len(row["input_ids"]) + [0] * (longest - len(row["input_ids"]))
+                    for row in batch
+                ]
+            )
+        }
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    model = get_peft_model(model, _lora())
+    arguments = TrainingArguments(
+        str(folder), max_steps=steps, gradient_checkpointing=False, **_arguments()
+    )
+    yield from _told_steps(
+        lambda callbacks: Trainer(
+            model,
+            arguments,
+            data_collator=collate,
+            train_dataset=rows,
+            callbacks=callbacks,
+        )
+    )
+
+
+def trl_default(file: Path, steps: int, folder: Path) -> Iterator[None]:
+    """TRL's SFTTrainer as it comes: a base model's name, a chat dataset, a LoRA configuration."""
+    from datasets import load_dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = load_dataset("json", data_files=str(file), split="train", cache_dir=str(folder))
+    arguments = SFTConfig(str(folder), max_steps=steps, **_arguments(bf16=False))
+    yield from _told_steps(
+        lambda callbacks: SFTTrainer(
+            str(base_model()),
+            args=arguments,
+            train_dataset=rows,
+            peft_config=_lora(),
+            callbacks=callbacks,
+        )
+    )
+
+
+def trl_best(file: Path, steps: int, folder: Path) -> Iterator[None]:
+    """The same at its best: bf16 weights, no gradient checkpointing, loss on replies only."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    lines = file.read_text(encoding="utf-8").splitlines()
+    chats = [json.loads(line)["messages"] for line in lines]
+    rows = Dataset.from_list([{"prompt": c[:-1], "completion": c[-1:]} for c in chats])
+    arguments = SFTConfig(
+        str(folder),
+        max_steps=steps,
+        gradient_checkpointing=False,
+        model_init_kwargs={"dtype": "bfloat16"},
+        **_arguments(),
+    )
+    yield from _told_steps(
+        lambda callbacks: SFTTrainer(
+            str(base_model()),
+            args=arguments,
+            train_dataset=rows,
+            peft_config=_lora(),
+            callbacks=callbacks,
+        )
+    )
+
+
+CONTENDERS: dict[str, Callable[[Path, int, Path], Iterator[None]]] = {
+    "emojitune": emojitune,
+    "transformers Trainer + PEFT, bf16": trainer,
+    "TRL SFTTrainer as it comes": trl_default,
+    "TRL SFTTrainer at its best": trl_best,
+}
+
+
+def base_model() -> Path:
+    from emojitune.models.catalog import SMOLLM2_135M
+    from emojitune.models.download import fetch
+    from emojitune.settings import Settings
+
+    return fetch(SMOLLM2_135M, Settings())
+
+
+def _lora() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _arguments(*, bf16: bool | None = True) -> dict[str, Any]:
+    import torch
+
+    given = {} if bf16 is False else {"bf16": True}
+    return {
+        "per_device_train_batch_size": BATCH,
+        "learning_rate": LEARNING_RATE,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        **given,
+    }
+
+
+def _told_steps(make: Callable[[list[Any]], Any]) -> Iterator[None]:
+    """Runs a trainer to its end; what its steps took is in `_clock` by then."""
+    from transformers import TrainerCallback
+
+    ended: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ended.append(time.time())
+
+    make([Clock()]).train()
+    for moment in ended:
+        _moments.append(moment)
+        yield
+
+
+_moments: list[float] = []  # of steps that were over before they were yielded
+
+
+def main(name: str, file: str, steps: str, started: str) -> None:
+    with TemporaryDirectory() as folder:
+        ended = []
+        for number, _ in enumerate(CONTENDERS[name](Path(file), int(steps), Path(folder))):
+            ended.append(_moments[number] if number < len(_moments) else time.time())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = [after - before for before, after in pairwise(ended)]
+    told = {"first_step": ended[0] - float(started), "steps": seconds, "peak_mb": peak}
+    os.write(sys.stdout.fileno(), (json.dumps(told) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,80 @@
+"""The least that a step must take: its matrix products, at the rate this machine has for them.
+
+`python -m benchmarks.floor FILE STEPS` prints the seconds of each step. Counted are the distinct
+tokens only (what all examples of a batch begin with, once), the output head at learned places
+only, each product forward and once backward, for the gradient of its input; nothing else.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AutoConfig, AutoTokenizer
+
+from benchmarks.contenders import BATCH, base_model
+from emojitune.dataset.validation import load_examples
+from emojitune.models.chat_template import Rendered, Renderer
+from emojitune.models.products import Product
+
+_REPEATS = 3
+
+
+def rows(batch: Sequence[Rendered]) -> tuple[int, int]:
+    """Distinct tokens of a batch, and how many of them carry loss."""
+    columns = zip(*(example.ids for example in batch), strict=False)
+    shared = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
+    tokens = shared + sum(len(example.ids) - shared for example in batch)
+    return tokens, sum(sum(example.mask) for example in batch)
+
+
+def products(config: Any, tokens: int, learned: int) -> Iterator[tuple[int, int, int, int]]:
+    """(rows, in, out, how often) of a step's forward; backward has in and out exchanged."""
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    key_value = config.num_key_value_heads * config.head_dim
+    yield tokens, hidden, hidden + 2 * key_value, layers
+    yield tokens, hidden, hidden, layers
+    yield tokens, hidden, 2 * inner, layers
+    yield tokens, inner, hidden, layers
+    yield learned, hidden, config.vocab_size, 1
+
+
+def seconds_of(rows: int, inner: int, outer: int) -> float:
+    """The faster of the ways to multiply, and of a few attempts."""
+    x = torch.randn(rows, inner).bfloat16()
+    weight = torch.randn(outer, inner).bfloat16()
+    ways = (Product(weight), lambda x: functional.linear(x, weight))
+    return min(_timed(way, x) for way in ways for _ in range(_REPEATS + 1))
+
+
+def _timed(way: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
+    start = time.perf_counter()
+    way(x)
+    return time.perf_counter() - start
+
+
+def main(file: str, steps: str) -> None:
+    base = base_model()
+    config = AutoConfig.from_pretrained(base)
+    renderer = Renderer(AutoTokenizer.from_pretrained(base), stop_ids=())
+    examples = [renderer.render_example(e.messages) for e in load_examples(Path(file))]
+    told = []
+    for step in range(int(steps)):
+        tokens, learned = rows(examples[step * BATCH : (step + 1) * BATCH])
+        told.append(
+            sum(
+                often * (seconds_of(count, inner, outer) + seconds_of(count, outer, inner))
+                for count, inner, outer, often in products(config, tokens, learned)
+            )
+        )
+    os.write(sys.stdout.fileno(), (json.dumps({"steps": told}) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

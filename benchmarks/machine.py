@@ -1,0 +1,33 @@
+"""The machine a table was made on, and how busy it was."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "emojitune")
+
+
+def state() -> dict[str, Any]:
+    """Processor, what it multiplies in hardware, load, and versions."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "bf16 units": [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)],
+        "load": os.getloadavg()[0],
+        "system": platform.platform(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -1,0 +1,102 @@
+"""Training, side by side: `python -m benchmarks.training [--steps 8] [--rounds 3]`.
+
+Every contender runs in a process of its own, one after the other, round by round, so that a slow
+minute of the machine meets all of them. Rows are medians over the rounds; the first two steps of
+each run warm up and are left out. The table goes to the terminal, everything to a JSON file.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.contenders import BATCH, CONTENDERS
+from emojitune.models.torch_environment import TRAINING
+
+OURS = "emojitune"
+FLOOR = "floor: products only"
+WARM_UP = 2
+DATA = Path("data/emoji_ft_train.jsonl")
+
+
+def measure(rounds: int, steps: int, file: Path, console: Console) -> dict[str, list[Any]]:
+    """All runs of each contender, and of the floor."""
+    found: dict[str, list[Any]] = {name: [] for name in (*CONTENDERS, FLOOR)}
+    for number in range(rounds):
+        for name, runs in found.items():
+            console.print(f"round {number + 1}/{rounds}: {name}", highlight=False)
+            if name == FLOOR:
+                command = ["benchmarks.floor", str(file), str(steps)]
+            else:
+                command = ["benchmarks.contenders", name, str(file), str(steps), str(time.time())]
+            # Ours runs as the server starts it, the others as they come.
+            environment = {**os.environ, **(TRAINING if name == OURS else {})}
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-m", *command],
+                env={**environment, "HF_HUB_OFFLINE": "1"},
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode:
+                console.print(done.stderr.decode()[-2000:])
+                raise SystemExit(f"{name} failed")
+            runs.append(json.loads(done.stdout.splitlines()[-1]))
+    return found
+
+
+def summary(runs: list[Any]) -> dict[str, float | None]:
+    """Medians: seconds a step, examples a second, first step, memory."""
+    step = median(median(run["steps"][WARM_UP:] or run["steps"]) for run in runs)
+    return {
+        "seconds_per_step": step,
+        "examples_per_second": BATCH / step,
+        "first_step_s": median(r["first_step"] for r in runs) if "first_step" in runs[0] else None,
+        "peak_mb": median(r["peak_mb"] for r in runs) if "peak_mb" in runs[0] else None,
+    }
+
+
+def table(rows: dict[str, dict[str, Any]]) -> Table:
+    """The rows beside ours: how often as fast we are, and how far from the floor each is."""
+    shown = Table("training", "examples/s", "ours is", "× floor", "start → first step", "peak MB")
+    ours, floor = rows[OURS]["examples_per_second"], rows[FLOOR]["examples_per_second"]
+    for name, row in rows.items():
+        speed = row["examples_per_second"]
+        shown.add_row(
+            name,
+            f"{speed:.1f}",
+            f"{ours / speed:.2f} ×",
+            f"{floor / speed:.1f}",
+            "–" if row["first_step_s"] is None else f"{row['first_step_s']:.1f} s",
+            "–" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}",
+        )
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/training.json"))
+    given = parser.parse_args()
+    console, before = Console(), machine.state()
+    found = measure(given.rounds, given.steps, given.data, console)
+    rows = {name: summary(runs) for name, runs in found.items()}
+    console.print(table(rows))
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    everything = {"machine": before, "batch": BATCH, "steps": given.steps, "rows": rows}
+    given.json.write_text(json.dumps({**everything, "runs": found}, indent=1) + "\n")
+    console.print(f"Written to {given.json}.")
+
+
+if __name__ == "__main__":
+    main()
