@@ -42,6 +42,11 @@ def call_text(name: str, arguments: str) -> str:
     return f"{call_head(name)}{arguments}}}{CALL_END}"
 
 
+def spoken(words: str, calls: Sequence[str]) -> str:
+    """What an assistant said in an earlier message: its words, then its calls."""
+    return SEPARATOR.join([*([words] if words else []), *calls])
+
+
 def result_text(content: str) -> str:
     """What a tool answered."""
     return f"<tool_response>\n{content}\n</tool_response>"

@@ -1,9 +1,11 @@
 """What form a reply may take: response formats, tools, and which of them it may or must use."""
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from emojitune.chat.reply import Tool, ToolUse
 from emojitune.server.parameters import Ignored
@@ -23,20 +25,18 @@ def _checked_name(name: str) -> str:
     return name
 
 
-_Name = Annotated[str, Field(max_length=64)]
+Name = Annotated[str, Field(max_length=64), AfterValidator(_checked_name)]
 
 
 class JsonSchema(Body):
     """A JSON schema with a name."""
 
-    name: _Name = Field(description="Letters, digits, `_` and `-`.")
+    name: Name = Field(description="Letters, digits, `_` and `-`.")
     description: Annotated[str | None, Ignored("the schema itself is shown to the model")] = None
     schema_: dict[str, Any] | None = Field(
         None, alias="schema", description="The schema that the reply is held to."
     )
     strict: Annotated[bool | None, _STRICT] = None
-
-    _name_is_plain = field_validator("name")(_checked_name)
 
 
 class ResponseFormat(Body):
@@ -68,14 +68,12 @@ class ResponseFormat(Body):
 class FunctionDefinition(Body):
     """A function that the model may ask to be called."""
 
-    name: _Name = Field(description="Letters, digits, `_` and `-`.")
+    name: Name = Field(description="Letters, digits, `_` and `-`.")
     description: str | None = Field(None, description="What it does, for the model to read.")
     parameters: dict[str, Any] | None = Field(
         None, description="A JSON schema of its arguments, of the type `object`; none, if absent."
     )
     strict: Annotated[bool | None, _STRICT] = None
-
-    _name_is_plain = field_validator("name")(_checked_name)
 
     @model_validator(mode="after")
     def _takes_an_object(self) -> Self:
@@ -123,6 +121,15 @@ class AllowedTools(Body):
 
 
 ChoiceName = Literal["none", "auto", "required"]
+_PLAIN_CHOICES: Mapping[str, ChoiceName] = {name: name for name in get_args(ChoiceName)}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whether tools are called; with `names`, these alone."""
+
+    mode: Literal["none", "auto", "required", "named"] = "auto"
+    names: tuple[str, ...] | None = None
 
 
 class ToolChoice(Body):
@@ -136,7 +143,7 @@ class ToolChoice(Body):
 
     @model_validator(mode="after")
     def _has_its_part(self) -> Self:
-        if self.type not in get_args(ChoiceName) and getattr(self, self.type) is None:
+        if self.type not in _PLAIN_CHOICES and getattr(self, self.type) is None:
             refuse(
                 "missing_required_parameter",
                 "Missing required parameter: '{param}'.",
@@ -144,34 +151,40 @@ class ToolChoice(Body):
             )
         return self
 
+    @property
+    def meant(self) -> Choice:
+        """The choice without its form."""
+        if self.function and self.type == "function":
+            return Choice("named", (self.function.name,))
+        if self.allowed_tools and self.type == "allowed_tools":
+            names = tuple(tool.function.name for tool in self.allowed_tools.tools)
+            return Choice(self.allowed_tools.mode, names)
+        return Choice(_PLAIN_CHOICES[self.type])
+
 
 def choice_object(choice: Any) -> Any:
     """A choice that stands as a string, as an object."""
     if not isinstance(choice, str):
         return choice
-    if choice not in get_args(ChoiceName):
+    if choice not in _PLAIN_CHOICES:
         supported = "Supported values are: 'none', 'auto', and 'required'."
         refuse("invalid_value", f"Invalid value: '{choice[:80]}'. {supported}")
     return {"type": choice}
 
 
 def tools_asked(
-    tools: list[FunctionDefinition], choice: ToolChoice | None, parallel: bool
+    functions: Sequence[FunctionDefinition], choice: Choice, parallel: bool
 ) -> ToolUse | None:
     """What may be called; None leaves the reply without calls."""
-    known = {tool.name: tool.to_tool() for tool in tools}
-    kind = choice.type if choice else "auto"
-    if not known or kind == "none":
+    known = {function.name: function.to_tool() for function in functions}
+    if not known or choice.mode == "none":
         return None
-    if choice and choice.function and kind == "function":
-        return ToolUse((_tool(known, choice.function.name),), "named", parallel=False)
-    if choice and choice.allowed_tools and kind == "allowed_tools":
-        allowed = [_tool(known, tool.function.name) for tool in choice.allowed_tools.tools]
-        return ToolUse(tuple(allowed), choice.allowed_tools.mode, parallel)
-    return ToolUse(tuple(known.values()), "required" if kind == "required" else "auto", parallel)
+    names = known if choice.names is None else choice.names
+    tools = tuple(_tool(known, name) for name in names)
+    return ToolUse(tools, choice.mode, parallel and choice.mode != "named")
 
 
-def _tool(known: dict[str, Tool], name: str) -> Tool:
+def _tool(known: Mapping[str, Tool], name: str) -> Tool:
     if name not in known:
         refuse(
             "invalid_value",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from emojitune.chat.tools import call_text, result_text
+from emojitune.chat.tools import call_text, result_text, spoken
 from emojitune.dataset.example import Message
 from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, refuse
@@ -113,7 +113,7 @@ class ChatMessage(Body):
         if self.role in ("tool", "function"):
             return Message("tool", result_text(self.words))
         calls = [call_text(call.name, call.arguments) for call in self._calls]
-        return Message(self.role, "\n".join([*([self.words] if self.words else []), *calls]))
+        return Message(self.role, spoken(self.words, calls))
 
     def to_stored(self, id: str) -> dict[str, Any]:
         """The message as the store lists it."""

@@ -9,11 +9,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
 from emojitune import __version__
-from emojitune.chat.reply import Alternative, Delta, TokenLogprob, ToolCallPiece, Usage
+from emojitune.chat.reply import Alternative, Delta, ToolCallPiece, Usage
 from emojitune.server.chat_request import ChatRequest
+from emojitune.server.token_logprobs import least_bounded, token_object
 from emojitune.store.ids import new_id, now
-
-_LEAST_LOGPROB = -9999.0  # minus infinity is no JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class _Choice:
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:
         """Take a piece; the choices of its chunks."""
-        logprobs = [_token(logprob) for logprob in delta.logprobs]
+        logprobs = [token_object(logprob) for logprob in delta.logprobs]
         self._text += delta.text
         self._logprobs += logprobs
         self._alternatives = delta.alternatives or self._alternatives
@@ -177,24 +176,12 @@ def _logprobs_object(tokens: list[dict[str, Any]] | None) -> dict[str, Any]:
     return {"content": tokens, "refusal": None}
 
 
-def _token(logprob: TokenLogprob) -> dict[str, Any]:
-    return {**_bare_token(logprob), "top_logprobs": [_bare_token(top) for top in logprob.top]}
-
-
-def _bare_token(logprob: TokenLogprob) -> dict[str, Any]:
-    return {
-        "token": logprob.token,
-        "logprob": max(logprob.logprob, _LEAST_LOGPROB),
-        "bytes": None if logprob.bytes is None else list(logprob.bytes),
-    }
-
-
 def _alternatives(alternatives: tuple[Alternative, ...]) -> dict[str, Any]:
     """Ours: the likeliest labels, on a choice that was asked for them."""
     if not alternatives:
         return {}
     listed = [
-        {"content": alternative.content, "logprob": max(alternative.logprob, _LEAST_LOGPROB)}
+        {"content": alternative.content, "logprob": least_bounded(alternative.logprob)}
         for alternative in alternatives
     ]
     return {"alternatives": listed}

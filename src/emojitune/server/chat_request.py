@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from emojitune.chat.reply import ChatParameters, ToolUse
 from emojitune.dataset.example import Message
 from emojitune.server.chat_formats import (
+    Choice,
     ChoiceName,
     FunctionDefinition,
     Named,
@@ -225,9 +226,10 @@ class ChatRequest(Body):
     @property
     def tool_use(self) -> ToolUse | None:
         if self.functions:
-            return tools_asked(self.functions, self.function_call, parallel=False)
+            return tools_asked(self.functions, _meant(self.function_call), parallel=False)
         functions = [tool.function for tool in self.tools or ()]
-        return tools_asked(functions, self.tool_choice, self.parallel_tool_calls is not False)
+        parallel = self.parallel_tool_calls is not False
+        return tools_asked(functions, _meant(self.tool_choice), parallel)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -252,6 +254,10 @@ class ChatRequest(Body):
             labels=tuple(self.labels or ()),
             alternatives=self.alternatives,
         )
+
+
+def _meant(choice: ToolChoice | None) -> Choice:
+    return choice.meant if choice else Choice()
 
 
 def _needs(param: str, condition: str) -> None:

@@ -1,6 +1,6 @@
 """The Response object, in the making and at its end, and the events of its stream."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -12,6 +12,8 @@ from openai.types.responses import (
     ResponseCreatedEvent,
     ResponseErrorEvent,
     ResponseFailedEvent,
+    ResponseFunctionCallArgumentsDeltaEvent,
+    ResponseFunctionCallArgumentsDoneEvent,
     ResponseIncompleteEvent,
     ResponseInProgressEvent,
     ResponseOutputItemAddedEvent,
@@ -21,10 +23,11 @@ from openai.types.responses import (
 )
 from pydantic import BaseModel
 
-from emojitune.chat.reply import Delta, FinishReason, Usage
+from emojitune.chat.reply import Delta, Usage
 from emojitune.errors import EmojituneError
 from emojitune.server import models
 from emojitune.server.replies import encode, plain
+from emojitune.server.response_output import Event, Output
 from emojitune.server.response_request import ResponseRequest
 from emojitune.store.ids import new_id, now
 
@@ -35,6 +38,8 @@ _EVENTS: tuple[type[BaseModel], ...] = (
     ResponseCreatedEvent,
     ResponseErrorEvent,
     ResponseFailedEvent,
+    ResponseFunctionCallArgumentsDeltaEvent,
+    ResponseFunctionCallArgumentsDoneEvent,
     ResponseIncompleteEvent,
     ResponseInProgressEvent,
     ResponseOutputItemAddedEvent,
@@ -46,26 +51,30 @@ _EVENTS: tuple[type[BaseModel], ...] = (
 
 @dataclass(slots=True)
 class Draft:
-    """A response as it grows: one message with one part of text."""
+    """A response as it grows; each step gives the events of a stream."""
 
     body: ResponseRequest
     id: str = field(default_factory=lambda: new_id("resp_", 48))
-    item_id: str = field(default_factory=lambda: new_id("msg_", 48))
     created_at: int = field(default_factory=now)
-    text: str = ""
-    finish_reason: FinishReason | None = None
+    _output: Output = field(default_factory=Output)
 
-    def add(self, delta: Delta) -> None:
-        self.text += delta.text
-        self.finish_reason = delta.finish_reason or self.finish_reason
+    def opening(self) -> list[Event]:
+        """What comes before the first word."""
+        in_progress = {"response": self._object("in_progress")}
+        return [("response.created", in_progress), ("response.in_progress", in_progress)]
 
-    def in_progress(self) -> dict[str, Any]:
-        return self._object("in_progress")
+    def add(self, delta: Delta) -> list[Event]:
+        """Take a piece; its events."""
+        return list(self._output.add(delta))
+
+    def end(self) -> list[Event]:
+        """What comes after the last word."""
+        return list(self._output.end())
 
     def ended(self, usage: Usage) -> dict[str, Any]:
-        """The whole response; incomplete when the reply was cut off."""
-        output = {"output": [self.item()], "usage": _usage(usage)}
-        if self.finish_reason == "length":
+        """The whole response, after its end; incomplete when the reply was cut off."""
+        output = {"output": self._output.items(), "usage": _usage(usage)}
+        if self._output.cut_off:
             details = {"incomplete_details": {"reason": "max_output_tokens"}}
             return self._object("incomplete", **output, **details)
         return self._object("completed", **output, completed_at=now())
@@ -73,23 +82,6 @@ class Draft:
     def failed(self, error: EmojituneError) -> dict[str, Any]:
         described = {"code": "server_error", "message": error.message}
         return self._object("failed", error=described)
-
-    def item(self) -> dict[str, Any]:
-        """The message, once it has ended."""
-        status = "incomplete" if self.finish_reason == "length" else "completed"
-        return self._item(status, [self.part()])
-
-    def opening(self) -> dict[str, Any]:
-        """The message before its first word."""
-        return self._item("in_progress", [])
-
-    def part(self) -> dict[str, Any]:
-        """The text so far."""
-        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
-
-    def _item(self, status: str, content: list[Any]) -> dict[str, Any]:
-        head = {"id": self.item_id, "type": "message", "status": status}
-        return {**head, "role": "assistant", "content": content}
 
     def _object(self, status: str, **more: Any) -> dict[str, Any]:
         own = {"id": self.id, "created_at": self.created_at}
@@ -112,8 +104,6 @@ def _empty(status: str) -> dict[str, Any]:
         "prompt": None,
         "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
-        "tools": [],
-        "top_logprobs": 0,
         "truncation": "disabled",
     }
 
@@ -134,7 +124,9 @@ def _asked(body: ResponseRequest) -> dict[str, Any]:
         "store": body.store,
         "temperature": body.temperature,
         "text": {"format": body.text.format.echo(), "verbosity": "medium"},
-        "tool_choice": body.tool_choice or "auto",
+        "tool_choice": body.tool_choice.echo() if body.tool_choice else "auto",
+        "tools": [tool.echo() for tool in body.tools],
+        "top_logprobs": body.top_logprobs or 0,
         "top_p": body.top_p,
         **({} if body.user is None else {"user": body.user}),  # never null
     }
@@ -150,51 +142,30 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-class Events:
+def breaking_off(error: EmojituneError, response: Mapping[str, Any]) -> list[Event]:
+    """What comes instead of an end when the model breaks off."""
+    code = error.code or "server_error"
+    described = {"code": code, "message": error.message, "param": error.param}
+    return [("error", described), last_word(response)]
+
+
+def last_word(response: Mapping[str, Any]) -> Event:
+    """The response, named after how it ended."""
+    return f"response.{response['status']}", {"response": response}
+
+
+class Frames:
     """The frames of one stream: typed, and numbered from 0."""
 
-    def __init__(self, draft: Draft) -> None:
-        self._draft = draft
+    def __init__(self) -> None:
         self._number = 0
 
-    def opening(self) -> Iterator[bytes]:
-        """What comes before the first word."""
-        in_progress = self._draft.in_progress()
-        yield self._frame("response.created", response=in_progress)
-        yield self._frame("response.in_progress", response=in_progress)
-        opened = self._draft.opening()
-        yield self._frame("response.output_item.added", output_index=0, item=opened)
-        yield self._part_frame("response.content_part.added", part=self._draft.part())
-
-    def delta(self, text: str) -> bytes:
-        return self._part_frame("response.output_text.delta", delta=text, logprobs=[])
-
-    def written(self) -> Iterator[bytes]:
-        """What comes after the last word."""
-        draft = self._draft
-        yield self._part_frame("response.output_text.done", text=draft.text, logprobs=[])
-        yield self._part_frame("response.content_part.done", part=draft.part())
-        yield self._frame("response.output_item.done", output_index=0, item=draft.item())
-
-    def failed(self, error: EmojituneError) -> Iterator[bytes]:
-        """What comes instead when the model breaks off."""
-        described = {"code": error.code or "server_error", "message": error.message}
-        yield self._frame("error", **described, param=error.param)
-        yield self.end(self._draft.failed(error))
-
-    def end(self, response: Mapping[str, Any]) -> bytes:
-        """The last word: the response, named after how it ended."""
-        return self._frame(f"response.{response['status']}", response=response)
-
-    def _part_frame(self, kind: str, **fields: Any) -> bytes:
-        place = {"item_id": self._draft.item_id, "output_index": 0, "content_index": 0}
-        return self._frame(kind, **place, **fields)
-
-    def _frame(self, kind: str, **fields: Any) -> bytes:
+    def frame(self, event: Event) -> bytes:
+        kind, fields = event
         payload = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
-        event = _BY_TYPE[kind].model_validate(payload)
-        return b"event: " + kind.encode() + b"\ndata: " + encode(plain(event)) + b"\n\n"
+        shown = plain(_BY_TYPE[kind].model_validate(payload))
+        return b"event: " + kind.encode() + b"\ndata: " + encode(shown) + b"\n\n"
 
 
 _BY_TYPE = {get_args(model.model_fields["type"].annotation)[0]: model for model in _EVENTS}

@@ -3,23 +3,21 @@
 All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
 """
 
-import re
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emojitune.chat.reply import ChatParameters
+from emojitune.chat.reply import ChatParameters, ToolUse
+from emojitune.server.chat_formats import Name
 from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, Metadata, refuse
 from emojitune.server.response_items import Input
+from emojitune.server.response_tools import FunctionTool, ToolChoice, tool_use
 
 _ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
 _CACHE = Ignored("the prefix cache finds common beginnings by itself")
-_NO_CALLS = Ignored("there are no tool calls")
-_NO_TOOLS = "a response is text, and no tool can be called"
 _NO_REASONING = "models do not reason apart"
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 Include = Literal[
     "file_search_call.results",
@@ -33,24 +31,13 @@ Include = Literal[
 ]
 
 
-NO_LOGPROBS = (
-    "Unsupported value in 'include': 'message.output_text.logprobs'. Here responses carry no "
-    "log-probabilities. Leave it out, or ask for 'logprobs' of a chat completion."
-)
-
-
-def hides_nothing(include: list[Include] | None) -> bool:
-    """Whether all that is to be included is there: most of it belongs to things that never are."""
-    return "message.output_text.logprobs" not in (include or ())
-
-
 class TextFormat(Body):
     """What kind of text a reply is."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
         description="Any text, any JSON object, or JSON that a schema allows."
     )
-    name: str | None = Field(None, description="A name for the schema; needed with one.")
+    name: Name | None = Field(None, description="A name for the schema; needed with one.")
     schema_: dict[str, Any] | None = Field(
         None, alias="schema", description="The JSON schema, for json_schema."
     )
@@ -73,13 +60,6 @@ class TextFormat(Body):
                 refuse("missing_required_parameter", message, f".{key}")
             if self.type != "json_schema" and value is not None:
                 refuse("unknown_parameter", "Unknown parameter: '{param}'.", f".{key}")
-        if self.name is not None and not _NAME.fullmatch(self.name):
-            refuse(
-                "invalid_value",
-                "Invalid '{param}': string does not match pattern. Expected at most 64 "
-                "characters, each a letter, a digit, '_' or '-'.",
-                ".name",
-            )
         return self
 
     @property
@@ -122,6 +102,7 @@ class ResponseStreamOptions(Body):
 class PromptBody(Body):
     """What a response answers: the parameters that counting its tokens has too."""
 
+    input: Input = Field([])
     instructions: str | None = Field(
         None,
         description="A system message in front of this request's conversation; the next response "
@@ -136,15 +117,15 @@ class PromptBody(Body):
         Refused("nothing is cut out of a conversation that is too long", ["disabled"]),
         Field(description="What is done with a conversation that is too long."),
     ] = None
-    tools: Annotated[
-        Any, Refused(_NO_TOOLS, [[]]), Field(description="Tools that the model may call.")
-    ] = None
-    tool_choice: Annotated[
-        Any, Refused(_NO_TOOLS, ["auto", "none"]), Field(description="Which tool to call.")
-    ] = None
-    parallel_tool_calls: Annotated[
-        bool, _NO_CALLS, Field(description="Whether several tools may be called at once.")
-    ] = True
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] = Field(
+        [], description="Functions that the model may ask to be called."
+    )
+    tool_choice: ToolChoice = Field(
+        None, description="Whether a tool is called, and which; `auto` if absent."
+    )
+    parallel_tool_calls: bool = Field(
+        True, description="Whether one response may hold several calls."
+    )
     reasoning: Annotated[
         Any,
         Refused(
@@ -166,10 +147,25 @@ class PromptBody(Body):
         Field(description="A stored conversation."),
     ] = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.input and self.previous_response_id is None:
+            refuse("missing_required_parameter", "Missing required parameter: '{param}'.", "input")
+        return self
+
+    @model_validator(mode="after")
+    def _choice_has_its_tools(self) -> Self:
+        _ = self.tool_use
+        return self
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
+
     @property
     def parameters(self) -> ChatParameters:
         """Those of them that the chat models know."""
-        return ChatParameters(json_schema=self.text.format.json_schema)
+        return ChatParameters(json_schema=self.text.format.json_schema, tools=self.tool_use)
 
 
 class CountRequest(PromptBody):
@@ -178,7 +174,6 @@ class CountRequest(PromptBody):
     model: str | None = Field(
         None, min_length=1, description="Whose tokens are counted; by default the base model's."
     )
-    input: Input
     personality: Annotated[
         Any, Refused("models have no personalities"), Field(description="A preset style.")
     ] = None
@@ -188,7 +183,6 @@ class ResponseRequest(PromptBody):
     """The body of `POST /responses`. `decoding` and `labels` are ours."""
 
     model: str = Field(min_length=1, description="A base or fine-tuned model.")
-    input: Input
     max_output_tokens: int | None = Field(
         None, ge=16, description="Tokens of the reply at most; by default 1024."
     )
@@ -212,8 +206,15 @@ class ResponseRequest(PromptBody):
     )
     include: list[Include] | None = Field(
         None,
-        description="More to be shown of the reply: log-probabilities are refused, and there are "
-        "no searches, pictures or reasonings to be shown.",
+        description="More to be shown of the reply: its log-probabilities. There are no searches, "
+        "pictures or reasonings to be shown.",
+    )
+    top_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="How many likeliest tokens to tell in each place; above 0 it includes the "
+        "log-probabilities by itself.",
     )
 
     user: Annotated[str | None, _ABUSE, Field(description="A name for the end user.")] = None
@@ -233,7 +234,9 @@ class ResponseRequest(PromptBody):
         Field(description="How urgent the request is."),
     ] = None
     max_tool_calls: Annotated[
-        int | None, _NO_CALLS, Field(ge=1, description="Tool calls at most.")
+        int | None,
+        Ignored("it limits the calls of hosted tools, and there are none"),
+        Field(ge=1, description="Calls of hosted tools at most."),
     ] = None
 
     background: Annotated[
@@ -248,11 +251,6 @@ class ResponseRequest(PromptBody):
         Any,
         Refused("no prompt templates are kept: send 'input' and 'instructions'"),
         Field(description="A stored prompt template."),
-    ] = None
-    top_logprobs: Annotated[
-        Any,
-        Refused("responses carry no log-probabilities", [0]),
-        Field(description="Likely tokens to show at each place."),
     ] = None
     moderation: Annotated[
         Any, Refused("nothing moderates"), Field(description="Checks of what is said.")
@@ -269,8 +267,6 @@ class ResponseRequest(PromptBody):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if not hides_nothing(self.include):
-            refuse("unsupported_parameter", NO_LOGPROBS, "include")
         if self.stream_options is not None and not self.stream:
             refuse(
                 None,
@@ -287,12 +283,18 @@ class ResponseRequest(PromptBody):
         return self
 
     @property
+    def _logprobs_asked(self) -> int | None:
+        included = "message.output_text.logprobs" in (self.include or ())
+        return (self.top_logprobs or 0) if included or self.top_logprobs else None
+
+    @property
     def parameters(self) -> ChatParameters:
         return replace(
             super().parameters,
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
+            top_logprobs=self._logprobs_asked,
             decoding=self.decoding,
             labels=tuple(self.labels or ()),
         )

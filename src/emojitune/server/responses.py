@@ -16,15 +16,13 @@ from emojitune.server import models
 from emojitune.server.exchange import Exchange
 from emojitune.server.replies import encode, reply
 from emojitune.server.requests import json_body
-from emojitune.server.response_items import to_message
-from emojitune.server.response_object import Draft, Events
+from emojitune.server.response_items import check_items, to_messages
+from emojitune.server.response_object import Draft, Frames, breaking_off, last_word
 from emojitune.server.response_request import (
-    NO_LOGPROBS,
     CountRequest,
     Include,
     PromptBody,
     ResponseRequest,
-    hides_nothing,
 )
 from emojitune.server.services import Services, Shared
 from emojitune.server.streaming import EventStream, begin, while_connected
@@ -36,14 +34,18 @@ router = APIRouter(prefix="/v1/responses")
 Items = Sequence[Mapping[str, Any]]
 _Store = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-_CALLED_HERE: Mapping[str | None, str] = {
+_CALLED_HERE = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "response_format": "text.format",
 }
 
 IncludeQuery = Annotated[
-    list[Include] | None, Query(description="More to be shown, one name for each occurrence.")
+    list[Include] | None,
+    Query(
+        description="More to be shown, one name for each occurrence: whatever the response was "
+        "created with is shown anyway."
+    ),
 ]
 # The official clients write an array's name with brackets.
 IncludeArray = Annotated[
@@ -61,7 +63,7 @@ class _Conversation:
     @property
     def messages(self) -> tuple[Message, ...]:
         first = () if self.instructions is None else (Message("system", self.instructions),)
-        return (*first, *map(to_message, self.items))
+        return (*first, *to_messages(self.items))
 
     @property
     def mentions_json(self) -> bool:
@@ -130,7 +132,6 @@ def retrieve(
     ] = None,
 ) -> Response:
     """Show a stored response."""
-    _check_query(include, include_array)
     stored = services.responses.get(response_id)
     if stream or starting_after is not None:
         raise InvalidRequestError(
@@ -168,7 +169,6 @@ def list_input_items(
     include_array: IncludeArray = None,
 ) -> Response:
     """List the items that a response answers, with those of the responses that it continues."""
-    _check_query(include, include_array)
     items = services.responses.get(response_id).input_items
     page = slice_page(items, after=after, limit=limit, order=order)
     ids = [item["id"] for item in page.items]
@@ -187,12 +187,14 @@ async def _whole(body: ResponseRequest, services: Services) -> Response:
     exchange, draft = Exchange(), Draft(body)
     try:
         conversation = await _start(exchange, body, services)
-        async for event in exchange.events():
-            if isinstance(event, Usage):
-                response = draft.ended(event)
-                await _store(draft, response, conversation, services)
-                return _json(response)
-            draft.add(event)
+        with _called_as_here():
+            async for event in exchange.events():
+                if isinstance(event, Usage):
+                    draft.end()
+                    response = draft.ended(event)
+                    await _store(draft, response, conversation, services)
+                    return _json(response)
+                draft.add(event)
     finally:
         exchange.close()
     raise AssertionError("a model's last word is its usage")
@@ -204,7 +206,8 @@ async def _streamed(body: ResponseRequest, services: Services) -> Response:
         conversation = await _start(exchange, body, services)
         # The first word is awaited, so that an error before it is an ordinary HTTP error.
         events = exchange.events()
-        first = await anext(events)
+        with _called_as_here():
+            first = await anext(events)
     except BaseException:
         exchange.close()
         raise
@@ -218,27 +221,28 @@ async def _streamed(body: ResponseRequest, services: Services) -> Response:
 async def _frames(
     draft: Draft, first: Delta | Usage, events: AsyncIterator[Delta | Usage], store: _Store
 ) -> AsyncIterator[bytes]:
-    frames = Events(draft)
-    for frame in frames.opening():
-        yield frame
+    frame = Frames().frame
+    for step in draft.opening():
+        yield frame(step)
     event: Delta | Usage = first
     try:
         while isinstance(event, Delta):
-            draft.add(event)
-            if event.text:
-                yield frames.delta(event.text)
-            event = await anext(events)
+            for step in draft.add(event):
+                yield frame(step)
+            with _called_as_here():
+                event = await anext(events)
     except EmojituneError as error:
-        await store(draft.failed(error))
-        for frame in frames.failed(error):
-            yield frame
+        response = draft.failed(error)
+        await store(response)
+        for step in breaking_off(error, response):
+            yield frame(step)
         return
-    for frame in frames.written():
-        yield frame
+    for step in draft.end():
+        yield frame(step)
     response = draft.ended(event)
     # Before the last event: who has read it may ask for the response at once.
     await store(response)
-    yield frames.end(response)
+    yield frame(last_word(response))
 
 
 async def _start(exchange: Exchange, body: ResponseRequest, services: Services) -> _Conversation:
@@ -254,21 +258,18 @@ def _called_as_here() -> Iterator[None]:
     try:
         yield
     except EmojituneError as error:
-        error.param = _CALLED_HERE.get(error.param, error.param)
+        if (error.param, error.code) == ("response_format", "invalid_value"):
+            error.param, error.code = "text.format.schema", "invalid_json_schema"
+        elif error.param is not None:
+            named = _CALLED_HERE.get(error.param, error.param)
+            error.message = error.message.replace(f"'{error.param}'", f"'{named}'")
+            error.param = named.replace(".function.parameters", ".parameters")
         raise
 
 
 def _conversation(body: ResponseRequest | CountRequest, services: Services) -> _Conversation:
     items = [*_history(body, services), *(item.to_item() for item in body.input)]
-    seen: set[str] = set()
-    for item in items:
-        if item["id"] in seen:
-            raise InvalidRequestError(
-                f"Duplicate item found with id {item['id']}. Remove duplicate items from your "
-                "input and try again.",
-                param="input",
-            )
-        seen.add(item["id"])
+    check_items(items)
     conversation = _Conversation(items, body.instructions)
     if body.text.format.type == "json_object" and not conversation.mentions_json:
         raise InvalidRequestError(
@@ -307,11 +308,6 @@ async def _store(
         input_items=conversation.items,
     )
     await to_thread.run_sync(services.responses.add, stored)
-
-
-def _check_query(*includes: list[Include] | None) -> None:
-    if not all(map(hides_nothing, includes)):
-        raise InvalidRequestError(NO_LOGPROBS, code="unsupported_parameter", param="include")
 
 
 def _json(payload: Mapping[str, Any]) -> Response:
