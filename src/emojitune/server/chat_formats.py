@@ -1,13 +1,14 @@
 """What form a reply may take: response formats, tools, and which of them it may or must use."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from emojitune.chat.reply import Tool, ToolUse
 from emojitune.server.parameters import Ignored
-from emojitune.server.requests import Body, refuse
+from emojitune.server.requests import Body, refuse, refuse_type
 
 _NAME = re.compile("[a-zA-Z0-9_-]+")
 _STRICT = Ignored("every schema is held to, strict or not")
@@ -123,6 +124,7 @@ class AllowedTools(Body):
 
 
 ChoiceName = Literal["none", "auto", "required"]
+OlderChoiceName = Literal["none", "auto"]
 
 
 class ToolChoice(Body):
@@ -145,37 +147,43 @@ class ToolChoice(Body):
         return self
 
 
-def choice_object(choice: Any) -> Any:
+def choice_object(choice: Any, names: Sequence[str] = get_args(ChoiceName)) -> Any:
     """A choice that stands as a string, as an object."""
-    if not isinstance(choice, str):
+    if isinstance(choice, dict):
         return choice
-    if choice not in get_args(ChoiceName):
-        supported = "Supported values are: 'none', 'auto', and 'required'."
+    if not isinstance(choice, str):
+        refuse_type(choice, "one of a string or an object")
+    if choice not in names:
+        *others, last = (f"'{name}'" for name in names)
+        comma = "," if len(others) > 1 else ""
+        supported = f"Supported values are: {', '.join(others)}{comma} and {last}."
         refuse("invalid_value", f"Invalid value: '{choice[:80]}'. {supported}")
     return {"type": choice}
 
 
 def tools_asked(
-    tools: list[FunctionDefinition], choice: ToolChoice | None, parallel: bool
+    tools: list[FunctionDefinition],
+    choice: ToolChoice | None,
+    parallel: bool,
+    param: Literal["tool_choice", "function_call"] = "tool_choice",
 ) -> ToolUse | None:
-    """What may be called; None leaves the reply without calls."""
+    """What may be called; None leaves the reply without calls. `param` is where `choice` stood."""
     known = {tool.name: tool.to_tool() for tool in tools}
     kind = choice.type if choice else "auto"
     if not known or kind == "none":
         return None
     if choice and choice.function and kind == "function":
-        return ToolUse((_tool(known, choice.function.name),), "named", parallel=False)
+        return ToolUse((_tool(known, choice.function.name, param),), "named", parallel=False)
     if choice and choice.allowed_tools and kind == "allowed_tools":
-        allowed = [_tool(known, tool.function.name) for tool in choice.allowed_tools.tools]
+        allowed = [_tool(known, tool.function.name, param) for tool in choice.allowed_tools.tools]
         return ToolUse(tuple(allowed), choice.allowed_tools.mode, parallel)
     return ToolUse(tuple(known.values()), "required" if kind == "required" else "auto", parallel)
 
 
-def _tool(known: dict[str, Tool], name: str) -> Tool:
+def _tool(known: dict[str, Tool], name: str, param: str) -> Tool:
     if name not in known:
-        refuse(
-            "invalid_value",
-            f"Tool choice '{name[:80]}' not found in 'tools' parameter.",
-            "tool_choice",
-        )
+        what = "Tool choice" if param == "tool_choice" else "Function"
+        given = "tools" if param == "tool_choice" else "functions"
+        message = f"{what} '{name[:80]}' not found in '{given}' parameter."
+        refuse("invalid_value", message, param)
     return known[name]
