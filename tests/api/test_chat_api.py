@@ -1,13 +1,20 @@
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from fakes import FakeDispatcher
 from openai import APIError, BadRequestError, InternalServerError, NotFoundError, OpenAI
+from servers import KEY, serving
 
+from emojitune.chat.reply import Replier
 from emojitune.dataset.example import Message
+from emojitune.errors import ModelError
+from emojitune.server.app import create_app
+from emojitune.settings import Settings
 
 ASK = [{"role": "user", "content": "I just passed my driving test!"}]
 
@@ -197,6 +204,25 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
     with pytest.raises(NotFoundError, match="The model 'ft:a:b:c:d' does not exist") as caught:
         client.chat.completions.create(model="ft:a:b:c:d", messages=ASK)
     assert caught.value.code == "model_not_found"
+
+
+def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) -> None:
+    def unavailable(name: str) -> Replier:
+        raise ModelError(f"The hub did not give {name}.", code="model_unavailable", param="model")
+
+    settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
+    app = create_app(settings, dispatcher=FakeDispatcher(), load_model=unavailable)
+    with serving(app) as url, OpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
+        for ask in (
+            lambda: client.chat.completions.create(model="org/nothing", messages=ASK),
+            lambda: client.responses.create(model="org/nothing", input="hi"),
+            lambda: client.embeddings.create(model="org/nothing", input="hi"),
+        ):
+            with pytest.raises(NotFoundError, match="The model 'org/nothing' does not") as caught:
+                ask()
+            assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+        with pytest.raises(InternalServerError, match="did not give"):
+            client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK)
 
 
 @pytest.mark.parametrize("stream", [False, True])

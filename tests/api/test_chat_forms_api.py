@@ -156,6 +156,19 @@ def test_a_call_that_must_be(client: OpenAI, choice: Any, reason: str) -> None:
     Mood.model_validate_json(call.function.arguments)
 
 
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_a_call_that_is_cut_off_at_its_beginning_is_no_text(client: OpenAI, size: int) -> None:
+    asked: Any = {
+        "model": MODEL, "messages": ASK, "tools": [mood_tool()], "tool_choice": "required",
+        "max_tokens": size, "temperature": 0,
+    }  # fmt: skip
+    [choice] = client.chat.completions.create(**asked).choices
+    assert (choice.finish_reason, choice.message.content) == ("length", None)
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
 def test_calls_are_streamed_name_first(client: OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
