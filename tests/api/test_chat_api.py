@@ -1,13 +1,20 @@
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from fakes import FakeDispatcher
 from openai import APIError, BadRequestError, InternalServerError, NotFoundError, OpenAI
+from servers import KEY, serving
 
+from emojitune.chat.reply import Replier
 from emojitune.dataset.example import Message
+from emojitune.errors import ModelError
+from emojitune.server.app import create_app
+from emojitune.settings import Settings
 
 ASK = [{"role": "user", "content": "I just passed my driving test!"}]
 
@@ -101,7 +108,6 @@ def test_nulls_and_parameters_without_effect_are_accepted(client: OpenAI, server
         verbosity="medium",
         modalities=["text"],
         prediction={"type": "content", "content": "(party)"},
-        tool_choice="none",
         parallel_tool_calls=True,
         metadata={"a": "b"},
         service_tier="auto",
@@ -155,7 +161,15 @@ def test_labels_and_their_alternatives(client: OpenAI, server) -> None:
         ({"seed": 2**63}, "seed", "integer_above_max_value", "Invalid 'seed'"),
         ({"stop": ["a"] * 5}, "stop", "array_above_max_length", "maximum length 4"),
         ({"stream_options": {"include_usage": True}}, "stream_options", None, "only allowed when"),
+        ({"stop": 5}, "stop", "invalid_type", "one of a string or an array of strings"),
         ({"top_logprobs": 2}, "top_logprobs", None, "only allowed when 'logprobs' is enabled"),
+        ({"top_logprobs": 0}, "top_logprobs", None, "only allowed when 'logprobs' is enabled"),
+        ({"prediction": {"type": "image", "content": "x"}}, "prediction.type", "invalid_value",
+         "'content'"),
+        ({"prediction": {"type": "content"}}, "prediction.content", "missing_required_parameter",
+         "'prediction.content'"),
+        ({"prompt_cache_options": {"ttl": "9h"}}, "prompt_cache_options.ttl", "invalid_value",
+         "'30m'"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "integer_above_max_value", "20"),
         ({"logprobs": 1}, "logprobs", "invalid_type", "expected a boolean, but got an integer"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1", "decimal_above_max_value", "<= 100"),
@@ -190,6 +204,25 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
     with pytest.raises(NotFoundError, match="The model 'ft:a:b:c:d' does not exist") as caught:
         client.chat.completions.create(model="ft:a:b:c:d", messages=ASK)
     assert caught.value.code == "model_not_found"
+
+
+def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) -> None:
+    def unavailable(name: str) -> Replier:
+        raise ModelError(f"The hub did not give {name}.", code="model_unavailable", param="model")
+
+    settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
+    app = create_app(settings, dispatcher=FakeDispatcher(), load_model=unavailable)
+    with serving(app) as url, OpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
+        for ask in (
+            lambda: client.chat.completions.create(model="org/nothing", messages=ASK),
+            lambda: client.responses.create(model="org/nothing", input="hi"),
+            lambda: client.embeddings.create(model="org/nothing", input="hi"),
+        ):
+            with pytest.raises(NotFoundError, match="The model 'org/nothing' does not") as caught:
+                ask()
+            assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+        with pytest.raises(InternalServerError, match="did not give"):
+            client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -156,6 +156,19 @@ def test_a_call_that_must_be(client: OpenAI, choice: Any, reason: str) -> None:
     Mood.model_validate_json(call.function.arguments)
 
 
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_a_call_that_is_cut_off_at_its_beginning_is_no_text(client: OpenAI, size: int) -> None:
+    asked: Any = {
+        "model": MODEL, "messages": ASK, "tools": [mood_tool()], "tool_choice": "required",
+        "max_tokens": size, "temperature": 0,
+    }  # fmt: skip
+    [choice] = client.chat.completions.create(**asked).choices
+    assert (choice.finish_reason, choice.message.content) == ("length", None)
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
 def test_calls_are_streamed_name_first(client: OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
@@ -249,6 +262,7 @@ def test_every_role_is_understood(client: OpenAI) -> None:
         {"role": "tool", "content": "1", "tool_call_id": "call_1"},
         {"role": "assistant", "content": None, "function_call": called},
         {"role": "function", "name": "f", "content": "3"},
+        {"role": "function", "name": "f", "content": None},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
         {"role": "assistant", "refusal": "no"},
         {"role": "user", "content": "d"},
@@ -375,6 +389,9 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
           "messages": [{"role": "user", "content": "hi"}]},
          "messages", None, "must contain the word 'json'"),
         ({"tool_choice": "auto"}, "tool_choice", None, "when 'tools' are specified"),
+        ({"tool_choice": "none"}, "tool_choice", None, "when 'tools' are specified"),
+        ({"tools": [mood_tool()], "tool_choice": 5}, "tool_choice", "invalid_type",
+         "expected one of a string or an object, but got an integer"),
         ({"parallel_tool_calls": False}, "parallel_tool_calls", None, "'tools' are specified"),
         ({"tools": [mood_tool()], "tool_choice": "maybe"}, "tool_choice", "invalid_value",
          "'none', 'auto', and 'required'"),
@@ -393,6 +410,12 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
         ({"tools": [tool(f"t{n}") for n in range(129)]}, "tools", "array_above_max_length", "128"),
         ({"functions": []}, "functions", "empty_array", "empty array"),
         ({"function_call": "auto"}, "function_call", None, "'functions' are specified"),
+        ({"functions": [{"name": "f"}], "function_call": "required"}, "function_call",
+         "invalid_value", "Supported values are: 'none' and 'auto'."),
+        ({"functions": [{"name": "f"}], "function_call": {"name": "x"}}, "function_call",
+         "invalid_value", "'x' not found in 'functions'"),
+        ({"functions": [{"name": "f"}], "function_call": {}}, "function_call.name",
+         "missing_required_parameter", "'function_call.name'"),
         ({"tools": [mood_tool()], "functions": [{"name": "f"}]}, "functions",
          "invalid_parameter_combination", "Leave 'functions' out"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id",
@@ -403,6 +426,11 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
          None, "did not have response messages: call_1"),
         ({"messages": [{"role": "assistant"}]}, "messages[0].content",
          "missing_required_parameter", "'messages[0].content'"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type",
+         "expected one of a string or an array of objects, but got an integer"),
+        ({"messages": [{"role": "assistant", "content": [
+            {"type": "refusal", "refusal": "no"}, {"type": "text", "text": "x"}]}, *ASK]},
+         "messages[0].content", "invalid_value", "exactly one refusal part"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content",
          "empty_array", "empty array"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]},

@@ -139,7 +139,8 @@ def test_trap_29_stored_messages_have_their_real_roles(client: OpenAI, server: A
         {"role": "developer", "content": parts},
         {"role": "user", "content": "c", "name": "me"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "content": "d", "tool_call_id": "call_1"},
+        {"role": "tool", "content": parts[:1], "tool_call_id": "call_1"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
     ]
     completion = stored(client, "messages", messages=messages)
     # Typed as the assistant's: the strict client cannot read them, as with the hosted service.
@@ -148,15 +149,17 @@ def test_trap_29_stored_messages_have_their_real_roles(client: OpenAI, server: A
         assert listed.has_more
         items = [item.to_dict() for item in listed]
         newest = loose.chat.completions.messages.list(completion.id, order="desc", limit=1)
-        assert newest.data[0].role == "tool"
-    assert [item["role"] for item in items] == ["developer", "user", "assistant", "tool"]
-    assert [item["content"] for item in items] == ["ab", "c", None, "d"]
-    assert [item["content_parts"] for item in items] == [parts, None, None, None]
+        assert newest.data[0].id == items[-1]["id"]
+    roles = ["developer", "user", "assistant", "tool", "assistant"]
+    assert [item["role"] for item in items] == roles
+    assert [item["content"] for item in items] == ["ab", "c", None, "a", None]
+    # An array is listed as it was sent, one of a single part too; a string is not.
+    assert [item["content_parts"] for item in items] == [parts, None, None, parts[:1], None]
     assert items[1]["name"] == "me"
     assert items[2]["tool_calls"] == [call]
     assert items[3]["tool_call_id"] == "call_1"
-    assert all(item["refusal"] is None for item in items)
-    assert len({item["id"] for item in items}) == 4
+    assert [item["refusal"] for item in items] == [None, None, None, None, "no"]
+    assert len({item["id"] for item in items}) == 5
 
 
 def test_pages_of_messages_have_first_and_last(client: OpenAI, http: httpx2.Client) -> None:
@@ -175,7 +178,7 @@ def test_pages_of_messages_have_first_and_last(client: OpenAI, http: httpx2.Clie
     ("query", "param", "code"),
     [
         ({"limit": 0}, "limit", "integer_below_min_value"),
-        ({"limit": 101}, "limit", "integer_above_max_value"),
+        ({"limit": 10_001}, "limit", "integer_above_max_value"),
         ({"limit": "x"}, "limit", "invalid_type"),
         ({"order": "up"}, "order", "invalid_value"),
     ],

@@ -94,7 +94,7 @@ class _Reply:
         return True
 
     def end(self, reason: Literal["stop", "length"]) -> None:
-        if self._calls:
+        if self._calls or self._must_call:
             self._tell_calls(self.text)
             named = self.tools is not None and self.tools.choice == "named"
             final: FinishReason = "tool_calls" if reason == "stop" and not named else reason
@@ -110,6 +110,11 @@ class _Reply:
     @property
     def _calls(self) -> bool:
         return self.tools is not None and self.text.startswith(CALL_BEGIN)
+
+    @property
+    def _must_call(self) -> bool:
+        """Whether what is no call yet was the beginning of one."""
+        return self.tools is not None and self.tools.choice != "auto"
 
     def _tell(self, certain: int) -> None:
         if certain <= self.told:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from emojitune.chat.reply import Tool, ToolUse
 from emojitune.server.parameters import Ignored
-from emojitune.server.requests import Body, refuse
+from emojitune.server.requests import Body, refuse, refuse_type
 
 _NAME = re.compile("[a-zA-Z0-9_-]+")
 _STRICT = Ignored("every schema is held to, strict or not")
@@ -121,6 +121,7 @@ class AllowedTools(Body):
 
 
 ChoiceName = Literal["none", "auto", "required"]
+OlderChoiceName = Literal["none", "auto"]
 _PLAIN_CHOICES: Mapping[str, ChoiceName] = {name: name for name in get_args(ChoiceName)}
 
 
@@ -162,33 +163,39 @@ class ToolChoice(Body):
         return Choice(_PLAIN_CHOICES[self.type])
 
 
-def choice_object(choice: Any) -> Any:
+def choice_object(choice: Any, names: Sequence[str] = get_args(ChoiceName)) -> Any:
     """A choice that stands as a string, as an object."""
-    if not isinstance(choice, str):
+    if isinstance(choice, dict):
         return choice
-    if choice not in _PLAIN_CHOICES:
-        supported = "Supported values are: 'none', 'auto', and 'required'."
+    if not isinstance(choice, str):
+        refuse_type(choice, "one of a string or an object")
+    if choice not in names:
+        *others, last = (f"'{name}'" for name in names)
+        comma = "," if len(others) > 1 else ""
+        supported = f"Supported values are: {', '.join(others)}{comma} and {last}."
         refuse("invalid_value", f"Invalid value: '{choice[:80]}'. {supported}")
     return {"type": choice}
 
 
 def tools_asked(
-    functions: Sequence[FunctionDefinition], choice: Choice, parallel: bool
+    functions: Sequence[FunctionDefinition],
+    choice: Choice,
+    parallel: bool,
+    param: Literal["tool_choice", "function_call"] = "tool_choice",
 ) -> ToolUse | None:
-    """What may be called; None leaves the reply without calls."""
+    """What may be called; None leaves the reply without calls. `param` is where `choice` stood."""
     known = {function.name: function.to_tool() for function in functions}
     if not known or choice.mode == "none":
         return None
     names = known if choice.names is None else choice.names
-    tools = tuple(_tool(known, name) for name in names)
+    tools = tuple(_tool(known, name, param) for name in names)
     return ToolUse(tools, choice.mode, parallel and choice.mode != "named")
 
 
-def _tool(known: Mapping[str, Tool], name: str) -> Tool:
+def _tool(known: Mapping[str, Tool], name: str, param: str) -> Tool:
     if name not in known:
-        refuse(
-            "invalid_value",
-            f"Tool choice '{name[:80]}' not found in 'tools' parameter.",
-            "tool_choice",
-        )
+        what = "Tool choice" if param == "tool_choice" else "Function"
+        given = "tools" if param == "tool_choice" else "functions"
+        message = f"{what} '{name[:80]}' not found in '{given}' parameter."
+        refuse("invalid_value", message, param)
     return known[name]

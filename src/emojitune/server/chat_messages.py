@@ -2,20 +2,16 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.chat.tools import call_text, result_text, spoken
 from emojitune.dataset.example import Message
 from emojitune.server.parameters import Ignored, Refused
-from emojitune.server.requests import Body, refuse
+from emojitune.server.requests import Body, refuse, refuse_type
 
 _JSON = re.compile("json", re.IGNORECASE)
-
-
-def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 class ContentPart(Body):
@@ -41,7 +37,19 @@ class ContentPart(Body):
         return self.text or self.refusal or ""
 
 
-_Parts = Annotated[list[ContentPart], Field(min_length=1)]
+class PlainText(ContentPart):
+    """A content that was sent as a string."""
+
+
+def as_parts(content: Any) -> Any:
+    if isinstance(content, str):
+        return [PlainText(type="text", text=content)]
+    if not isinstance(content, list):
+        refuse_type(content, "one of a string or an array of objects")
+    return content
+
+
+Parts = Annotated[list[ContentPart], Field(min_length=1)]
 
 
 class CalledFunction(Body):
@@ -67,7 +75,7 @@ class ChatMessage(Body):
         "deprecated form of `tool`."
     )
     content: Annotated[
-        _Parts | None, BeforeValidator(_as_parts, json_schema_input_type=str | _Parts | None)
+        Parts | None, BeforeValidator(as_parts, json_schema_input_type=str | Parts | None)
     ] = Field(None, description="A text, or an array of text parts.")
     name: Annotated[str | None, Ignored("chat templates have no place for a speaker's name")] = None
     refusal: str | None = Field(None, description="What an assistant message refused with.")
@@ -88,8 +96,10 @@ class ChatMessage(Body):
         if self.role == "assistant":
             if self.content is None and not (self._calls or self.refusal is not None):
                 _missing("content")
+            if self.refused and len(self.content or ()) > 1:
+                _alone()
             return self
-        if self.content is None:
+        if self.content is None and self.role != "function":
             _missing("content")
         if self.role == "tool" and self.tool_call_id is None:
             _missing("tool_call_id")
@@ -98,9 +108,14 @@ class ChatMessage(Body):
         for name in ("tool_calls", "function_call", "refusal"):
             if getattr(self, name):
                 _only(name, "assistant")
-        if any(part.type == "refusal" for part in self.content or ()):
+        if self.refused:
             _only("content", "assistant", "a refusal part")
         return self
+
+    @property
+    def refused(self) -> str | None:
+        """What a part of its content refused with."""
+        return next((part.refusal for part in self.content or () if part.type == "refusal"), None)
 
     @property
     def words(self) -> str:
@@ -118,12 +133,15 @@ class ChatMessage(Body):
     def to_stored(self, id: str) -> dict[str, Any]:
         """The message as the store lists it."""
         given = self.model_dump(exclude_unset=True, exclude={"content"})
-        parts = [part.model_dump(exclude_unset=True) for part in self.content or ()]
+        texts = [part for part in self.content or () if part.type == "text"]
+        in_parts = any(not isinstance(part, PlainText) for part in texts)
         return {
             "id": id,
-            "content": self.words if self.content is not None else None,
-            "content_parts": parts if len(parts) > 1 else None,
-            "refusal": None,
+            "content": self.words if texts else None,
+            "content_parts": [part.model_dump(exclude_unset=True) for part in texts]
+            if in_parts
+            else None,
+            "refusal": self.refused,
             **given,
         }
 
@@ -172,6 +190,11 @@ def _all_answered(open_calls: Mapping[str, None], number: int | None) -> None:
 
 def _missing(name: str) -> None:
     refuse("missing_required_parameter", "Missing required parameter: '{param}'.", f".{name}")
+
+
+def _alone() -> NoReturn:
+    message = "'{param}' has one or more text parts, or exactly one refusal part and no other."
+    refuse("invalid_value", f"Invalid value: {message}", ".content")
 
 
 def _only(name: str, role: str, what: str | None = None) -> None:

@@ -94,6 +94,8 @@ class _Choice:
         self.index = index
         self._with_logprobs = body.logprobs
         self._older = bool(body.functions)  # calls are told in the deprecated form
+        # One that was cut off before its name is no text either.
+        self._must_call = bool(body.tool_use and body.tool_use.choice != "auto")
         self._text = ""
         self._calls: list[_Call] = []
         self._logprobs: list[dict[str, Any]] = []
@@ -121,7 +123,7 @@ class _Choice:
         """The choice, whole."""
         message = {
             "role": "assistant",
-            "content": None if self._calls else self._text,
+            "content": None if self._calls or self._must_call else self._text,
             "refusal": None,
             "annotations": [],
             **self._calls_fields(),

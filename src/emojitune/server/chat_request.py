@@ -3,7 +3,7 @@
 All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,34 +14,59 @@ from emojitune.server.chat_formats import (
     ChoiceName,
     FunctionDefinition,
     Named,
+    OlderChoiceName,
     ResponseFormat,
     ToolChoice,
     ToolDefinition,
     choice_object,
     tools_asked,
 )
-from emojitune.server.chat_messages import ChatMessage, check_order, mention_json
+from emojitune.server.chat_messages import ChatMessage, Parts, as_parts, check_order, mention_json
 from emojitune.server.parameters import Ignored, Refused
-from emojitune.server.requests import Body, Metadata, refuse
+from emojitune.server.requests import Body, Metadata, refuse, refuse_type
 
 _ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
 _CACHE = Ignored("the prefix cache finds common beginnings by itself")
 
 
 def _as_list(stop: Any) -> Any:
-    return [stop] if isinstance(stop, str) else stop
+    if isinstance(stop, str):
+        return [stop]
+    if not isinstance(stop, list):
+        refuse_type(stop, "one of a string or an array of strings")
+    return stop
 
 
 def _older_choice(choice: Any) -> Any:
     """`function_call` in the form of `tool_choice`."""
     if isinstance(choice, dict):
+        if "name" not in choice:
+            refuse("missing_required_parameter", "Missing required parameter: '{param}'.", ".name")
         return {"type": "function", "function": choice}
-    return choice_object(choice)
+    return choice_object(choice, get_args(OlderChoiceName))
 
 
 _Text = Annotated[str, Field(min_length=1)]
 _Stops = Annotated[list[_Text], Field(min_length=1, max_length=4)]
 _Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+class Prediction(Body):
+    """Text that much of the reply is expected to repeat."""
+
+    type: Literal["content"] = Field(description="`content`.")
+    content: Annotated[Parts, BeforeValidator(as_parts, json_schema_input_type=str | Parts)] = (
+        Field(description="The text, or an array of text parts.")
+    )
+
+
+class CacheOptions(Body):
+    """How the hosted service keeps a prompt."""
+
+    mode: Literal["implicit", "explicit"] | None = Field(
+        None, description="Whether it chooses by itself what is kept."
+    )
+    ttl: Literal["30m"] | None = Field(None, description="How long that is kept at least.")
 
 
 class StreamOptions(Body):
@@ -110,7 +135,7 @@ class ChatRequest(Body):
     )
     function_call: Annotated[
         ToolChoice | None,
-        BeforeValidator(_older_choice, json_schema_input_type=ChoiceName | Named | None),
+        BeforeValidator(_older_choice, json_schema_input_type=OlderChoiceName | Named | None),
     ] = Field(None, description="The deprecated form of `tool_choice`.")
     stream: bool = Field(False, description="Whether the reply is sent piece by piece.")
     stream_options: StreamOptions | None = Field(None, description="How a stream is sent.")
@@ -135,10 +160,10 @@ class ChatRequest(Body):
         Ignored("one machine serves all requests alike"),
     ] = None
     prompt_cache_key: Annotated[str | None, _CACHE] = None
-    prompt_cache_options: Annotated[dict[str, Any] | None, _CACHE] = None
+    prompt_cache_options: Annotated[CacheOptions | None, _CACHE] = None
     prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, _CACHE] = None
     prediction: Annotated[
-        dict[str, Any] | None, Ignored("it makes the hosted service faster, and no reply another")
+        Prediction | None, Ignored("it makes the hosted service faster, and no reply another")
     ] = None
 
     audio: Annotated[Any, Refused("replies are text")] = None
@@ -168,7 +193,7 @@ class ChatRequest(Body):
             )
         if self.stream_options is not None and not self.stream:
             _needs("stream_options", "'stream' is enabled")
-        if self.top_logprobs and not self.logprobs:
+        if self.top_logprobs is not None and not self.logprobs:
             _needs("top_logprobs", "'logprobs' is enabled")
         for key in self.logit_bias or {}:
             if not (key.isascii() and key.isdigit() and len(key) < 10):
@@ -187,19 +212,12 @@ class ChatRequest(Body):
                 "'functions' out.",
                 "functions",
             )
-        if self.tool_choice is not None and self.tool_choice.type != "none" and not self.tools:
+        if self.tool_choice is not None and not self.tools:
             _needs("tool_choice", "'tools' are specified")
         if self.parallel_tool_calls is False and not self.tools:
             _needs("parallel_tool_calls", "'tools' are specified")
-        if self.function_call is not None and self.function_call.type != "none":
-            if not self.functions:
-                _needs("function_call", "'functions' are specified")
-            if self.function_call.type == "required":
-                refuse(
-                    "invalid_value",
-                    "Invalid value: 'required'. Supported values are: 'none' and 'auto'.",
-                    "function_call",
-                )
+        if self.function_call is not None and not self.functions:
+            _needs("function_call", "'functions' are specified")
         _ = self.tool_use  # a choice may name a tool that is not there
 
     def _check_format(self) -> None:
@@ -226,7 +244,8 @@ class ChatRequest(Body):
     @property
     def tool_use(self) -> ToolUse | None:
         if self.functions:
-            return tools_asked(self.functions, _meant(self.function_call), parallel=False)
+            choice = _meant(self.function_call)
+            return tools_asked(self.functions, choice, parallel=False, param="function_call")
         functions = [tool.function for tool in self.tools or ()]
         parallel = self.parallel_tool_calls is not False
         return tools_asked(functions, _meant(self.tool_choice), parallel)

@@ -121,7 +121,7 @@ async def _embed(body: EmbeddingRequest, services: Services) -> Response:
     left = False
 
     def work() -> Response:
-        model = services.pool.get(models.find_any(body.model, services).name)
+        model = models.load(body.model, models.find_any(body.model, services), services)
         embedded = model.embed(body.inputs, lambda: left)
         # Written in this thread too: it may be a million numbers.
         return Response(status_code=499) if embedded is None else _reply(body, embedded)

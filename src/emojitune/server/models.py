@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Response
 from openai.types import Model, ModelDeleted
 
-from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.chat.reply import Replier
+from emojitune.errors import InvalidRequestError, ModelError, NotFoundError
 from emojitune.jobs.registry import forget_model
 from emojitune.models.catalog import (
     CATALOG,
@@ -73,6 +74,23 @@ def find_any(name: str, services: Services) -> FineTunedModel | BaseModel:
     if name in EMBEDDING_MODELS:
         return find_base(services.settings.base_model)
     return find(name, services)
+
+
+def load(name: str, model: FineTunedModel | BaseModel, services: Services) -> Replier:
+    """`model`, which a request called `name`, ready to reply; blocks while it is loaded.
+
+    Raises:
+        NotFoundError: The request named a repository, and the hub does not have it.
+    """
+    try:
+        # Several names may mean one base model: it is loaded once, under its own.
+        return services.pool.get(model.name)
+    except ModelError as error:
+        # A model that this server should have is another matter: that is no mistake of the asker.
+        if error.code != "model_unavailable" or model.name != name or "/" not in name:
+            raise
+        message = f"The model '{name}' does not exist. {error.message}"
+        raise NotFoundError(message, code="model_not_found", param="model") from error
 
 
 def served_by(name: str, services: Services) -> str | None:

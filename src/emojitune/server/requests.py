@@ -135,6 +135,12 @@ def refuse(code: str | None, message: str, param: str | None = None) -> NoReturn
     raise PydanticCustomError("refused", "{message}", context)
 
 
+def refuse_type(found: Any, expected: str) -> NoReturn:
+    """The same for a value that may have several types, none of which it has."""
+    message = f"expected {expected}, but got {type_name(found)} instead."
+    refuse("invalid_type", f"Invalid type for '{{param}}': {message}")
+
+
 def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidRequestError:
     """The first of pydantic's errors in OpenAI's words; `skip` drops the head of its place."""
     error = errors[0]

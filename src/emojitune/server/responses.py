@@ -92,7 +92,7 @@ async def count_input_tokens(
     def count() -> int:
         name = body.model or services.settings.base_model
         messages = _conversation(body, services).messages
-        model = services.pool.get(models.find(name, services).name)
+        model = models.load(name, models.find(name, services), services)
         with _called_as_here():
             return model.count_tokens(messages, body.parameters)
 

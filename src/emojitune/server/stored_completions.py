@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from emojitune.server import models
 from emojitune.server.replies import listing, reply
-from emojitune.server.requests import Body, Metadata, json_body
+from emojitune.server.requests import Body, Limit, Metadata, json_body
 from emojitune.server.services import Shared
 from emojitune.store.completions import StoredCompletion
 from emojitune.store.pages import Order, slice_page
@@ -19,7 +19,6 @@ router = APIRouter(prefix="/v1/chat/completions")
 _METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 _After = Annotated[str | None, Query(description="The id of the last item of the page before.")]
-_Limit = Annotated[int, Query(ge=1, le=100, description="How many items a page has at most.")]
 _Order = Annotated[Order, Query(description="By age: `asc` begins with the oldest.")]
 
 
@@ -42,7 +41,7 @@ def list_completions(
         str | None, Query(description="Only those of this model, by its name or an alias.")
     ] = None,
     after: _After = None,
-    limit: _Limit = 20,
+    limit: Limit = 20,
     order: _Order = "asc",
 ) -> Response:
     """List stored completions, all or those with each `metadata[key]=value` of the query."""
@@ -88,7 +87,7 @@ def list_messages(
     completion_id: str,
     services: Shared,
     after: _After = None,
-    limit: _Limit = 20,
+    limit: Limit = 20,
     order: _Order = "asc",
 ) -> Response:
     """List the messages that a stored completion answers."""

@@ -39,8 +39,7 @@ async def begin(
     """Load the model that a request names, and let it begin to reply."""
 
     def load() -> Replier:
-        # Several names may mean one base model: it is loaded once, under its own.
-        return services.pool.get(models.find(model, services).name)
+        return models.load(model, models.find(model, services), services)
 
     await exchange.start(load, messages, parameters, services.model_threads)
 
