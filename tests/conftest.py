@@ -7,7 +7,11 @@ import pytest
 from fake_api import FakeApi, running_fake_api
 from tiny_model import load_tiny, make_tiny_base
 
-from emojitune.models.loader import LoadedModel
+from emojitune.models.torch_environment import import_libraries
+
+import_libraries()  # before any of the tests' modules does
+
+from emojitune.models.loader import LoadedModel  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
