@@ -4,6 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Two processes with a thread of torch each: more of either only wait for one another. The files in
+# their order, so that the longest one does not come last.
+FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" \
+  -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup setup-dev run test test-fast lint format docs bench clean
 
@@ -18,10 +22,11 @@ run: setup  ## The main job: fine-tune the emoji chatbot on this machine, chat w
 	$(BIN)/emojitune run
 
 test: setup-dev  ## All tests, those with the real base model too
-	$(BIN)/python -m pytest
+	$(FAST_TESTS)
+	$(BIN)/python -m pytest -m "slow or gpu"
 
 test-fast: setup-dev  ## The default tier: a tiny random model, about a minute
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(FAST_TESTS)
 
 lint: setup-dev  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_api import FakeApi, running_fake_api
-from tiny_model import load_tiny, make_tiny_base
 
-from emojitune.models.loader import LoadedModel
+from emojitune.models.torch_environment import import_libraries
+
+
+def pytest_collectstart() -> None:
+    """Before any of the tests' modules does, and not in xdist's process that only hands out."""
+    import_libraries()
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +31,14 @@ def fake_api() -> Iterator[FakeApi]:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model folder that loads in milliseconds."""
+    from tiny_model import make_tiny_base
+
     return make_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
 
 
 @pytest.fixture
-def tiny(tiny_base: Path) -> LoadedModel:
-    """The tiny model, fresh: a test may train it."""
+def tiny(tiny_base: Path) -> Any:
+    """The tiny model as a LoadedModel, fresh: a test may train it."""
+    from tiny_model import load_tiny
+
     return load_tiny(tiny_base)

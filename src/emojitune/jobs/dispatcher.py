@@ -61,12 +61,14 @@ class Dispatcher:
             self._thread.join()
         for child in self._children.values():
             _close_input(child.process)
-        for child in self._children.values():
+        for job_id, child in self._children.items():
             try:
                 child.process.wait(_STOP_WITHIN)
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+                # Else the next server would wait for the lease to run out.
+                self._stores.jobs.release(job_id, worker_name(child.process.pid))
 
     def _run(self) -> None:
         while not self._stopping:

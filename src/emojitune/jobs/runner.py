@@ -25,6 +25,7 @@ from emojitune.jobs import states
 from emojitune.jobs.integrations import MetricsRuns
 from emojitune.jobs.plan import Plan, make_plan
 from emojitune.jobs.registry import forget_model
+from emojitune.models import torch_environment
 from emojitune.models.catalog import BaseModel, base_called, resolve_base
 from emojitune.settings import Settings
 from emojitune.store.files import FileStore
@@ -163,6 +164,7 @@ class _Run:
         validation: Sequence[TrainingExample],
     ) -> int:
         """Train, telling all the way; returns the tokens trained on, those of all epochs."""
+        torch_environment.import_libraries()
         from emojitune.models import adapter, loader
         from emojitune.training.batches import truncate
         from emojitune.training.checkpoint import CheckpointFolder

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from emojitune.chat.reply import Replier
 from emojitune.models.catalog import base_called
-from emojitune.models.torch_environment import prepare_chat
+from emojitune.models.torch_environment import import_libraries, prepare_chat
 from emojitune.settings import Settings
 from emojitune.store.models import ModelStore
 
@@ -37,4 +37,5 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Repli
 
 def _import_torch() -> None:
     prepare_chat()
+    import_libraries()
     import emojitune.chat.completion  # noqa: F401
