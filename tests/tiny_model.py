@@ -18,7 +18,7 @@ TEXTS = [
 ]
 
 
-def make_tiny_base(folder: Path) -> Path:
+def make_tiny_base(folder: Path, context_length: int = 256) -> Path:
     """A base model folder, the same on every call."""
     import torch
     import transformers
@@ -49,7 +49,7 @@ def make_tiny_base(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=context_length,
         tie_word_embeddings=True,
         initializer_range=0.3,  # lively enough that next tokens differ
         bos_token_id=1,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,18 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from environments import KEY, Server, install, wait_for
+from environments import CONSTRAINTS, KEY, Server, install, wait_for
 from openai import OpenAI
+from tiny_model import make_tiny_base
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("server") / "home"
+    # LangChain's tools and a schema are long prompts.
+    base = make_tiny_base(home.parent / "base", context_length=1024)
     command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
     environment = {
         **os.environ,
         "EMOJITUNE_HOME": str(home),
-        "EMOJITUNE_BASE_MODEL": str(tiny_base),
+        "EMOJITUNE_BASE_MODEL": str(base),
         "EMOJITUNE_API_KEY": KEY,
         "EMOJITUNE_DEVICE": "cpu",
         "EMOJITUNE_DTYPE": "float32",
@@ -75,13 +79,18 @@ def tuned(server: Server, training_file: Path) -> str:
 
 @pytest.fixture
 def python_with(tmp_path: Path) -> Callable[..., Path]:
-    """The interpreter of a new environment with these packages in it."""
+    """The interpreter of a new environment with these packages in it, at their pinned versions."""
+    pinned = "\n".join(path.read_text(encoding="utf-8") for path in CONSTRAINTS)
 
     def make(*packages: str) -> Path:
+        for package in packages:
+            assert re.search(f"^{package}==", pinned, re.MULTILINE), f"{package} is not pinned"
         folder = tmp_path / "venv"
         venv.create(folder, with_pip=True, symlinks=True)
         python = folder / "bin" / "python"
-        install([str(python), "-m", "pip", "install", "--quiet", *packages], tmp_path)
+        constraints = [word for path in CONSTRAINTS for word in ("--constraint", str(path))]
+        command = [str(python), "-m", "pip", "install", "--quiet", *constraints, *packages]
+        install(command, tmp_path)
         return python
 
     return make
@@ -89,7 +98,7 @@ def python_with(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def node_with(tmp_path: Path) -> Callable[..., Path]:
-    """A folder in which node finds these packages."""
+    """A folder in which node finds these packages; none of them pulls others."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not on this machine")
 

@@ -1,6 +1,8 @@
 """A server as people start it, and programs that are run and installed apart from these tests.
 
-Clients are installed by `pip` and `npm` with the caches that these have anyway.
+Clients are installed by `pip` and `npm` with the caches that these have anyway. Their versions are
+pinned, with all that they need: the project's constraints.txt first, ours for the rest. A client's
+next release is tried by a change of these files, and breaks nothing on its own.
 """
 
 import json
@@ -15,6 +17,10 @@ import pytest
 
 KEY = "sk-clients"
 PROGRAMS = Path(__file__).parent / "programs"
+CONSTRAINTS = (
+    Path(__file__).parents[2] / "constraints.txt",
+    Path(__file__).with_name("constraints.txt"),
+)
 _NO_REGISTRY = (
     "ENOTFOUND",
     "ECONNREFUSED",

@@ -26,6 +26,15 @@ def test_node(server: Server, training_file: Path, node_with: Callable[..., Path
     assert len(told["events"]) > 5
     assert told["reply"] in LABELS
     assert told["streamed"] in LABELS
+    assert told["checkpoints"] == [told["model"]]
+    assert told["call"]["name"] == "tell"
+    assert told["call"]["mood"] in ("good", "bad")
+    assert told["call"]["pieces"] > 1, "the arguments came bit by bit"
+    assert told["finish"] == "tool_calls"
+    assert told["response"] in LABELS
+    assert (told["types"][0], told["types"][-1]) == ("response.created", "response.completed")
+    assert "response.output_text.delta" in told["types"]
+    assert told["sizes"] == [32, 32]
     assert told["request"].startswith("req_")
     assert (told["error"]["name"], told["error"]["status"]) == ("NotFoundError", 404)
     assert told["error"]["id"].startswith("req_")
@@ -40,8 +49,13 @@ def test_litellm(
     command = [str(python), str(PROGRAMS / "with_litellm.py"), str(training_file)]
     told = json.loads(run(command, environment, tmp_path))
     assert told["status"] == "succeeded"
+    assert told["same"]
+    assert told["listed"]
+    assert told["filed"]
     assert told["reply"] in LABELS
     assert told["streamed"] in LABELS
+    assert told["response"] in LABELS
+    assert told["sizes"] == [32, 32]
 
 
 def test_langchain(
@@ -53,6 +67,15 @@ def test_langchain(
     assert told["reply"] in LABELS
     assert told["streamed"] in LABELS
     assert told["tokens"] > 0
+    assert set(told["structured"]) == {"json_schema", "function_calling"}
+    assert set(told["structured"].values()) <= {"good", "bad"}
+    [[tool, mood]] = told["calls"]
+    assert tool == "Mood"
+    assert mood in ("good", "bad")
+    assert told["sizes"] == [32, 32]
+    # By default it sends ids of tiktoken's vocabularies, which are not the local model's.
+    assert "Invalid token id in 'input[0]'" in told["refusal"]
+    assert "send the text instead" in told["refusal"]
 
 
 def test_the_llm_command(
@@ -75,3 +98,4 @@ def test_curl(server: Server, training_file: Path, tmp_path: Path) -> None:
     assert told[0] == "The job has successfully completed"
     assert told[1] in LABELS
     assert "data: [DONE]" in told
+    assert set(told[-2:]) <= set(LABELS)

@@ -22,3 +22,7 @@ model=$(ask "fine_tuning/jobs/$job" | field fine_tuned_model)
 body='{"model": "'"$model"'", "messages": [{"role": "user", "content": "What a day"}]'
 post chat/completions "$body}" | field content
 post chat/completions "$body, \"stream\": true}" | tail -2
+
+# `-d` alone says that the body is a form; it is JSON all the same.
+ask chat/completions -d "$body}" | field content
+ask chat/completions -H "Content-Type:" -d "$body}" | field content
