@@ -83,8 +83,8 @@ class EmbeddingRequest(Body):
         _Inputs,
         BeforeValidator(_checked, json_schema_input_type=_Inputs),
         Field(
-            description="A text, its token ids, or up to 2048 of either. Ids are those of the local "
-            "model: have a client that counts with tiktoken send texts (LangChain: "
+            description="A text, its token ids, or up to 2048 of either. Ids are the local "
+            "model's: have a client that counts with tiktoken send texts (LangChain: "
             "check_embedding_ctx_length=False)."
         ),
     ]
