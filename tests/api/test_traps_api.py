@@ -82,6 +82,8 @@ def events_of(http: httpx2.Client, path: str, body: dict[str, Any]) -> list[tupl
     frames = []
     for frame in response.text.removesuffix("\n\n").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in frame.splitlines())
+        assert "data" in fields
+        assert set(fields) <= {"event", "data"}, "nothing else belongs to a frame"
         frames.append((fields.get("event", ""), fields["data"]))
     return frames
 

@@ -82,7 +82,11 @@ class EmbeddingRequest(Body):
     input: Annotated[
         _Inputs,
         BeforeValidator(_checked, json_schema_input_type=_Inputs),
-        Field(description="A text, its token ids, or up to 2048 of either."),
+        Field(
+            description="A text, its token ids, or up to 2048 of either. Ids are the local "
+            "model's: have a client that counts with tiktoken send texts (LangChain: "
+            "check_embedding_ctx_length=False)."
+        ),
     ]
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="Numbers, or base64 of little-endian 32-bit floats."
