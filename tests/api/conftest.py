@@ -34,17 +34,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[OpenAI]:
+def url(server: RunningServer) -> str:
+    """Whom the clients ask; a module with a server of its own puts another in its place."""
+    return server.url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[OpenAI]:
     """The official client at its strictest."""
     with OpenAI(
-        base_url=server.url, api_key=KEY, max_retries=0, _strict_response_validation=True
+        base_url=url, api_key=KEY, max_retries=0, _strict_response_validation=True
     ) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
+def http(url: str) -> Iterator[httpx2.Client]:
     """A plain client, for what the official one would not send."""
     headers = {"Authorization": f"Bearer {KEY}"}
-    with httpx2.Client(base_url=server.url, headers=headers) as opened:
+    with httpx2.Client(base_url=url, headers=headers, timeout=60) as opened:
         yield opened

@@ -6,7 +6,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from servers import KEY
 
-from emojitune.jobs.runner import model_name
+from emojitune.jobs.registry import model_name
 from emojitune.jobs.states import move
 from emojitune.store.jobs import JobError
 

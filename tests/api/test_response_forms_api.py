@@ -56,21 +56,6 @@ def url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield address
 
 
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[OpenAI]:
-    with OpenAI(
-        base_url=url, api_key=KEY, max_retries=0, _strict_response_validation=True
-    ) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def http(url: str) -> Iterator[httpx2.Client]:
-    headers = {"Authorization": f"Bearer {KEY}"}
-    with httpx2.Client(base_url=url, headers=headers, timeout=60) as opened:
-        yield opened
-
-
 def events_of(http: httpx2.Client, body: dict[str, Any]) -> list[dict[str, Any]]:
     response = http.post("/responses", json={**body, "stream": True})
     assert response.status_code == 200, response.text
