@@ -6,9 +6,6 @@ has a key of its own, so a job that is run again after an interruption tells not
 
 import base64
 import contextlib
-import hashlib
-import math
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +18,11 @@ from emojitune.dataset.split import leakage
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
 from emojitune.errors import EmojituneError, NotFoundError
-from emojitune.jobs import states
+from emojitune.jobs import states, step_metrics
+from emojitune.jobs.estimate import FinishEstimate
 from emojitune.jobs.integrations import MetricsRuns
 from emojitune.jobs.plan import Plan, make_plan
-from emojitune.jobs.registry import forget_model
+from emojitune.jobs.registry import copy_adapter, forget_model, model_name
 from emojitune.models import torch_environment
 from emojitune.models.catalog import BaseModel, base_called, resolve_base
 from emojitune.settings import Settings
@@ -40,20 +38,7 @@ from emojitune.training.events import (
     ValidationCompleted,
 )
 
-_ESTIMATE_EVERY = 2.0  # seconds between updates of estimated_finish
 _KEPT_CHECKPOINTS = 3  # as on the hosted API
-_CSV_COLUMNS = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
-_CSV_SOURCES = (
-    "step",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-)
-_VALIDATION_LOSSES = (
-    ("valid_loss", "validation loss"),
-    ("full_valid_loss", "full validation loss"),
-)
 
 
 class Interrupted(Exception):
@@ -238,7 +223,7 @@ class _Run:
     ) -> None:
         """Store what training yields. Metrics of a step are told when the next event is there,
         so that validation and the end of an epoch are part of them."""
-        estimate = _Estimate()
+        estimate = FinishEstimate()
         metrics: dict[str, Any] = {}
         for event in events:
             # A checkpoint that was saved is also registered: the next run begins behind it.
@@ -249,12 +234,12 @@ class _Run:
                     self._tell(f"Training through {event.name}", "forward")
                 case StepCompleted():
                     self._tell_step(metrics, runs)
-                    metrics = _step_metrics(event)
+                    metrics = step_metrics.of_step(event)
                     finish = estimate.after(event.step, event.total_steps)
                     if finish is not None:
                         self.stores.jobs.update(self.job.id, estimated_finish=finish)
                 case ValidationCompleted():
-                    metrics |= _validation_metrics(event)
+                    metrics |= step_metrics.of_validation(event)
                 case CheckpointSaved():
                     self._tell_step(metrics, runs)
                     self._register(event, base, metrics, final=event.epoch == config.epochs)
@@ -263,15 +248,12 @@ class _Run:
         if not metrics:
             return
         runs.log(metrics)
-        message = (
-            f"Step {metrics['step']}/{metrics['total_steps']}: "
-            f"training loss={metrics['train_loss']:.2f}"
-        )
-        for name, words in _VALIDATION_LOSSES:
-            if name in metrics:
-                message += f", {words}={metrics[name]:.2f}"
         self.stores.jobs.add_event(
-            self.job.id, message, type="metrics", data=metrics, key=f"step-{metrics['step']}"
+            self.job.id,
+            step_metrics.sentence(metrics),
+            type="metrics",
+            data=metrics,
+            key=f"step-{metrics['step']}",
         )
 
     def _register(
@@ -280,7 +262,7 @@ class _Run:
         """Make an epoch's adapter a model of its own; the last one is the job's."""
         name = self._model_name(base, None if final else saved.step)
         folder = f"{self.job.id}-step-{saved.step}"
-        _copy_folder(saved.adapter, self.settings.adapters / folder)
+        copy_adapter(saved.adapter, self.settings.adapters / folder)
         self.stores.models.register(
             FineTunedModel(
                 name=name,
@@ -326,10 +308,7 @@ class _Run:
 
     def _metrics_csv(self) -> str:
         """The result file, from the events: they hold the steps before an interruption too."""
-        steps = [event.data for event in self._events() if event.type == "metrics"]
-        steps.sort(key=lambda data: data["step"])
-        rows = [",".join(str(data.get(key, "")) for key in _CSV_SOURCES) for data in steps]
-        return "\n".join([_CSV_COLUMNS, *rows]) + "\n"
+        return step_metrics.csv(e.data for e in self._events() if e.type == "metrics")
 
     def _events(self) -> Iterator[Any]:
         after = None
@@ -362,39 +341,6 @@ class _Run:
 
     def _tell(self, message: str, key: str) -> None:
         _tell(self.stores, self.job, message, key=key)
-
-
-class _Estimate:
-    """When the steps that this process sees will be done, at the pace so far."""
-
-    def __init__(self) -> None:
-        self._first: tuple[int, float] | None = None
-        self._told = 0.0
-
-    def after(self, step: int, total: int) -> int | None:
-        """The finish in unix seconds, now and then; None in between."""
-        clock = time.time()
-        if self._first is None:
-            self._first = (step, clock)
-        first_step, started = self._first
-        if step == first_step or clock - self._told < _ESTIMATE_EVERY:
-            return None
-        self._told = clock
-        return math.ceil(clock + (total - step) * (clock - started) / (step - first_step))
-
-
-def model_name(job: Job, hosted_name: str, organization: str, step: int | None = None) -> str:
-    """`ft:BASE:ORG:SUFFIX:ID`, a checkpoint's with an id of its own and `:ckpt-step-N` behind it.
-
-    The id follows from job and step, so that a job that is run again finds its own names.
-    """
-    digest = hashlib.sha256(f"{job.id}/{step or 'final'}".encode()).digest()
-    tail = base64.b32encode(digest).decode().lower()[:8]
-    # A name has five parts between colons, and travels in paths of URLs.
-    base = re.sub(r"[^\w.-]+", "-", hosted_name)
-    suffix = re.sub(r"[^\w.-]+", "-", job.suffix or "")
-    name = f"ft:{base}:{organization}:{suffix}:{tail}"
-    return name if step is None else f"{name}:ckpt-step-{step}"
 
 
 class _failing:
@@ -443,35 +389,6 @@ def _examples_of(file_id: str, stores: Stores, param: str) -> tuple[TrainingExam
         ) from error
     minimum = 10 if param == "training_file" else 1
     return load_examples(path, minimum_examples=minimum, param=param)
-
-
-def _step_metrics(event: StepCompleted) -> dict[str, Any]:
-    return {
-        "step": event.step,
-        "total_steps": event.total_steps,
-        "train_loss": event.train_loss,
-        "train_mean_token_accuracy": event.token_accuracy,
-    }
-
-
-def _validation_metrics(event: ValidationCompleted) -> dict[str, Any]:
-    # OpenAI tells a batch of the file apart from the whole; here each measurement is of the whole.
-    return {
-        "valid_loss": event.loss,
-        "valid_mean_token_accuracy": event.token_accuracy,
-        "full_valid_loss": event.loss,
-        "full_valid_mean_token_accuracy": event.token_accuracy,
-    }
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder so that the target is there whole or not at all."""
-    if target.is_dir():
-        return
-    staging = target.with_name(target.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(source, staging)
-    staging.replace(target)
 
 
 def _tell(stores: Stores, job: Job, message: str, *, key: str) -> None:

@@ -1,0 +1,25 @@
+"""When a job will be done: the `estimated_finish` of the API."""
+
+import math
+import time
+
+_EVERY = 2.0  # seconds between updates
+
+
+class FinishEstimate:
+    """When the steps that this process sees will be done, at the pace so far."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+        self._told = 0.0
+
+    def after(self, step: int, total: int) -> int | None:
+        """The finish in unix seconds, now and then; None in between."""
+        clock = time.time()
+        if self._first is None:
+            self._first = (step, clock)
+        first_step, started = self._first
+        if step == first_step or clock - self._told < _EVERY:
+            return None
+        self._told = clock
+        return math.ceil(clock + (total - step) * (clock - started) / (step - first_step))
