@@ -25,7 +25,7 @@ test: setup-dev  ## All tests, those with the real base model too
 	$(FAST_TESTS)
 	$(BIN)/python -m pytest -m "slow or gpu"
 
-test-fast: setup-dev  ## The default tier: a tiny random model, about a minute
+test-fast: setup-dev  ## The default tier: a tiny random model, about a minute and a half
 	$(FAST_TESTS)
 
 lint: setup-dev  ## Format, lint, types, import contracts

@@ -22,7 +22,7 @@ LEARNING_RATE = 2e-4
 CONTEXT = 2048
 
 
-def emojitune(file: Path, steps: int, folder: Path) -> Iterator[None]:
+def emojitune(file: Path, steps: int, folder: Path) -> Iterator[float]:
     """The loop that jobs run."""
     from emojitune.dataset.validation import load_examples
     from emojitune.models import loader
@@ -50,12 +50,12 @@ def emojitune(file: Path, steps: int, folder: Path) -> Iterator[None]:
         model.module, precision.device, examples, config, CheckpointFolder(folder, info)
     ):
         if isinstance(event, StepCompleted):
-            yield
+            yield time.time()
             if event.step == steps:
                 return
 
 
-def trainer(file: Path, steps: int, folder: Path) -> Iterator[None]:
+def trainer(file: Path, steps: int, folder: Path) -> Iterator[float]:
     """transformers' Trainer with PEFT at its best: bf16, no gradient checkpointing."""
     import torch
     from peft import get_peft_model
@@ -92,7 +92,7 @@ def trainer(file: Path, steps: int, folder: Path) -> Iterator[None]:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     model = get_peft_model(model, _lora())
     arguments = TrainingArguments(
-        str(folder), max_steps=steps, gradient_checkpointing=False, **_arguments()
+        str(folder), max_steps=steps, bf16=True, gradient_checkpointing=False, **_arguments()
     )
     yield from _told_steps(
         lambda callbacks: Trainer(
@@ -105,13 +105,13 @@ def trainer(file: Path, steps: int, folder: Path) -> Iterator[None]:
     )
 
 
-def trl_default(file: Path, steps: int, folder: Path) -> Iterator[None]:
+def trl_default(file: Path, steps: int, folder: Path) -> Iterator[float]:
     """TRL's SFTTrainer as it comes: a base model's name, a chat dataset, a LoRA configuration."""
     from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
 
     rows = load_dataset("json", data_files=str(file), split="train", cache_dir=str(folder))
-    arguments = SFTConfig(str(folder), max_steps=steps, **_arguments(bf16=False))
+    arguments = SFTConfig(str(folder), max_steps=steps, **_arguments())
     yield from _told_steps(
         lambda callbacks: SFTTrainer(
             str(base_model()),
@@ -123,7 +123,7 @@ def trl_default(file: Path, steps: int, folder: Path) -> Iterator[None]:
     )
 
 
-def trl_best(file: Path, steps: int, folder: Path) -> Iterator[None]:
+def trl_best(file: Path, steps: int, folder: Path) -> Iterator[float]:
     """The same at its best: bf16 weights, no gradient checkpointing, loss on replies only."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -134,6 +134,7 @@ def trl_best(file: Path, steps: int, folder: Path) -> Iterator[None]:
     arguments = SFTConfig(
         str(folder),
         max_steps=steps,
+        bf16=True,
         gradient_checkpointing=False,
         model_init_kwargs={"dtype": "bfloat16"},
         **_arguments(),
@@ -149,7 +150,7 @@ def trl_best(file: Path, steps: int, folder: Path) -> Iterator[None]:
     )
 
 
-CONTENDERS: dict[str, Callable[[Path, int, Path], Iterator[None]]] = {
+CONTENDERS: dict[str, Callable[[Path, int, Path], Iterator[float]]] = {
     "emojitune": emojitune,
     "transformers Trainer + PEFT, bf16": trainer,
     "TRL SFTTrainer as it comes": trl_default,
@@ -173,10 +174,9 @@ def _lora() -> Any:
     )
 
 
-def _arguments(*, bf16: bool | None = True) -> dict[str, Any]:
+def _arguments() -> dict[str, Any]:
     import torch
 
-    given = {} if bf16 is False else {"bf16": True}
     return {
         "per_device_train_batch_size": BATCH,
         "learning_rate": LEARNING_RATE,
@@ -185,12 +185,11 @@ def _arguments(*, bf16: bool | None = True) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
-        **given,
     }
 
 
-def _told_steps(make: Callable[[list[Any]], Any]) -> Iterator[None]:
-    """Runs a trainer to its end; what its steps took is in `_clock` by then."""
+def _told_steps(make: Callable[[list[Any]], Any]) -> Iterator[float]:
+    """Runs a trainer to its end, and then tells when each step was over."""
     from transformers import TrainerCallback
 
     ended: list[float] = []
@@ -200,19 +199,12 @@ def _told_steps(make: Callable[[list[Any]], Any]) -> Iterator[None]:
             ended.append(time.time())
 
     make([Clock()]).train()
-    for moment in ended:
-        _moments.append(moment)
-        yield
-
-
-_moments: list[float] = []  # of steps that were over before they were yielded
+    yield from ended
 
 
 def main(name: str, file: str, steps: str, started: str) -> None:
     with TemporaryDirectory() as folder:
-        ended = []
-        for number, _ in enumerate(CONTENDERS[name](Path(file), int(steps), Path(folder))):
-            ended.append(_moments[number] if number < len(_moments) else time.time())
+        ended = list(CONTENDERS[name](Path(file), int(steps), Path(folder)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = [after - before for before, after in pairwise(ended)]
     told = {"first_step": ended[0] - float(started), "steps": seconds, "peak_mb": peak}
