@@ -11,7 +11,7 @@ from emojitune.models.loader import LoadedModel
 from emojitune.training import forward as ways
 from emojitune.training.batches import pack, packs, shuffled_batches, truncate
 from emojitune.training.forward import Forward, attach_lora
-from emojitune.training.gradients import Shares, score_row
+from emojitune.training.gradients import Shares, score_row, shared_out
 
 SYSTEM = Message("system", "You're a chatbot that only responds with emojis!")
 CHATS = [
@@ -172,6 +172,17 @@ def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
 
 def test_truncation_takes_tokens_from_the_end() -> None:
     assert truncate(Rendered((1, 2, 3), (False, True, True)), 2) == Rendered((1, 2), (False, True))
+
+
+def test_shares_of_a_batch_have_about_as_many_tokens_each() -> None:
+    lengths = (9, 1, 5, 2, 8, 3, 4)
+    batch = [
+        Rendered((number,) * length, (True,) * length) for number, length in enumerate(lengths)
+    ]
+    parts = shared_out(batch, 2)
+    assert sorted(e.ids[0] for part in parts for e in part) == list(range(len(lengths)))
+    assert [sum(len(e.ids) for e in part) for part in parts] == [16, 16]
+    assert [len(part) for part in shared_out(batch[:2], 3)] == [1, 1]
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])

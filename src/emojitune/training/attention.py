@@ -10,7 +10,7 @@ with each forward call as the keyword `row_layout`. Knows neither tokens nor los
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class RowLayout:
         prefix: P, the length of the shared prefix, which comes first.
         examples: E, how many own parts follow it.
         longest: L, the length of the longest own part.
-        gather: For each of the E × L slots the row index of its token; T (no token) for padding.
+        gather: For each of the E × L slots the row index of its token; 0 for padding.
         scatter: For each of the T - P tokens of own parts its slot.
         causal: Added to the scores of the prefix: 0 where a key is seen, -inf where not, (P, P).
         hidden: The same for an own part's queries against P + L keys, (L, P + L).
@@ -58,7 +58,7 @@ class RowLayout:
 
 def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
     """The layout of a row: a prefix, then own parts of these lengths."""
-    longest, total = max(lengths), prefix + sum(lengths)
+    longest = max(lengths)
     slots = torch.arange(longest)[None, :].expand(len(lengths), -1)
     size = torch.tensor(lengths)[:, None]
     start = prefix + size.cumsum(0) - size
@@ -69,7 +69,7 @@ def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
         prefix=prefix,
         examples=len(lengths),
         longest=longest,
-        gather=torch.where(filled, start + slots, total).flatten(),
+        gather=torch.where(filled, start + slots, 0).flatten(),
         scatter=filled.flatten().nonzero()[:, 0],
         causal=causal,
         hidden=torch.cat([torch.zeros(longest, prefix), own], dim=1),
@@ -94,15 +94,25 @@ def _attend(
             "not do yet. Use another base model.",
             param="model",
         )
-    rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    mixed = attend(rows[0], rows[1], rows[2], row_layout, scaling)
-    return mixed.view(1, len(mixed), query.shape[1], -1), None
+    heads = query.shape[1]
+    rows = torch.cat([query[0], key[0], value[0]]).transpose(0, 1)
+    mixed = attend(rows, heads, row_layout, scaling)
+    return mixed.view(1, len(mixed), heads, -1), None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, layout: RowLayout, scaling: float) -> Tensor:
-    """query (T, H, D), key and value (T, K, D), H a multiple of K, to (T, H × D)."""
-    mixed: Tensor = _Attend.apply(query, key, value, layout, scaling)  # type: ignore[no-untyped-call]
+def attend(qkv: Tensor, heads: int, layout: RowLayout, scaling: float) -> Tensor:
+    """Queries, keys and values of all heads (T, H + 2K, D), H a multiple of K, to (T, H × D)."""
+    mixed: Tensor = _Attend.apply(qkv, heads, layout, scaling)  # type: ignore[no-untyped-call]
     return mixed
+
+
+class _Block(NamedTuple):
+    """Queries (K × E, rows, D), keys and values (K × E, keys, D), weights (K × E, rows, keys)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    weights: Tensor
 
 
 class _Attend(torch.autograd.Function):
@@ -111,104 +121,98 @@ class _Attend(torch.autograd.Function):
 
     The prefix and the own parts are two blocks of the same shape of work, (K × E, rows, keys):
     for the prefix E is 1; for own parts the prefix's keys stand before each example's own. Query
-    heads that share a key head join its rows.
+    heads that share a key head join its rows. Padded slots hold some token: nobody looks at their
+    keys, and what they see themselves goes nowhere.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: RowLayout, scaling: float
-    ) -> Tensor:
-        ctx.layout, ctx.scaling, ctx.heads, kv = layout, scaling, query.shape[1], key.shape[1]
-        scaled = query * scaling
-        blocks = [_prefix_block(scaled, key, value, layout), _own_block(scaled, key, value, layout)]
-        outs = []
-        for number, (q, k, v, hidden) in enumerate(blocks):
-            scores = q @ k.transpose(1, 2)
-            heads = scores.view(len(q) * query.shape[1] // kv, *hidden.shape).add_(hidden)
-            weights = torch.softmax(heads, dim=-1).view_as(scores)
-            outs.append(_to_rows(weights @ v, kv, query.shape[1]))
-            blocks[number] = (q, k, v, weights)
-        ctx.save_for_backward(*blocks[0], *blocks[1])
-        return torch.cat([outs[0], outs[1].index_select(0, layout.scatter)])
+    def forward(ctx: Any, qkv: Tensor, heads: int, layout: RowLayout, scaling: float) -> Tensor:
+        ctx.layout, ctx.scaling, ctx.heads, p = layout, scaling, heads, layout.prefix
+        slots = qkv.flatten(1).index_select(0, layout.gather).view(-1, *qkv.shape[1:])
+        query, key, value = _split(qkv[:p], heads, 1)
+        before = _weighed(query, key.flatten(0, 1), value.flatten(0, 1), layout.causal, scaling)
+        query, own_key, own_value = _split(slots, heads, layout.examples)
+        keys, values = _behind(key, own_key), _behind(value, own_value)
+        after = _weighed(query, keys, values, layout.hidden, scaling)
+        ctx.save_for_backward(*before, *after)
+        mixed = qkv.new_empty(len(qkv), heads * qkv.shape[2])
+        mixed[:p] = _to_rows(before.weights @ before.value, 1, heads)
+        rows = _to_rows(after.weights @ after.value, layout.examples, heads)
+        torch.index_select(rows, 0, layout.scatter, out=mixed[p:])
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        layout, saved, p = ctx.layout, ctx.saved_tensors, ctx.layout.prefix
-        grad = grads[0].view(len(grads[0]), ctx.heads, saved[0].shape[-1])
-        kv = len(saved[0])
-        before = _block_backward(_from_rows(grad[:p], 1, kv), *saved[:4])
-        slots = _spread(grad, layout).view(len(layout.gather), *grad.shape[1:])
-        after = _block_backward(_from_rows(slots, layout.examples, kv), *saved[4:])
-        own_query = _to_rows(after[0], kv, ctx.heads)
-        query = torch.cat(
-            [_to_rows(before[0], kv, ctx.heads), own_query.index_select(0, layout.scatter)]
-        )
-        sides = []
-        for of_prefix, of_own in zip(before[1:], after[1:], strict=True):
-            # (K × E, P + L, D): the prefix collects from itself and from all examples.
-            of_own = of_own.view(kv, layout.examples, p + layout.longest, of_own.shape[-1])
-            shared = of_prefix + of_own[:, :, :p].sum(1)
-            own = of_own[:, :, p:].permute(1, 2, 0, 3).flatten(0, 1)
-            sides.append(torch.cat([shared.transpose(0, 1), own.index_select(0, layout.scatter)]))
-        return query.view_as(grad).mul_(ctx.scaling), sides[0], sides[1], None, None
+        layout, heads, p = ctx.layout, ctx.heads, ctx.layout.prefix
+        before, after = _Block(*ctx.saved_tensors[:4]), _Block(*ctx.saved_tensors[4:])
+        examples, kv, dim = layout.examples, len(before.query), before.query.shape[2]
+        slots = grads[0].new_zeros(len(layout.gather), heads * dim)
+        slots.index_copy_(0, layout.scatter, grads[0][p:])
+        of_prefix = _backward(_from_rows(grads[0][:p], heads, 1, kv), before, ctx.scaling)
+        of_own = _backward(_from_rows(slots, heads, examples, kv), after, ctx.scaling)
+        grad = grads[0].new_empty(len(grads[0]), heads + 2 * kv, dim)
+        own = grads[0].new_empty(len(layout.gather), heads + 2 * kv, dim)
+        grad[:p, :heads] = _to_rows(of_prefix[0], 1, heads).view(p, heads, dim)
+        own[:, :heads] = _to_rows(of_own[0], examples, heads).view(-1, heads, dim)
+        for number, start in ((1, heads), (2, heads + kv)):
+            columns = slice(start, start + kv)
+            side = of_own[number].view(kv, examples, p + layout.longest, dim)
+            own[:, columns] = side[:, :, p:].permute(1, 2, 0, 3).flatten(0, 1)
+            # The prefix collects from itself and from all examples.
+            grad[:p, columns] = side[:, :, :p].sum(1).add_(of_prefix[number]).transpose(0, 1)
+        torch.index_select(own.flatten(1), 0, layout.scatter, out=grad.flatten(1)[p:])
+        return grad, None, None, None
 
 
-_Block = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Queries (K × E, rows, D), keys and values (K × E, keys, D), and what is added to the scores of
-each query head, later the weights."""
+def _weighed(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: float) -> _Block:
+    """A block with its weights; `hidden` (L, keys) is added to the scores of each query head."""
+    heads, (length, keys) = query.shape[1] // max(1, len(hidden)), hidden.shape
+    mask = hidden.to(query.dtype).expand(heads, length, keys).reshape(heads * length, keys)
+    scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling)
+    # In float32, since torch's softmax in bf16 is slower, and coarser.
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return _Block(query, key, value, weights)
 
 
-def _prefix_block(query: Tensor, key: Tensor, value: Tensor, layout: RowLayout) -> _Block:
-    p, kv = layout.prefix, key.shape[1]
-    sides = [side[:p].transpose(0, 1) for side in (key, value)]
-    return _from_rows(query[:p], 1, kv), sides[0], sides[1], layout.causal
-
-
-def _own_block(query: Tensor, key: Tensor, value: Tensor, layout: RowLayout) -> _Block:
-    e, n, p = layout.examples, layout.longest, layout.prefix
-    kv, dim = key.shape[1:]
-
-    def side(packed: Tensor) -> Tensor:
-        own = _spread(packed, layout).view(e, n, kv, dim).permute(2, 0, 1, 3)
-        prefix = packed[:p].transpose(0, 1)[:, None].expand(kv, e, p, dim)
-        return torch.cat([prefix, own], dim=2).view(kv * e, p + n, dim)
-
-    slots = _spread(query, layout).view(e * n, *query.shape[1:])
-    return _from_rows(slots, e, kv), side(key), side(value), layout.hidden
-
-
-def _block_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(grad: Tensor, block: _Block, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of queries, keys and values of a block."""
-    grad_weights = grad @ v.transpose(1, 2)
+    weights = block.weights
+    grad_weights = grad @ block.value.transpose(1, 2)
     grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+    grad_scores.mul_(scaling)
     return (
-        grad_scores @ k,
-        grad_scores.transpose(1, 2) @ q,
+        grad_scores @ block.key,
+        grad_scores.transpose(1, 2) @ block.query,
         weights.transpose(1, 2) @ grad,
     )
 
 
-def _from_rows(rows: Tensor, examples: int, kv: int) -> Tensor:
-    """(E × L, H, D) to (K × E, H / K × L, D)."""
-    (heads, dim), length = rows.shape[1:], len(rows) // examples
-    parts = rows.reshape(examples, length, kv, heads // kv, dim).permute(2, 0, 3, 1, 4)
-    return parts.reshape(kv * examples, heads // kv * length, dim)
+def _split(qkv: Tensor, heads: int, examples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(E × L, H + 2K, D) to queries (K × E, H / K × L, D), keys and values (K, E, L, D)."""
+    kv = (qkv.shape[1] - heads) // 2
+    sides = qkv.view(examples, len(qkv) // examples, *qkv.shape[1:]).permute(2, 0, 1, 3)
+    query = _from_rows(qkv[:, :heads], heads, examples, kv)
+    return query, sides[heads : heads + kv], sides[heads + kv :]
 
 
-def _to_rows(block: Tensor, kv: int, heads: int) -> Tensor:
+def _behind(prefix: Tensor, own: Tensor) -> Tensor:
+    """Keys or values of the prefix (K, 1, P, D) before those of each example (K, E, L, D)."""
+    return torch.cat([prefix.expand(-1, own.shape[1], -1, -1), own], dim=2).flatten(0, 1)
+
+
+def _from_rows(rows: Tensor, heads: int, examples: int, kv: int) -> Tensor:
+    """(E × L, H, D), or with H and D as one, to (K × E, H / K × L, D)."""
+    length, share, dim = len(rows) // examples, heads // kv, rows.shape[1:].numel() // heads
+    parts = rows.reshape(examples, length, kv, share, dim).permute(2, 0, 3, 1, 4)
+    return parts.reshape(kv * examples, share * length, dim)
+
+
+def _to_rows(block: Tensor, examples: int, heads: int) -> Tensor:
     """The reverse of _from_rows, with heads and D as one: (E × L, H × D)."""
-    (blocks, rows, dim), share = block.shape, heads // kv
-    examples, length = blocks // kv, rows // share
-    parts = block.view(kv, examples, share, length, dim).permute(1, 3, 0, 2, 4)
+    kv, dim = len(block) // examples, block.shape[2]
+    length = block.shape[1] * kv // heads
+    parts = block.view(kv, examples, heads // kv, length, dim).permute(1, 3, 0, 2, 4)
     return parts.reshape(examples * length, heads * dim)
-
-
-def _spread(packed: Tensor, layout: RowLayout) -> Tensor:
-    """Own parts of (T, ...) in padded slots, (E × L, rest)."""
-    rows = packed.reshape(len(packed), -1)
-    return torch.cat([rows, rows.new_zeros(1, rows.shape[1])]).index_select(0, layout.gather)
 
 
 AttentionInterface.register(NAME, _attend)

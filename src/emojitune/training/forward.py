@@ -25,7 +25,10 @@ class Forward(Protocol):
         ...
 
     def assign(self, grads: Sequence[Tensor]) -> None:
-        """Set the parameters' gradients from those of the leaves, in float32."""
+        """Set the parameters' gradients from those of the leaves, in float32.
+
+        They must be contiguous: torch's fused optimizers do not look at strides.
+        """
         ...
 
 
@@ -54,7 +57,7 @@ class ModuleForward:
 
     def assign(self, grads: Sequence[Tensor]) -> None:
         for parameter, grad in zip(self._parameters, grads, strict=True):
-            parameter.grad = grad
+            parameter.grad = grad.contiguous()
 
 
 def attach_lora(module: Any, *, rank: int, alpha: float, seed: int) -> Forward:

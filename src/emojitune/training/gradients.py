@@ -54,30 +54,41 @@ class Shares:
     def backward(self, batch: Sequence[Rendered]) -> Score:
         """Set the gradients: of the mean loss over the batch's learned tokens."""
         count = max(1, sum(map(learned_tokens, batch)))
-        # Dealt out like cards, so that long examples, where they come in a row, are shared too.
-        parts = [batch[first :: self._count] for first in range(min(self._count, len(batch)))]
+        parts = shared_out(batch, self._count)
         leaves = self._forward.leaves()
         results = list(self._threads.map(lambda part: self._part(part, leaves, count), parts))
         grads, losses, corrects = zip(*results, strict=True)
-        # Always in the same order: floating-point sums depend on it.
-        self._forward.assign([torch.stack(of_leaf).sum(0) for of_leaf in zip(*grads, strict=True)])
+        for others in grads[1:]:  # always in the same order: floating-point sums depend on it
+            torch._foreach_add_(grads[0], others)
+        self._forward.assign(grads[0])
         return Score(sum(losses) / count, sum(corrects) / count)
 
     def _part(
         self, examples: Sequence[Rendered], leaves: Sequence[Tensor], count: int
     ) -> tuple[list[Tensor], float, int]:
         """Gradients in float32, summed loss and tokens put first, of a share of a batch."""
-        total = [torch.zeros_like(leaf, dtype=torch.float32) for leaf in leaves]
+        total: list[Tensor] = []
         loss, correct = 0.0, 0
         for row in packs(examples, max_tokens=_PACK_TOKENS):
             row_loss, row_correct = score_row(self._forward, leaves, row.to(self._device))
-            for sum_, grad in zip(
-                total, torch.autograd.grad(row_loss / count, leaves), strict=True
-            ):
-                sum_ += grad
+            grads = [grad.float() for grad in torch.autograd.grad(row_loss / count, leaves)]
+            if total:
+                torch._foreach_add_(total, grads)
+            total = total or grads
             loss += float(row_loss.detach())
             correct += row_correct
         return total, loss, correct
+
+
+def shared_out(batch: Sequence[Rendered], count: int) -> list[list[Rendered]]:
+    """A batch in at most `count` parts of about as many tokens: all wait for the slowest."""
+    parts: list[list[Rendered]] = [[] for _ in range(min(count, len(batch)))]
+    tokens = [0] * len(parts)
+    for example in sorted(batch, key=lambda example: len(example.ids), reverse=True):
+        fewest = tokens.index(min(tokens))
+        parts[fewest].append(example)
+        tokens[fewest] += len(example.ids)
+    return parts
 
 
 @torch.no_grad()
@@ -98,6 +109,5 @@ def score_row(forward: Forward, leaves: Sequence[Tensor], row: Pack) -> tuple[Te
 
     The output head runs at the learned places only: it is the largest product of a small model.
     """
-    logits = forward.logits(row, leaves)
-    loss: Tensor = summed_cross_entropy(logits, row.targets)
-    return loss, int((logits.argmax(-1) == row.targets).sum())
+    loss, correct = summed_cross_entropy(forward.logits(row, leaves), row.targets)
+    return loss, int(correct)

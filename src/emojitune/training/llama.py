@@ -5,7 +5,7 @@ one product are joined too: their A sides stacked, their B sides block by block,
 products are few. Everything runs in the dtype of the frozen weights; sums of squares in float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -39,15 +39,14 @@ class LlamaForward:
             for layer in llama.layers
         ]
         self._adapters = [
-            _JoinedLora([layer.get_submodule(name) for name in names])
+            _JoinedLora([layer.get_submodule(name) for name in names], llama.embedding.dtype)
             for layer in module.model.layers
             for names in _PRODUCTS
         ]
 
     def leaves(self) -> list[Tensor]:
-        """What to differentiate by, made from the parameters as they are now."""
-        dtype = self._llama.embedding.dtype
-        return [side for adapter in self._adapters for side in adapter.sides(dtype)]
+        """What to differentiate by, with the values that the parameters have now."""
+        return [side for adapter in self._adapters for side in adapter.sides()]
 
     def assign(self, grads: Sequence[Tensor]) -> None:
         """Set the parameters' gradients from those of the leaves."""
@@ -66,11 +65,13 @@ class LlamaForward:
                 _NormQkv, x, layer.input_norm, qkv_product, a_qkv, b_qkv,
                 llama.eps, cos, sin, llama.rotated,
             )  # fmt: skip
-            mixed = attend(*llama.split(qkv), layout, llama.head_dim**-0.5)
+            qkv = qkv.view(len(qkv), -1, llama.head_dim)
+            mixed = attend(qkv, llama.heads, layout, llama.head_dim**-0.5)
+            if number == len(llama.layers) - 1:  # from here on no token asks another
+                mixed, x = mixed.index_select(0, row.places), x.index_select(0, row.places)
             x = _apply(_Out, mixed, x, out, a_out, b_out)
             x = _apply(_Mlp, x, layer.mlp_norm, gate_up, down, *mlp, llama.eps)
-        places = x.index_select(0, row.places)
-        return functional.linear(_apply(_Norm, places, llama.final_norm, llama.eps), llama.head)
+        return functional.linear(_apply(_Norm, x, llama.final_norm, llama.eps), llama.head)
 
 
 class _Frozen:
@@ -84,23 +85,31 @@ class _Frozen:
 class _JoinedLora:
     """The LoRA layers of one product: A sides stacked (R, in), B sides as blocks of (R, out)."""
 
-    def __init__(self, parts: Sequence[LoraLinear]) -> None:
+    def __init__(self, parts: Sequence[LoraLinear], dtype: torch.dtype) -> None:
         self._parts = parts
+        with torch.no_grad():
+            self._a = torch.cat([part.lora_A for part in parts]).to(dtype)
+            self._b = torch.block_diag(*(part.lora_B.T for part in parts)).to(dtype)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def sides(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        a = torch.cat([part.lora_A for part in self._parts]).to(dtype)
-        b = torch.block_diag(*(part.scale * part.lora_B.T for part in self._parts)).to(dtype)  # type: ignore[no-untyped-call]
-        return a.requires_grad_(), b.requires_grad_()
+    def sides(self) -> tuple[Tensor, Tensor]:
+        for part, (rows, columns) in self._blocks():
+            self._a[rows] = part.lora_A
+            self._b[rows, columns] = part.scale * part.lora_B.T
+        return self._a.requires_grad_(), self._b.requires_grad_()
 
     def assign(self, a: Tensor, b: Tensor) -> None:
+        for part, (rows, columns) in self._blocks():
+            part.lora_A.grad = a[rows]
+            part.lora_B.grad = (part.scale * b[rows, columns].T).contiguous()
+
+    def _blocks(self) -> Iterator[tuple[LoraLinear, tuple[slice, slice]]]:
+        """Each part, with its rows of both sides and its columns of B."""
         row = column = 0
         for part in self._parts:
-            rank, width = part.lora_A.shape[0], part.lora_B.shape[0]
-            part.lora_A.grad = a[row : row + rank]
-            block = b[row : row + rank, column : column + width]
-            part.lora_B.grad = part.scale * block.T
-            row, column = row + rank, column + width
+            rows, columns = row + part.lora_A.shape[0], column + part.lora_B.shape[0]
+            yield part, (slice(row, rows), slice(column, columns))
+            row, column = rows, columns
 
 
 def _apply(function: type[Function], *inputs: Any) -> Tensor:
@@ -200,22 +209,24 @@ class _Mlp(Function):
         normed, inverse = normalize(x, norm, eps)
         both, low_in = _adapted(normed, gate_up, a_in, b_in)
         gate, up = both.chunk(2, dim=1)
-        active = functional.silu(gate).mul_(up)
-        out, low_out = _adapted(active, down, a_out, b_out)
+        opened = functional.silu(gate)
+        out, low_out = _adapted(opened * up, down, a_out, b_out)
         ctx.save_for_backward(
-            x, norm, inverse, normed, low_in, a_in, b_in, both, active, low_out, a_out, b_out
+            x, norm, inverse, normed, low_in, a_in, b_in, both, opened, low_out, a_out, b_out
         )
         ctx.gate_up, ctx.down = gate_up, down
         return out.add_(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm, inverse, normed, low_in, a_in, b_in, both, *second = ctx.saved_tensors
-        grad_active, grad_a_out, grad_b_out = _adapted_backward(ctx.down, grads[0], *second)
+        x, norm, inverse, normed, low_in, a_in, b_in, both, opened, *second = ctx.saved_tensors
         gate, up = both.chunk(2, dim=1)
+        grad_active, grad_a_out, grad_b_out = _adapted_backward(
+            ctx.down, grads[0], opened * up, *second
+        )
         grad = torch.empty_like(both)
         grad_gate, grad_up = grad.chunk(2, dim=1)
-        torch.mul(grad_active, functional.silu(gate), out=grad_up)
+        torch.mul(grad_active, opened, out=grad_up)
         torch.ops.aten.silu_backward.grad_input(grad_active.mul_(up), gate, grad_input=grad_gate)
         grad_normed, grad_a_in, grad_b_in = _adapted_backward(
             ctx.gate_up, grad, normed, low_in, a_in, b_in

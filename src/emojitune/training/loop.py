@@ -53,7 +53,7 @@ def train(
     if initial is not None:
         lora.load_adapter_state(module, initial)
     parameters = list(lora.adapter_state(module).values())
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
     done = checkpoints.restore(module, optimizer)
     step = done.steps
     total_steps = steps_of(len(examples), config)
