@@ -59,3 +59,23 @@ def test_a_score_has_the_likeliest_first() -> None:
     assert [token for token, _ in found.top] == [0, 1]
     assert score(ROW, 0, 0).top == ()
     assert len(score(ROW, 0, 20).top) == 3, "no more than there are"
+
+
+def test_draws_from_a_large_vocabulary_come_as_often_as_they_are_probable() -> None:
+    probable = {3: 0.1, 255: 0.2, 256: 0.3, 999: 0.4}
+    row = torch.full((1000,), -torch.inf)
+    row[list(probable)] = torch.log(torch.tensor(list(probable.values())))
+    generator = seeded(1, 0)
+    draws = [choose(row, temperature=1.0, top_p=1.0, generator=generator) for _ in range(4000)]
+    assert set(draws) == set(probable)
+    for token, probability in probable.items():  # five standard deviations are 0.04
+        assert draws.count(token) / len(draws) == pytest.approx(probability, abs=0.04)
+
+
+def test_a_draw_that_rounding_puts_beyond_the_end_is_one_that_was_probable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = torch.full((600,), -torch.inf)
+    row[[5, 300]] = torch.tensor([-0.3, -0.2])
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.ones(1, dtype=torch.float64))
+    assert choose(row, temperature=1.0, top_p=1.0, generator=torch.Generator()) == 300
