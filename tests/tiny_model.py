@@ -1,8 +1,13 @@
 """A random model of a few thousand parameters, with a tokenizer trained on the spot."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from emojitune.models import loader
+import torch
+
+from emojitune.chat import opening
+from emojitune.chat.completion import ChatModel
+from emojitune.models import adapter, loader, lora
 from emojitune.models.loader import LoadedModel
 from emojitune.settings import Settings
 
@@ -63,5 +68,33 @@ def make_tiny_base(folder: Path, context_length: int = 256) -> Path:
 
 def load_tiny(folder: Path, adapter: Path | None = None) -> LoadedModel:
     """The model in float32, so that tests may compare closely."""
-    precision = loader.choose_precision(Settings(device="cpu", dtype="float32"))
-    return loader.load(folder, precision, adapter)
+    return loader.load(folder, float32(), adapter)
+
+
+def chat_tiny(
+    folder: Path, adapter: Path | None = None, *, context_length: int | None = None
+) -> ChatModel:
+    """The model, with an adapter beside it if one is given, ready to reply, in float32."""
+    base = opening.open_base(folder, float32(), ThreadPoolExecutor(1)).base
+    base.context_length = context_length or base.context_length
+    return ChatModel(base) if adapter is None else opening.open_beside(ChatModel(base), adapter)
+
+
+def float32() -> loader.Precision:
+    return loader.choose_precision(Settings(device="cpu", dtype="float32"))
+
+
+def make_adapter(
+    base: Path, folder: Path, seed: int | None, vocabulary: tuple[str, ...] = ()
+) -> Path:
+    """An adapter folder: random numbers by a seed, or None for one that changes nothing."""
+    module = load_tiny(base).module
+    lora.attach(module, rank=4, alpha=8.0, seed=0)
+    state = lora.adapter_state(module)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in state.values():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    adapter.write(folder, state, adapter.AdapterInfo("tiny", 4, 8.0, vocabulary))
+    return folder

@@ -3,12 +3,20 @@
 Knows names, types and defaults; opens nothing and creates nothing.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _quarter_of_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return 4 * 2**30
 
 
 class Settings(BaseSettings):
@@ -48,6 +56,13 @@ class Settings(BaseSettings):
         "the processor what it multiplies well.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0 lets torch decide.")
+    chat_memory: int = Field(
+        default_factory=_quarter_of_memory,
+        ge=0,
+        description="Bytes that the models which reply may take together, base models, adapters "
+        "and their caches; by default a quarter of the machine's memory. Beyond it the least "
+        "recently used are given up; the one that is asked for always has room.",
+    )
     max_running_jobs: int = Field(1, ge=1, description="Training jobs that run at the same time.")
     max_file_bytes: int = Field(
         512 * 1024 * 1024, ge=1, description="Largest file that an upload may have."

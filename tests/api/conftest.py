@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         home=folder / "home", cache=folder / "cache", api_key=KEY, max_file_bytes=1_000_000
     )
     dispatcher, chat_model = FakeDispatcher(), FakeChatModel()
-    app = create_app(settings, dispatcher=dispatcher, load_model=lambda _name: chat_model)
+    app = create_app(settings, dispatcher=dispatcher, load_model=lambda *_: chat_model)
     with serving(app) as url:
         yield RunningServer(url, app, dispatcher, chat_model)
 

@@ -39,6 +39,9 @@ class FakeGeneration:
 class FakeChatModel:
     """Says "(party)" in two pieces from a thread of its own; some prompts make it misbehave."""
 
+    bytes = 0
+    busy = False
+
     def __init__(self) -> None:
         self.asked: list[tuple[tuple[Message, ...], ChatParameters]] = []
         self.generations: list[FakeGeneration] = []

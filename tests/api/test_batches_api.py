@@ -395,7 +395,7 @@ class SlowChatModel(FakeChatModel):
 
 def app_with(home: Path, model: FakeChatModel) -> FastAPI:
     settings = Settings(home=home, cache=home / "cache", api_key=KEY)
-    return create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda _: model)
+    return create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda *_: model)
 
 
 SERVE = """

@@ -10,6 +10,7 @@ from fakes import FakeDispatcher
 from openai import APIError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 from servers import KEY, serving
 
+from emojitune.chat.pool import Get
 from emojitune.chat.reply import Replier
 from emojitune.dataset.example import Message
 from emojitune.errors import ModelError
@@ -207,7 +208,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
 
 
 def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) -> None:
-    def unavailable(name: str) -> Replier:
+    def unavailable(name: str, get: Get) -> Replier:
         raise ModelError(f"The hub did not give {name}.", code="model_unavailable", param="model")
 
     settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)

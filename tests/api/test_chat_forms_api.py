@@ -6,8 +6,6 @@ What a random model says means nothing, but its form must hold.
 import asyncio
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +15,7 @@ from fakes import FakeDispatcher
 from openai import AsyncOpenAI, BadRequestError, LengthFinishReasonError, OpenAI
 from pydantic import BaseModel
 from servers import KEY, serving
-from tiny_model import load_tiny
+from tiny_model import chat_tiny
 
 from emojitune.chat.completion import ChatModel
 from emojitune.server.app import create_app
@@ -49,14 +47,12 @@ def url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     """A server on one tiny model: a base that is open, and a fine-tuned model held to labels."""
     folder = tmp_path_factory.mktemp("forms")
     settings = Settings(home=folder / "home", cache=folder / "cache", api_key=KEY)
-    loaded = replace(load_tiny(tiny_base), context_length=1024)
-    executor = ThreadPoolExecutor(1)
-    opened = ChatModel(loaded, executor)
-    closed = ChatModel(replace(loaded, vocabulary=LABELS), executor)
+    opened = chat_tiny(tiny_base, context_length=1024)
+    closed = ChatModel(opened.base, LABELS)
     app = create_app(
         settings,
         dispatcher=FakeDispatcher(),
-        load_model=lambda name: closed if name == CLOSED else opened,
+        load_model=lambda name, _: closed if name == CLOSED else opened,
     )
     with serving(app) as address:
         tuned = FineTunedModel(CLOSED, 1, "ftjob-1", "smollm2-135m-instruct", "gpt-3.5-turbo", "a")

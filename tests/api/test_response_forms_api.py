@@ -6,8 +6,6 @@ What a random model says means nothing, but its form must hold.
 import asyncio
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +15,8 @@ from fakes import FakeDispatcher
 from openai import AsyncOpenAI, BadRequestError, OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 from servers import KEY, serving
-from tiny_model import load_tiny
+from tiny_model import chat_tiny
 
-from emojitune.chat.completion import ChatModel
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
 
@@ -50,8 +47,8 @@ CALL: dict[str, Any] = {
 def url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("forms")
     settings = Settings(home=folder / "home", cache=folder / "cache", api_key=KEY)
-    model = ChatModel(replace(load_tiny(tiny_base), context_length=2048), ThreadPoolExecutor(1))
-    app = create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda _name: model)
+    model = chat_tiny(tiny_base, context_length=2048)
+    app = create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda *_: model)
     with serving(app) as address:
         yield address
 

@@ -247,7 +247,7 @@ def test_an_upload_goes_on_when_its_server_is_back(tmp_path: Path) -> None:
     upload_id, parts = "", []
     for data in (b"one", b"two"):
         app = create_app(
-            settings, dispatcher=FakeDispatcher(), load_model=lambda _: FakeChatModel()
+            settings, dispatcher=FakeDispatcher(), load_model=lambda *_: FakeChatModel()
         )
         with serving(app) as url, OpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
             upload_id = upload_id or begin(client, 6).id

@@ -1,15 +1,13 @@
 import queue
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tiny_model import load_tiny
+from tiny_model import chat_tiny, make_adapter
 
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.reply import ChatParameters, Delta, Usage
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError
-from emojitune.models import adapter, lora
 
 USER = Message("user", "What is going on?")
 LABELS = ("(devil)", "(dog)", "(party)", "(yawn)", "(yawningface)")
@@ -17,17 +15,13 @@ LABELS = ("(devil)", "(dog)", "(party)", "(yawn)", "(yawningface)")
 
 @pytest.fixture
 def open_model(tiny_base: Path) -> ChatModel:
-    return ChatModel(load_tiny(tiny_base), ThreadPoolExecutor(1))
+    return chat_tiny(tiny_base)
 
 
 @pytest.fixture
 def closed_model(tiny_base: Path, tmp_path: Path) -> ChatModel:
     """A model whose adapter, which changes nothing, brings a closed vocabulary."""
-    model = load_tiny(tiny_base)
-    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
-    info = adapter.AdapterInfo("tiny", rank=4, alpha=8.0, vocabulary=LABELS)
-    adapter.write(tmp_path / "adapter", lora.adapter_state(model.module), info)
-    return ChatModel(load_tiny(tiny_base, tmp_path / "adapter"), ThreadPoolExecutor(1))
+    return chat_tiny(tiny_base, make_adapter(tiny_base, tmp_path / "adapter", None, LABELS))
 
 
 def ask(model: ChatModel, parameters: ChatParameters) -> tuple[list[list[Delta]], Usage]:

@@ -6,6 +6,7 @@ import torch
 
 from emojitune.chat.constraint import label_trie
 from emojitune.chat.engine import Growth, Prompt, _Forest
+from emojitune.chat.module_pass import ModulePass
 from emojitune.chat.sampling import choose, seeded
 from emojitune.chat.search import Scored, best_known, nearly_all_known, rank
 from emojitune.models.loader import LoadedModel
@@ -30,8 +31,8 @@ def ranking(
     model: LoadedModel, count: int | None, width: int, labels: Sequence[Sequence[int]] = LABELS
 ) -> tuple[list[Scored], int]:
     """What a search finds, and how many tokens it computed."""
-    forest = _Forest(model.module, torch.device("cpu"))
-    known = forest.longest_known(PROMPT)
+    forest = _Forest(ModulePass(model.module, torch.device("cpu")))
+    known = forest.longest_known(PROMPT, None)
     rules = [best_known(count)] if count else [lambda found, open_scores: False]
     search = rank(PROMPT, Prompt(known.path, 0), label_trie(labels), STOPS, rules, width=width)
     growths: list[Growth] = next(search)
@@ -39,7 +40,7 @@ def ranking(
     while True:
         computed += sum(len(growth.ids) for growth in growths)
         try:
-            growths = search.send(forest.grow([growths])[0])
+            growths = search.send(forest.grow([growths], [None])[0])
         except StopIteration as stop:
             return stop.value, computed
 

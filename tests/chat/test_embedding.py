@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import load_tiny
+from tiny_model import chat_tiny, load_tiny, make_adapter
 
 from emojitune.chat import embedding
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.embedding import batches
+from emojitune.chat.opening import through_modules
 from emojitune.chat.reply import ChatParameters, Delta
 from emojitune.dataset.example import Message
 from emojitune.errors import InvalidRequestError
-from emojitune.models import adapter, lora
 from emojitune.models.loader import LoadedModel
 
 TEXTS = [
@@ -29,9 +29,11 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def chat(tiny: LoadedModel) -> ChatModel:
-    return ChatModel(tiny, ThreadPoolExecutor(1))
+@pytest.fixture(params=["packed", "modules"])
+def chat(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedModel) -> ChatModel:
+    if request.param == "modules":
+        return through_modules(tiny, ThreadPoolExecutor(1))
+    return chat_tiny(tiny_base)
 
 
 def vectors(model: ChatModel, inputs: Sequence[str | Sequence[int]]) -> np.ndarray:
@@ -74,16 +76,12 @@ def test_special_tokens_in_a_text_are_ordinary_characters(chat: ChatModel) -> No
     assert embedded.tokens > 1
 
 
-def test_a_tuned_model_embeds_with_its_own_weights(
-    tiny_base: Path, tiny: LoadedModel, chat: ChatModel, tmp_path: Path
-) -> None:
-    tuned = load_tiny(tiny_base)
-    lora.attach(tuned.module, rank=4, alpha=8.0, seed=0)
-    state = {name: torch.ones_like(value) for name, value in
-             lora.adapter_state(tuned.module).items()}  # fmt: skip
-    adapter.write(tmp_path / "a", state, adapter.AdapterInfo("tiny", 4, 8.0, ()))
-    other = ChatModel(load_tiny(tiny_base, tmp_path / "a"), ThreadPoolExecutor(1))
-    assert np.abs(vectors(other, TEXTS) - vectors(chat, TEXTS)).max() > 0.01
+def test_a_tuned_model_embeds_with_its_own_weights(tiny_base: Path, tmp_path: Path) -> None:
+    folder = make_adapter(tiny_base, tmp_path / "a", 1)
+    merged = through_modules(load_tiny(tiny_base, folder), ThreadPoolExecutor(1))
+    found = vectors(chat_tiny(tiny_base, folder), TEXTS)
+    np.testing.assert_allclose(found, vectors(merged, TEXTS), atol=1e-5)
+    assert np.abs(found - vectors(chat_tiny(tiny_base), TEXTS)).max() > 0.01
 
 
 @pytest.mark.parametrize(

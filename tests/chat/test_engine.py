@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_model import load_tiny
+from tiny_model import chat_tiny
 
-from emojitune.chat import passes
+from emojitune.chat.batch import ForwardPass
 from emojitune.chat.engine import Engine, Grown, Growth, Prompt, Request, _Forest
+from emojitune.chat.module_pass import ModulePass
 from emojitune.models.loader import LoadedModel
 
 PROMPT = [1, 40, 41, 42, 43]
@@ -46,16 +47,17 @@ def run(engine: Engine, prompt: Sequence[int], steps: list[list[int]]) -> list[t
     return found
 
 
-@pytest.fixture(params=["joined", "modules"], autouse=True)
-def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["packed", "modules"])
+def forward(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedModel) -> ForwardPass:
     """All this must hold for Llamas, and for models that only their own modules can run."""
     if request.param == "modules":
-        monkeypatch.setattr(passes, "fits", lambda module: False)
+        return ModulePass(tiny.module, torch.device("cpu"))
+    return chat_tiny(tiny_base).base.forward
 
 
 @pytest.fixture
-def engine(tiny: LoadedModel) -> Engine:
-    return Engine(tiny.module, torch.device("cpu"), ThreadPoolExecutor(1))
+def engine(forward: ForwardPass) -> Engine:
+    return Engine(forward, ThreadPoolExecutor(1))
 
 
 def test_step_by_step_is_all_at_once(tiny: LoadedModel, engine: Engine) -> None:
@@ -71,7 +73,7 @@ def test_a_known_prompt_is_not_computed_again(tiny: LoadedModel, engine: Engine)
     longer = run(engine, [*PROMPT, 60, 61], [])
     torch.testing.assert_close(first, again, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(longer[0], plain(tiny, [*PROMPT, 60, 61])[-1], atol=1e-4, rtol=1e-4)
-    known = engine._forest.longest_known([*PROMPT, 99])
+    known = engine._forest.longest_known([*PROMPT, 99], None)
     assert known.cached == len(PROMPT)
 
 
@@ -94,11 +96,13 @@ def test_requests_at_the_same_time_do_not_see_each_other(tiny: LoadedModel, engi
         torch.testing.assert_close(results[n][1], expected[4], atol=1e-4, rtol=1e-4)
 
 
-def test_branches_of_one_path_share_it_and_nothing_else(tiny: LoadedModel) -> None:
-    forest = _Forest(tiny.module, torch.device("cpu"))
-    [[root]] = forest.grow([[Growth(forest.longest_known([]).path, PROMPT)]])
+def test_branches_of_one_path_share_it_and_nothing_else(
+    tiny: LoadedModel, forward: ForwardPass
+) -> None:
+    forest = _Forest(forward)
+    [[root]] = forest.grow([[Growth(forest.longest_known([], None).path, PROMPT)]], [None])
     [[left, right]] = forest.grow(
-        [[Growth(root.path, [50, 51], [[7, 8], [9]]), Growth(root.path, [60])]]
+        [[Growth(root.path, [50, 51], [[7, 8], [9]]), Growth(root.path, [60])]], [None]
     )
     expected = plain(tiny, [*PROMPT, 50, 51])
     torch.testing.assert_close(left.rows[0], expected[-2, [7, 8]], atol=1e-4, rtol=1e-4)
@@ -107,11 +111,13 @@ def test_branches_of_one_path_share_it_and_nothing_else(tiny: LoadedModel) -> No
     assert set(left.path.slots) & set(right.path.slots) == set(root.path.slots)
 
 
-def test_requests_of_very_different_lengths_share_a_pass(tiny: LoadedModel) -> None:
-    forest = _Forest(tiny.module, torch.device("cpu"))
-    empty = forest.longest_known([]).path
+def test_requests_of_very_different_lengths_share_a_pass(
+    tiny: LoadedModel, forward: ForwardPass
+) -> None:
+    forest = _Forest(forward)
+    empty = forest.longest_known([], None).path
     prompts = [[1, 40], list(range(1, 120)), [1, 41, 42], list(range(3, 100))]
-    grown = forest.grow([[Growth(empty, prompt)] for prompt in prompts])
+    grown = forest.grow([[Growth(empty, prompt)] for prompt in prompts], [None] * 4)
     for [one], prompt in zip(grown, prompts, strict=True):
         torch.testing.assert_close(one.rows[-1], plain(tiny, prompt)[-1], atol=1e-4, rtol=1e-4)
 
@@ -149,10 +155,8 @@ def test_a_cancelled_request_is_dropped(engine: Engine) -> None:
     assert len(passes) <= 4
 
 
-def test_a_request_that_does_not_fit_waits_for_room(tiny_base: Path) -> None:
-    engine = Engine(
-        load_tiny(tiny_base).module, torch.device("cpu"), ThreadPoolExecutor(1), capacity=100
-    )
+def test_a_request_that_does_not_fit_waits_for_room(forward: ForwardPass) -> None:
+    engine = Engine(forward, ThreadPoolExecutor(1), capacity=100)
     threads = [
         threading.Thread(target=run, args=(engine, [1, 40 + n], [[50]] * 5)) for n in range(4)
     ]

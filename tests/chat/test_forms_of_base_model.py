@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from emojitune.chat.completion import ChatModel
+from emojitune.chat.opening import open_base
 from emojitune.chat.reply import ChatParameters, Delta, Tool, ToolUse, Usage
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
@@ -45,7 +46,7 @@ WEATHER = Tool(
 def model() -> ChatModel:
     settings = Settings(device="cpu")
     precision = loader.choose_precision(settings)
-    return ChatModel(loader.load(fetch(SMOLLM2_135M, settings), precision), ThreadPoolExecutor(1))
+    return open_base(fetch(SMOLLM2_135M, settings), precision, ThreadPoolExecutor(1))
 
 
 def ask(model: ChatModel, text: str, **parameters: Any) -> list[Delta]:

@@ -5,14 +5,12 @@ A random model writes strings without end; so the schemas here leave it little r
 
 import json
 import queue
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from tiny_model import load_tiny
+from tiny_model import chat_tiny
 
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.grammar import Vocabulary
@@ -37,7 +35,7 @@ STOP = Tool("stop_it", {"type": "object", "properties": {}, "additionalPropertie
 @pytest.fixture
 def model(tiny_base: Path) -> ChatModel:
     # Schemas and tools are in the prompt, and the tiny tokenizer makes a token of each letter.
-    return ChatModel(replace(load_tiny(tiny_base), context_length=1024), ThreadPoolExecutor(1))
+    return chat_tiny(tiny_base, context_length=1024)
 
 
 def ask(model: ChatModel, **parameters: Any) -> list[list[Delta]]:

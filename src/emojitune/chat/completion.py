@@ -6,9 +6,9 @@ text. No HTTP: `server/chat.py` gives all this OpenAI's shape.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property, lru_cache, partial
 
+from emojitune.chat.batch import ForwardPass
 from emojitune.chat.constraint import LabelTrie, label_trie
 from emojitune.chat.decoding import Guide, Sampling, reply_freely, reply_from_set
 from emojitune.chat.embedding import Embedder
@@ -20,23 +20,57 @@ from emojitune.chat.tools import described
 from emojitune.chat.writer import Writer
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError, ModelError
-from emojitune.models.loader import LoadedModel
+from emojitune.models.chat_template import Renderer
+from emojitune.models.packed_llama import LlamaAdapter
 
 DEFAULT_MAX_TOKENS = 1024
 
 
-class ChatModel:
-    """A model that replies. Any number of threads may ask at once; `executor` does the work."""
+class ChatBase:
+    """What the models on one base share: weights, engine, tokenizer. `executor` does the work."""
 
-    def __init__(self, model: LoadedModel, executor: Executor) -> None:
-        self.vocabulary = model.vocabulary
-        self._renderer = model.renderer
-        self._context_length = model.context_length
-        self._engine = Engine(model.module, model.precision.device, executor)
-        self._embedder = Embedder(model, executor)
-        config: Any = model.module.config
-        self._tokens: int = config.vocab_size
-        self._trie = lru_cache(maxsize=16)(self._make_trie)
+    def __init__(
+        self, forward: ForwardPass, renderer: Renderer, context_length: int, executor: Executor
+    ) -> None:
+        self.forward = forward
+        self.renderer = renderer
+        self.context_length = context_length
+        self.executor = executor
+        self.engine = Engine(forward, executor)
+
+    @cached_property
+    def grammar_vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.renderer.tokenizer, self.renderer.stop_ids)
+
+
+class ChatModel:
+    """A model that replies: a base, or an adapter on it. Any number of threads may ask at once."""
+
+    def __init__(
+        self,
+        base: ChatBase,
+        vocabulary: tuple[str, ...] = (),
+        adapter: LlamaAdapter | None = None,
+    ) -> None:
+        self.base = base
+        self.vocabulary = vocabulary
+        self._adapter = adapter
+        self._renderer = base.renderer
+        self._context_length = base.context_length
+        self._embedder = Embedder(
+            base.forward, adapter, base.renderer, base.context_length, base.executor
+        )
+        self._trie = lru_cache(maxsize=16)(partial(_make_trie, base.renderer))
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory; without the base, where it lies beside one."""
+        return self.base.forward.bytes if self._adapter is None else self._adapter.bytes
+
+    @property
+    def busy(self) -> bool:
+        """Whether replies are made with its weights; an adapter alone is not missed."""
+        return self._adapter is None and self.base.engine.busy
 
     def start(
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
@@ -90,12 +124,13 @@ class ChatModel:
             listener(Usage(len(ids), writer.tokens_written, prompt.cached))
 
         grows = len(trie.children) if trie else sampling.n * sampling.max_tokens
-        self._engine.submit(
+        self.base.engine.submit(
             ids,
             request,
             reserve=len(ids) + grows,
             on_error=lambda error: listener(_as_ours(error)),
             cancelled=lambda: generation.cancelled,
+            adapter=self._adapter,
         )
         return generation
 
@@ -121,18 +156,15 @@ class ChatModel:
     def _guides(self, parameters: ChatParameters) -> Callable[[], Guide] | None:
         if parameters.json_schema is None and parameters.tools is None:
             return None
-        return self._grammar_vocabulary.guides(parameters.json_schema, parameters.tools)
-
-    @cached_property
-    def _grammar_vocabulary(self) -> Vocabulary:
-        return Vocabulary(self._renderer.tokenizer, self._renderer.stop_ids)
+        return self.base.grammar_vocabulary.guides(parameters.json_schema, parameters.tools)
 
     def _check_bias(self, parameters: ChatParameters) -> None:
-        unknown = [token for token in parameters.logit_bias if token >= self._tokens]
+        size = self.base.forward.vocabulary_size
+        unknown = [token for token in parameters.logit_bias if token >= size]
         if unknown:
             raise InvalidRequestError(
                 f"Invalid key in 'logit_bias': {unknown[0]}. Keys are ids of this model's tokens, "
-                f"0 to {self._tokens - 1}.",
+                f"0 to {size - 1}.",
                 code="invalid_value",
                 param="logit_bias",
             )
@@ -158,9 +190,6 @@ class ChatModel:
             )
         return None
 
-    def _make_trie(self, labels: tuple[str, ...]) -> LabelTrie:
-        return label_trie([self._renderer.encode_text(label) for label in labels])
-
     def _too_long(self, prompt: int, completion: int) -> InvalidRequestError:
         return InvalidRequestError(
             f"This model's maximum context length is {self._context_length} tokens. However, you "
@@ -169,6 +198,10 @@ class ChatModel:
             code="context_length_exceeded",
             param="messages",
         )
+
+
+def _make_trie(renderer: Renderer, labels: tuple[str, ...]) -> LabelTrie:
+    return label_trie([renderer.encode_text(label) for label in labels])
 
 
 def _refuse_forms(parameters: ChatParameters) -> None:

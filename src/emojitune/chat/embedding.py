@@ -6,30 +6,36 @@ between: short texts in batches, a long one in pieces.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from emojitune.chat.batch import ForwardPass, Past
 from emojitune.chat.reply import Embedded
 from emojitune.errors import InvalidRequestError
-from emojitune.models.loader import LoadedModel
+from emojitune.models.chat_template import Renderer
+from emojitune.models.packed_llama import LlamaAdapter
 
 MAX_TOKENS = 300_000  # of one request, as on the hosted API
 _PASS_TOKENS = 512  # padding included; half a second on two cores
 
 
 class Embedder:
-    """Embeds with one loaded model; any number of threads may ask at once."""
+    """Embeds with one model; any number of threads may ask at once."""
 
-    def __init__(self, model: LoadedModel, executor: Executor) -> None:
-        module: Any = model.module
-        self._body = module.base_model  # without the head: nobody asks for the next token
-        self._vocabulary_size, self._size = module.get_input_embeddings().weight.shape
-        self._encode = model.renderer.encode_text
-        self._device = model.precision.device
-        self._context_length = model.context_length
+    def __init__(
+        self,
+        forward: ForwardPass,
+        adapter: LlamaAdapter | None,
+        renderer: Renderer,
+        context_length: int,
+        executor: Executor,
+    ) -> None:
+        self._forward = forward
+        self._adapter = adapter
+        self._encode = renderer.encode_text
+        self._context_length = context_length
         self._executor = executor
 
     def embed(
@@ -49,7 +55,7 @@ class Embedder:
                 code="max_tokens_per_request",
                 param="input",
             )
-        vectors = np.zeros((len(ids), self._size), dtype=np.float32)
+        vectors = np.zeros((len(ids), self._forward.hidden_size), dtype=np.float32)
         for batch in batches([len(row) for row in ids], _PASS_TOKENS):
             sums = self._sums([ids[at] for at in batch], cancelled)
             if sums is None:
@@ -60,13 +66,13 @@ class Embedder:
 
     def _sums(self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]) -> Tensor | None:
         """The sum of each row's last hidden states; only a row that is alone may be long."""
-        sums = torch.zeros(len(rows), self._size)
-        cache: Any = None
+        sums = torch.zeros(len(rows), self._forward.hidden_size)
+        past: Past = None
         for start in range(0, max(map(len, rows)), _PASS_TOKENS):
             if cancelled():
                 return None
             piece = [row[start : start + _PASS_TOKENS] for row in rows]
-            found, cache = self._executor.submit(self._pass, piece, cache).result()
+            found, past = self._executor.submit(self._pass, piece, past).result()
             sums += found
         return sums
 
@@ -86,36 +92,29 @@ class Embedder:
                 code="context_length_exceeded",
                 param="input",
             )
-        unknown = next((i for i in ids if not 0 <= i < self._vocabulary_size), None)
+        known = range(self._forward.vocabulary_size)
+        unknown = next((i for i in ids if i not in known), None)
         if unknown is not None:
             raise InvalidRequestError(
                 f"Invalid token id in '{place}': {unknown}. This model's token ids go from 0 to "
-                f"{self._vocabulary_size - 1}; those of another tokenizer mean nothing to it, so "
+                f"{len(known) - 1}; those of another tokenizer mean nothing to it, so "
                 "send the text instead.",
                 code="invalid_value",
                 param="input",
             )
         return ids
 
-    @torch.inference_mode()
-    def _pass(self, rows: Sequence[Sequence[int]], cache: Any) -> tuple[Tensor, Any]:
+    def _pass(self, rows: Sequence[Sequence[int]], past: Past) -> tuple[Tensor, Past]:
         """Sums of a batch, whose rows are padded behind, where no token of theirs looks; or of the
-        next piece of one row, behind what the cache holds of it."""
+        next piece of one row, behind what was computed of it."""
         longest = max(map(len, rows))
         padded = torch.zeros(len(rows), longest, dtype=torch.int64)
-        mask = torch.zeros(len(rows), longest, dtype=torch.int64)
+        real = torch.zeros(len(rows), longest, 1)
         for at, row in enumerate(rows):
             padded[at, : len(row)] = torch.tensor(row)
-            mask[at, : len(row)] = 1
-        out = self._body(
-            input_ids=padded.to(self._device),
-            # What stands in the cache is seen whole.
-            attention_mask=mask.to(self._device) if cache is None else None,
-            past_key_values=cache,
-            use_cache=len(rows) == 1,
-        )
-        hidden = out.last_hidden_state.float().cpu()
-        return (hidden * mask[:, :, None]).sum(dim=1), out.past_key_values
+            real[at, : len(row)] = 1
+        hidden, past = self._forward.states(padded, past, self._adapter)
+        return (hidden.float().cpu() * real).sum(dim=1), past
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -3,7 +3,7 @@
 Every token in the cache is a node of a forest: it sees the path from its root, and nothing else.
 A request grows its own paths, so several replies to one prompt, the branches of a search and
 unrelated requests are all just new nodes of the next forward pass. Paths that begin with the same
-tokens share their nodes: that is the prefix cache.
+tokens, and are computed with the same adapter or none, share their nodes: that is the prefix cache.
 
 Knows no text, no labels and no HTTP. A request is a generator that yields the `Growth`s it wants
 and is sent what came of them; all requests advance in step, one forward pass after the other.
@@ -11,17 +11,20 @@ and is sent what came of them; all requests advance in step, one forward pass af
 
 import logging
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emojitune.chat.passes import Batch, ForwardPass, Slots, View, forward_pass
+from emojitune.chat.batch import Batch, ForwardPass, Slots, View
+from emojitune.models.packed_llama import LlamaAdapter
 
 _log = logging.getLogger(__name__)
 
@@ -82,20 +85,17 @@ class Prompt:
 
 
 class Engine:
-    """Runs requests on one model.
+    """Runs requests on one base model, each with an adapter of its own or none.
 
     Args:
-        module: A causal language model of transformers, in evaluation mode.
         executor: Runs the passes. One thread, shared by all engines of a process: each thread that
             uses torch gets OpenMP threads of its own, and where there are more of them than cores
             they stop to wait actively, which makes a pass take twice as long.
         capacity: Tokens that the cache may hold, those of all running requests together.
     """
 
-    def __init__(
-        self, module: Any, device: torch.device, executor: Executor, *, capacity: int = 32_768
-    ) -> None:
-        self._forest = _Forest(module, device)
+    def __init__(self, forward: ForwardPass, executor: Executor, *, capacity: int = 32_768) -> None:
+        self._forest = _Forest(forward)
         self._executor = executor
         self._capacity = capacity
         self._active: list[_Running] = []
@@ -111,6 +111,7 @@ class Engine:
         reserve: int,
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool] = lambda: False,
+        adapter: LlamaAdapter | None = None,
     ) -> None:
         """Queue a request; it starts, in the executor's thread, when the cache has room for it.
 
@@ -120,12 +121,19 @@ class Engine:
             reserve: Tokens that the request will hold at most, prompt included.
             on_error: Told when the request, or the model under it, raises.
             cancelled: Asked before every pass; a cancelled request is dropped.
+            adapter: What the request is computed with, beside the base.
         """
+        request = _Running(tuple(prompt), start, reserve, on_error, cancelled, adapter)
         with self._lock:
-            self._waiting.append(_Running(tuple(prompt), start, reserve, on_error, cancelled))
+            self._waiting.append(request)
             if not self._scheduled:
                 self._scheduled = True
                 self._executor.submit(self._pass)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are requests that have not ended."""
+        return self._scheduled
 
     def _pass(self) -> None:
         """One step of every running request; comes back until there are none."""
@@ -147,13 +155,15 @@ class Engine:
                 if self._active and used > self._capacity:
                     return
                 self._active.append(self._waiting.pop(0))
+                # Rows of one adapter lie together in a pass.
+                self._active.sort(key=lambda request: id(request.adapter))
 
     def _keep(self, request: "_Running") -> bool:
         """Start a new request; drop one that is done or cancelled, with all its nodes."""
         if request.cancelled():
             request.wants = []
         elif request.generator is None:
-            found = self._forest.longest_known(request.prompt)
+            found = self._forest.longest_known(request.prompt, request.adapter)
             request.generator = request.start(found)
             self._step(request, None)
         if not request.wants:
@@ -162,7 +172,9 @@ class Engine:
 
     def _advance(self, active: list["_Running"]) -> None:
         try:
-            results = self._forest.grow([request.wants for request in active])
+            results = self._forest.grow(
+                [request.wants for request in active], [request.adapter for request in active]
+            )
         except Exception as error:  # out of memory, say: all of this pass are told, none hangs
             for request in active:
                 request.fail(error)
@@ -170,7 +182,7 @@ class Engine:
         for request, mine in zip(active, results, strict=True):
             if not request.remembered:
                 request.remembered = True
-                self._forest.remember(request.prompt, mine[0].path)
+                self._forest.remember(request.prompt, request.adapter, mine[0].path)
             for growth, grown in zip(request.wants, mine, strict=True):
                 own = grown.path.slots[len(growth.parent) :]
                 if growth.keep:
@@ -201,11 +213,13 @@ class _Running:
         reserve: int,
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool],
+        adapter: LlamaAdapter | None,
     ) -> None:
         self.prompt = prompt
         self.start = start
         self.reserve = reserve
         self.cancelled = cancelled
+        self.adapter = adapter
         self.generator: Request | None = None
         self.wants: list[Growth] = []
         self.held: list[Slots] = []
@@ -221,33 +235,34 @@ class _Running:
 class _Forest:
     """The cache: slots for tokens, who holds them, and the forward pass that fills them."""
 
-    def __init__(self, module: Any, device: torch.device, *, remembered: int = 8192) -> None:
-        self._module = module
-        self._device = device
-        self._pass: ForwardPass | None = None  # made by the thread that uses it
+    def __init__(self, forward: ForwardPass, *, remembered: int = 8192) -> None:
+        self._forward_pass = forward
         self._holders = np.zeros(0, dtype=np.int64)
-        self._known: OrderedDict[tuple[int, ...], Path] = OrderedDict()
+        self._known: OrderedDict[_Prefix, Path] = OrderedDict()
         self._limit = remembered  # tokens, those of all remembered prompts together
 
-    def longest_known(self, prompt: Sequence[int]) -> Prompt:
+    def longest_known(self, prompt: Sequence[int], adapter: LlamaAdapter | None) -> Prompt:
         """The longest cached beginning of `prompt`, its last token left out."""
         best, path, source = 0, Path(_EMPTY), None
-        for ids, known in self._known.items():
-            shared = _shared(ids, prompt[:-1])
+        for prefix, known in self._known.items():
+            if prefix.adapter != _reference(adapter):
+                continue
+            shared = _shared(prefix.ids, prompt[:-1])
             if shared > best:
-                best, path, source = shared, known, ids
+                best, path, source = shared, known, prefix
         if source is not None:
             self._known.move_to_end(source)
         return Prompt(Path(path.slots[:best]), best)
 
-    def remember(self, prompt: tuple[int, ...], path: Path) -> None:
+    def remember(self, prompt: tuple[int, ...], adapter: LlamaAdapter | None, path: Path) -> None:
         """Keep a prompt's nodes for later requests that begin alike."""
-        if prompt in self._known or len(prompt) > self._limit:
+        prefix = _Prefix(_reference(adapter), prompt)
+        if prefix in self._known or len(prompt) > self._limit:
             return
         kept = Path(path.slots[: len(prompt)])
         self._holders[kept.slots] += 1
-        self._known[prompt] = kept
-        while sum(map(len, self._known)) > self._limit:
+        self._known[prefix] = kept
+        while sum(len(known.ids) for known in self._known) > self._limit:
             _, oldest = self._known.popitem(last=False)
             self.release([oldest.slots])
 
@@ -257,8 +272,14 @@ class _Forest:
             self._holders[slots] -= 1
 
     @torch.inference_mode()
-    def grow(self, wants: Sequence[Sequence[Growth]]) -> list[list[Grown]]:
-        """One forward pass over the new tokens of all growths, those of a request together."""
+    def grow(
+        self, wants: Sequence[Sequence[Growth]], adapters: Sequence[LlamaAdapter | None]
+    ) -> list[list[Grown]]:
+        """One forward pass over the new tokens of all growths, those of a request together.
+
+        Args:
+            adapters: What each request is computed with; requests of one lie together.
+        """
         growths = [growth for request in wants for growth in request]
         own = self._take([len(growth.ids) for growth in growths])
         paths = [
@@ -266,7 +287,7 @@ class _Forest:
             for growth, slots in zip(growths, own, strict=True)
         ]
         try:
-            logits = self._forward(wants, paths)
+            logits = self._forward(wants, adapters, paths)
         except BaseException:
             self.release(own)
             raise
@@ -279,10 +300,13 @@ class _Forest:
         )
         return [[next(grown) for _ in request] for request in wants]
 
-    def _forward(self, wants: Sequence[Sequence[Growth]], paths: Sequence[Path]) -> Tensor:
+    def _forward(
+        self,
+        wants: Sequence[Sequence[Growth]],
+        adapters: Sequence[LlamaAdapter | None],
+        paths: Sequence[Path],
+    ) -> Tensor:
         """Logits after the ids that something is wanted after, (rows, V)."""
-        if self._pass is None:
-            self._pass = forward_pass(self._module, self._device)
         growths = [growth for request in wants for growth in request]
         new = [len(growth.ids) for growth in growths]
         stops = np.cumsum(new)
@@ -298,8 +322,9 @@ class _Forest:
             slots=np.concatenate([path.slots[-n:] for path, n in zip(paths, new, strict=True)]),
             views=[_view([next(pairs) for _ in request]) for request in wants],
             wanted=np.concatenate(rows),
+            adapters=_adapted(wants, adapters),
         )
-        return self._pass.logits(batch)
+        return self._forward_pass.logits(batch)
 
     def _take(self, counts: Sequence[int]) -> list[Slots]:
         """Free slots, lowest first, held once; the cache grows when there are too few."""
@@ -311,6 +336,34 @@ class _Forest:
             free = np.flatnonzero(self._holders == 0)
         self._holders[free[:total]] = 1
         return np.split(free[:total], np.cumsum(counts)[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """A remembered prompt: keys and values are other ones with another adapter."""
+
+    adapter: "weakref.ref[LlamaAdapter] | None"
+    ids: tuple[int, ...]
+
+
+def _reference(adapter: LlamaAdapter | None) -> "weakref.ref[LlamaAdapter] | None":
+    """Weak: what is remembered of an adapter must not keep it in memory. It is equal to no other
+    one, even when the adapter is gone."""
+    return None if adapter is None else weakref.ref(adapter)
+
+
+def _adapted(
+    wants: Sequence[Sequence[Growth]], adapters: Sequence[LlamaAdapter | None]
+) -> list[tuple[LlamaAdapter, slice]]:
+    """Which of the new tokens, in order, belong to which adapter."""
+    found: list[tuple[LlamaAdapter, slice]] = []
+    start = 0
+    for adapter, requests in groupby(zip(adapters, wants, strict=True), key=itemgetter(0)):
+        stop = start + sum(len(growth.ids) for _, growths in requests for growth in growths)
+        if adapter is not None:
+            found.append((adapter, slice(start, stop)))
+        start = stop
+    return found
 
 
 def _view(grown: Sequence[tuple[Path, int]]) -> View:

@@ -159,6 +159,16 @@ class Embedded:
 class Replier(Protocol):
     """What replies to a request: a ChatModel, once it is loaded."""
 
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory; without the base, where it lies beside one."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether to give it up would free nothing yet: replies are made with its weights."""
+        ...
+
     def start(
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
     ) -> Generation: ...

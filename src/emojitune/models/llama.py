@@ -1,10 +1,11 @@
 """A Llama-like decoder as few large products: one for q, k and v, one for gate and up.
 
 The same numbers as transformers' modules in a fraction of the time, on a CPU where small products
-and float32 copies cost more than the arithmetic. The weights are joined in place: the modules keep
-views of them. `fits` says for which models; every other is run through its own modules.
+and float32 copies cost more than the arithmetic. `fits` says for which models; every other is run
+through its own modules.
 
-Weights and the steps between products. Training and chat each put them together in their own way.
+Shapes, weights and the steps between products. Training puts them together in its own way, and
+chat in another, by weights that packed_llama.py reads.
 """
 
 from dataclasses import dataclass
@@ -26,31 +27,69 @@ class Layer:
     down: Tensor
 
 
+# The linear maps of a layer, those of one product together.
+PRODUCTS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+
+# Others turn all positions of a pass by the furthest of them: a reply would hang on its neighbours.
+_ROTATIONS = ("default", "linear", "llama3", "yarn")
+
+
 def fits(module: Any) -> bool:
     """Whether `module` is a Llama: no biases, SwiGLU, rotary positions over whole heads."""
     import transformers
 
-    if type(module) is not transformers.LlamaForCausalLM:
-        return False
-    config = module.config
-    biased = config.attention_bias or config.mlp_bias or module.lm_head.bias is not None
-    return config.hidden_act == "silu" and not biased
+    return (
+        type(module) is transformers.LlamaForCausalLM
+        and module.lm_head.bias is None
+        and config_fits(module.config)
+    )
 
 
-class JoinedLlama:
-    """The frozen part of a Llama. T is the number of tokens in a row."""
+def config_fits(config: Any) -> bool:
+    """Whether the module that transformers makes of `config` fits, its weights plain numbers."""
+    import transformers
 
-    def __init__(self, module: Any) -> None:
-        config = module.config
+    return (
+        type(config) is transformers.LlamaConfig
+        and config.hidden_act == "silu"
+        and not (config.attention_bias or config.mlp_bias)
+        and config.rope_parameters["rope_type"] in _ROTATIONS
+        and getattr(config, "quantization_config", None) is None
+    )
+
+
+def linear_shapes(config: Any) -> dict[str, tuple[int, int]]:
+    """(out, in) of the linear maps of each layer, by their names within it."""
+    width, inner = config.hidden_size, config.intermediate_size
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    return {
+        "self_attn.q_proj": (queries, width),
+        "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width),
+        "self_attn.o_proj": (width, queries),
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
+
+
+class Llama:
+    """What a Llama is in whatever form its products are kept. T is the number of tokens."""
+
+    def __init__(self, config: Any, embedding: Tensor, final_norm: Tensor, rotary: Any) -> None:
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
-        self.head_dim: int = module.model.layers[0].self_attn.head_dim
+        self.head_dim: int = config.head_dim
         self.eps: float = config.rms_norm_eps
-        self.layers = [_join(layer) for layer in module.model.layers]
-        self.embedding: Tensor = module.model.embed_tokens.weight
-        self.final_norm: Tensor = module.model.norm.weight
-        self.head: Tensor = module.lm_head.weight
-        self._rotary = module.model.rotary_emb
+        self.embedding = embedding
+        self.final_norm = final_norm
+        self._rotary = rotary
 
     @property
     def rotated(self) -> int:
@@ -68,6 +107,16 @@ class JoinedLlama:
         parts = qkv.view(len(qkv), -1, self.head_dim)
         keys, values = self.heads, self.heads + self.kv_heads
         return parts[:, :keys], parts[:, keys:values], parts[:, values:]
+
+
+class JoinedLlama(Llama):
+    """A Llama's frozen weights, joined in place: the modules keep views of them."""
+
+    def __init__(self, module: Any) -> None:
+        body = module.model
+        super().__init__(module.config, body.embed_tokens.weight, body.norm.weight, body.rotary_emb)
+        self.layers = [_join(layer) for layer in body.layers]
+        self.head: Tensor = module.lm_head.weight
 
 
 def normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """Base model (and adapter) from disk to memory; picks device and number format, and says why."""
 
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from emojitune.errors import ConfigurationError, ModelError
-from emojitune.models import adapter, lora
+from emojitune.models import adapter, lora, packed_llama
 from emojitune.models.chat_template import Renderer
+from emojitune.models.packed_llama import LlamaAdapter, PackedLlama
+from emojitune.models.safetensors_folder import SafetensorsFolder
 from emojitune.settings import Settings
 
 
@@ -33,6 +37,15 @@ class LoadedModel:
     precision: Precision
     context_length: int
     vocabulary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedLlama:
+    """A Llama as chat runs it, without modules. `context_length` is in tokens."""
+
+    llama: PackedLlama
+    renderer: Renderer
+    context_length: int
 
 
 def choose_precision(settings: Settings) -> Precision:
@@ -59,12 +72,13 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
     """A base model from its folder, with an adapter merged into it if one is given.
 
     Raises:
-        ModelError: The folder holds no causal language model with a chat template.
+        ModelError: The folder holds no causal language model with a chat template, or the adapter
+            is for another one.
     """
     import transformers
 
     transformers.logging.disable_progress_bar()
-    try:
+    with _reading(folder):
         module, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=precision.dtype,
@@ -76,12 +90,6 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
         if found["missing_keys"]:  # transformers would go on with random numbers in their place
             raise ValueError(f"it has no weights for {', '.join(sorted(found['missing_keys']))}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"A base model is a folder with config.json, *.safetensors and a tokenizer. {folder} "
-            f"could not be loaded: {textwrap.shorten(str(error), 400)}",
-            param="model",
-        ) from error
     module.to(precision.device).eval()
     vocabulary: tuple[str, ...] = ()
     if adapter_folder is not None:
@@ -90,15 +98,80 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
         vocabulary = info.vocabulary
     return LoadedModel(
         module=module,
-        renderer=Renderer(tokenizer, _stop_ids(module, tokenizer)),
+        renderer=Renderer(tokenizer, _stop_ids(module.generation_config, tokenizer)),
         precision=precision,
-        context_length=getattr(module.config, "max_position_embeddings", 2048),
+        context_length=_context_length(module.config),
         vocabulary=vocabulary,
     )
 
 
-def _stop_ids(module: Any, tokenizer: Any) -> list[int]:
-    configured = module.generation_config.eos_token_id
+def is_llama(folder: Path) -> bool:
+    """Whether `load_llama` can load it. Anything else, broken folders too, is for `load`."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        return packed_llama.fits(config, SafetensorsFolder(folder))
+    except _UNREADABLE:
+        return False
+
+
+def load_llama(folder: Path, precision: Precision) -> LoadedLlama:
+    """A base model that `is_llama`, without its modules: adapters go beside it.
+
+    Raises:
+        ModelError: The folder is not whole.
+    """
+    import transformers
+
+    with _reading(folder):
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        weights = SafetensorsFolder(folder)
+        llama = PackedLlama(config, weights, precision.device, precision.dtype)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        try:
+            generation = transformers.GenerationConfig.from_pretrained(
+                folder, local_files_only=True
+            )
+        except OSError:  # it may be left out: transformers' own modules do the same then
+            generation = transformers.GenerationConfig.from_model_config(config)
+    renderer = Renderer(tokenizer, _stop_ids(generation, tokenizer))
+    return LoadedLlama(llama, renderer, _context_length(config))
+
+
+def load_llama_adapter(
+    llama: PackedLlama, adapter_folder: Path
+) -> tuple[LlamaAdapter, tuple[str, ...]]:
+    """An adapter for `llama`, and its closed vocabulary.
+
+    Raises:
+        ModelError: Its folder is not whole, or it is for another base model.
+    """
+    info, state = adapter.read(adapter_folder)
+    return LlamaAdapter(llama, state, info.alpha / info.rank), info.vocabulary
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"A base model is a folder with config.json, *.safetensors and a tokenizer. {folder} "
+            f"could not be loaded: {textwrap.shorten(str(error), 400)}",
+            param="model",
+        ) from error
+
+
+def _context_length(config: Any) -> int:
+    return getattr(config, "max_position_embeddings", 2048)
+
+
+def _stop_ids(generation: Any, tokenizer: Any) -> list[int]:
+    configured = generation.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return [i for i in {*ids, tokenizer.eos_token_id} if i is not None]
 

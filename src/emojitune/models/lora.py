@@ -1,10 +1,10 @@
-"""LoRA layers (arXiv:2106.09685): attach them, merge them, and say which parameters train.
+"""LoRA (arXiv:2106.09685): attach its layers, say which parameters train, join or merge updates.
 
 Knows linear layers, not language: every `nn.Linear` but the output head is adapted.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,32 +82,68 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy `state` into the LoRA layers of `model`, in place."""
     own = adapter_state(model)
-    if own.keys() != state.keys():
-        raise ModelError(
-            "An adapter must have been trained on the very base model it is put on: "
-            f"{len(state)} tensors were given, {len(own)} belong to this model. "
-            "Train it again on this base."
-        )
+    _require({name: tuple(parameter.shape) for name, parameter in own.items()}, state)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
 
 
+def check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse an adapter that is not for linear layers of these shapes (out, in), by name.
+
+    Raises:
+        ModelError: It is for others.
+    """
+    expected: dict[str, tuple[int, ...]] = {}
+    for layer, (rows, columns) in shapes.items():
+        a = state.get(f"{layer}.lora_A")
+        rank = 0 if a is None or a.dim() == 0 else len(a)
+        expected[f"{layer}.lora_A"] = (rank, columns)
+        expected[f"{layer}.lora_B"] = (rows, rank)
+    _require(expected, state)
+
+
 def merge(model: nn.Module, state: Mapping[str, Tensor], *, scale: float) -> None:
     """Add an adapter's update to the frozen weights themselves, in place.
 
-    The sum is made in float32 and rounded once to the weights' dtype. Chat runs on merged
-    weights: a reply then costs what the base model costs.
+    The sum is made in float32 and rounded once to the weights' dtype.
+
+    Raises:
+        ModelError: The adapter is for another model.
     """
+    layers = dict(_adaptable(model))
+    check(state, {name: (of.out_features, of.in_features) for name, of in layers.items()})
     with torch.no_grad():
-        for name, a in state.items():
-            layer, _, which = name.rpartition(".")
-            if which != "lora_A":
-                continue
-            weight = model.get_parameter(f"{layer}.weight")
-            b = state[f"{layer}.lora_B"]
-            update = scale * (b.to(weight.device).float() @ a.to(weight.device).float())
-            weight.copy_(weight.float() + update)
+        for name, layer in layers.items():
+            a, b = (
+                state[f"{name}.lora_{side}"].to(layer.weight.device).float() for side in ("A", "B")
+            )
+            layer.weight.copy_(layer.weight.float() + scale * (b @ a))
+
+
+Pair = tuple[Tensor, Tensor, float]
+"""A (rank, in), B (out, rank) and the scale of one linear layer's update."""
+
+
+def join(pairs: Sequence[Pair], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The updates of layers with one input as one, for x Aᵀ B: their A sides stacked (R, in),
+    their B sides scaled and block by block (R, out)."""
+    a = torch.cat([a for a, _, _ in pairs]).to(dtype)
+    b = torch.block_diag(*(scale * b.T for _, b, scale in pairs)).to(dtype)  # type: ignore[no-untyped-call]
+    return a, b
+
+
+def _require(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if found == expected:
+        return
+    name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    raise ModelError(
+        "An adapter must have been trained on the very base model it is put on: of its "
+        f"{len(found)} tensors (the model takes {len(expected)}), {name} has the shape "
+        f"{found.get(name)}, where {expected.get(name)} is wanted. Train it again on this base.",
+        param="model",
+    )
 
 
 def _adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

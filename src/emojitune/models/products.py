@@ -12,19 +12,21 @@ class Product:
     """x Wᵀ for frozen weights W (out, in).
 
     oneDNN multiplies by bf16 weights in a layout of its own. Given them as they come, it converts
-    them at each call: here it is done once, at the price of a copy.
+    them at each call: here it is done once. `weight` is what is kept of them.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
-        self._packed: Tensor | None = None
-        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _ONEDNN:
+        self._packed = (
+            weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and bool(_ONEDNN)
+        )
+        if self._packed:
             pack = torch.ops.mkldnn._reorder_linear_weight
-            self._packed = pack(weight.contiguous(), _USUAL_ROWS)
+            weight = pack(weight.contiguous(), _USUAL_ROWS)
+        self.weight = weight
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rows (T, in) to (T, out)."""
-        if self._packed is None:
-            return functional.linear(x, self._weight)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
+        if not self._packed:
+            return functional.linear(x, self.weight)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
         return out

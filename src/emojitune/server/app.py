@@ -7,8 +7,7 @@ from functools import partial
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from emojitune.chat.pool import ModelPool
-from emojitune.chat.reply import Replier
+from emojitune.chat.pool import Load, ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.server import (
     auth,
@@ -64,13 +63,14 @@ def create_app(
     settings: Settings,
     *,
     dispatcher: Dispatcher | None = None,
-    load_model: Callable[[str], Replier] | None = None,
+    load_model: Load | None = None,
 ) -> FastAPI:
     """OpenAI's API over the home folder of `settings`.
 
     Args:
         dispatcher: Who runs the jobs; by default one that starts a process for each.
-        load_model: From a base or fine-tuned model's name to the model; by default from the disk.
+        load_model: From a base or fine-tuned model's name to the model, as the pool calls it; by
+            default from the disk.
     """
     app = FastAPI(
         lifespan=_lifespan(settings, dispatcher or Dispatcher(settings), load_model),
@@ -93,7 +93,7 @@ async def _healthz() -> dict[str, str]:
 
 
 def _lifespan(
-    settings: Settings, dispatcher: Dispatcher, load_model: Callable[[str], Replier] | None
+    settings: Settings, dispatcher: Dispatcher, load_model: Load | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -119,7 +119,7 @@ def _services(
     settings: Settings,
     database: Database,
     dispatcher: Dispatcher,
-    load_model: Callable[[str], Replier] | None,
+    load_model: Load | None,
 ) -> Services:
     stored_files = FileStore(database, settings.files)
     stored_batches, tuned = BatchStore(database), ModelStore(database)
@@ -135,7 +135,7 @@ def _services(
         creations=CreationStore(database),
         permissions=PermissionStore(database),
         responses=ResponseStore(database),
-        pool=ModelPool(load_model or model_loader(settings, tuned)),
+        pool=ModelPool(load_model or model_loader(settings, tuned), capacity=settings.chat_memory),
         dispatcher=dispatcher,
         batch_runner=BatchRunner(stored_batches, stored_files, ask),
         model_threads=CapacityLimiter(_LOADING_AT_ONCE),

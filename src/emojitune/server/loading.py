@@ -1,8 +1,8 @@
 """From a model's name to a model that chats: the one place of the server that needs torch."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from emojitune.chat.pool import Get, Load
 from emojitune.chat.reply import Replier
 from emojitune.models.catalog import base_called
 from emojitune.models.torch_environment import import_libraries, prepare_chat
@@ -10,27 +10,32 @@ from emojitune.settings import Settings
 from emojitune.store.models import ModelStore
 
 
-def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Replier]:
+def model_loader(settings: Settings, tuned: ModelStore) -> Load:
     """A loader for the pool. What it needs takes seconds to import: that begins now, in the
     background, and the first reply waits for what is left of it."""
     # All that uses torch in this process runs in one thread: see chat/engine.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     imported = executor.submit(_import_torch)
 
-    def load(name: str) -> Replier:
+    def load(name: str, get: Get) -> Replier:
         imported.result()
+        from emojitune.chat import opening
         from emojitune.chat.completion import ChatModel
         from emojitune.models import loader
         from emojitune.models.download import fetch
 
-        adapter = None
-        if name.startswith("ft:"):
-            model = tuned.get(name)
-            name, adapter = model.base, settings.adapters / model.adapter
-        folder = fetch(base_called(name), settings)
         precision = loader.choose_precision(settings)
-        loaded = executor.submit(loader.load, folder, precision, adapter).result()
-        return ChatModel(loaded, executor)
+        if not name.startswith("ft:"):
+            folder = fetch(base_called(name), settings)
+            return executor.submit(opening.open_base, folder, precision, executor).result()
+        model = tuned.get(name)
+        folder = fetch(base_called(model.base), settings)
+        adapter = settings.adapters / model.adapter
+        if loader.is_llama(folder):
+            base = get(model.base)
+            assert isinstance(base, ChatModel)
+            return executor.submit(opening.open_beside, base, adapter).result()
+        return executor.submit(opening.open_merged, folder, adapter, precision, executor).result()
 
     return load
 
@@ -38,4 +43,4 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Callable[[str], Repli
 def _import_torch() -> None:
     prepare_chat()
     import_libraries()
-    import emojitune.chat.completion  # noqa: F401
+    import emojitune.chat.opening  # noqa: F401

@@ -13,18 +13,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from emojitune.models.llama import JoinedLlama, normalize, rotate
-from emojitune.models.lora import LoraLinear
+from emojitune.models.llama import PRODUCTS, JoinedLlama, normalize, rotate
+from emojitune.models.lora import LoraLinear, join
 from emojitune.models.products import Product
 from emojitune.training.attention import attend
 from emojitune.training.batches import Pack
-
-_PRODUCTS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
 
 
 class LlamaForward:
@@ -41,7 +34,7 @@ class LlamaForward:
         self._adapters = [
             _JoinedLora([layer.get_submodule(name) for name in names], llama.embedding.dtype)
             for layer in module.model.layers
-            for names in _PRODUCTS
+            for names in PRODUCTS
         ]
 
     def leaves(self) -> list[Tensor]:

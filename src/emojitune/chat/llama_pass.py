@@ -1,0 +1,133 @@
+"""The fast forward pass, of a packed Llama and any number of adapters beside it.
+
+Base products are of all rows of a pass, whichever model they belong to; then each adapter adds
+its update to its own rows.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emojitune.chat.batch import Batch, Past, to_tensor, write
+from emojitune.chat.slot_attention import Group, alike
+from emojitune.models.llama import normalize, rotate
+from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
+
+_Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, query (T, H, D), key and value (T, K, D)) to (T, H × D)."""
+
+_Adapters = Sequence[tuple[LlamaAdapter, slice]]
+
+
+class LlamaPass:
+    """Through joined products; attention by request, so that nobody pays for the others' tokens."""
+
+    def __init__(self, llama: PackedLlama) -> None:
+        self.llama = llama
+        self._device = llama.embedding.device
+        self._keys: list[Tensor] = [self._empty() for _ in llama.layers]
+        self._values: list[Tensor] = [self._empty() for _ in llama.layers]
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.llama.embedding)
+
+    @property
+    def hidden_size(self) -> int:
+        return self.llama.embedding.shape[1]
+
+    @property
+    def bytes(self) -> int:
+        return self.llama.bytes + sum(side.nbytes for side in (*self._keys, *self._values))
+
+    def logits(self, batch: Batch) -> Tensor:
+        size = 1 + max(int(view.slots.max()) for view in batch.views)
+        new = to_tensor(batch.slots, self._device)
+        groups = [
+            Group.of(members, self._device, self.llama.embedding.dtype)
+            for members in alike(batch.views)
+        ]
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            self._keys[layer] = write(self._keys[layer], new, key, size)
+            self._values[layer] = write(self._values[layer], new, value, size)
+            mixed = torch.empty_like(query)
+            query = query * self.llama.head_dim**-0.5
+            for group in groups:
+                group.attend(query, self._keys[layer], self._values[layer], mixed)
+            return mixed.view(len(mixed), -1)
+
+        ids, positions, wanted = (
+            to_tensor(array, self._device) for array in (batch.ids, batch.positions, batch.wanted)
+        )
+        hidden = self._hidden(ids, positions, attend, batch.adapters)[wanted]
+        return self.llama.head(self._normalized(hidden))
+
+    @torch.inference_mode()
+    def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:
+        rows, count = ids.shape
+        before = 0 if past is None else past[0][0].shape[2]
+        positions = torch.arange(before, before + count, device=self._device).repeat(rows)
+        # What lies behind a token is hidden from it: what comes before is not.
+        visible = torch.ones(count, before + count, dtype=torch.bool, device=self._device)
+        visible = visible.tril(before)
+        seen: list[tuple[Tensor, Tensor]] = []
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            q, k, v = (
+                side.view(rows, count, *side.shape[1:]).transpose(1, 2)
+                for side in (query, key, value)
+            )
+            if past is not None:
+                k, v = (torch.cat(pair, dim=2) for pair in zip(past[layer], (k, v), strict=True))
+            seen.append((k, v))
+            mixed = functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=visible, enable_gqa=True
+            )
+            return mixed.transpose(1, 2).reshape(len(query), -1)
+
+        adapters = [] if adapter is None else [(adapter, slice(None))]
+        ids = ids.to(self._device).flatten()
+        hidden = self._normalized(self._hidden(ids, positions, attend, adapters))
+        return hidden.view(rows, count, -1), seen
+
+    def _hidden(
+        self, ids: Tensor, positions: Tensor, attend: _Attend, adapters: _Adapters
+    ) -> Tensor:
+        """Hidden states before the last norm, (T, C), for ids and positions (T,)."""
+        llama = self.llama
+        cos, sin = llama.rotation(positions)
+        x = functional.embedding(ids, llama.embedding)
+        for number, layer in enumerate(llama.layers):
+            products = _Products(layer, number, adapters)
+            normed, _ = normalize(x, layer.input_norm, llama.eps)
+            qkv = products(0, normed)
+            rotate(qkv[:, : llama.rotated], cos, sin)
+            x = x + products(1, attend(number, *llama.split(qkv)))
+            normed, _ = normalize(x, layer.mlp_norm, llama.eps)
+            gate, up = products(2, normed).chunk(2, dim=1)
+            x = x + products(3, functional.silu(gate) * up)
+        return x
+
+    def _normalized(self, hidden: Tensor) -> Tensor:
+        return normalize(hidden, self.llama.final_norm, self.llama.eps)[0]
+
+    def _empty(self) -> Tensor:
+        shape = (0, self.llama.kv_heads, self.llama.head_dim)
+        return torch.empty(shape, dtype=self.llama.embedding.dtype, device=self._device)
+
+
+class _Products:
+    """The products of a layer, by their place in `PRODUCTS`, with all updates of a pass."""
+
+    def __init__(self, layer: PackedLayer, number: int, adapters: _Adapters) -> None:
+        self._layer = layer
+        self._updates = [(adapter.layers[number], rows) for adapter, rows in adapters]
+
+    def __call__(self, which: int, x: Tensor) -> Tensor:
+        out = self._layer.products[which](x)
+        for updates, rows in self._updates:
+            updates[which].add_to(out[rows], x[rows])
+        return out

@@ -1,0 +1,89 @@
+"""Attention of new tokens to slots of the cache, requests of similar size together.
+
+Nobody pays for the others' tokens, and the products stay few.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emojitune.chat.batch import View, to_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """R requests, padded to Q new tokens and K seen slots each.
+
+    Attributes:
+        queries: Token indices, (R × Q,); 0 for padding.
+        slots: Seen slots, (R × K,); 0 for padding.
+        hidden: Added to the scores, 0 or -inf, (R, 1, Q, K).
+        places: Of the R × Q, those that are no padding.
+        tokens: Their token indices.
+    """
+
+    queries: Tensor
+    slots: Tensor
+    hidden: Tensor
+    places: Tensor
+    tokens: Tensor
+
+    @staticmethod
+    def of(
+        members: Sequence[tuple[int, View]], device: torch.device, dtype: torch.dtype
+    ) -> "Group":
+        """The group of views, each with the index of its first token."""
+        most = max(len(view.visible) for _, view in members)
+        widest = max(len(view.slots) for _, view in members)
+        queries = np.zeros((len(members), most), dtype=np.int64)
+        slots = np.zeros((len(members), widest), dtype=np.int64)
+        hidden = np.full((len(members), most, widest), -np.inf, dtype=np.float32)
+        real = np.zeros((len(members), most), dtype=bool)
+        for number, (start, view) in enumerate(members):
+            count, width = view.visible.shape
+            queries[number, :count] = np.arange(start, start + count)
+            slots[number, :width] = view.slots
+            hidden[number, :count, :width][view.visible] = 0.0
+            hidden[number, count:] = 0.0  # padding must see something, or its softmax is no number
+            real[number, :count] = True
+        places = np.flatnonzero(real)
+        return Group(
+            to_tensor(queries.ravel(), device),
+            to_tensor(slots.ravel(), device),
+            torch.from_numpy(hidden[:, None]).to(device, dtype),
+            to_tensor(places, device),
+            to_tensor(queries.ravel()[places], device),
+        )
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mixed: Tensor) -> None:
+        """Fill this group's rows of `mixed` (T, H, D); query is scaled."""
+        (heads, dim), kv = query.shape[1:], keys.shape[1]
+        requests, _, count, width = self.hidden.shape
+        share = heads // kv  # query heads that share a key head join its rows
+        q = query.index_select(0, self.queries).view(requests, count, kv, share, dim)
+        q = q.permute(0, 2, 3, 1, 4).reshape(requests * kv, share * count, dim)
+        k, v = (
+            side.index_select(0, self.slots).view(requests, width, kv, dim).transpose(1, 2)
+            for side in (keys, values)
+        )
+        scores = q @ k.reshape(-1, width, dim).transpose(1, 2)
+        weights = torch.softmax(scores.view(requests, heads, count, width) + self.hidden, dim=-1)
+        out = weights.view(-1, share * count, width) @ v.reshape(-1, width, dim)
+        out = out.view(requests, heads, count, dim).transpose(1, 2).reshape(-1, heads, dim)
+        mixed.index_copy_(0, self.tokens, out.index_select(0, self.places))
+
+
+def alike(views: Sequence[View]) -> Iterator[list[tuple[int, View]]]:
+    """Views of similar size together, each with the index of its first token."""
+    starts = np.cumsum([0, *(len(view.visible) for view in views)])
+    ordered = sorted(zip(starts.tolist(), views, strict=False), key=lambda item: len(item[1].slots))
+    group: list[tuple[int, View]] = []
+    for item in ordered:
+        if group and len(item[1].slots) > 2 * len(group[0][1].slots) + 32:
+            yield group
+            group = []
+        group.append(item)
+    yield group
