@@ -34,7 +34,7 @@ def emojitune(file: Path, steps: int, folder: Path) -> Iterator[float]:
     from emojitune.training.loop import train
 
     precision = loader.choose_precision(Settings())
-    model = loader.load(base_model(), precision)
+    model = loader.load_for_training(base_model(), precision)
     config = TrainingConfig(
         epochs=1,
         batch_size=BATCH,
@@ -46,9 +46,7 @@ def emojitune(file: Path, steps: int, folder: Path) -> Iterator[float]:
     )
     examples = [model.renderer.render_example(e.messages) for e in load_examples(file)]
     info = AdapterInfo("base", rank=RANK, alpha=2.0 * RANK)
-    for event in train(
-        model.module, precision.device, examples, config, CheckpointFolder(folder, info)
-    ):
+    for event in train(model, precision.device, examples, config, CheckpointFolder(folder, info)):
         if isinstance(event, StepCompleted):
             yield time.time()
             if event.step == steps:

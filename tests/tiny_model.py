@@ -8,7 +8,7 @@ import torch
 from emojitune.chat import opening
 from emojitune.chat.completion import ChatModel
 from emojitune.models import adapter, loader, lora
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedModel, Trainable
 from emojitune.settings import Settings
 
 CHATML = (
@@ -69,6 +69,11 @@ def make_tiny_base(folder: Path, context_length: int = 256) -> Path:
 def load_tiny(folder: Path, adapter: Path | None = None) -> LoadedModel:
     """The model in float32, so that tests may compare closely."""
     return loader.load(folder, float32(), adapter)
+
+
+def trainable_tiny(folder: Path) -> Trainable:
+    """The model as it is trained, in float32."""
+    return loader.load_for_training(folder, float32())
 
 
 def chat_tiny(

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import load_tiny
+from tiny_model import float32, load_tiny
 from torch import nn
 
 from emojitune.errors import ModelError
-from emojitune.models import adapter, lora
+from emojitune.models import adapter, loader, lora
 from emojitune.models.loader import LoadedModel
+from emojitune.models.products import Product
 
 IDS = torch.tensor([[1, 50, 60, 70, 2]])
 
@@ -26,6 +27,18 @@ def perturbed(model: LoadedModel) -> dict[str, torch.Tensor]:
 def logits(module: nn.Module) -> torch.Tensor:
     with torch.no_grad():
         return module(IDS).logits  # type: ignore[no-any-return]
+
+
+def test_tensors_made_without_modules_are_those_that_modules_get(
+    tiny: LoadedModel, tiny_base: Path
+) -> None:
+    lora.attach(tiny.module, rank=4, alpha=8.0, seed=3)
+    attached = lora.adapter_state(tiny.module)
+    llama = loader.load_llama(tiny_base, float32(), Product).llama
+    made = lora.fresh(llama.linear_shapes, rank=4, seed=3, device=torch.device("cpu"))
+    assert list(made) == list(attached)
+    assert all(torch.equal(made[name], attached[name]) for name in made)
+    assert all(tensor.requires_grad for tensor in made.values())
 
 
 def test_every_linear_layer_but_the_head_is_adapted(tiny: LoadedModel) -> None:

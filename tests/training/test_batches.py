@@ -2,13 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import load_tiny
+from tiny_model import trainable_tiny
 
 from emojitune.dataset.example import Message
-from emojitune.models import lora
+from emojitune.models import loader
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import LoadedModel
-from emojitune.training import forward as ways
 from emojitune.training.batches import pack, packs, shuffled_batches, truncate
 from emojitune.training.forward import Forward, attach_lora
 from emojitune.training.gradients import Shares, score_row, shared_out
@@ -33,14 +32,13 @@ def rendered(model: LoadedModel) -> list[Rendered]:
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All this must hold for Llamas, and for models that only their own modules can run."""
     if request.param == "modules":
-        monkeypatch.setattr(ways.llama, "fits", lambda module: False)
+        monkeypatch.setattr(loader, "is_llama", lambda folder: False)
 
 
 def adapted(base: Path) -> tuple[Forward, list[torch.Tensor]]:
     """A model with an adapter that is not zero, and its parameters."""
-    module = load_tiny(base).module
-    forward = attach_lora(module, rank=4, alpha=8.0, seed=0)
-    parameters = list(lora.adapter_state(module).values())
+    forward = attach_lora(trainable_tiny(base), rank=4, alpha=8.0, seed=0)
+    parameters = list(forward.state.values())
     for parameter in parameters:
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(3))
     return forward, parameters
@@ -79,7 +77,7 @@ def test_both_ways_have_the_same_loss_and_gradients(
 ) -> None:
     examples = rendered(tiny)
     loss, mine = gradients(tiny_base, [examples])
-    monkeypatch.setattr(ways.llama, "fits", lambda module: False)
+    monkeypatch.setattr(loader, "is_llama", lambda folder: False)
     plain_loss, plain = gradients(tiny_base, [examples])
     assert loss == pytest.approx(plain_loss, rel=1e-5)
     for one, other in zip(mine, plain, strict=True):
@@ -111,7 +109,7 @@ def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Pa
         expected += float(
             torch.nn.functional.cross_entropy(logits[0, :-1], targets[0, 1:], reduction="sum")
         )
-    forward = attach_lora(load_tiny(tiny_base).module, rank=4, alpha=8.0, seed=0)  # starts at zero
+    forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)  # starts at zero
     with torch.no_grad():
         loss, _ = score_row(forward, forward.leaves(), pack(examples))
     assert float(loss) == pytest.approx(expected, rel=1e-5)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_model import load_tiny
+from tiny_model import trainable_tiny
 
 from emojitune.dataset.example import Message
 from emojitune.errors import TrainingError
@@ -34,7 +34,7 @@ def events(
     validation: bool = False,
 ) -> list[TrainingEvent]:
     """Train the tiny model on ten examples; all events, or those up to a number of steps."""
-    model = load_tiny(base)
+    model = trainable_tiny(base)
     examples: list[Rendered] = [
         model.renderer.render_example(
             [
@@ -46,7 +46,7 @@ def events(
     ]
     found: list[TrainingEvent] = []
     for event in train(
-        model.module,
+        model,
         torch.device("cpu"),
         examples,
         config,

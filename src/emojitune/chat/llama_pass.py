@@ -14,6 +14,7 @@ from emojitune.chat.batch import Batch, Past, to_tensor, write
 from emojitune.chat.slot_attention import Group, alike
 from emojitune.models.llama import normalize, rotate
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
+from emojitune.models.products import Product
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, query (T, H, D), key and value (T, K, D)) to (T, H × D)."""
@@ -24,7 +25,7 @@ _Adapters = Sequence[tuple[LlamaAdapter, slice]]
 class LlamaPass:
     """Through joined products; attention by request, so that nobody pays for the others' tokens."""
 
-    def __init__(self, llama: PackedLlama) -> None:
+    def __init__(self, llama: PackedLlama[Product]) -> None:
         self.llama = llama
         self._device = llama.embedding.device
         self._keys: list[Tensor] = [self._empty() for _ in llama.layers]
@@ -122,7 +123,7 @@ class LlamaPass:
 class _Products:
     """The products of a layer, by their place in `PRODUCTS`, with all updates of a pass."""
 
-    def __init__(self, layer: PackedLayer, number: int, adapters: _Adapters) -> None:
+    def __init__(self, layer: PackedLayer[Product], number: int, adapters: _Adapters) -> None:
         self._layer = layer
         self._updates = [(adapter.layers[number], rows) for adapter, rows in adapters]
 

@@ -11,13 +11,14 @@ from emojitune.chat.llama_pass import LlamaPass
 from emojitune.chat.module_pass import ModulePass
 from emojitune.models import loader
 from emojitune.models.loader import LoadedModel, Precision
+from emojitune.models.products import Product
 
 
 def open_base(folder: Path, precision: Precision, executor: Executor) -> ChatModel:
     """A base model, the fast way where it `is_llama`, else through its own modules."""
     if not loader.is_llama(folder):
         return through_modules(loader.load(folder, precision), executor)
-    loaded = loader.load_llama(folder, precision)
+    loaded = loader.load_llama(folder, precision, Product)
     forward = LlamaPass(loaded.llama)
     return ChatModel(ChatBase(forward, loaded.renderer, loaded.context_length, executor))
 

@@ -156,7 +156,7 @@ class _Run:
         from emojitune.training.loop import train
 
         precision = loader.choose_precision(self.settings)
-        model = loader.load(model_folder, precision)
+        model = loader.load_for_training(model_folder, precision)
         self.check()  # what came before took seconds: the job may have been cancelled meanwhile
         plan = make_plan(
             self._requested(),
@@ -176,7 +176,7 @@ class _Run:
         self._recall(checkpoints.newest(), base, plan.config)
         rendered = [model.renderer.render_example(example.messages) for example in examples]
         events = train(
-            model.module,
+            model,
             precision.device,
             rendered,
             plan.config,

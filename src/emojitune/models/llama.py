@@ -1,31 +1,22 @@
 """A Llama-like decoder as few large products: one for q, k and v, one for gate and up.
 
 The same numbers as transformers' modules in a fraction of the time, on a CPU where small products
-and float32 copies cost more than the arithmetic. `fits` says for which models; every other is run
-through its own modules.
+and float32 copies cost more than the arithmetic. `read_config` says for which models; every other
+is run through its own modules.
 
-Shapes, weights and the steps between products. Training puts them together in its own way, and
-chat in another, by weights that packed_llama.py reads.
+Sizes and the steps between products. packed_llama.py reads the weights; training and chat each
+put them together in their own way.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The frozen weights of a decoder layer, each (out, in); the norms (C,)."""
-
-    input_norm: Tensor
-    qkv: Tensor
-    out: Tensor
-    mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
-
+from emojitune.models import rotary
 
 # The linear maps of a layer, those of one product together.
 PRODUCTS = (
@@ -35,35 +26,66 @@ PRODUCTS = (
     ("mlp.down_proj",),
 )
 
-# Others turn all positions of a pass by the furthest of them: a reply would hang on its neighbours.
-_ROTATIONS = ("default", "linear", "llama3", "yarn")
+
+@dataclass(frozen=True, slots=True)
+class LlamaConfig:
+    """The sizes of a Llama, as config.json names them, and the whole of that file as `values`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    values: Mapping[str, Any]
 
 
-def fits(module: Any) -> bool:
-    """Whether `module` is a Llama: no biases, SwiGLU, rotary positions over whole heads."""
-    import transformers
+def read_config(folder: Path) -> LlamaConfig | None:
+    """The sizes of the Llama in a folder; None where config.json does not tell of a plain one.
 
-    return (
-        type(module) is transformers.LlamaForCausalLM
-        and module.lm_head.bias is None
-        and config_fits(module.config)
+    Plain: no biases, SwiGLU, known rotations, weights that are numbers. transformers' own classes
+    would read it as well, at the price of importing most of what its models need.
+
+    Raises:
+        OSError, ValueError: There is no config.json that can be read.
+    """
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    plain = (
+        values.get("model_type") == "llama"
+        and values.get("architectures", ["LlamaForCausalLM"]) == ["LlamaForCausalLM"]
+        and values.get("hidden_act") == "silu"
+        and not any(values.get(key) for key in ("attention_bias", "mlp_bias", "auto_map"))
+        and values.get("quantization_config") is None
+        and rotary.kind(values) in rotary.KINDS
+    )
+    heads, width = values.get("num_attention_heads"), values.get("hidden_size")
+    if not plain or not heads or not width or any(key not in values for key in _REQUIRED):
+        return None
+    return LlamaConfig(
+        **{key: values[key] for key in _REQUIRED},
+        num_key_value_heads=values.get("num_key_value_heads") or heads,
+        head_dim=values.get("head_dim") or width // heads,
+        tie_word_embeddings=values.get("tie_word_embeddings", False),
+        values=values,
     )
 
 
-def config_fits(config: Any) -> bool:
-    """Whether the module that transformers makes of `config` fits, its weights plain numbers."""
-    import transformers
-
-    return (
-        type(config) is transformers.LlamaConfig
-        and config.hidden_act == "silu"
-        and not (config.attention_bias or config.mlp_bias)
-        and config.rope_parameters["rope_type"] in _ROTATIONS
-        and getattr(config, "quantization_config", None) is None
-    )
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "rms_norm_eps",
+    "max_position_embeddings",
+)
 
 
-def linear_shapes(config: Any) -> dict[str, tuple[int, int]]:
+def linear_shapes(config: LlamaConfig) -> dict[str, tuple[int, int]]:
     """(out, in) of the linear maps of each layer, by their names within it."""
     width, inner = config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
@@ -79,46 +101,6 @@ def linear_shapes(config: Any) -> dict[str, tuple[int, int]]:
     }
 
 
-class Llama:
-    """What a Llama is in whatever form its products are kept. T is the number of tokens."""
-
-    def __init__(self, config: Any, embedding: Tensor, final_norm: Tensor, rotary: Any) -> None:
-        self.heads: int = config.num_attention_heads
-        self.kv_heads: int = config.num_key_value_heads
-        self.head_dim: int = config.head_dim
-        self.eps: float = config.rms_norm_eps
-        self.embedding = embedding
-        self.final_norm = final_norm
-        self._rotary = rotary
-
-    @property
-    def rotated(self) -> int:
-        """How many columns of the q/k/v product are queries and keys."""
-        return (self.heads + self.kv_heads) * self.head_dim
-
-    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for positions (T,), each (T, 1, D / 2)."""
-        cos, sin = self._rotary(self.embedding, positions[None])
-        half = self.head_dim // 2
-        return cos[0, :, None, :half], sin[0, :, None, :half]
-
-    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query (T, H, D), key and value (T, K, D) of a q/k/v product, as views."""
-        parts = qkv.view(len(qkv), -1, self.head_dim)
-        keys, values = self.heads, self.heads + self.kv_heads
-        return parts[:, :keys], parts[:, keys:values], parts[:, values:]
-
-
-class JoinedLlama(Llama):
-    """A Llama's frozen weights, joined in place: the modules keep views of them."""
-
-    def __init__(self, module: Any) -> None:
-        body = module.model
-        super().__init__(module.config, body.embed_tokens.weight, body.norm.weight, body.rotary_emb)
-        self.layers = [_join(layer) for layer in body.layers]
-        self.head: Tensor = module.lm_head.weight
-
-
 def normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """RMSNorm of rows x (T, C), and the inverse root mean squares (T, 1), in float32."""
     wide = x.float()
@@ -132,26 +114,3 @@ def rotate(columns: Tensor, cos: Tensor, sin: Tensor) -> None:
     turned = first * cos - second * sin
     second.mul_(cos).add_(first * sin)
     first.copy_(turned)
-
-
-def _join(layer: Any) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    return Layer(
-        input_norm=layer.input_layernorm.weight,
-        qkv=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
-        out=attention.o_proj.weight,
-        mlp_norm=layer.post_attention_layernorm.weight,
-        gate_up=_joined(mlp.gate_proj, mlp.up_proj),
-        down=mlp.down_proj.weight,
-    )
-
-
-@torch.no_grad()
-def _joined(*linears: nn.Linear) -> Tensor:
-    """The weights of several layers one below the other; the layers keep views of it."""
-    joined = torch.cat([linear.weight for linear in linears])
-    start = 0
-    for linear in linears:
-        linear.weight.data = joined[start : start + linear.out_features]
-        start += linear.out_features
-    return joined

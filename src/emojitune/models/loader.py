@@ -1,20 +1,23 @@
 """Base model (and adapter) from disk to memory; picks device and number format, and says why."""
 
+import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from emojitune.errors import ConfigurationError, ModelError
 from emojitune.models import adapter, lora, packed_llama
 from emojitune.models.chat_template import Renderer
-from emojitune.models.packed_llama import LlamaAdapter, PackedLlama
+from emojitune.models.llama import read_config
+from emojitune.models.packed_llama import LlamaAdapter, P, PackedLlama
+from emojitune.models.products import Product, TwoWayProduct
 from emojitune.models.safetensors_folder import SafetensorsFolder
 from emojitune.settings import Settings
 
@@ -40,12 +43,15 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedLlama:
-    """A Llama as chat runs it, without modules. `context_length` is in tokens."""
+class LoadedLlama(Generic[P]):
+    """A Llama without modules. `context_length` is in tokens."""
 
-    llama: PackedLlama
+    llama: PackedLlama[P]
     renderer: Renderer
     context_length: int
+
+
+Trainable = LoadedModel | LoadedLlama[TwoWayProduct]
 
 
 def choose_precision(settings: Settings) -> Precision:
@@ -89,7 +95,7 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
         )
         if found["missing_keys"]:  # transformers would go on with random numbers in their place
             raise ValueError(f"it has no weights for {', '.join(sorted(found['missing_keys']))}")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        renderer = _renderer(folder, module.config.eos_token_id)
     module.to(precision.device).eval()
     vocabulary: tuple[str, ...] = ()
     if adapter_folder is not None:
@@ -98,49 +104,50 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
         vocabulary = info.vocabulary
     return LoadedModel(
         module=module,
-        renderer=Renderer(tokenizer, _stop_ids(module.generation_config, tokenizer)),
+        renderer=renderer,
         precision=precision,
         context_length=_context_length(module.config),
         vocabulary=vocabulary,
     )
 
 
+def load_for_training(folder: Path, precision: Precision) -> Trainable:
+    """A base model in the form that trains it fastest. Raises ModelError as `load` does."""
+    if is_llama(folder):
+        return load_llama(folder, precision, TwoWayProduct)
+    return load(folder, precision)
+
+
 def is_llama(folder: Path) -> bool:
     """Whether `load_llama` can load it. Anything else, broken folders too, is for `load`."""
-    import transformers
-
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        return packed_llama.fits(config, SafetensorsFolder(folder))
+        config = read_config(folder)
+        return config is not None and packed_llama.is_whole(config, SafetensorsFolder(folder))
     except _UNREADABLE:
         return False
 
 
-def load_llama(folder: Path, precision: Precision) -> LoadedLlama:
+def load_llama(folder: Path, precision: Precision, pack: Callable[[Tensor], P]) -> LoadedLlama[P]:
     """A base model that `is_llama`, without its modules: adapters go beside it.
+
+    Args:
+        pack: See PackedLlama.
 
     Raises:
         ModelError: The folder is not whole.
     """
-    import transformers
-
     with _reading(folder):
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        weights = SafetensorsFolder(folder)
-        llama = PackedLlama(config, weights, precision.device, precision.dtype)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        try:
-            generation = transformers.GenerationConfig.from_pretrained(
-                folder, local_files_only=True
-            )
-        except OSError:  # it may be left out: transformers' own modules do the same then
-            generation = transformers.GenerationConfig.from_model_config(config)
-    renderer = Renderer(tokenizer, _stop_ids(generation, tokenizer))
-    return LoadedLlama(llama, renderer, _context_length(config))
+        config = read_config(folder)
+        assert config is not None, "asked for by is_llama"
+        llama = PackedLlama(
+            config, SafetensorsFolder(folder), precision.device, precision.dtype, pack
+        )
+        renderer = _renderer(folder, config.values.get("eos_token_id"))
+    return LoadedLlama(llama, renderer, config.max_position_embeddings)
 
 
 def load_llama_adapter(
-    llama: PackedLlama, adapter_folder: Path
+    llama: PackedLlama[Product], adapter_folder: Path
 ) -> tuple[LlamaAdapter, tuple[str, ...]]:
     """An adapter for `llama`, and its closed vocabulary.
 
@@ -170,10 +177,36 @@ def _context_length(config: Any) -> int:
     return getattr(config, "max_position_embeddings", 2048)
 
 
-def _stop_ids(generation: Any, tokenizer: Any) -> list[int]:
-    configured = generation.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return [i for i in {*ids, tokenizer.eos_token_id} if i is not None]
+_StopIds = int | list[int] | None
+
+
+def _renderer(folder: Path, eos_token_id: _StopIds) -> Renderer:
+    """The renderer of a folder; generation_config.json may know more ids that end a reply."""
+    tokenizer = _tokenizer(folder)
+    generation = _json(folder / "generation_config.json")
+    found: _StopIds = generation.get("eos_token_id", eos_token_id)
+    ids = {*(found if isinstance(found, list) else [found]), tokenizer.eos_token_id}
+    return Renderer(tokenizer, [i for i in ids if i is not None])
+
+
+def _tokenizer(folder: Path) -> Any:
+    import transformers
+
+    # To choose among its classes AutoTokenizer imports most of what transformers' models need.
+    if _json(folder / "tokenizer_config.json").get("tokenizer_class") in _PLAIN_TOKENIZERS:
+        return transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+_PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A file's object; empty where there is none."""
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
 
 
 def _bfloat16_support(device: torch.device) -> tuple[bool, str]:

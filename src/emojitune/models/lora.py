@@ -25,12 +25,9 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         self.scale = alpha / rank
-        a = torch.empty(rank, base.in_features)
-        # Drawn on the CPU, so that a seed means the same adapter on every device.
-        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
-        device = base.weight.device
-        self.lora_A = nn.Parameter(a.to(device))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
+        self.lora_A, self.lora_B = _fresh(
+            (base.out_features, base.in_features), rank, generator, base.weight.device
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -74,14 +71,27 @@ def attach(model: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
         model.set_submodule(name, LoraLinear(linear, rank, alpha, generator))
 
 
+def fresh(
+    shapes: Mapping[str, tuple[int, int]], *, rank: int, seed: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Trainable tensors for linear layers of these shapes (out, in), by name, without modules.
+
+    In the order of the layers in a model they are those that `attach` makes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, Tensor] = {}
+    for layer, shape in shapes.items():
+        state[f"{layer}.lora_A"], state[f"{layer}.lora_B"] = _fresh(shape, rank, generator, device)
+    return state
+
+
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """The trainable tensors by name: `<layer>.lora_A` and `<layer>.lora_B`, not copied."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def load_adapter_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into the LoRA layers of `model`, in place."""
-    own = adapter_state(model)
+def load_adapter_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into a model's own trainable tensors, in place."""
     _require({name: tuple(parameter.shape) for name, parameter in own.items()}, state)
     with torch.no_grad():
         for name, parameter in own.items():
@@ -144,6 +154,17 @@ def _require(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor
         f"{found.get(name)}, where {expected.get(name)} is wanted. Train it again on this base.",
         param="model",
     )
+
+
+def _fresh(
+    shape: tuple[int, int], rank: int, generator: torch.Generator, device: torch.device
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """A (rank, in), drawn, and B (out, rank), zero, of a layer (out, in)."""
+    a = torch.empty(rank, shape[1])
+    # Drawn on the CPU, so that a seed means the same adapter on every device.
+    nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+    b = torch.zeros(shape[0], rank)
+    return nn.Parameter(a.to(device)), nn.Parameter(b.to(device))
 
 
 def _adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

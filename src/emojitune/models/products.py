@@ -21,7 +21,7 @@ class Product:
         )
         if self._packed:
             pack = torch.ops.mkldnn._reorder_linear_weight
-            weight = pack(weight.contiguous(), _USUAL_ROWS)
+            weight = pack(weight, _USUAL_ROWS)
         self.weight = weight
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -30,3 +30,11 @@ class Product:
             return functional.linear(x, self.weight)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
         return out
+
+
+class TwoWayProduct(Product):
+    """The same, and the way back of a gradient: `back` takes rows (T, out) to (T, in)."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight)
+        self.back = Product(weight.T)

@@ -33,6 +33,8 @@ def import_libraries() -> None:
     They come with a million objects that stay to the end. Looking through these for garbage, again
     and again while they are made and once more at the end of the process, takes longer than many a
     small job trains: it is not done. What a process makes afterwards is looked after as always.
+    transformers' models take as long again, and what is a Llama needs none of them: they are left
+    to whoever does.
     """
     if "transformers" in sys.modules:
         return
@@ -40,13 +42,7 @@ def import_libraries() -> None:
     gc.disable()
     try:
         import torch  # noqa: F401
-
-        # The names load their modules.
-        from transformers import (  # noqa: F401
-            AutoModelForCausalLM,
-            AutoTokenizer,
-            LlamaForCausalLM,
-        )
+        from transformers import PreTrainedTokenizerFast  # noqa: F401
     finally:
         gc.freeze()
         if collecting:

@@ -4,8 +4,7 @@ A dense mask over the row would do the same, and costs the square of its length:
 pass of a CPU that was a fifth of a whole training step. Here the scores are two batches of small
 products, own part against prefix and own part against itself, under one softmax.
 
-Registered with transformers as the implementation `shared_prefix`; the layout of the row comes
-with each forward call as the keyword `row_layout`. Knows neither tokens nor losses.
+Knows neither tokens nor losses.
 """
 
 from collections.abc import Sequence
@@ -14,11 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-
-from emojitune.errors import ModelError
-
-NAME = "shared_prefix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +68,6 @@ def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
         causal=causal,
         hidden=torch.cat([torch.zeros(longest, prefix), own], dim=1),
     )
-
-
-def _attend(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    *,
-    row_layout: RowLayout,
-    scaling: float,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """query (1, H, T, D), key and value (1, K, T, D), H a multiple of K; returns (1, T, H, D)."""
-    if others.get("softcap") is not None or others.get("s_aux") is not None:
-        raise ModelError(
-            "This base model's attention caps its scores or has sinks, which training here does "
-            "not do yet. Use another base model.",
-            param="model",
-        )
-    heads = query.shape[1]
-    rows = torch.cat([query[0], key[0], value[0]]).transpose(0, 1)
-    mixed = attend(rows, heads, row_layout, scaling)
-    return mixed.view(1, len(mixed), heads, -1), None
 
 
 def attend(qkv: Tensor, heads: int, layout: RowLayout, scaling: float) -> Tensor:
@@ -213,7 +183,3 @@ def _to_rows(block: Tensor, examples: int, heads: int) -> Tensor:
     length = block.shape[1] * kv // heads
     parts = block.view(kv, examples, heads // kv, length, dim).permute(1, 3, 0, 2, 4)
     return parts.reshape(examples * length, heads * dim)
-
-
-AttentionInterface.register(NAME, _attend)
-AttentionMaskInterface.register(NAME, lambda **_: None)

@@ -12,12 +12,13 @@ rate follow from the seed and the step.
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor
 
 from emojitune.models import adapter, lora
 from emojitune.training.events import CheckpointSaved
@@ -39,13 +40,17 @@ class CheckpointFolder:
         self._info = info
         self._keep = keep
 
-    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> Path:
-        """Write a checkpoint and return its adapter's folder."""
+    def save(
+        self,
+        state: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        position: Position,
+    ) -> Path:
+        """Write a checkpoint of the trainable tensors, by name; returns its adapter's folder."""
         target = self._folder / f"epoch-{position.epochs}"
         staging = self._folder / "saving.partial"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        state = lora.adapter_state(module)
         adapter.write(staging / "adapter", state, self._info)
         moments = {
             f"{name}.{moment}": optimizer.state[parameter][moment]
@@ -68,17 +73,17 @@ class CheckpointFolder:
         position = _position(saved[-1])
         return CheckpointSaved(position.steps, position.epochs, saved[-1] / "adapter")
 
-    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-        """Put the newest checkpoint, if there is one, into `module` and `optimizer`."""
+    def restore(self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> Position:
+        """Put the newest checkpoint, if there is one, into the tensors and the optimizer."""
         saved = self._saved()
         if not saved:
             return Position(epochs=0, steps=0)
         newest = saved[-1]
         _, tensors = adapter.read(newest / "adapter")
-        lora.load_adapter_state(module, tensors)
+        lora.load_adapter_state(state, tensors)
         position = _position(newest)
         moments = load_file(newest / "optimizer.safetensors")
-        for name, parameter in lora.adapter_state(module).items():
+        for name, parameter in state.items():
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(position.steps)),
                 "exp_avg": moments[f"{name}.exp_avg"].to(parameter.device),

@@ -5,7 +5,7 @@ one product are joined too: their A sides stacked, their B sides block by block,
 products are few. Everything runs in the dtype of the frozen weights; sums of squares in float32.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from emojitune.models.llama import PRODUCTS, JoinedLlama, normalize, rotate
-from emojitune.models.lora import LoraLinear, join
-from emojitune.models.products import Product
+from emojitune.models import lora
+from emojitune.models.llama import normalize, rotate
+from emojitune.models.packed_llama import PackedLlama
+from emojitune.models.products import TwoWayProduct
 from emojitune.training.attention import attend
 from emojitune.training.batches import Pack
 
@@ -25,16 +26,21 @@ class LlamaForward:
 
     name = "the fast path for Llama-like models"
 
-    def __init__(self, llama: JoinedLlama, module: Any) -> None:
+    def __init__(
+        self, llama: PackedLlama[TwoWayProduct], *, rank: int, alpha: float, seed: int
+    ) -> None:
         self._llama = llama
-        self._products = [
-            [_Frozen(weight) for weight in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-            for layer in llama.layers
-        ]
+        device, dtype = llama.embedding.device, llama.embedding.dtype
+        self.state: Mapping[str, Tensor] = lora.fresh(
+            llama.linear_shapes, rank=rank, seed=seed, device=device
+        )
         self._adapters = [
-            _JoinedLora([layer.get_submodule(name) for name in names], llama.embedding.dtype)
-            for layer in module.model.layers
-            for names in PRODUCTS
+            _JoinedLora(
+                [(self.state[f"{name}.lora_A"], self.state[f"{name}.lora_B"]) for name in names],
+                alpha / rank,
+                dtype,
+            )
+            for names in llama.joined_names
         ]
 
     def leaves(self) -> list[Tensor]:
@@ -48,60 +54,55 @@ class LlamaForward:
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
         """Logits (S, V) at the places of a row."""
-        llama, layout = self._llama, row.layout
+        llama = self._llama
         cos, sin = llama.rotation(row.positions[0])
         x = functional.embedding(row.ids[0], llama.embedding)
         for number, layer in enumerate(llama.layers):
             a_qkv, b_qkv, a_out, b_out, *mlp = leaves[8 * number : 8 * number + 8]
-            qkv_product, out, gate_up, down = self._products[number]
+            to_qkv, to_out, to_gate_up, to_down = layer.products
             qkv = _apply(
-                _NormQkv, x, layer.input_norm, qkv_product, a_qkv, b_qkv,
+                _NormQkv, x, layer.input_norm, to_qkv, a_qkv, b_qkv,
                 llama.eps, cos, sin, llama.rotated,
             )  # fmt: skip
             qkv = qkv.view(len(qkv), -1, llama.head_dim)
-            mixed = attend(qkv, llama.heads, layout, llama.head_dim**-0.5)
+            mixed = attend(qkv, llama.heads, row.layout, llama.head_dim**-0.5)
             if number == len(llama.layers) - 1:  # from here on no token asks another
                 mixed, x = mixed.index_select(0, row.places), x.index_select(0, row.places)
-            x = _apply(_Out, mixed, x, out, a_out, b_out)
-            x = _apply(_Mlp, x, layer.mlp_norm, gate_up, down, *mlp, llama.eps)
-        return functional.linear(_apply(_Norm, x, llama.final_norm, llama.eps), llama.head)
-
-
-class _Frozen:
-    """A product by frozen weights (out, in), and the way back, each with its own layout."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.forward = Product(weight)
-        self.backward = Product(weight.T)
+            x = _apply(_Out, mixed, x, to_out, a_out, b_out)
+            x = _apply(_Mlp, x, layer.mlp_norm, to_gate_up, to_down, *mlp, llama.eps)
+        return _apply(_Head, x, llama.final_norm, llama.head, llama.eps)
 
 
 class _JoinedLora:
     """The LoRA layers of one product: A sides stacked (R, in), B sides as blocks of (R, out)."""
 
-    def __init__(self, parts: Sequence[LoraLinear], dtype: torch.dtype) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[Tensor, Tensor]], scale: float, dtype: torch.dtype
+    ) -> None:
+        """`parts` are A (rank, in) and B (out, rank) of each layer."""
         self._parts = parts
+        self._scale = scale
         with torch.no_grad():
-            self._a = torch.cat([part.lora_A for part in parts]).to(dtype)
-            self._b = torch.block_diag(*(part.lora_B.T for part in parts)).to(dtype)  # type: ignore[no-untyped-call]
+            self._a, self._b = lora.join([(a, b, scale) for a, b in parts], dtype)
 
     @torch.no_grad()
     def sides(self) -> tuple[Tensor, Tensor]:
-        for part, (rows, columns) in self._blocks():
-            self._a[rows] = part.lora_A
-            self._b[rows, columns] = part.scale * part.lora_B.T
+        for a, b, rows, columns in self._blocks():
+            self._a[rows] = a
+            self._b[rows, columns] = self._scale * b.T
         return self._a.requires_grad_(), self._b.requires_grad_()
 
-    def assign(self, a: Tensor, b: Tensor) -> None:
-        for part, (rows, columns) in self._blocks():
-            part.lora_A.grad = a[rows]
-            part.lora_B.grad = (part.scale * b[rows, columns].T).contiguous()
+    def assign(self, grad_a: Tensor, grad_b: Tensor) -> None:
+        for a, b, rows, columns in self._blocks():
+            a.grad = grad_a[rows]
+            b.grad = (self._scale * grad_b[rows, columns].T).contiguous()
 
-    def _blocks(self) -> Iterator[tuple[LoraLinear, tuple[slice, slice]]]:
-        """Each part, with its rows of both sides and its columns of B."""
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor, slice, slice]]:
+        """Each part, with its rows of both joined sides and its columns of B."""
         row = column = 0
-        for part in self._parts:
-            rows, columns = row + part.lora_A.shape[0], column + part.lora_B.shape[0]
-            yield part, (slice(row, rows), slice(column, columns))
+        for a, b in self._parts:
+            rows, columns = row + len(a), column + len(b)
+            yield a, b, slice(row, rows), slice(column, columns)
             row, column = rows, columns
 
 
@@ -109,18 +110,18 @@ def _apply(function: type[Function], *inputs: Any) -> Tensor:
     return function.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _adapted(x: Tensor, product: _Frozen, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _adapted(x: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """x Wᵀ + x Aᵀ B, and x Aᵀ."""
     low = x @ a.T
-    return product.forward(x).addmm_(low, b), low
+    return product(x).addmm_(low, b), low
 
 
 def _adapted_backward(
-    product: _Frozen, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
+    product: TwoWayProduct, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, A and B."""
     grad_low = grad @ b.T
-    return product.backward(grad).addmm_(grad_low, a), grad_low.T @ x, low.T @ grad
+    return product.back(grad).addmm_(grad_low, a), grad_low.T @ x, low.T @ grad
 
 
 def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
@@ -131,19 +132,21 @@ def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> 
     return scaled.sub_(unit.mul_(along)).mul_(inverse)
 
 
-class _Norm(Function):
-    """RMSNorm with a frozen weight."""
+class _Head(Function):
+    """The last norm and the output head, both frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        normed, inverse = normalize(x, weight, eps)
-        ctx.save_for_backward(x, weight, inverse)
-        return normed
+    def forward(ctx: Any, x: Tensor, norm: Tensor, head: TwoWayProduct, eps: float) -> Tensor:
+        normed, inverse = normalize(x, norm, eps)
+        ctx.save_for_backward(x, norm, inverse)
+        ctx.head = head
+        return head(normed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, inverse = ctx.saved_tensors
-        return _norm_backward(grads[0], x, weight, inverse).to(x.dtype), None, None
+        x, norm, inverse = ctx.saved_tensors
+        grad_x = _norm_backward(ctx.head.back(grads[0]), x, norm, inverse)
+        return grad_x.to(x.dtype), None, None, None
 
 
 class _NormQkv(Function):
@@ -151,7 +154,7 @@ class _NormQkv(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, product: _Frozen, a: Tensor, b: Tensor,
+        ctx: Any, x: Tensor, norm: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor,
         eps: float, cos: Tensor, sin: Tensor, rotated: int,
     ) -> Tensor:  # fmt: skip
         normed, inverse = normalize(x, norm, eps)
@@ -178,7 +181,7 @@ class _Out(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, mixed: Tensor, residual: Tensor, product: _Frozen, a: Tensor, b: Tensor
+        ctx: Any, mixed: Tensor, residual: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor
     ) -> Tensor:
         out, low = _adapted(mixed, product, a, b)
         ctx.save_for_backward(mixed, low, a, b)
@@ -196,7 +199,7 @@ class _Mlp(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, gate_up: _Frozen, down: _Frozen,
+        ctx: Any, x: Tensor, norm: Tensor, gate_up: TwoWayProduct, down: TwoWayProduct,
         a_in: Tensor, b_in: Tensor, a_out: Tensor, b_out: Tensor, eps: float,
     ) -> Tensor:  # fmt: skip
         normed, inverse = normalize(x, norm, eps)

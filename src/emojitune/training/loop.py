@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from emojitune.errors import TrainingError
 from emojitune.models import lora
 from emojitune.models.chat_template import Rendered
+from emojitune.models.loader import Trainable
 from emojitune.training.batches import learned_tokens, shuffled_batches, truncate
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
@@ -25,7 +25,7 @@ from emojitune.training.gradients import Shares, evaluate
 
 
 def train(
-    module: Any,
+    model: Trainable,
     device: torch.device,
     examples: Sequence[Rendered],
     config: TrainingConfig,
@@ -34,7 +34,7 @@ def train(
     validation: Sequence[Rendered] = (),
     initial: Mapping[str, Tensor] | None = None,
 ) -> Iterator[TrainingEvent]:
-    """Train LoRA layers on `module`, in place, and yield what happens.
+    """Train LoRA layers on `model`, in place, and yield what happens.
 
     Goes on from the newest of `checkpoints`, where the same arguments left them; a run that was
     interrupted ends with the same adapter as one that was not. The caller may stop at any event.
@@ -47,14 +47,13 @@ def train(
     validation = [truncate(example, config.max_tokens) for example in validation]
     if not any(map(learned_tokens, examples)):
         raise _nothing_to_learn(config)
-    module.train()
-    forward = attach_lora(module, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    forward = attach_lora(model, rank=config.rank, alpha=config.alpha, seed=config.seed)
     yield ForwardChosen(forward.name)
     if initial is not None:
-        lora.load_adapter_state(module, initial)
-    parameters = list(lora.adapter_state(module).values())
+        lora.load_adapter_state(forward.state, initial)
+    parameters = list(forward.state.values())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
-    done = checkpoints.restore(module, optimizer)
+    done = checkpoints.restore(forward.state, optimizer)
     step = done.steps
     total_steps = steps_of(len(examples), config)
 
@@ -81,7 +80,7 @@ def train(
             if validation:
                 score = evaluate(forward, device, validation)
                 yield ValidationCompleted(step, score.loss, score.accuracy)
-            folder = checkpoints.save(module, optimizer, Position(epoch + 1, step))
+            folder = checkpoints.save(forward.state, optimizer, Position(epoch + 1, step))
             yield CheckpointSaved(step, epoch + 1, folder)
 
 
