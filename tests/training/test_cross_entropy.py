@@ -31,3 +31,13 @@ def test_a_target_that_is_all_but_impossible_has_a_finite_loss() -> None:
     loss, correct = summed_cross_entropy(logits, torch.tensor([0, 1]))
     assert float(loss) == pytest.approx(500 + 0.6931472)
     assert int(correct) == 1  # of two equal ones either may be called the best
+
+
+def test_rows_beyond_the_targets_carry_no_loss() -> None:
+    logits = torch.randn(5, 9, requires_grad=True)
+    loss, _ = summed_cross_entropy(logits, torch.tensor([1, 2, 3]))
+    expected = functional.cross_entropy(logits[:3], torch.tensor([1, 2, 3]), reduction="sum")
+    torch.testing.assert_close(loss, expected)
+    [gradient] = torch.autograd.grad(loss, logits)
+    assert torch.equal(gradient[3:], torch.zeros(2, 9))
+    assert gradient[:3].abs().sum(1).min() > 0

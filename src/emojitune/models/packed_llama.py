@@ -70,6 +70,9 @@ class PackedLlama(Generic[P]):
             for name, shape in linear_shapes(config).items()
         }
         self.embedding = take("model.embed_tokens.weight", vocabulary, width)
+        tied = config.tie_word_embeddings
+        # First, because packing takes as much again: what it leaves is room for the layers.
+        self.head = pack(self.embedding if tied else take("lm_head.weight", vocabulary, width))
         self.layers = [
             PackedLayer(
                 take(f"{layer}.input_layernorm.weight", width),
@@ -79,8 +82,6 @@ class PackedLlama(Generic[P]):
             for layer in _layers(config)
         ]
         self.final_norm = take("model.norm.weight", width)
-        tied = config.tie_word_embeddings
-        self.head = pack(self.embedding if tied else take("lm_head.weight", vocabulary, width))
         self._rotary = Rotary(config.values, config.head_dim, device)
 
     @property

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 
+_MULTIPLE = 4  # of slots: few shapes come again and again, and oneDNN has made their programs
+
+
 @dataclass(frozen=True, slots=True)
 class RowLayout:
     """Where the parts of a row of T tokens are.
@@ -22,7 +25,7 @@ class RowLayout:
     Attributes:
         prefix: P, the length of the shared prefix, which comes first.
         examples: E, how many own parts follow it.
-        longest: L, the length of the longest own part.
+        longest: L, at least the length of the longest own part.
         gather: For each of the E × L slots the row index of its token; 0 for padding.
         scatter: For each of the T - P tokens of own parts its slot.
         causal: Added to the scores of the prefix: 0 where a key is seen, -inf where not, (P, P).
@@ -52,7 +55,7 @@ class RowLayout:
 
 def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
     """The layout of a row: a prefix, then own parts of these lengths."""
-    longest = max(lengths)
+    longest = -(-max(lengths) // _MULTIPLE) * _MULTIPLE
     slots = torch.arange(longest)[None, :].expand(len(lengths), -1)
     size = torch.tensor(lengths)[:, None]
     start = prefix + size.cumsum(0) - size

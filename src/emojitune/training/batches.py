@@ -16,16 +16,20 @@ from torch import Tensor
 from emojitune.models.chat_template import Rendered
 from emojitune.training.attention import RowLayout, row_layout
 
+# Rows of tokens, and places, come in multiples of this: for every new shape of a product oneDNN
+# makes a program, which takes longer than the product, and keeps it with its working memory.
+_MULTIPLE = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
     """One row of T tokens, with S places at which the next token is to be learned.
 
     Attributes:
-        ids: Token ids, (1, T).
+        ids: Token ids, (1, T); padding stands behind the tokens of the shortest example.
         positions: Positions within the example, (1, T).
         layout: Which tokens are the prefix, and which an example's own.
-        places: Indices into the row whose next token is learned, (S,).
+        places: Indices into the row whose next token is learned, then some that are padding.
         targets: Those next tokens, (S,).
         tokens: Tokens of the examples when counted one by one (at least T).
     """
@@ -89,22 +93,26 @@ def packs(examples: Sequence[Rendered], *, max_tokens: int) -> Iterator[Pack]:
 def pack(examples: Sequence[Rendered]) -> Pack:
     """Pack examples into one row behind their common prefix."""
     prefix = _common_prefix(examples)
+    lengths = [len(example.ids) - prefix for example in examples]
+    padding = [0] * len(examples)
+    padding[lengths.index(min(lengths))] = -(prefix + sum(lengths)) % _MULTIPLE
     ids = list(examples[0].ids[:prefix])
     positions = list(range(prefix))
     places: list[int] = []
     targets: list[int] = []
-    for example in examples:
+    for example, more in zip(examples, padding, strict=True):
         offset = len(ids) - prefix  # from a token's position in its example to its index in the row
-        ids += example.ids[prefix:]
-        positions += range(prefix, len(example.ids))
+        ids += [*example.ids[prefix:], *[0] * more]
+        positions += [*range(prefix, len(example.ids)), *[0] * more]
         for position in range(1, len(example.ids)):
             if example.mask[position]:
                 places.append(position - 1 + offset)
                 targets.append(example.ids[position])
+    places += [0] * (-len(places) % _MULTIPLE)
     return Pack(
         ids=torch.tensor([ids]),
         positions=torch.tensor([positions]),
-        layout=row_layout(prefix, [len(example.ids) - prefix for example in examples]),
+        layout=row_layout(prefix, [one + more for one, more in zip(lengths, padding, strict=True)]),
         places=torch.tensor(places, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
         tokens=sum(len(example.ids) for example in examples),

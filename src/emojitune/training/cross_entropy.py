@@ -17,7 +17,8 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
     """Sum over rows of -log softmax(logits)[target], and how many targets have the largest logit.
 
     Args:
-        logits: (S, V), in any floating dtype; the gradient comes in the same.
+        logits: (S or more, V), in any floating dtype; the gradient comes in the same. Rows beyond
+            the targets carry no loss.
         targets: (S,), int64.
 
     Returns:
@@ -32,8 +33,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         loss = logits.new_zeros((), dtype=torch.float32)
         correct = targets.new_zeros(())
-        for start in range(0, len(logits), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for start in range(0, len(targets), _ROWS):
+            rows = slice(start, min(start + _ROWS, len(targets)))
             best = logits[rows].amax(-1)
             target = logits[rows].gather(1, targets[rows, None])[:, 0]
             softmax = torch.softmax(logits[rows], dim=-1, dtype=torch.float32)
@@ -44,6 +45,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
             if gradient is not None:
                 one_less = softmax.new_full((len(softmax), 1), -1.0)
                 gradient[rows] = softmax.scatter_add_(1, targets[rows, None], one_less)
+        if gradient is not None:
+            gradient[len(targets) :] = 0.0
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(correct)
         return loss, correct

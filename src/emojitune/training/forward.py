@@ -23,7 +23,7 @@ class Forward(Protocol):
         ...
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
-        """Logits (S, V) at the places of a row."""
+        """Logits at the places of a row, (places, V)."""
         ...
 
     def assign(self, grads: Sequence[Tensor]) -> None:

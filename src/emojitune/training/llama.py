@@ -53,7 +53,7 @@ class LlamaForward:
             adapter.assign(*grads[2 * number : 2 * number + 2])
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
-        """Logits (S, V) at the places of a row."""
+        """Logits at the places of a row, (places, V)."""
         llama = self._llama
         cos, sin = llama.rotation(row.positions[0])
         x = functional.embedding(row.ids[0], llama.embedding)
