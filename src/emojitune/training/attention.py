@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-
 _MULTIPLE = 4  # of slots: few shapes come again and again, and oneDNN has made their programs
 
 
