@@ -3,7 +3,7 @@
 No modules are made and nothing is held twice, so it is there in a fraction of a second.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,6 @@ from emojitune.models import lora
 from emojitune.models.llama import PRODUCTS, Llama, config_fits, linear_shapes
 from emojitune.models.products import Product
 from emojitune.models.safetensors_folder import SafetensorsFolder
-
-# A call of oneDNN costs more than the arithmetic of so few rows in float32.
-_FEW_ROWS = 8
 
 
 def fits(config: Any, weights: SafetensorsFolder) -> bool:
@@ -41,40 +38,15 @@ class PackedLlama(Llama):
     ) -> None:
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-        width = config.hidden_size
-
-        def take(name: str, *shape: int) -> Tensor:
-            # A copy: the file may change while the model is in use.
-            return weights.take(name, shape).to(device, dtype, copy=True)
-
-        embedding = take("model.embed_tokens.weight", config.vocab_size, width)
-        super().__init__(
-            config,
-            embedding,
-            take("model.norm.weight", width),
-            LlamaRotaryEmbedding(config).to(device),
-        )
-        self._shapes = linear_shapes(config)
-        self.layers = [
-            PackedLayer(
-                take(f"{layer}.input_layernorm.weight", width),
-                take(f"{layer}.post_attention_layernorm.weight", width),
-                tuple(
-                    Product(
-                        torch.cat(
-                            [
-                                weights.take(f"{layer}.{name}.weight", self._shapes[name])
-                                for name in names
-                            ]
-                        ).to(device, dtype)
-                    )
-                    for names in PRODUCTS
-                ),
-            )
-            for layer in _layers(config)
-        ]
+        read = _Reader(config, weights, device, dtype)
+        words = (config.vocab_size, config.hidden_size)
+        embedding = read.tensor("model.embed_tokens.weight", words)
+        final_norm = read.norm("model.norm")
+        super().__init__(config, embedding, final_norm, LlamaRotaryEmbedding(config).to(device))
+        self._shapes = read.shapes
+        self.layers = [read.layer(name) for name in _layers(config)]
         tied = config.tie_word_embeddings
-        self.head = Product(embedding if tied else take("lm_head.weight", config.vocab_size, width))
+        self.head = Product(embedding if tied else read.tensor("lm_head.weight", words))
 
     @property
     def bytes(self) -> int:
@@ -94,7 +66,11 @@ class PackedLlama(Llama):
 
 
 class LowRank:
-    """The update of one product: A (R, in) and B (R, out), in the dtype of the weights."""
+    """The update of one product, by A (R, in) and B (R, out).
+
+    In float32, whatever the weights are: so it was trained, and at the few rows of most passes a
+    call of oneDNN for bf16 costs more than this arithmetic.
+    """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
         self._a = a
@@ -102,10 +78,7 @@ class LowRank:
 
     def add_to(self, out: Tensor, x: Tensor) -> None:
         """Add x Aᵀ B to the product of rows x (T, in), in place."""
-        if len(x) <= _FEW_ROWS:
-            out.add_((x.float() @ self._a.float().T) @ self._b.float())
-        else:
-            out.addmm_(x @ self._a.T, self._b)
+        out.add_((x.float() @ self._a.T) @ self._b)
 
     @property
     def bytes(self) -> int:
@@ -118,24 +91,54 @@ class LlamaAdapter:
     def __init__(self, llama: PackedLlama, state: Mapping[str, Tensor], scale: float) -> None:
         """Raises ModelError when `state`, by the names of `lora.adapter_state`, does not fit."""
         lora.check(state, llama.linear_shapes())
-        device, dtype = llama.embedding.device, llama.embedding.dtype
 
-        def pair(layer: str) -> lora.Pair:
-            a, b = (state[f"{layer}.lora_{side}"].to(device) for side in ("A", "B"))
-            return a, b, scale
+        def update(layer: str, names: Sequence[str]) -> LowRank:
+            sides = [[state[f"{layer}.{name}.lora_{side}"] for side in "AB"] for name in names]
+            pairs = [(a.to(device), b.to(device), scale) for a, b in sides]
+            return LowRank(*lora.join(pairs, torch.float32))
 
+        device = llama.embedding.device
         self.layers = [
-            tuple(
-                LowRank(*lora.join([pair(f"model.layers.{at}.{name}") for name in names], dtype))
-                for names in PRODUCTS
-            )
-            for at in range(len(llama.layers))
+            tuple(update(f"model.layers.{number}", names) for names in PRODUCTS)
+            for number in range(len(llama.layers))
         ]
 
     @property
     def bytes(self) -> int:
         """What it takes in memory beside its base."""
         return sum(update.bytes for layer in self.layers for update in layer)
+
+
+class _Reader:
+    """Weights from the disk to where they are multiplied."""
+
+    def __init__(
+        self, config: Any, weights: SafetensorsFolder, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.shapes = linear_shapes(config)
+        self._width = config.hidden_size
+        self._weights = weights
+        self._device = device
+        self._dtype = dtype
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        # A copy: the file may change while the model is in use.
+        return self._weights.take(name, shape).to(self._device, self._dtype, copy=True)
+
+    def norm(self, name: str) -> Tensor:
+        return self.tensor(f"{name}.weight", (self._width,))
+
+    def layer(self, name: str) -> PackedLayer:
+        return PackedLayer(
+            self.norm(f"{name}.input_layernorm"),
+            self.norm(f"{name}.post_attention_layernorm"),
+            tuple(self._product(name, names) for names in PRODUCTS),
+        )
+
+    def _product(self, layer: str, names: Sequence[str]) -> Product:
+        """The linear maps of a layer that share an input, as one."""
+        parts = [self._weights.take(f"{layer}.{name}.weight", self.shapes[name]) for name in names]
+        return Product(torch.cat(parts).to(self._device, self._dtype))
 
 
 def _layers(config: Any) -> Iterator[str]:
