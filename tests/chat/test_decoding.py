@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emojitune.chat.constraint import label_trie
-from emojitune.chat.engine import Growth, Prompt, _Forest
+from emojitune.chat.forest import Forest, Growth, Prompt
 from emojitune.chat.module_pass import ModulePass
 from emojitune.chat.sampling import choose, seeded
 from emojitune.chat.search import Scored, best_known, nearly_all_known, rank
@@ -31,7 +31,7 @@ def ranking(
     model: LoadedModel, count: int | None, width: int, labels: Sequence[Sequence[int]] = LABELS
 ) -> tuple[list[Scored], int]:
     """What a search finds, and how many tokens it computed."""
-    forest = _Forest(ModulePass(model.module, torch.device("cpu")))
+    forest = Forest(ModulePass(model.module, torch.device("cpu")))
     known = forest.longest_known(PROMPT, None)
     rules = [best_known(count)] if count else [lambda found, open_scores: False]
     search = rank(PROMPT, Prompt(known.path, 0), label_trie(labels), STOPS, rules, width=width)

@@ -11,11 +11,13 @@ from tiny_model import chat_tiny, load_tiny, make_adapter
 from emojitune.chat import embedding
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.embedding import batches
-from emojitune.chat.opening import through_modules
+from emojitune.chat.opening import open_base, through_modules
 from emojitune.chat.reply import ChatParameters, Delta
 from emojitune.dataset.example import Message
 from emojitune.errors import InvalidRequestError
+from emojitune.models import loader
 from emojitune.models.loader import LoadedModel
+from emojitune.settings import Settings
 
 TEXTS = [
     "dog",
@@ -50,6 +52,16 @@ def test_a_vector_is_the_normalized_mean_of_the_last_hidden_states(
         states = tiny.module(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1]
     expected = torch.nn.functional.normalize(states[0].mean(0), dim=0).numpy()
     np.testing.assert_allclose(vectors(chat, [TEXTS[1]])[0], expected, atol=1e-6)
+
+
+def test_bfloat16_moves_a_vector_by_no_more_than_it_rounds(tiny_base: Path) -> None:
+    # Eight bits a number: both ways are this far from float32, and from each other at most.
+    precision = loader.choose_precision(Settings(device="cpu", dtype="bfloat16"))
+    executor = ThreadPoolExecutor(1)
+    packed = vectors(open_base(tiny_base, precision, executor), TEXTS)
+    modules = vectors(through_modules(loader.load(tiny_base, precision), executor), TEXTS)
+    np.testing.assert_allclose(packed, modules, atol=0.01)
+    np.testing.assert_allclose(packed, vectors(chat_tiny(tiny_base), TEXTS), atol=0.01)
 
 
 def test_a_batch_of_eight_is_eight_of_one(chat: ChatModel) -> None:

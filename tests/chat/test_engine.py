@@ -9,7 +9,8 @@ import torch
 from tiny_model import chat_tiny
 
 from emojitune.chat.batch import ForwardPass
-from emojitune.chat.engine import Engine, Grown, Growth, Prompt, Request, _Forest
+from emojitune.chat.engine import Engine, Request
+from emojitune.chat.forest import Forest, Grown, Growth, Prompt
 from emojitune.chat.module_pass import ModulePass
 from emojitune.models.loader import LoadedModel
 
@@ -99,7 +100,7 @@ def test_requests_at_the_same_time_do_not_see_each_other(tiny: LoadedModel, engi
 def test_branches_of_one_path_share_it_and_nothing_else(
     tiny: LoadedModel, forward: ForwardPass
 ) -> None:
-    forest = _Forest(forward)
+    forest = Forest(forward)
     [[root]] = forest.grow([[Growth(forest.longest_known([], None).path, PROMPT)]], [None])
     [[left, right]] = forest.grow(
         [[Growth(root.path, [50, 51], [[7, 8], [9]]), Growth(root.path, [60])]], [None]
@@ -114,7 +115,7 @@ def test_branches_of_one_path_share_it_and_nothing_else(
 def test_requests_of_very_different_lengths_share_a_pass(
     tiny: LoadedModel, forward: ForwardPass
 ) -> None:
-    forest = _Forest(forward)
+    forest = Forest(forward)
     empty = forest.longest_known([], None).path
     prompts = [[1, 40], list(range(1, 120)), [1, 41, 42], list(range(3, 100))]
     grown = forest.grow([[Growth(empty, prompt)] for prompt in prompts], [None] * 4)

@@ -12,7 +12,8 @@ from emojitune.chat.batch import ForwardPass
 from emojitune.chat.constraint import LabelTrie, label_trie
 from emojitune.chat.decoding import Guide, Sampling, reply_freely, reply_from_set
 from emojitune.chat.embedding import Embedder
-from emojitune.chat.engine import Engine, Prompt, Request
+from emojitune.chat.engine import Engine, Request
+from emojitune.chat.forest import Prompt
 from emojitune.chat.grammar import Vocabulary
 from emojitune.chat.reply import ChatParameters, Embedded, Generation, Listener, Usage
 from emojitune.chat.sampling import shapes_of

@@ -13,7 +13,8 @@ from torch import Generator as RandomGenerator
 from torch import Tensor
 
 from emojitune.chat.constraint import Constraint
-from emojitune.chat.engine import Grown, Growth, Prompt, Request
+from emojitune.chat.engine import Request
+from emojitune.chat.forest import Grown, Growth, Prompt
 from emojitune.chat.sampling import (
     Shape,
     TokenScore,

@@ -10,7 +10,7 @@ from itertools import count as counter
 from math import exp
 
 from emojitune.chat.constraint import Constraint, State
-from emojitune.chat.engine import Grown, Growth, Path, Prompt
+from emojitune.chat.forest import Grown, Growth, Path, Prompt
 
 # Nats behind the best open path: what is further off is likely given up before its last token.
 _LOOK_AHEAD = 2.0

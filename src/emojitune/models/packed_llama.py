@@ -16,9 +16,6 @@ from emojitune.models.products import Product
 from emojitune.models.rotary import Rotary
 from emojitune.models.safetensors_folder import SafetensorsFolder
 
-# A call of oneDNN costs more than the arithmetic of so few rows in float32.
-_FEW_ROWS = 8
-
 P = TypeVar("P", bound=Product)
 
 
@@ -51,37 +48,19 @@ class PackedLlama(Generic[P]):
         dtype: torch.dtype,
         pack: Callable[[Tensor], P],
     ) -> None:
-        def take(name: str, *shape: int) -> Tensor:
-            # A copy: the file may change while the model is in use.
-            return weights.take(name, shape).to(device, dtype, copy=True)
-
-        def product(names: Sequence[str]) -> P:
-            parts = [weights.take(name, shapes[name.removesuffix(".weight")]) for name in names]
-            return pack(torch.cat(parts).to(device, dtype))
-
-        width, vocabulary = config.hidden_size, config.vocab_size
+        read = _Reader(config, weights, device, dtype, pack)
+        words = (config.vocab_size, config.hidden_size)
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head_dim: int = config.head_dim
         self.eps: float = config.rms_norm_eps
-        self.linear_shapes = shapes = {
-            f"{layer}.{name}": shape
-            for layer in _layers(config)
-            for name, shape in linear_shapes(config).items()
-        }
-        self.embedding = take("model.embed_tokens.weight", vocabulary, width)
+        self.linear_shapes = read.shapes
+        self.embedding = read.tensor("model.embed_tokens.weight", words)
         tied = config.tie_word_embeddings
         # First, because packing takes as much again: what it leaves is room for the layers.
-        self.head = pack(self.embedding if tied else take("lm_head.weight", vocabulary, width))
-        self.layers = [
-            PackedLayer(
-                take(f"{layer}.input_layernorm.weight", width),
-                take(f"{layer}.post_attention_layernorm.weight", width),
-                tuple(product([f"{layer}.{name}.weight" for name in names]) for names in PRODUCTS),
-            )
-            for layer in _layers(config)
-        ]
-        self.final_norm = take("model.norm.weight", width)
+        self.head = pack(self.embedding if tied else read.tensor("lm_head.weight", words))
+        self.layers = [read.layer(name) for name in _layers(config)]
+        self.final_norm = read.norm("model.norm")
         self._rotary = Rotary(config.values, config.head_dim, device)
 
     @property
@@ -118,7 +97,11 @@ class PackedLlama(Generic[P]):
 
 
 class LowRank:
-    """The update of one product: A (R, in) and B (R, out), in the dtype of the weights."""
+    """The update of one product, by A (R, in) and B (R, out).
+
+    In float32, whatever the weights are: so it was trained, and at the few rows of most passes a
+    call of oneDNN for bf16 costs more than this arithmetic.
+    """
 
     def __init__(self, a: Tensor, b: Tensor) -> None:
         self._a = a
@@ -126,10 +109,7 @@ class LowRank:
 
     def add_to(self, out: Tensor, x: Tensor) -> None:
         """Add x Aᵀ B to the product of rows x (T, in), in place."""
-        if len(x) <= _FEW_ROWS:
-            out.add_((x.float() @ self._a.float().T) @ self._b.float())
-        else:
-            out.addmm_(x @ self._a.T, self._b)
+        out.add_((x.float() @ self._a.T) @ self._b)
 
     @property
     def bytes(self) -> int:
@@ -144,24 +124,64 @@ class LlamaAdapter:
     ) -> None:
         """Raises ModelError when `state`, by the names of `lora.adapter_state`, does not fit."""
         lora.check(state, llama.linear_shapes)
-        device, dtype = llama.embedding.device, llama.embedding.dtype
 
-        def pair(layer: str) -> lora.Pair:
-            a, b = (state[f"{layer}.lora_{side}"].to(device) for side in ("A", "B"))
-            return a, b, scale
+        def update(layer: str, names: Sequence[str]) -> LowRank:
+            sides = [[state[f"{layer}.{name}.lora_{side}"] for side in "AB"] for name in names]
+            pairs = [(a.to(device), b.to(device), scale) for a, b in sides]
+            return LowRank(*lora.join(pairs, torch.float32))
 
+        device = llama.embedding.device
         self.layers = [
-            tuple(
-                LowRank(*lora.join([pair(f"model.layers.{at}.{name}") for name in names], dtype))
-                for names in PRODUCTS
-            )
-            for at in range(len(llama.layers))
+            tuple(update(f"model.layers.{number}", names) for names in PRODUCTS)
+            for number in range(len(llama.layers))
         ]
 
     @property
     def bytes(self) -> int:
         """What it takes in memory beside its base."""
         return sum(update.bytes for layer in self.layers for update in layer)
+
+
+class _Reader(Generic[P]):
+    """Weights from the disk to where they are multiplied."""
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        weights: SafetensorsFolder,
+        device: torch.device,
+        dtype: torch.dtype,
+        pack: Callable[[Tensor], P],
+    ) -> None:
+        self.shapes = {
+            f"{layer}.{name}": shape
+            for layer in _layers(config)
+            for name, shape in linear_shapes(config).items()
+        }
+        self._width = config.hidden_size
+        self._weights = weights
+        self._device = device
+        self._dtype = dtype
+        self._pack = pack
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        # A copy: the file may change while the model is in use.
+        return self._weights.take(name, shape).to(self._device, self._dtype, copy=True)
+
+    def norm(self, name: str) -> Tensor:
+        return self.tensor(f"{name}.weight", (self._width,))
+
+    def layer(self, name: str) -> PackedLayer[P]:
+        return PackedLayer(
+            self.norm(f"{name}.input_layernorm"),
+            self.norm(f"{name}.post_attention_layernorm"),
+            tuple(self._product([f"{name}.{one}" for one in names]) for names in PRODUCTS),
+        )
+
+    def _product(self, names: Sequence[str]) -> P:
+        """Linear maps that share an input, as one."""
+        parts = [self._weights.take(f"{name}.weight", self.shapes[name]) for name in names]
+        return self._pack(torch.cat(parts).to(self._device, self._dtype))
 
 
 def _layers(config: LlamaConfig) -> Iterator[str]:
