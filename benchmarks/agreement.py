@@ -90,7 +90,7 @@ def table(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--adapter", type=Path, help="an adapter's folder, instead of tuning one")
     parser.add_argument("--json", type=Path, default=report.RESULTS / "agreement.json")
     given = parser.parse_args()

@@ -4,7 +4,8 @@ One example at a time: no packing, no padding of prompts, no cache of earlier re
 Nothing of ours is in here but the tokens, so what both ways agree on is not one mistake made twice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -69,39 +70,29 @@ class Plain:
         Every label is computed to its last token, behind the prompt computed once. Where a longer
         label begins with it, ending there is a choice, and part of its probability.
         """
-        begun = {tuple(ids[:end]) for ids in prompts.label_ids for end in range(1, len(ids))}
-        stops = sorted(prompts.stop_ids)
-        ends = [stops if tuple(ids) in begun else [] for ids in prompts.label_ids]
-        return [
-            torch.tensor(
-                [
-                    sum(_gains(row, ids, end))
-                    for row, ids, end in zip(
-                        self._label_rows(prompt, prompts.label_ids),
-                        prompts.label_ids,
-                        ends,
-                        strict=True,
-                    )
-                ]
-            )
-            for prompt in prompts.ids
-        ]
+        labels = [tuple(ids) for ids in prompts.label_ids]
+        begun = {label[:end] for label in labels for end in range(1, len(label))}
+        ends = [sorted(prompts.stop_ids) if label in begun else [] for label in labels]
+        return [self._joint(prompt, labels, ends) for prompt in prompts.ids]
 
     @torch.no_grad()
-    def _label_rows(self, prompt: Sequence[int], labels: Sequence[Sequence[int]]) -> Tensor:
-        """Log-probabilities behind the prompt and each token of each label, (labels, 1 + L, V)."""
+    def _joint(
+        self,
+        prompt: Sequence[int],
+        labels: Sequence[tuple[int, ...]],
+        ends: Sequence[Sequence[int]],
+    ) -> Tensor:
         known = self._model(input_ids=torch.tensor([list(prompt)]), use_cache=True)
-        known.past_key_values.batch_repeat_interleave(len(labels))
-        longest = max(map(len, labels))
-        ids = torch.tensor([[*label, *[0] * (longest - len(label))] for label in labels])
-        later = self._model(input_ids=ids, past_key_values=known.past_key_values).logits
-        first = known.logits[:, -1:].expand(len(labels), 1, -1)
-        return torch.log_softmax(torch.cat([first, later], dim=1).float(), -1)
-
-
-def _gains(row: Tensor, label: Sequence[int], stops: Sequence[int]) -> Iterator[float]:
-    """What each token of a label adds, given (1 + L, V), and last its end where that counts."""
-    for place, token in enumerate(label):
-        yield float(row[place, token])
-    if stops:
-        yield float(row[len(label), list(stops)].logsumexp(0))
+        found = torch.zeros(len(labels))
+        for length in {len(label) for label in labels}:
+            places = [place for place, label in enumerate(labels) if len(label) == length]
+            cache = deepcopy(known.past_key_values)
+            cache.batch_repeat_interleave(len(places))
+            ids = torch.tensor([labels[place] for place in places])
+            logits = self._model(input_ids=ids, past_key_values=cache).logits
+            for place, later in zip(places, logits, strict=True):
+                rows = torch.cat([known.logits[0, -1:], later]).float().log_softmax(-1)
+                found[place] = rows[range(length), labels[place]].sum()
+                if ends[place]:
+                    found[place] += rows[length, list(ends[place])].logsumexp(0)
+        return found
