@@ -1,7 +1,7 @@
 """Larger training files, made of one: more examples, or longer prompts."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,19 +35,10 @@ def lengthened(file: Path, tokens: int, count: int, renderer: Renderer, target: 
 
 
 def _text(first: str, others: Sequence[str], tokens: int, seed: int, renderer: Renderer) -> str:
-    ids: list[int] = []
-    for text in _endless(first, others, seed):
-        ids += renderer.encode_text(f" {text}" if ids else text)
-        if len(ids) >= tokens:
-            return renderer.decode(ids[:tokens])
-    raise AssertionError("it has no end")
-
-
-def _endless(first: str, others: Sequence[str], seed: int) -> Iterator[str]:
-    yield first
-    draw = random.Random(seed)
-    while True:
-        yield draw.choice(others)
+    ids, draw = renderer.encode_text(first), random.Random(seed)
+    while len(ids) < tokens:
+        ids += renderer.encode_text(f" {draw.choice(others)}")
+    return renderer.decode(ids[:tokens])
 
 
 def _with_question(example: TrainingExample, question: str) -> TrainingExample:

@@ -1,4 +1,4 @@
-"""Where what was found goes: one JSON file a bench, and tables for the terminal."""
+"""Where what was found goes: one JSON file a bench."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ RESULTS = Path("benchmarks/results")
 
 
 def write(path: Path, console: Console, found: dict[str, Any]) -> None:
-    """Everything that a bench found, with the state of the machine before it, as JSON."""
+    """Write it down, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     console.print(f"Written to {path}.")

@@ -89,7 +89,7 @@ def test_training_of_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) 
     # The eight bits of bf16 cost the same modules, run plainly, about 4 % of the gradient. Joined
     # products round at other places, not at more: a quarter is for chance.
     assert ours.gradient < 1.25 * off["transformers + PEFT, bf16"].gradient
-    assert ours.loss < 0.005  # where it lands in those roundings is chance: 0.1 to 0.6 ‰ measured
+    assert ours.loss < 0.005  # where it lands in those roundings is chance: 0.6 to 1.6 ‰ measured
 
 
 @pytest.mark.slow
