@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -32,7 +33,7 @@ TRAIN, VALID = Path("data/emoji_ft_train.jsonl"), Path("data/emoji_ft_valid.json
 NOISE = 0.02  # about what B sides hold after an epoch
 
 OURS = {"emojitune, bf16": torch.bfloat16, "emojitune, float32": torch.float32}
-PLAIN = {"transformers + PEFT, bf16": torch.bfloat16}
+PLAIN = {"transformers, bf16": torch.bfloat16}
 
 
 def training(base: Path, adapter: Path, examples: Sequence[Rendered]) -> dict[str, OfTraining]:
@@ -61,28 +62,27 @@ def chat(
 def table(
     trained: dict[str, OfTraining], said: dict[str, OfChat], chosen: dict[str, OfReplies]
 ) -> Table:
-    """A row for each way."""
-    shown = Table(
-        "beside float32",
-        "loss off by",
-        "gradient off by",
-        "log-probs, mean",
-        "largest",
-        "of the likeliest",
+    """A row for each way: shares of the reference's loss and gradient norm, then nats."""
+    names = (
+        "off float32 by",
+        "loss",
+        "gradient",
+        "log-probs",
+        "likeliest",
         "same label",
-        "others behind by",
+        "else by",
     )
-    for name, loss in trained.items():
+    shown = Table(*names, box=box.SIMPLE)
+    for name, trained_off in trained.items():
         log_probs, replies = said[name], chosen[name]
         shown.add_row(
             name,
-            f"{loss.loss:.5%}",
-            f"{loss.gradient:.4%}",
+            f"{trained_off.loss:.4%}",
+            f"{trained_off.gradient:.4%}",
             f"{log_probs.mean:.5f}",
-            f"{log_probs.largest:.4f}",
-            f"{log_probs.first:.4f}",
+            f"{log_probs.first:.5f}",
             f"{replies.equal} of {replies.prompts}",
-            ", ".join(f"{gap:.3f}" for gap in replies.behind) or "–",
+            f"≤ {max(replies.behind):.2f}" if replies.behind else "–",
         )
     return shown
 
