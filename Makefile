@@ -9,10 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" \
   -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup setup-dev run test test-fast lint format docs bench clean
+.PHONY: help setup setup-dev run test test-fast lint format docs bench bench-agreement bench-growth \
+  bench-neighbours clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.product  ## Create .venv with emojitune in it
 
@@ -38,8 +39,18 @@ format: setup-dev  ## Put the code into shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(VENV)/.bench  ## Measure training beside the tools that people use today, on this machine
+bench: $(VENV)/.bench bench-agreement  ## Measure training beside the tools that people use today
 	$(BIN)/python -m benchmarks.training
+
+# Nothing is timed there, and threads that wait actively would only keep the machine busy.
+bench-agreement: $(VENV)/.bench  ## How far the fast paths are from plain float32
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.agreement
+
+bench-growth: $(VENV)/.bench  ## What grows with files and prompts (half an hour)
+	$(BIN)/python -m benchmarks.growth
+
+bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (a quarter of an hour)
+	$(BIN)/python -m benchmarks.neighbours
 
 docs: setup  ## Write docs/api.md anew, from the request models and the routes
 	$(BIN)/python -m emojitune.server.write_reference docs/api.md

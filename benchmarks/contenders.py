@@ -6,7 +6,6 @@ step took, and the most memory it held. Who starts it says when, so that imports
 """
 
 import json
-import os
 import resource
 import sys
 import time
@@ -15,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from benchmarks.processes import say
 
 BATCH = 16
 RANK = 16
@@ -205,8 +206,7 @@ def main(name: str, file: str, steps: str, started: str) -> None:
         ended = list(CONTENDERS[name](Path(file), int(steps), Path(folder)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = [after - before for before, after in pairwise(ended)]
-    told = {"first_step": ended[0] - float(started), "steps": seconds, "peak_mb": peak}
-    os.write(sys.stdout.fileno(), (json.dumps(told) + "\n").encode())
+    say({"first_step": ended[0] - float(started), "steps": seconds, "peak_mb": peak})
 
 
 if __name__ == "__main__":

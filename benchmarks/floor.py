@@ -5,8 +5,6 @@ tokens only (what all examples of a batch begin with, once), the output head at 
 only, each product forward and once backward, for the gradient of its input; nothing else.
 """
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +17,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoTokenizer
 
 from benchmarks.contenders import BATCH, base_model
+from benchmarks.processes import say
 from emojitune.dataset.validation import load_examples
 from emojitune.models.chat_template import Rendered, Renderer
 from emojitune.models.products import Product
@@ -73,7 +72,7 @@ def main(file: str, steps: str) -> None:
                 for count, inner, outer, often in products(config, tokens, learned)
             )
         )
-    os.write(sys.stdout.fileno(), (json.dumps({"steps": told}) + "\n").encode())
+    say({"steps": told})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,14 @@ def state() -> dict[str, Any]:
     }
 
 
+def free_memory() -> int:
+    """Bytes that a process may take without pushing others out."""
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    raise OSError("/proc/meminfo does not say how much memory is available")
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -6,11 +6,8 @@ each run warm up and are left out. The table goes to the terminal, everything to
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,11 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import machine
+from benchmarks import machine, processes, report
 from benchmarks.contenders import BATCH, CONTENDERS
 from emojitune.models.torch_environment import TRAINING
 
 OURS = "emojitune"
+TRAINER = "transformers Trainer + PEFT, bf16"
 FLOOR = "floor: products only"
 WARM_UP = 2
 DATA = Path("data/emoji_ft_train.jsonl")
@@ -30,27 +28,18 @@ DATA = Path("data/emoji_ft_train.jsonl")
 
 def measure(rounds: int, steps: int, file: Path, console: Console) -> dict[str, list[Any]]:
     """All runs of each contender, and of the floor."""
-    found: dict[str, list[Any]] = {name: [] for name in (*CONTENDERS, FLOOR)}
-    for number in range(rounds):
-        for name, runs in found.items():
-            console.print(f"round {number + 1}/{rounds}: {name}", highlight=False)
-            if name == FLOOR:
-                command = ["benchmarks.floor", str(file), str(steps)]
-            else:
-                command = ["benchmarks.contenders", name, str(file), str(steps), str(time.time())]
-            # Ours runs as the server starts it, the others as they come.
-            environment = {**os.environ, **(TRAINING if name == OURS else {})}
-            done = subprocess.run(
-                [sys.executable, "-W", "ignore", "-m", *command],
-                env={**environment, "HF_HUB_OFFLINE": "1"},
-                capture_output=True,
-                check=False,
-            )
-            if done.returncode:
-                console.print(done.stderr.decode()[-2000:])
-                raise SystemExit(f"{name} failed")
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
-    return found
+    contenders = {name: partial(contender, name, file, steps) for name in CONTENDERS}
+    floor = partial(processes.measured, "benchmarks.floor", file, steps)
+    return processes.interleaved({**contenders, FLOOR: floor}, rounds, console)
+
+
+def contender(name: str, file: Path, steps: int, memory: int | None = None) -> Any:
+    """One run; ours as the server starts it, the others as they come."""
+    environment = TRAINING if name == OURS else None
+    arguments = (name, file, steps, time.time())
+    return processes.measured(
+        "benchmarks.contenders", *arguments, environment=environment, memory=memory
+    )
 
 
 def summary(runs: list[Any]) -> dict[str, float | None]:
@@ -86,16 +75,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/training.json"))
+    parser.add_argument("--json", type=Path, default=report.RESULTS / "training.json")
     given = parser.parse_args()
     console, before = Console(), machine.state()
     found = measure(given.rounds, given.steps, given.data, console)
     rows = {name: summary(runs) for name, runs in found.items()}
     console.print(table(rows))
-    given.json.parent.mkdir(parents=True, exist_ok=True)
     everything = {"machine": before, "batch": BATCH, "steps": given.steps, "rows": rows}
-    given.json.write_text(json.dumps({**everything, "runs": found}, indent=1) + "\n")
-    console.print(f"Written to {given.json}.")
+    report.write(given.json, console, {**everything, "runs": found})
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_a_pass_of_several_adapters_gives_each_its_own(
     asked = [(0, SHORT), (0, LONG), (1, LONG), (1, SHORT), (2, SHORT)]
     forest = Forest(models[0].base.forward)
     root = forest.longest_known([], None).path
-    adapters = [models[which]._adapter for which, _ in asked]
+    adapters = [models[which].adapter for which, _ in asked]
     first = forest.grow([[Growth(root, ids)] for _, ids in asked], adapters)
     second = forest.grow([[Growth(grown.path, [50])] for [grown] in first], adapters)
     for (which, ids), [one], [next_one] in zip(asked, first, second, strict=True):
@@ -75,7 +75,7 @@ def ask(model: ChatModel, prompt: Sequence[int]) -> tuple[int, torch.Tensor]:
         done.set()
 
     model.base.engine.submit(
-        prompt, request, reserve=64, on_error=lambda _: done.set(), adapter=model._adapter
+        prompt, request, reserve=64, on_error=lambda _: done.set(), adapter=model.adapter
     )
     assert done.wait(10)
     return found[0]
@@ -96,7 +96,7 @@ def test_what_is_cached_of_one_model_is_not_another_ones(
 
 def test_the_cache_keeps_no_adapter_in_memory(models: list[ChatModel]) -> None:
     ask(models[2], LONG)
-    adapter = weakref.ref(models[2]._adapter)
+    adapter = weakref.ref(models[2].adapter)
     del models[2]
     gc.collect()
     assert adapter() is None

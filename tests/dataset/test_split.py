@@ -69,6 +69,14 @@ def test_leakage_finds_equal_and_near_questions() -> None:
     assert leakage(training, validation) == [(0, 0), (0, 1)]
 
 
+def test_leakage_is_what_near_pairs_finds_across_the_cut() -> None:
+    dice = random.Random(1)
+    texts = [" ".join(dice.choices("abcdefg", k=dice.randint(0, 6))) for _ in range(120)]
+    found = leakage([example(t) for t in texts[:80]], [example(t) for t in texts[80:]])
+    assert found == sorted((i, j - 80) for i, j in near_pairs(texts) if i < 80 <= j)
+    assert len(found) > 10
+
+
 def test_near_pairs_finds_what_comparing_all_finds() -> None:
     dice = random.Random(0)
     texts = [" ".join(dice.choices("abcdefg", k=dice.randint(0, 6))) for _ in range(120)]

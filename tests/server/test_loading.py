@@ -81,7 +81,7 @@ def test_many_who_ask_at_once_load_once(pool: ModelPool, loads: list[str]) -> No
 def test_a_deleted_model_leaves_the_memory_and_its_base_stays(
     pool: ModelPool, loads: list[str]
 ) -> None:
-    base, adapter = get(pool, TUNED[0]).base, weakref.ref(get(pool, TUNED[0])._adapter)
+    base, adapter = get(pool, TUNED[0]).base, weakref.ref(get(pool, TUNED[0]).adapter)
     pool.forget(TUNED[0])
     gc.collect()
     assert adapter() is None

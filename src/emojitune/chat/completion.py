@@ -55,7 +55,7 @@ class ChatModel:
     ) -> None:
         self.base = base
         self.vocabulary = vocabulary
-        self._adapter = adapter
+        self.adapter = adapter
         self._renderer = base.renderer
         self._context_length = base.context_length
         self._embedder = Embedder(
@@ -66,12 +66,12 @@ class ChatModel:
     @property
     def bytes(self) -> int:
         """What it takes in memory; without the base, where it lies beside one."""
-        return self.base.forward.bytes if self._adapter is None else self._adapter.bytes
+        return self.base.forward.bytes if self.adapter is None else self.adapter.bytes
 
     @property
     def busy(self) -> bool:
         """Whether replies are made with its weights; an adapter alone is not missed."""
-        return self._adapter is None and self.base.engine.busy
+        return self.adapter is None and self.base.engine.busy
 
     def start(
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
@@ -131,7 +131,7 @@ class ChatModel:
             reserve=len(ids) + grows,
             on_error=lambda error: listener(_as_ours(error)),
             cancelled=lambda: generation.cancelled,
-            adapter=self._adapter,
+            adapter=self.adapter,
         )
         return generation
 

@@ -64,30 +64,61 @@ def conflicts(examples: Sequence[TrainingExample]) -> list[Group]:
 def leakage(
     training: Sequence[TrainingExample], validation: Sequence[TrainingExample]
 ) -> list[tuple[int, int]]:
-    """(place in training, place in validation) of questions that are equal or near."""
-    questions = [example.question for example in (*training, *validation)]
-    cut = len(training)
-    return [(i, j - cut) for i, j in near_pairs(questions) if i < cut <= j]
+    """(place in training, place in validation) of questions that are equal or near.
+
+    What is near within one file is not looked for: a large training file may be full of it.
+    """
+    one, other = ([_words(example.question) for example in side] for side in (training, validation))
+    known = _Index([*one, *other], NEAR)
+    for place, words in enumerate(one):
+        known.add(place, words)
+    return sorted((i, j) for j, words in enumerate(other) for i in known.near(words))
 
 
 def near_pairs(texts: Sequence[str], *, threshold: float = NEAR) -> list[tuple[int, int]]:
-    """All pairs of places whose word sets overlap by at least `threshold`.
+    """All pairs of places whose word sets overlap by at least `threshold`."""
+    sets = [_words(text) for text in texts]
+    known, pairs = _Index(sets, threshold), []
+    for place, words in enumerate(sets):
+        pairs += [(other, place) for other in known.near(words)]
+        known.add(place, words)
+    return sorted(pairs)
+
+
+class _Index:
+    """Word sets, to be found by others that overlap with them by at least `threshold`.
 
     Exact, yet far from all-against-all: sets that overlap so much must share one of their rarest
-    words, so only those few words are looked up (prefix filtering).
+    words, so only those few words are looked up (prefix filtering). How rare a word is, all sets
+    tell that will be added or asked for.
     """
-    words = [set(normalise(text).split()) for text in texts]
-    frequency = Counter(word for known in words for word in known)
-    seen_at: defaultdict[str, list[int]] = defaultdict(list)
-    pairs = set()
-    for place, own in enumerate(words):
-        rarest = sorted(own, key=lambda word: (frequency[word], word))
-        for word in rarest[: len(own) - math.ceil(threshold * len(own)) + 1]:
-            for other in seen_at[word]:
-                if len(own & words[other]) >= threshold * len(own | words[other]):
-                    pairs.add((other, place))
-            seen_at[word].append(place)
-    return sorted(pairs)
+
+    def __init__(self, sets: Iterable[set[str]], threshold: float) -> None:
+        self._frequency = Counter(word for words in sets for word in words)
+        self._threshold = threshold
+        self._sets: dict[int, set[str]] = {}
+        self._places: defaultdict[str, list[int]] = defaultdict(list)
+
+    def add(self, place: int, words: set[str]) -> None:
+        self._sets[place] = words
+        for word in self._rarest(words):
+            self._places[word].append(place)
+
+    def near(self, words: set[str]) -> set[int]:
+        """The places of added sets that overlap with `words`."""
+        candidates = {place for word in self._rarest(words) for place in self._places.get(word, ())}
+        return {place for place in candidates if self._overlap(words, self._sets[place])}
+
+    def _rarest(self, words: set[str]) -> list[str]:
+        ordered = sorted(words, key=lambda word: (self._frequency[word], word))
+        return ordered[: len(words) - math.ceil(self._threshold * len(words)) + 1]
+
+    def _overlap(self, one: set[str], other: set[str]) -> bool:
+        return len(one & other) >= self._threshold * len(one | other)
+
+
+def _words(text: str) -> set[str]:
+    return set(normalise(text).split())
 
 
 def _prompt_key(example: TrainingExample) -> tuple[tuple[str, str], ...]:

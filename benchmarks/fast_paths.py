@@ -1,0 +1,127 @@
+"""The fast ways as jobs and the server use them, with the same questions as `reference.Plain`.
+
+Packed rows shared out to threads, an adapter beside its base, the cache, the search.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.prompts import Prompts
+from emojitune.chat import opening
+from emojitune.chat.engine import Request
+from emojitune.chat.forest import Growth, Prompt
+from emojitune.chat.reply import ChatParameters, Delta, Usage
+from emojitune.errors import EmojituneError
+from emojitune.models import adapter, loader, lora
+from emojitune.models.chat_template import Rendered
+from emojitune.models.loader import Precision
+from emojitune.training.forward import attach_lora
+from emojitune.training.gradients import Shares
+
+
+def precision(dtype: torch.dtype) -> Precision:
+    """This machine's processor in the given numbers, whatever it multiplies best."""
+    return Precision(torch.device("cpu"), dtype, "as the comparison asks")
+
+
+def gradients(
+    base: Path, adapter_folder: Path, dtype: torch.dtype, examples: Sequence[Rendered]
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean loss over a batch's learned tokens, and its gradients by `adapter_state`'s names."""
+    info, state = adapter.read(adapter_folder)
+    model = loader.load_for_training(base, precision(dtype))
+    forward = attach_lora(model, rank=info.rank, alpha=info.alpha, seed=0)
+    lora.load_adapter_state(forward.state, state)
+    with Shares(forward, torch.device("cpu"), len(examples)) as shares:
+        score = shares.backward(examples)
+    return score.loss, {
+        name: parameter.grad
+        for name, parameter in forward.state.items()
+        if parameter.grad is not None
+    }
+
+
+class Chat:
+    """A model with an adapter, as the server has it in memory."""
+
+    def __init__(self, base: Path, adapter_folder: Path, dtype: torch.dtype) -> None:
+        executor = ThreadPoolExecutor(1)
+        if loader.is_llama(base):
+            opened = opening.open_base(base, precision(dtype), executor)
+            self._model = opening.open_beside(opened, adapter_folder)
+        else:
+            self._model = opening.open_merged(base, adapter_folder, precision(dtype), executor)
+
+    def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
+        """For each prompt, of all tokens behind it and behind each token of its reply,
+        (1 + reply, V). All requests run at once, and replies grow token by token."""
+        found: list[list[Tensor]] = [[] for _ in prompts.ids]
+        waiting = _Waiting(len(prompts.ids))
+
+        def start(number: int, known: Prompt) -> Request:
+            [grown] = yield [Growth(known.path, prompts.ids[number][known.cached :])]
+            found[number] += grown.rows
+            for token in prompts.replies[number]:
+                [grown] = yield [Growth(grown.path, [token])]
+                found[number] += grown.rows
+            waiting.done()
+
+        for number, (prompt, reply) in enumerate(zip(prompts.ids, prompts.replies, strict=True)):
+            room = len(prompt) + len(reply)
+            self._model.base.engine.submit(
+                prompt,
+                partial(start, number),
+                reserve=room,
+                on_error=waiting.failed,
+                adapter=self._model.adapter,
+            )
+        waiting.wait()
+        return [torch.stack(rows) for rows in found]
+
+    def chosen(self, prompts: Prompts) -> list[int]:
+        """The place of the label that each prompt is answered with; all are asked at once."""
+        parameters = ChatParameters(temperature=0.0, labels=prompts.labels)
+        texts = ["" for _ in prompts.ids]
+        waiting = _Waiting(len(prompts.ids))
+
+        def hear(number: int, told: Delta | Usage | EmojituneError) -> None:
+            match told:
+                case Delta():
+                    texts[number] += told.text
+                case Usage():
+                    waiting.done()
+                case EmojituneError():
+                    waiting.failed(told)
+
+        for number, messages in enumerate(prompts.messages):
+            self._model.start(messages, parameters, partial(hear, number))
+        waiting.wait()
+        return [prompts.labels.index(text) for text in texts]
+
+
+class _Waiting:
+    """For so many requests to end, or for one to fail."""
+
+    def __init__(self, count: int) -> None:
+        self._semaphore = threading.Semaphore(0)
+        self._count = count
+        self._errors: list[Exception] = []
+
+    def done(self) -> None:
+        self._semaphore.release()
+
+    def failed(self, error: Exception) -> None:
+        self._errors.append(error)
+        self._semaphore.release(self._count)
+
+    def wait(self) -> None:
+        for _ in range(self._count):
+            self._semaphore.acquire()
+        if self._errors:
+            raise self._errors[0]

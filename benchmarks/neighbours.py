@@ -1,0 +1,91 @@
+"""Beside others: `python -m benchmarks.neighbours [--steps 8] [--rounds 3] [--seconds 20]`.
+
+Training, ours and transformers' Trainer with PEFT, quiet and beside a neighbour that keeps one
+thread busy; then a training job and four chats on one server, each alone and together.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine, processes, report
+from benchmarks.contenders import BATCH
+from benchmarks.neighbour import KINDS, beside
+from benchmarks.training import DATA, OURS, TRAINER, contender
+
+QUIET = "quiet"
+TOGETHER = "a job and chats"
+BESIDE = {"spin": "beside a thread of Python", "multiply": "beside a thread of products"}
+
+
+def measure(
+    steps: int, rounds: int, seconds: float, chats: int, console: Console
+) -> dict[str, list[Any]]:
+    """All runs, by contender and surroundings."""
+    runs: dict[str, processes.Measure] = {}
+    for name in (OURS, TRAINER):
+        runs[_named(name, QUIET)] = partial(contender, name, DATA, steps)
+        for kind in KINDS:
+            runs[_named(name, BESIDE[kind])] = partial(_beside, kind, name, steps)
+    runs[TOGETHER] = partial(processes.measured, "benchmarks.together", seconds, chats)
+    return processes.interleaved(runs, rounds, console)
+
+
+def _beside(kind: str, name: str, steps: int) -> Any:
+    with beside(kind):
+        return contender(name, DATA, steps)
+
+
+def _named(name: str, surroundings: str) -> str:
+    return f"{name}, {surroundings}"
+
+
+def rates(found: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
+    """Medians over the rounds: examples or replies a second, by who and surroundings."""
+    told: dict[str, dict[str, float]] = {}
+    for name in (OURS, TRAINER):
+        told[name] = {
+            where: BATCH / median(median(run["steps"]) for run in found[_named(name, where)])
+            for where in (QUIET, *BESIDE.values())
+        }
+    for what in found[TOGETHER][0]:
+        told[what] = {
+            where: median(run[what][where] for run in found[TOGETHER])
+            for where in found[TOGETHER][0][what]
+        }
+    return told
+
+
+def table(rows: dict[str, dict[str, float]]) -> Table:
+    """How many times slower each is than alone."""
+    shown = Table("who", "surroundings", "a second", "slower than alone")
+    for name, by_surroundings in rows.items():
+        alone = next(iter(by_surroundings.values()))
+        for where, rate in by_surroundings.items():
+            shown.add_row(name, where, f"{rate:.2f}", f"{alone / rate:.2f} ×")
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each window on the server")
+    parser.add_argument("--chats", type=int, default=4, help="at a time")
+    parser.add_argument("--json", type=Path, default=report.RESULTS / "neighbours.json")
+    given = parser.parse_args()
+    console, before = Console(), machine.state()
+    found = measure(given.steps, given.rounds, given.seconds, given.chats, console)
+    rows = rates(found)
+    console.print(table(rows))
+    counts = {"batch": BATCH, "steps": given.steps, "seconds": given.seconds, "chats": given.chats}
+    report.write(given.json, console, {"machine": before, **counts, "rows": rows, "runs": found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The fast ways, whole, beside transformers with PEFT in float32, an example at a time."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import adapters, agreement, differences, fast_paths
+from benchmarks.contenders import base_model
+from benchmarks.prompts import Prompts
+from benchmarks.reference import Plain
+from emojitune.dataset.example import Message, TrainingExample
+from emojitune.dataset.statistics import closed_vocabulary
+from emojitune.dataset.validation import load_examples
+from emojitune.models import loader
+from emojitune.models.loader import LoadedModel
+
+# peft's own
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+EXAMPLES = [
+    TrainingExample(
+        (
+            Message("system", "You're a chatbot that only responds with emojis!"),
+            Message("user", question),
+            Message("assistant", reply),
+        )
+    )
+    for question, reply in (
+        ("I just passed my driving test!", "(party)"),
+        ("What is going on?", "(devil)"),
+        ("My dog is tired.", "(yawn)"),
+        ("what", "(yawningface)"),
+    )
+]
+LABELS = ("(party)", "(devil)", "(yawn)", "(yawningface)", "(dog)", "(dog)s")
+
+
+@pytest.fixture(params=["fast", "modules"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All this must hold for Llamas, and for models that only their own modules can run."""
+    if request.param == "modules":
+        monkeypatch.setattr(loader, "is_llama", lambda folder: False)
+
+
+@pytest.mark.usefixtures("_both_ways")
+def test_training_has_the_loss_and_gradients_of_plain_autograd(
+    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+) -> None:
+    adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
+    examples = [tiny.renderer.render_example(example.messages) for example in EXAMPLES]
+    found = fast_paths.gradients(tiny_base, adapter, torch.float32, examples)
+    expected = Plain(tiny_base, adapter, torch.float32).gradients(examples)
+    off = differences.of_training(found, expected)
+    # Both sum the same numbers in float32, in another order.
+    assert off.loss < 1e-5
+    assert off.gradient < 1e-5
+
+
+@pytest.mark.usefixtures("_both_ways")
+def test_chat_says_and_chooses_what_plain_modules_do(
+    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+) -> None:
+    adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
+    prompts = Prompts.of(EXAMPLES, LABELS, tiny.renderer)
+    chat = fast_paths.Chat(tiny_base, adapter, torch.float32)
+    plain = Plain(tiny_base, adapter, torch.float32)
+    off = differences.of_chat(chat.log_probabilities(prompts), plain.log_probabilities(prompts))
+    assert off.largest < 1e-3  # nats
+    joints = plain.joints(prompts)
+    assert differences.of_replies(chat.chosen(prompts), joints).behind == ()
+    assert all(len({round(float(score), 6) for score in joint}) > 1 for joint in joints)
+
+
+@pytest.mark.slow
+def test_training_of_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) -> None:
+    base = base_model()
+    adapter = adapters.noisy(base, tmp_path / "noise", std=agreement.NOISE)
+    examples = load_examples(agreement.TRAIN)[:8]
+    renderer = loader.load(base, fast_paths.precision(torch.float32)).renderer
+    off = agreement.training(base, adapter, [renderer.render_example(e.messages) for e in examples])
+    exact, ours = off["emojitune, float32"], off["emojitune, bf16"]
+    # Sums of at most a few thousand float32 numbers in another order: measured 1e-6 and 1e-5.
+    assert exact.loss < 1e-5
+    assert exact.gradient < 1e-4
+    # The eight bits of bf16 cost the same modules, run plainly, about 4 % of the gradient. Joined
+    # products round at other places, not at more: a quarter is for chance.
+    assert ours.gradient < 1.25 * off["transformers, bf16"].gradient
+    assert ours.loss < 0.005  # where it lands in those roundings is chance: 0.6 to 1.6 ‰ measured
+
+
+@pytest.mark.slow
+def test_chat_on_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) -> None:
+    base = base_model()
+    adapter = adapters.noisy(base, tmp_path / "noise", std=agreement.NOISE)
+    renderer = loader.load(base, fast_paths.precision(torch.float32)).renderer
+    labels = closed_vocabulary(load_examples(agreement.TRAIN))
+    prompts = Prompts.of(load_examples(agreement.VALID)[:2], labels, renderer)
+    said, chosen = agreement.chat(base, adapter, prompts)
+    # Nats. An update merged into the weights and one beside them differ by float32's roundings.
+    assert said["emojitune, float32"].largest < 1e-3
+    assert chosen["emojitune, float32"].behind == ()
+    # bf16 rounds every state to eight bits, here as in the plain modules.
+    assert said["emojitune, bf16"].mean < 1.25 * said["transformers, bf16"].mean
+    # Another label may win only where float32 has the two about as close as bf16 tells apart: a
+    # tenth of a nat for each of a label's few tokens.
+    assert all(behind < 0.5 for behind in chosen["emojitune, bf16"].behind)
