@@ -102,23 +102,27 @@ def _lines(file: Path) -> int:
 
 
 def size_table(rows: dict[int, dict[str, Any]]) -> Table:
-    """A row for each file; seconds of the preparation are processor time."""
-    parts = list(next(iter(rows.values()))["preparation"])
+    """A row for each file."""
     shown = Table("examples", "s/example", "late/early steps", "start → first step", "peak MB")
-    for part in parts:
-        shown.add_column(f"{part}, s")
-    shown.add_column("grown MB")
     for examples, row in rows.items():
-        prepared = row["preparation"]
         shown.add_row(
             f"{examples:,}",
             f"{row['seconds_per_example']:.4f}",
             f"{row['last_over_first']:.2f} ×",
             f"{row['first_step_s']:.1f} s",
             f"{row['peak_mb']:,.0f}",
-            *(f"{prepared[part]['seconds']:.2f}" for part in parts),
-            f"{prepared[parts[-1]]['grown_mb']:,.0f}",
         )
+    return shown
+
+
+def preparation_table(rows: dict[int, dict[str, Any]]) -> Table:
+    """A row for each file: processor time of each part, in seconds, and what they leave."""
+    parts = list(next(iter(rows.values()))["preparation"])
+    shown = Table("examples", *parts, "grown MB")
+    for examples, row in rows.items():
+        prepared = row["preparation"]
+        seconds = [f"{prepared[part]['seconds']:.2f}" for part in parts]
+        shown.add_row(f"{examples:,}", *seconds, f"{prepared[parts[-1]]['grown_mb']:,.0f}")
     return shown
 
 
@@ -160,6 +164,7 @@ def main() -> None:
         sizes = of_sizes(folder, given.times, given.steps, given.rounds, console)
         prompts = of_prompts(folder, given.tokens, given.long_steps, given.rounds, console)
     console.print(size_table(sizes))
+    console.print(preparation_table(sizes))
     console.print(prompt_table(prompts))
     counts = {"batch": BATCH, "steps": given.steps, "long_steps": given.long_steps}
     report.write(
