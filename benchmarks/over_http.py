@@ -1,0 +1,82 @@
+"""Engines behind HTTP: a server in a process of its own, asked by as many threads as are wanted."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from benchmarks.engine import MAX_TOKENS, Engine, Inputs, Reply
+from benchmarks.prompts import Prompt
+from emojitune.settings import Settings
+from emojitune.workflow.provider import connect
+
+
+@contextmanager
+def emojitune(inputs: Inputs, decoding: str) -> Iterator[Engine]:
+    """Our server as `emojitune serve` starts it, holding replies to labels or not."""
+    started = time.time()
+    with connect("local", Settings(home=inputs.tuned.home)) as connection:
+        assert connection.server is not None
+        extra = {"model": inputs.tuned.name, "decoding": decoding}
+        with _client(connection.base_url, connection.client.api_key) as client:
+            yield Engine(started, connection.server.pid, _Asked(client, extra))
+
+
+@contextmanager
+def llama_cpp(inputs: Inputs, gguf: Path) -> Iterator[Engine]:
+    """llama.cpp's own server."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.llama_cpp_server",
+        str(gguf),
+        str(max(inputs.levels)),
+    ]
+    # As our own server does. By default its threads wait for one another by spinning, and where
+    # somebody else needs a core, were it who asks, a reply then takes seconds.
+    environment = {**os.environ, "GOMP_SPINCOUNT": "10000"}
+    started = time.time()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        try:
+            url = server.stdout.readline().decode().strip()
+            with _client(f"{url}/v1", "none") as client:
+                yield Engine(started, server.pid, _Asked(client, {}))
+        finally:
+            server.kill()
+
+
+def _client(url: str, key: str) -> httpx2.Client:
+    # Lighter than the openai client, which would take a share of the same cores.
+    unlimited = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx2.Client(
+        base_url=url, headers=headers, timeout=600, limits=unlimited, trust_env=False
+    )
+
+
+class _Asked:
+    """Asks for replies, `concurrency` at a time, each as soon as another is there."""
+
+    def __init__(self, client: httpx2.Client, extra: dict[str, Any]) -> None:
+        self._client = client
+        self._extra = extra
+
+    def __call__(self, prompts: Sequence[Prompt], concurrency: int) -> list[Reply]:
+        with ThreadPoolExecutor(concurrency) as threads:
+            return list(threads.map(self._ask, prompts))
+
+    def _ask(self, prompt: Prompt) -> Reply:
+        asked = time.perf_counter()
+        body = {"messages": prompt.messages, "max_tokens": MAX_TOKENS, "temperature": 0}
+        answer = self._client.post("/chat/completions", json=body | self._extra)
+        answer.raise_for_status()
+        text = answer.json()["choices"][0]["message"]["content"]
+        return Reply(text, time.perf_counter() - asked)
