@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" \
   -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup setup-dev run test test-fast lint format docs bench clean
+.PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training bench-replying clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.product  ## Create .venv with emojitune in it
 
@@ -38,8 +38,15 @@ format: setup-dev  ## Put the code into shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(VENV)/.bench  ## Measure training beside the tools that people use today, on this machine
+bench: bench-training bench-replying  ## Measure beside the tools that people use today, on this machine
+
+bench-training: $(VENV)/.bench  ## Training alone
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.pictures
+
+bench-replying: $(VENV)/.bench  ## Replying alone
+	$(BIN)/python -m benchmarks.replying
+	$(BIN)/python -m benchmarks.pictures
 
 docs: setup  ## Write docs/api.md anew, from the request models and the routes
 	$(BIN)/python -m emojitune.server.write_reference docs/api.md

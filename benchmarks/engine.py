@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.prompts import Prompt
+from benchmarks.reply_prompts import Prompt
 
 MAX_TOKENS = 8
 

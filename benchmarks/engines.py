@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 
 from benchmarks import in_process, over_http
 from benchmarks.engine import Engine, Inputs, Level
-from benchmarks.process import peak_mb, processor_seconds, tell
+from benchmarks.processes import say
+from benchmarks.usage import peak_mb, processor_seconds
 
 OURS = "emojitune, held to labels"
 ENGINES: dict[str, Callable[[Inputs, float], AbstractContextManager[Engine]]] = {
@@ -59,7 +60,7 @@ def _level(engine: Engine, concurrency: int, level: Level) -> dict[str, Any]:
 def main(name: str, file: str, started: str) -> None:
     inputs = TypeAdapter(Inputs).validate_json(Path(file).read_bytes())
     with ENGINES[name](inputs, float(started)) as engine:
-        tell(measured(engine, inputs))
+        say(measured(engine, inputs))
 
 
 if __name__ == "__main__":

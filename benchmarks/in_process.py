@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.engine import MAX_TOKENS, Engine, Inputs, Reply
-from benchmarks.prompts import Prompt
+from benchmarks.reply_prompts import Prompt
 
 
 @contextmanager

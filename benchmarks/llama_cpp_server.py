@@ -18,7 +18,7 @@ def main(gguf: str, slots: str) -> None:
     parameters.model.path = gguf
     parameters.n_parallel = int(slots)
     parameters.n_ctx = CONTEXT * int(slots)
-    parameters.kv_unified = True  # else a slot does not know what another has computed
+    parameters.kv_unified = True  # one cache for all slots
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = os.cpu_count()
     parameters.port = _free_port()
     parameters.verbosity = 0

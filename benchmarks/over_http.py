@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 
 from benchmarks.engine import MAX_TOKENS, Engine, Inputs, Reply
-from benchmarks.prompts import Prompt
+from benchmarks.reply_prompts import Prompt
 from emojitune.settings import Settings
 from emojitune.workflow.provider import connect
 
@@ -23,7 +23,8 @@ def emojitune(inputs: Inputs, decoding: str) -> Iterator[Engine]:
     """Our server as `emojitune serve` starts it, holding replies to labels or not."""
     started = time.time()
     with connect("local", Settings(home=inputs.tuned.home)) as connection:
-        assert connection.server is not None
+        if connection.server is None:
+            raise SystemExit(f"Stop the server that runs on {inputs.tuned.home}: its start counts.")
         extra = {"model": inputs.tuned.name, "decoding": decoding}
         with _client(connection.base_url, connection.client.api_key) as client:
             yield Engine(started, connection.server.pid, _Asked(client, extra))
@@ -32,16 +33,11 @@ def emojitune(inputs: Inputs, decoding: str) -> Iterator[Engine]:
 @contextmanager
 def llama_cpp(inputs: Inputs, gguf: Path) -> Iterator[Engine]:
     """llama.cpp's own server."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.llama_cpp_server",
-        str(gguf),
-        str(max(inputs.levels)),
-    ]
-    # As our own server does. By default its threads wait for one another by spinning, and where
-    # somebody else needs a core, were it who asks, a reply then takes seconds.
-    environment = {**os.environ, "GOMP_SPINCOUNT": "10000"}
+    slots = str(max(inputs.levels))
+    command = [sys.executable, "-m", "benchmarks.llama_cpp_server", str(gguf), slots]
+    # As our own server does: threads that wait for one another by spinning for longer keep who asks
+    # from a core.
+    environment = {"GOMP_SPINCOUNT": "10000", **os.environ}
     started = time.time()
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
         assert server.stdout is not None

@@ -7,9 +7,9 @@ are medians over the rounds. The tables go to the terminal, everything to a JSON
 """
 
 import argparse
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median, quantiles
@@ -21,12 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
-from benchmarks import machine
+from benchmarks import machine, processes, report
 from benchmarks.contenders import base_model
 from benchmarks.engine import Inputs, Level, Tuned
 from benchmarks.engines import ENGINES, OURS
-from benchmarks.process import told
-from benchmarks.prompts import prompts
+from benchmarks.reply_prompts import prompts
 from benchmarks.tuned import tuned_model
 from emojitune.dataset.validation import load_examples
 
@@ -53,19 +52,18 @@ def inputs(tuned: Tuned, tokenizer: Any, concurrencies: Sequence[int], count: in
 
 def measure(rounds: int, file: Path, console: Console) -> dict[str, list[Any]]:
     """All runs of each engine."""
-    found: dict[str, list[Any]] = {name: [] for name in ENGINES}
-    for number in range(rounds):
-        for name, runs in found.items():
-            console.print(f"round {number + 1}/{rounds}: {name}", highlight=False)
-            runs.append(told(name, ["benchmarks.engines", name, str(file), str(time.time())], {}))
-    return found
+    engines = {name: partial(_run, name, file) for name in ENGINES}
+    return processes.interleaved(engines, rounds, console)
+
+
+def _run(name: str, file: Path) -> Any:
+    return processes.measured("benchmarks.engines", name, file, time.time())
 
 
 def summary(runs: list[Any]) -> dict[str, Any]:
-    """Medians over the rounds: speed, latency one at a time, start, memory; and the hits."""
+    """Medians over the rounds: latency one at a time, speed, start, memory, and the hits."""
     levels = runs[0]["levels"]
     alone = [quantiles(run["levels"]["1"]["latencies"], n=20) for run in runs]
-    counted = sum(len(level["latencies"]) for level in levels.values())
     peaks = [run["peak_mb"] for run in runs if run["peak_mb"] is not None]
     return {
         "p50_s": median(run[9] for run in alone),
@@ -75,7 +73,7 @@ def summary(runs: list[Any]) -> dict[str, Any]:
         "ready_s": median(run["ready"] for run in runs),
         "first_reply_s": median(run["first_reply"] for run in runs),
         "peak_mb": median(peaks) if peaks else None,
-        "top_1": sum(level["hits"] for level in levels.values()) / counted,
+        "top_1": median(_top_1(run["levels"].values()) for run in runs),
     }
 
 
@@ -87,8 +85,12 @@ def _processor(level: dict[str, Any]) -> float:
     return level["processor_seconds"] / len(level["latencies"])
 
 
+def _top_1(levels: Collection[dict[str, Any]]) -> float:
+    return sum(level["hits"] for level in levels) / sum(len(level["latencies"]) for level in levels)
+
+
 def speeds(rows: dict[str, dict[str, Any]]) -> Table:
-    """Replies a second, and how often as fast we are."""
+    """Latency and speed, each with how often as fast we are."""
     ours = rows[OURS]
     levels = ours["replies_per_second"]
     shown = Table("replying", "p50 ms", "p95 ms", *(f"replies/s, {n} at a time" for n in levels))
@@ -105,7 +107,7 @@ def speeds(rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def costs(rows: dict[str, dict[str, Any]]) -> Table:
-    """What a reply takes of the processors, what comes before the first one, and memory; hits."""
+    """Processor time of a reply, time until the first one, memory, and how often a reply hits."""
     levels = rows[OURS]["processor_s"]
     processor = (f"processor ms, {n} at a time" for n in levels)
     shown = Table(
@@ -127,9 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, help="holds the tuned model, or gets it")
     parser.add_argument("--prompts", type=int, default=40, help="asked one at a time")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--concurrency", type=int, nargs="*", default=[4, 16, 64], help="beside 1")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/replying.json"))
+    parser.add_argument("--json", type=Path, default=report.RESULTS / "replying.json")
     given = parser.parse_args()
     console, before = Console(), machine.state()
     with TemporaryDirectory() as folder:
@@ -138,15 +140,13 @@ def main() -> None:
         home = given.home or exports / "home"
         tuned = tuned_model(home, TRAIN, exports, tokenizer, console)
         file = exports / "inputs.json"
-        asked = inputs(tuned, tokenizer, given.concurrency, given.prompts)
+        asked = inputs(tuned, tokenizer, [1, *given.concurrency], given.prompts)
         file.write_bytes(TypeAdapter(Inputs).dump_json(asked))
         found = measure(given.rounds, file, console)
     rows = {name: summary(runs) for name, runs in found.items()}
     console.print(speeds(rows), costs(rows))
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    everything = {"machine": before, "prompts": given.prompts, "rows": rows, "runs": found}
-    given.json.write_text(json.dumps(everything, indent=1) + "\n")
-    console.print(f"Written to {given.json}.")
+    counts = {"prompts": given.prompts, "concurrency": given.concurrency}
+    report.write(given.json, console, {"machine": before, **counts, "rows": rows, "runs": found})
 
 
 if __name__ == "__main__":
