@@ -38,13 +38,13 @@ def inputs(tuned: Tuned, tokenizer: Any, concurrencies: Sequence[int], count: in
 
     One at a time has `count` prompts; more at a time have more, and at least three batches.
     """
-    warm = iter(prompts(load_examples(TRAIN), tokenizer))
-    counted = iter(prompts(load_examples(VALID), tokenizer))
+    wanted = {n: count if n == 1 else max(2 * count, 3 * n) for n in concurrencies}
+    different = prompts(load_examples(VALID), tokenizer)
+    if sum(wanted.values()) > len(different):
+        raise SystemExit(f"{VALID} gives {len(different)} different prompts: ask for fewer.")
+    warm, counted = iter(prompts(load_examples(TRAIN), tokenizer)), iter(different)
     levels = {
-        n: Level(
-            list(islice(warm, max(n, LEAST_WARM_UP))),
-            list(islice(counted, count if n == 1 else max(2 * count, 3 * n))),
-        )
+        n: Level(list(islice(warm, max(n, LEAST_WARM_UP))), list(islice(counted, wanted[n])))
         for n in concurrencies
     }
     return Inputs(tuned, next(warm), levels)
@@ -63,7 +63,7 @@ def _run(name: str, file: Path) -> Any:
 def summary(runs: list[Any]) -> dict[str, Any]:
     """Medians over the rounds: latency one at a time, speed, start, memory, and the hits."""
     levels = runs[0]["levels"]
-    alone = [quantiles(run["levels"]["1"]["latencies"], n=20) for run in runs]
+    alone = [quantiles(run["levels"]["1"]["latencies"], n=20, method="inclusive") for run in runs]
     peaks = [run["peak_mb"] for run in runs if run["peak_mb"] is not None]
     return {
         "p50_s": median(run[9] for run in alone),
@@ -93,7 +93,7 @@ def speeds(rows: dict[str, dict[str, Any]]) -> Table:
     """Latency and speed, each with how often as fast we are."""
     ours = rows[OURS]
     levels = ours["replies_per_second"]
-    shown = Table("replying", "p50 ms", "p95 ms", *(f"replies/s, {n} at a time" for n in levels))
+    shown = Table("replying", "p50 ms", "p95 ms", *(f"replies/s at {n}" for n in levels))
     for name, row in rows.items():
         shown.add_row(
             name,
@@ -109,7 +109,7 @@ def speeds(rows: dict[str, dict[str, Any]]) -> Table:
 def costs(rows: dict[str, dict[str, Any]]) -> Table:
     """Processor time of a reply, time until the first one, memory, and how often a reply hits."""
     levels = rows[OURS]["processor_s"]
-    processor = (f"processor ms, {n} at a time" for n in levels)
+    processor = (f"processor ms at {n}" for n in levels)
     shown = Table(
         "replying", *processor, "start → ready", "asked → first reply", "peak MB", "top-1"
     )
