@@ -9,8 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" \
   -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup setup-dev run test test-fast lint format docs bench bench-agreement bench-growth \
-  bench-neighbours clean
+.PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training \
+  bench-replying bench-agreement bench-growth bench-neighbours clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,15 @@ format: setup-dev  ## Put the code into shape
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(VENV)/.bench bench-agreement  ## Measure training beside the tools that people use today
+bench: bench-agreement bench-training bench-replying  ## Measure beside the tools that people use today
+
+bench-training: $(VENV)/.bench  ## Training alone
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.pictures
+
+bench-replying: $(VENV)/.bench  ## Replying alone
+	$(BIN)/python -m benchmarks.replying
+	$(BIN)/python -m benchmarks.pictures
 
 # Nothing is timed there, and threads that wait actively would only keep the machine busy.
 bench-agreement: $(VENV)/.bench  ## How far the fast paths are from plain float32

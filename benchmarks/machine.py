@@ -6,7 +6,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "emojitune")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "xllamacpp",
+    "openvino-genai",
+    "emojitune",
+)
 
 
 def state() -> dict[str, Any]:

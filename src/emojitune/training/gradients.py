@@ -15,7 +15,9 @@ from emojitune.training.batches import Pack, learned_tokens, packs
 from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.forward import Forward
 
-_PACK_TOKENS = 4096  # longest row, in tokens
+# Longest row, in tokens. Longer ones are no quicker; and what is kept of them for the way back, the
+# weights of attention above all, grows with the square of an example's length.
+_PACK_TOKENS = 1024
 _SHARE = 8  # examples of a batch that are worth a thread of their own
 
 

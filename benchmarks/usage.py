@@ -1,0 +1,23 @@
+"""What a running process has used, asked from outside."""
+
+from pathlib import Path
+
+import psutil
+
+
+def peak_mb(pid: int) -> float | None:
+    """The most memory that it has held, in MiB; None where the system hides it.
+
+    Not `getrusage`: a process begins there with what its parent held when it was started.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def processor_seconds(pid: int) -> float:
+    """What it has had of all processors so far."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
