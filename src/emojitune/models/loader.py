@@ -90,15 +90,39 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
         vocabulary = info.vocabulary
     return LoadedModel(
         module=module,
-        renderer=Renderer(tokenizer, _stop_ids(module, tokenizer)),
+        renderer=Renderer(tokenizer, _stop_ids(module.generation_config, tokenizer)),
         precision=precision,
         context_length=getattr(module.config, "max_position_embeddings", 2048),
         vocabulary=vocabulary,
     )
 
 
-def _stop_ids(module: Any, tokenizer: Any) -> list[int]:
-    configured = module.generation_config.eos_token_id
+def load_renderer(folder: Path) -> Renderer:
+    """The renderer of a base model alone, without its weights.
+
+    Raises:
+        ModelError: The folder holds no tokenizer with a chat template.
+    """
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        configuration = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        try:
+            generation = transformers.GenerationConfig.from_pretrained(folder)
+        except OSError:  # no such file: the model's own configuration has it
+            generation = transformers.GenerationConfig.from_model_config(configuration)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"A base model is a folder with config.json and a tokenizer. {folder} could not be "
+            f"read: {textwrap.shorten(str(error), 400)}",
+            param="model",
+        ) from error
+    return Renderer(tokenizer, _stop_ids(generation, tokenizer))
+
+
+def _stop_ids(generation: Any, tokenizer: Any) -> list[int]:
+    configured = generation.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return [i for i in {*ids, tokenizer.eos_token_id} if i is not None]
 
