@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 
 NEAR = 0.8
 _SHORT = 30  # words up to which two rare ones are looked up at a time
@@ -54,20 +54,20 @@ def near_across(
     ours: Sequence[str], theirs: Sequence[str], *, threshold: float = NEAR
 ) -> list[tuple[int, int]]:
     """(a place in ours, place in theirs) for each of theirs that one of ours equals, or is near."""
-    ranked = _ranked([*ours, *theirs])
+    ranked = list(_ranked([*ours, *theirs]))
     known = _NearIndex(threshold)
-    for place, words in enumerate(islice(ranked, len(ours))):
+    for place, words in enumerate(ranked[: len(ours)]):
         known.add(place, words)
-    found = ((known.find(words), place) for place, words in enumerate(ranked))
-    return [(ours_at, place) for ours_at, place in found if ours_at is not None]
+    found = ((known.find(words), place) for place, words in enumerate(ranked[len(ours) :]))
+    return [(our_place, place) for our_place, place in found if our_place is not None]
 
 
 def _ranked(texts: Sequence[str]) -> Iterator[Words]:
     split = [set(normalise(text).split()) for text in texts]
-    frequency = Counter(word for words in split for word in words)
+    frequency = Counter(chain.from_iterable(split))
     by_rarity = sorted(frequency, key=lambda word: (frequency[word], word))
     rank = {word: number for number, word in enumerate(by_rarity)}
-    return (tuple(sorted(rank[word] for word in words)) for words in split)
+    return (tuple(sorted([rank[word] for word in words])) for words in split)
 
 
 class _NearIndex:
@@ -97,16 +97,14 @@ class _NearIndex:
         """The place of an added text that is near to these words."""
         if words in self._equal:
             return self._equal[words]
-        own = frozenset(words)
-        for place, other in islice(self._candidates(words), _MOST_COMPARED):
-            common = len(own.intersection(other))
-            if common >= self._threshold * (len(words) + len(other) - common):
+        common = frozenset(words).intersection
+        sharing = [self._sharing[key] for key in self._keys(words) if key in self._sharing]
+        sharing.sort(key=len)  # the rarest pair tells most
+        for place, other in islice(chain.from_iterable(sharing), _MOST_COMPARED):
+            shared = len(common(other))
+            if shared >= self._threshold * (len(words) + len(other) - shared):
                 return place
         return None
-
-    def _candidates(self, words: Words) -> Iterator[tuple[int, Words]]:
-        for key in self._keys(words):
-            yield from self._sharing.get(key, ())
 
     def _keys(self, words: Words) -> Iterator[Hashable]:
         """Pairs of words in short texts; in long ones, where pairs are many, single words."""
