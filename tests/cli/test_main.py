@@ -89,6 +89,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 COMMANDS = (
     *("serve", "run", "chat", "evaluate", "data check", "data stats", "data split"),
+    "data show",
     *("jobs list", "jobs show", "jobs follow", "jobs cancel", "jobs events"),
     *("jobs pause", "jobs resume"),
     *("models list", "models pull"),
@@ -319,27 +320,105 @@ def test_epochs_out_of_bounds(emojitune: Run) -> None:
 def test_data_check(emojitune: Run, train: Path, valid: Path) -> None:
     done = emojitune("data", "check", train, "--valid", train)
     assert done.code == 0
-    assert "20 question(s) of the validation file are like trained ones" in done.out
+    assert "asks what example 3 of the training file asks" in done.out
+    assert "... and 17 more [leakage]: lines 4, 5, 6, 7, 8, 9, 10, 11 and 9 more" in done.out
     clean = emojitune("data", "check", train, "--valid", valid, "--json")
-    assert json.loads(clean.out) == {"ok": True, "examples": 20, "issues": [], "leaked": 0}
+    assert json.loads(clean.out) == {
+        "ok": True,
+        "examples": 20,
+        "issues": [],
+        "validation": {"ok": True, "examples": 6, "issues": []},
+        "leaked": 0,
+    }
 
 
 def test_data_check_of_a_bad_file(emojitune: Run, train: Path) -> None:
     done = emojitune("data", "check", write(train, ["{"] * 30), "--json")
     assert done.code == 1
     assert len(json.loads(done.out)["issues"]) == 31
-    assert "... and 19 more" in done.err
+    assert "... and 27 more [invalid_json]: lines 4, 5, 6, 7, 8, 9, 10, 11 and 19 more" in done.err
+    assert len(done.err.splitlines()) == 7
 
 
-def test_data_stats(emojitune: Run, train: Path) -> None:
-    shown = emojitune("data", "stats", train).out
-    assert "20 examples, 3 different replies" in shown
+def test_data_check_strict_lets_no_warning_pass_but_notes(emojitune: Run, train: Path) -> None:
+    lines = train.read_text().splitlines()
+    rare = write(train, [*lines, row("what nobody else has said", "(bell)")])
+    noted = emojitune("data", "check", rare, "--strict")
+    assert noted.code == 0
+    assert "note [labels_seen_once]: 1 of 4 labels" in noted.out
+    repeated = emojitune("data", "check", write(train, [*lines, lines[0]]), "--strict", "--json")
+    assert repeated.code == 1
+    assert "1 warning(s), and --strict allows none" in repeated.err
+    assert json.loads(repeated.out)["ok"]
+    assert emojitune("data", "check", train).code == 0
+
+
+def test_data_check_strict_counts_the_validation_file(
+    emojitune: Run, train: Path, valid: Path
+) -> None:
+    write(valid, [*valid.read_text().splitlines(), row("a bell rings", "(bell)")])
+    done = emojitune("data", "check", train, "--valid", valid, "--strict")
+    assert done.code == 1
+    assert "unseen_label" in done.out + done.err
+
+
+def test_data_check_fix(emojitune: Run, train: Path) -> None:
+    lines = train.read_text().splitlines()
+    broken = write(train, [*lines, "{", lines[0], row("the lamp is out", " (sad)", mood="bad")])
+    done = emojitune("data", "check", broken, "--fix", "--json")
+    assert done.code == 0
+    fixed = json.loads(done.out)["fixed"]
+    assert (fixed["ok"], fixed["examples"], fixed["issues"]) == (True, 21, [])
+    assert [(change["line"], change["code"]) for change in fixed["changes"]] == [
+        (21, "invalid_json"),
+        (22, "duplicate_example"),
+        (23, "extra_key"),
+        (23, "padded_reply"),
+    ]
+    copy = train.with_suffix(".fixed.jsonl").read_text().splitlines()
+    assert copy == [*lines, row("the lamp is out", "(sad)")]
+    listed = train.with_suffix(".fixed.txt").read_text().splitlines()
+    assert listed[2] == 'line 23: extra_key: took out "mood"'
+    again = emojitune("data", "check", broken, "--fix")
+    assert again.code == 1
+    assert "Nothing is overwritten" in again.err
+
+
+def test_data_stats(emojitune: Run, train: Path, tmp_path: Path) -> None:
+    shown = emojitune("data", "stats", train, "--plot", tmp_path / "bars.png").out
+    assert "20 examples, 3 different replies, 0 of them once" in shown
     assert "text labels in parentheses" in shown
+    assert "█" * 30 in shown
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(emojitune("data", "stats", train, "--json").out)["frequencies"] == {
         "(party)": 7,
         "(wave)": 7,
         "(sad)": 6,
     }
+    odd = emojitune("data", "stats", train, "--plot", tmp_path / "bars.nonsense")
+    assert odd.code == 1
+    assert "cannot be written" in odd.err
+
+
+def test_data_show(emojitune: Run, train: Path) -> None:
+    shown = emojitune("data", "show", 2, train).out.splitlines()
+    assert shown[1:] == ["user: a question about thing1 and stuff1", "assistant (trained): (wave)"]
+    assert "has no line 21" in emojitune("data", "show", 21, train).err
+    assert "cannot be parsed" in emojitune("data", "show", 1, write(train, ["{"])).err
+    assert "cannot be read" in emojitune("data", "show", 1, train.with_name("gone")).err
+
+
+def test_data_show_mask(
+    emojitune: Run, train: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOJITUNE_BASE_MODEL", str(tiny_base))
+    tokens = json.loads(emojitune("data", "show", 1, train, "--mask", "--json").out)["tokens"]
+    assert "".join(token["text"] for token in tokens if token["trained"]) == "(party)<|im_end|>"
+    assert tokens[0] == {"id": 1, "text": "<|im_start|>", "trained": False}
+    shown = emojitune("data", "show", 1, train, "--mask").out
+    learned = shown[shown.index("⟦") : shown.index("⟧")]
+    assert learned.replace("│", "") == "⟦(party)<|im_end|>"
+    assert f"{len(tokens)} tokens" in shown
 
 
 def test_data_split(emojitune: Run, train: Path) -> None:

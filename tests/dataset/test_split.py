@@ -1,16 +1,12 @@
 """The cut, and what must not be on both sides of it."""
 
-import random
-
 import pytest
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.dataset.split import (
-    conflicts,
-    duplicates,
     leakage,
-    near_pairs,
-    normalise,
+    near_duplicates,
+    same_prompts,
     split_examples,
 )
 from emojitune.errors import InvalidRequestError
@@ -18,12 +14,6 @@ from emojitune.errors import InvalidRequestError
 
 def example(question: str, reply: str = "(a)") -> TrainingExample:
     return TrainingExample((Message("user", question), Message("assistant", reply)))
-
-
-def test_normalise() -> None:
-    assert normalise("  I'm SO\thappy!!! ") == "im so happy"
-    assert normalise("I’m so—happy") == "im so happy"
-    assert normalise("🎉 हिन्दी") == "🎉 हिन्दी"
 
 
 def test_split_is_seeded_whole_and_in_file_order() -> None:
@@ -48,15 +38,23 @@ def test_split_refuses_an_impossible_share(share: float) -> None:
         split_examples([example("a")], share=share, seed=0)
 
 
-def test_duplicates_and_conflicts() -> None:
+def test_same_prompts() -> None:
     examples = [
         example("Good morning"),
         example("good morning!"),
         example("Good morning", "(b)"),
         example("Good night"),
     ]
-    assert duplicates(examples) == [(0, 1)]
-    assert conflicts(examples) == [(0, 2)]
+    assert same_prompts(examples) == [(0, 1, 2)]
+
+
+def test_near_duplicates_are_near_and_not_the_same() -> None:
+    examples = [
+        example("the cat sat on the old red mat"),
+        example("The cat sat on the old red mat!"),
+        example("the cat sat on that old red mat"),
+    ]
+    assert near_duplicates(examples) == [(0, 2)]
 
 
 def test_leakage_finds_equal_and_near_questions() -> None:
@@ -67,24 +65,3 @@ def test_leakage_finds_equal_and_near_questions() -> None:
         example("the dog ran off"),
     ]
     assert leakage(training, validation) == [(0, 0), (0, 1)]
-
-
-def test_leakage_is_what_near_pairs_finds_across_the_cut() -> None:
-    dice = random.Random(1)
-    texts = [" ".join(dice.choices("abcdefg", k=dice.randint(0, 6))) for _ in range(120)]
-    found = leakage([example(t) for t in texts[:80]], [example(t) for t in texts[80:]])
-    assert found == sorted((i, j - 80) for i, j in near_pairs(texts) if i < 80 <= j)
-    assert len(found) > 10
-
-
-def test_near_pairs_finds_what_comparing_all_finds() -> None:
-    dice = random.Random(0)
-    texts = [" ".join(dice.choices("abcdefg", k=dice.randint(0, 6))) for _ in range(120)]
-    sets = [set(text.split()) for text in texts]
-    expected = [
-        (i, j)
-        for j in range(len(sets))
-        for i in range(j)
-        if sets[i] and sets[j] and len(sets[i] & sets[j]) >= 0.6 * len(sets[i] | sets[j])
-    ]
-    assert near_pairs(texts, threshold=0.6) == sorted(expected)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import load_tiny
 
+from emojitune.dataset.example import Message
 from emojitune.errors import ConfigurationError, ModelError
 from emojitune.models import adapter, loader, lora
 from emojitune.models.loader import LoadedModel
@@ -156,3 +157,15 @@ def test_an_adapter_changes_the_replies_and_brings_its_vocabulary(
     torch.testing.assert_close(logits(tuned), logits(tiny), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(logits(tuned), untuned, atol=1e-2)
     assert torch.equal(logits(load_tiny(tiny_base)), untuned), "the base on disk is as it was"
+
+
+def test_the_renderer_alone_is_the_loaded_model_s(tiny: LoadedModel, tiny_base: Path) -> None:
+    messages = [Message("user", "hi"), Message("assistant", "(party)")]
+    alone = loader.load_renderer(tiny_base)
+    assert alone.stop_ids == tiny.renderer.stop_ids
+    assert alone.render_example(messages) == tiny.renderer.render_example(messages)
+
+
+def test_a_folder_without_a_tokenizer_has_no_renderer(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="a tokenizer"):
+        loader.load_renderer(tmp_path)

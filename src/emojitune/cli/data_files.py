@@ -1,20 +1,29 @@
 """`emojitune data`: check, stats and split."""
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from emojitune.cli.render import Screen
-from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.split import leakage, split_examples
+from emojitune.dataset.mending import mend
+from emojitune.dataset.split import split_examples
 from emojitune.dataset.statistics import describe
 from emojitune.dataset.validation import DatasetReport, check_file
 from emojitune.errors import DatasetError, InvalidRequestError
+from emojitune.evaluation.report import draw_frequencies
 
 
-def check_usable(path: Path, screen: Screen, *, minimum: int, name: str) -> DatasetReport:
+def check_usable(
+    path: Path,
+    screen: Screen,
+    *,
+    minimum: int,
+    name: str,
+    training: DatasetReport | None = None,
+) -> DatasetReport:
     """Show what is wrong with a file, and refuse to go on with one that has errors."""
-    report = check_file(path, minimum_examples=minimum, name=name)
+    report = check_file(path, minimum_examples=minimum, name=name, training=training)
     screen.dataset(report)
     if not report.ok:
         raise DatasetError(
@@ -25,43 +34,90 @@ def check_usable(path: Path, screen: Screen, *, minimum: int, name: str) -> Data
     return report
 
 
-def warn_of_leakage(
-    training: tuple[TrainingExample, ...], validation: tuple[TrainingExample, ...], screen: Screen
-) -> int:
-    """Say how many questions of the validation file stand, or nearly stand, in the other."""
-    shared = len({place for _, place in leakage(training, validation)})
-    if shared:
-        warning = f"warning: {shared} question(s) of the validation file are like trained ones."
-        screen.say(warning, style="yellow")
-    return shared
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What was asked of `data check`."""
+
+    valid: Path | None
+    strict: bool
+    fix: bool
 
 
-def check(file: Path, valid: Path | None, screen: Screen) -> dict[str, Any]:
-    """What `data check` shows and returns; --json carries the issues even of an unusable file."""
-    report = check_file(file)
-    screen.dataset(report)
-    result: dict[str, Any] = {
+def check(file: Path, options: CheckOptions, screen: Screen) -> dict[str, Any]:
+    """What `data check` shows and returns; --json carries the issues even of an unusable file.
+
+    With --fix the cleaned copy decides whether the file passes.
+    """
+    reports = [check_file(file)]
+    screen.dataset(reports[0], notes=True)
+    result = _findings(reports[0])
+    if options.fix and reports[0].examples:
+        reports = [_fix(reports[0], result, screen)]
+    if options.valid is not None:
+        reports.append(_check_validation(options.valid, reports[0], result, screen))
+    screen.result(result)
+    for report in reports:
+        _refuse(report, strict=options.strict)
+    return result
+
+
+def _findings(report: DatasetReport) -> dict[str, Any]:
+    return {
         "ok": report.ok,
         "examples": len(report.examples),
         "issues": [asdict(issue) for issue in report.issues],
     }
+
+
+def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> DatasetReport:
+    """Write the cleaned copy and the list of changes; returns what is left to say of the copy."""
+    mended = mend(report)
+    copy, listed = report.path.with_suffix(".fixed.jsonl"), report.path.with_suffix(".fixed.txt")
+    _write(copy, mended.lines)
+    _write(listed, [f"line {one.line}: {one.code}: {one.what}" for one in mended.changes])
+    screen.changes(mended.changes)
+    screen.say(f"{listed}: {len(mended.changes)} change(s)")
+    fixed = check_file(copy)
+    screen.dataset(fixed, notes=True)
+    changes = [asdict(change) for change in mended.changes]
+    result["fixed"] = {"path": str(copy), "changes": changes, **_findings(fixed)}
+    return fixed
+
+
+def _check_validation(
+    path: Path, training: DatasetReport, result: dict[str, Any], screen: Screen
+) -> DatasetReport:
+    report = check_file(path, minimum_examples=1, name="validation file", training=training)
+    screen.dataset(report)
+    result["validation"] = _findings(report)
+    result["leaked"] = sum(issue.code == "leakage" for issue in report.issues)
+    return report
+
+
+def _refuse(report: DatasetReport, *, strict: bool) -> None:
     if not report.ok:
-        screen.result(result)
-        raise DatasetError(f"{file} cannot be used for training.", code=report.errors[0].code)
-    if valid is not None:
-        other = check_usable(valid, screen, minimum=1, name="validation file")
-        result["leaked"] = warn_of_leakage(report.examples, other.examples, screen)
-    return result
+        message = f"{report.path} cannot be used for training."
+        raise DatasetError(message, code=report.errors[0].code)
+    if strict and report.warnings:
+        message = f"{report.path} has {len(report.warnings)} warning(s), and --strict allows none."
+        raise DatasetError(message, code=report.warnings[0].code)
 
 
-def stats(file: Path, screen: Screen) -> dict[str, Any]:
-    """What `data stats` shows and returns."""
+def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
+    """What `data stats` shows, draws and returns."""
     report = check_file(file, minimum_examples=1)
     if not report.ok:
         screen.dataset(report)
         raise DatasetError(f"{file} has errors; mend them first.", code=report.errors[0].code)
     numbers = describe(report.examples)
     screen.statistics(numbers)
+    if plot is not None:
+        try:
+            draw_frequencies(numbers.frequencies, plot)
+        except (OSError, ValueError) as error:
+            message = f"The picture {plot} cannot be written: {error}. Name a .png or .svg file."
+            raise InvalidRequestError(message) from error
+        screen.say(str(plot))
     return {**asdict(numbers), "frequencies": dict(numbers.frequencies)}
 
 
@@ -72,16 +128,16 @@ def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]
     result = {}
     for part, examples in (("train", training), ("valid", validation)):
         path = file.with_suffix(f".{part}.jsonl")
-        _write(path, examples)
+        _write(path, (example.to_json() for example in examples))
         screen.say(f"{path}: {len(examples)} example(s)")
         result[part] = {"path": str(path), "examples": len(examples)}
     return result
 
 
-def _write(path: Path, examples: tuple[TrainingExample, ...]) -> None:
+def _write(path: Path, lines: Iterable[str]) -> None:
     try:
         with path.open("x", encoding="utf-8", newline="\n") as out:
-            out.writelines(example.to_json() + "\n" for example in examples)
+            out.writelines(line + "\n" for line in lines)
     except OSError as error:
         raise InvalidRequestError(
             f"{path} cannot be written ({error.strerror}). Nothing is overwritten: move it away."

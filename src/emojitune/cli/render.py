@@ -5,10 +5,12 @@ one object goes to stdout and all the rest to stderr.
 """
 
 import json
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -16,18 +18,35 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
+from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.issues import Issue, Severity, lines_in_brief
+from emojitune.dataset.mending import Change
 from emojitune.dataset.statistics import DatasetStatistics
-from emojitune.dataset.validation import DatasetReport, Issue
+from emojitune.dataset.validation import DatasetReport
 from emojitune.errors import EmojituneError
 from emojitune.evaluation.report import COLUMNS, ReportRow
 from emojitune.labels import to_emoji
 from emojitune.workflow.progress import Progress
 
-MOST_ISSUES = 12  # more would push the first ones off the screen
+MOST_OF_A_KIND = 3  # issues of one code: more would push the others off the screen
 MOST_LABELS = 20
+BAR_WIDTH = 30
 LOG_WIDTH = 200  # a file has no edge; a name that is folded cannot be copied
 PLAIN_STEPS = 10  # lines of steps in a log, where no bar can be drawn
+
+_STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
+_STOPPING: tuple[Severity, ...] = ("error", "warning")
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedToken:
+    """One token of an example, and whether it is learned."""
+
+    id: int
+    text: str
+    trained: bool
 
 
 def _console(*, stderr: bool) -> Console:
@@ -83,32 +102,85 @@ class Screen:
         emoji = to_emoji(text)
         self.say(text if emoji == text else f"{text}  {emoji}", style="bold")
 
-    def dataset(self, report: DatasetReport) -> None:
-        for issue in report.issues[:MOST_ISSUES]:
-            self._issue(issue)
-        if len(report.issues) > MOST_ISSUES:
-            self.say(f"... and {len(report.issues) - MOST_ISSUES} more")
-        counts = f"{len(report.errors)} error(s), {len(report.warnings)} warning(s)"
+    def dataset(self, report: DatasetReport, *, notes: bool = False) -> None:
+        """Each kind of issue with its first cases, the worst first; notes only if asked for."""
+        shown: tuple[Severity, ...] = ("error", "warning", "note") if notes else _STOPPING
+        for severity in shown:
+            kinds: dict[str, list[Issue]] = {}
+            for issue in report.of(severity):
+                kinds.setdefault(issue.code, []).append(issue)
+            for kind in kinds.values():
+                self._kind(kind)
+        counts = ", ".join(f"{len(report.of(one))} {one}(s)" for one in shown)
         self.say(f"{report.path}: {len(report.examples)} usable example(s), {counts}")
 
+    def _kind(self, issues: Sequence[Issue]) -> None:
+        for issue in issues[:MOST_OF_A_KIND]:
+            self._issue(issue)
+        more = [issue.line for issue in issues[MOST_OF_A_KIND:] if issue.line is not None]
+        if more:
+            style = _STYLES[issues[0].severity]
+            where = lines_in_brief(more)
+            self.say(f"... and {len(more)} more [{issues[0].code}]: {where}", style=style)
+
     def _issue(self, issue: Issue) -> None:
-        style = "red" if issue.severity == "error" else "yellow"
         line = f"(line {issue.line})"
         told = issue.line is None or issue.message.endswith(line)
         what = issue.message if told else f"{issue.message.removesuffix('.')} {line}"
-        self.say(f"{issue.severity}: {what.removesuffix('.')}. {issue.advice}", style=style)
+        text = f"{issue.severity} [{issue.code}]: {what.removesuffix('.')}. {issue.advice}"
+        self.say(text, style=_STYLES[issue.severity])
+
+    def changes(self, changes: Sequence[Change]) -> None:
+        """What a cleaned copy has otherwise, by kind."""
+        kinds: dict[tuple[str, str], list[int]] = {}
+        for change in changes:
+            kinds.setdefault((change.code, change.what), []).append(change.line)
+        rows = [(code, what, lines_in_brief(at)) for (code, what), at in kinds.items()]
+        self.table(("code", "changed", "where"), rows[:MOST_LABELS])
+        if len(rows) > MOST_LABELS:
+            self.say(f"... and {len(rows) - MOST_LABELS} more; the list has all")
+
+    def example(self, example: TrainingExample) -> None:
+        """The messages of one example, and which of them are learned."""
+        for message in example.messages:
+            learned = message.role == "assistant" and message.weight != 0
+            role = f"{message.role} (trained)" if learned else message.role
+            self.say(f"{role}: {message.content}", style="green" if learned else None)
+
+    def tokens(self, tokens: Sequence[MaskedToken]) -> None:
+        """Tokens between bars; those that are learned between double brackets, and green."""
+        text = Text()
+        learned = False
+        for token in tokens:
+            border = "" if not text or text.plain.endswith("\n") else "│"
+            if token.trained != learned:
+                border = "⟦" if token.trained else "⟧"
+                learned = token.trained
+            text.append(border, style="dim")
+            shown = token.text.replace("\n", "⏎\n")
+            text.append(shown, style="bold green" if learned else None)
+        text.append("⟧" if learned else "", style="dim")
+        text.rstrip()
+        self.console.print(text, soft_wrap=True)
+        trained = sum(token.trained for token in tokens)
+        self.say(f"{len(tokens)} tokens, {trained} of them trained: those between ⟦ and ⟧")
 
     def statistics(self, numbers: DatasetStatistics) -> None:
         least, median, most = numbers.words
         distinct = len(numbers.frequencies)
-        self.say(f"{numbers.examples} examples, {distinct} different replies")
+        once = sum(count == 1 for _, count in numbers.frequencies)
+        self.say(f"{numbers.examples} examples, {distinct} different replies, {once} of them once")
         self.say(f"{numbers.labels_in_style} replies are text labels in parentheses, not emoji")
         self.say(f"questions have {least} to {most} words, median {median:g}")
         self.say(f"about {numbers.estimated_tokens} tokens an epoch")
         for prompt in numbers.system_prompts[:3]:
             self.say(f"system prompt: {prompt}")
-        rows = [(r, to_emoji(r), str(n)) for r, n in numbers.frequencies[:MOST_LABELS]]
-        self.table(("reply", "emoji", "examples"), rows)
+        widest = max((count for _, count in numbers.frequencies), default=1)
+        rows = [
+            (reply, to_emoji(reply), str(count), "█" * math.ceil(BAR_WIDTH * count / widest))
+            for reply, count in numbers.frequencies[:MOST_LABELS]
+        ]
+        self.table(("reply", "emoji", "examples", ""), rows)
         if distinct > MOST_LABELS:
             self.say(f"... and {distinct - MOST_LABELS} more; --json lists all")
 

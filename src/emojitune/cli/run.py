@@ -11,7 +11,7 @@ from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
 
-from emojitune.cli.data_files import check_usable, warn_of_leakage
+from emojitune.cli.data_files import check_usable
 from emojitune.cli.render import Screen, short_name
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
@@ -96,10 +96,11 @@ def _train_and_score(
 
 def _check_data(options: RunOptions, screen: Screen) -> Data:
     screen.step("Checking the data")
-    training = check_usable(options.train, screen, minimum=10, name="training file").examples
-    validation = check_usable(options.valid, screen, minimum=1, name="validation file").examples
-    warn_of_leakage(training, validation, screen)
-    return Data(training, validation)
+    training = check_usable(options.train, screen, minimum=10, name="training file")
+    validation = check_usable(
+        options.valid, screen, minimum=1, name="validation file", training=training
+    )
+    return Data(training.examples, validation.examples)
 
 
 def _agree_to_hosted(options: RunOptions, data: Data, screen: Screen) -> None:

@@ -1,28 +1,17 @@
 """Cutting a file in two, and what must not be on both sides of the cut.
 
-Two prompts are the same when they are equal after normalisation (case, punctuation, spacing), and
-near when their words overlap by `NEAR` (Jaccard).
+Two prompts are the same when they are equal after normalisation; `near.py` says what near means.
 """
 
-import math
 import random
-import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
 from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.near import near_across, near_earlier, normalise
 from emojitune.errors import InvalidRequestError
 
-NEAR = 0.8
-
 Group = tuple[int, ...]
-
-
-def normalise(text: str) -> str:
-    """`text` without case, punctuation and spacing: words separated by one blank."""
-    folded = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
-    letters = (c if c.isalnum() or unicodedata.category(c)[0] in "MS" else " " for c in folded)
-    return " ".join("".join(letters).split())
 
 
 def split_examples(
@@ -34,7 +23,7 @@ def split_examples(
     """
     if not 0 < share < 1:
         raise InvalidRequestError(f"The validation share must lie between 0 and 1, not {share}.")
-    groups = _groups(_prompt_key(example) for example in examples)
+    groups = _groups(prompt_key(example) for example in examples)
     random.Random(seed).shuffle(groups)
     held_out: set[int] = set()
     for group in groups:
@@ -45,83 +34,33 @@ def split_examples(
     return training, tuple(examples[i] for i in sorted(held_out))
 
 
-def duplicates(examples: Sequence[TrainingExample]) -> list[Group]:
-    """Groups of places that hold the same prompt and the same reply."""
-    keys = ((_prompt_key(example), example.reply) for example in examples)
-    return [group for group in _groups(keys) if len(group) > 1]
+def same_prompts(examples: Sequence[TrainingExample]) -> list[Group]:
+    """Groups of places that hold the same prompt, whatever the reply."""
+    return [group for group in _groups(map(prompt_key, examples)) if len(group) > 1]
 
 
-def conflicts(examples: Sequence[TrainingExample]) -> list[Group]:
-    """Groups of places that hold the same prompt with different replies, one place a reply."""
-    found = []
-    for group in _groups(_prompt_key(example) for example in examples):
-        first_of = {examples[i].reply: i for i in reversed(group)}
-        if len(first_of) > 1:
-            found.append(tuple(sorted(first_of.values())))
-    return found
+def near_duplicates(examples: Sequence[TrainingExample]) -> list[tuple[int, int]]:
+    """(an earlier place, place) of prompts that are near, but not the same."""
+    pairs = near_earlier([_asked(example) for example in examples])
+    return [(i, j) for i, j in pairs if prompt_key(examples[i]) != prompt_key(examples[j])]
 
 
 def leakage(
     training: Sequence[TrainingExample], validation: Sequence[TrainingExample]
 ) -> list[tuple[int, int]]:
-    """(place in training, place in validation) of questions that are equal or near.
+    """(a place in training, place in validation) of validation prompts that training has, nearly.
 
-    What is near within one file is not looked for: a large training file may be full of it.
+    System prompts do not count: all examples may have the same one.
     """
-    one, other = ([_words(example.question) for example in side] for side in (training, validation))
-    known = _Index([*one, *other], NEAR)
-    for place, words in enumerate(one):
-        known.add(place, words)
-    return sorted((i, j) for j, words in enumerate(other) for i in known.near(words))
+    return near_across(list(map(_asked, training)), list(map(_asked, validation)))
 
 
-def near_pairs(texts: Sequence[str], *, threshold: float = NEAR) -> list[tuple[int, int]]:
-    """All pairs of places whose word sets overlap by at least `threshold`."""
-    sets = [_words(text) for text in texts]
-    known, pairs = _Index(sets, threshold), []
-    for place, words in enumerate(sets):
-        pairs += [(other, place) for other in known.near(words)]
-        known.add(place, words)
-    return sorted(pairs)
+def _asked(example: TrainingExample) -> str:
+    return "\n".join(m.content for m in example.prompt if m.role in ("user", "assistant"))
 
 
-class _Index:
-    """Word sets, to be found by others that overlap with them by at least `threshold`.
-
-    Exact, yet far from all-against-all: sets that overlap so much must share one of their rarest
-    words, so only those few words are looked up (prefix filtering). How rare a word is, all sets
-    tell that will be added or asked for.
-    """
-
-    def __init__(self, sets: Iterable[set[str]], threshold: float) -> None:
-        self._frequency = Counter(word for words in sets for word in words)
-        self._threshold = threshold
-        self._sets: dict[int, set[str]] = {}
-        self._places: defaultdict[str, list[int]] = defaultdict(list)
-
-    def add(self, place: int, words: set[str]) -> None:
-        self._sets[place] = words
-        for word in self._rarest(words):
-            self._places[word].append(place)
-
-    def near(self, words: set[str]) -> set[int]:
-        """The places of added sets that overlap with `words`."""
-        candidates = {place for word in self._rarest(words) for place in self._places.get(word, ())}
-        return {place for place in candidates if self._overlap(words, self._sets[place])}
-
-    def _rarest(self, words: set[str]) -> list[str]:
-        ordered = sorted(words, key=lambda word: (self._frequency[word], word))
-        return ordered[: len(words) - math.ceil(self._threshold * len(words)) + 1]
-
-    def _overlap(self, one: set[str], other: set[str]) -> bool:
-        return len(one & other) >= self._threshold * len(one | other)
-
-
-def _words(text: str) -> set[str]:
-    return set(normalise(text).split())
-
-
-def _prompt_key(example: TrainingExample) -> tuple[tuple[str, str], ...]:
+def prompt_key(example: TrainingExample) -> tuple[tuple[str, str], ...]:
+    """Equal for prompts that are the same."""
     return tuple((message.role, normalise(message.content)) for message in example.prompt)
 
 

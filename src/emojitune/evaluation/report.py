@@ -6,11 +6,13 @@ Prints nothing.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from emojitune.evaluation.evaluate import Evaluation
 
 COLUMNS = ("in style", "in vocabulary", "top-1", "top-5")
+MOST_DRAWN = 40  # bars of a picture that can still be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,23 @@ class CurvePoint:
     step: int
     train_loss: float
     valid_loss: float | None = None
+
+
+def draw_frequencies(frequencies: Sequence[tuple[str, int]], path: Path) -> None:
+    """Write the picture of how often each reply is there, the most frequent ones, to `path`."""
+    from matplotlib.figure import Figure  # slow to import, and only pictures need it
+
+    drawn = frequencies[:MOST_DRAWN]
+    figure = Figure(figsize=(7, 1 + 0.2 * len(drawn)), layout="constrained")
+    axes = figure.subplots()
+    # A name is text and never mathematics, which is what matplotlib makes of two dollar signs.
+    names = [shorten(reply, 40).replace("$", r"\$") for reply, _ in drawn]
+    axes.barh(range(len(drawn)), [count for _, count in drawn], tick_label=names)
+    axes.invert_yaxis()
+    total = sum(count for _, count in frequencies)
+    title = f"{len(drawn)} of {len(frequencies)} different replies, {total} examples"
+    axes.set(xlabel="examples", title=title)
+    figure.savefig(path, dpi=150)
 
 
 def draw_training_curve(points: Sequence[CurvePoint], path: Path, *, title: str = "") -> None:

@@ -158,6 +158,16 @@ def load_llama_adapter(
     return LlamaAdapter(llama, state, info.alpha / info.rank), info.vocabulary
 
 
+def load_renderer(folder: Path) -> Renderer:
+    """The renderer of a base model alone, without its weights.
+
+    Raises:
+        ModelError: The folder holds no tokenizer with a chat template.
+    """
+    with _reading(folder):
+        return _renderer(folder, _json(folder / "config.json").get("eos_token_id"))
+
+
 _UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 

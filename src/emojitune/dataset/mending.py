@@ -1,0 +1,188 @@
+"""A file with faults -> the lines of a cleaned copy, and what was changed.
+
+Mends what has one right answer, leaves out what cannot be used or says the same again, and leaves
+everything else as it is. Writes nothing.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from emojitune.dataset.content import GARBLED, INVISIBLE
+from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.issues import Issue, shown
+from emojitune.dataset.label_issues import house_labels, suggested_label
+from emojitune.dataset.line import (
+    TOOL_KEYS,
+    TOOL_MESSAGE_KEYS,
+    RepeatedKeys,
+    parse_line,
+    read_object,
+)
+from emojitune.dataset.secrets import redact
+from emojitune.dataset.split import prompt_key
+from emojitune.dataset.validation import DatasetReport, raw_lines
+
+_ROW_KEYS = {"messages"} | TOOL_KEYS
+_MESSAGE_KEYS = {"role", "content", "weight", "name"} | TOOL_MESSAGE_KEYS
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is other in the copy: the line of the original, the code of its issue."""
+
+    line: int
+    code: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """The lines of the copy, without their ends, and all changes in the order of the original."""
+
+    lines: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+
+def mend(report: DatasetReport) -> Mended:
+    """The cleaned copy of the file that `report` is about."""
+    labels = house_labels(report.examples)
+    said: dict[tuple[object, str], int] = {}
+    kept: list[str] = []
+    changes: list[Change] = []
+    for number, raw in raw_lines(report.path):
+        line = _Line(number, labels, changes)
+        mended = line.mend(raw)
+        if mended is None:
+            continue
+        text, example = mended
+        earlier = said.setdefault((prompt_key(example), example.reply), number)
+        if earlier == number:
+            kept.append(text)
+        else:
+            line.changed("duplicate_example", "left out: it says the same as an earlier line")
+    return Mended(tuple(kept), tuple(changes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    labels: Counter[str]
+    changes: list[Change]
+
+    def changed(self, code: str, what: str) -> None:
+        self.changes.append(Change(self.number, code, what))
+
+    def mend(self, raw: bytes) -> tuple[str, TrainingExample] | None:
+        """The line's new text and its example; None when it is left out."""
+        before = len(self.changes)
+        if self.number == 1 and raw.startswith(_BYTE_ORDER_MARK):
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
+            self.changed("byte_order_mark", "took out the byte order mark")
+        try:
+            text = raw.decode("utf-8")
+            row = read_object(text)
+        except (ValueError, RecursionError):
+            self._leave_out(raw)
+            return None
+        if isinstance(row, dict):
+            self._row(row)
+        if len(self.changes) > before:
+            text = json.dumps(row, ensure_ascii=False)
+            raw = json.dumps(row).encode()
+        example = parse_line(self.number, raw, [])
+        if example is None:
+            self._leave_out(raw)
+            return None
+        return text, example
+
+    def _leave_out(self, raw: bytes) -> None:
+        issues: list[Issue] = []
+        parse_line(self.number, raw, issues)
+        self.changed(next(one.code for one in issues if one.severity == "error"), "left out")
+
+    def _row(self, row: dict[str, Any]) -> None:
+        messages = row.get("messages")
+        if not isinstance(messages, list):
+            return
+        self._keys(row, _ROW_KEYS)
+        for message in messages:
+            if isinstance(message, dict):
+                self._keys(message, _MESSAGE_KEYS)
+                self._weight(message)
+                self._content(message)
+        roles = [message.get("role") for message in messages if isinstance(message, dict)]
+        while "assistant" in roles and roles[-1] in ("user", "system", "developer"):
+            roles.pop()
+            messages.pop()
+            self.changed("last_not_assistant", "took out the last message: nobody replies to it")
+
+    def _keys(self, found: dict[str, Any], known: set[str]) -> None:
+        if isinstance(found, RepeatedKeys):
+            self.changed("duplicate_key", "kept the last value of a key that stands there twice")
+        for key in sorted(found.keys() - known):
+            del found[key]
+            self.changed("extra_key", f"took out {shown(key)}")
+
+    def _weight(self, message: dict[str, Any]) -> None:
+        weight = message.get("weight")
+        if weight is None:
+            return
+        if message.get("role") != "assistant":
+            del message["weight"]
+            self.changed("extra_key", "took out the weight of a message that is no reply")
+        elif type(weight) is not int and weight in (0, 1, "0", "1"):
+            message["weight"] = int(weight)
+            self.changed("invalid_weight", f"wrote {int(weight)} for {shown(weight)}")
+
+    def _content(self, message: dict[str, Any]) -> None:
+        content = message.get("content")
+        if isinstance(content, list):
+            for part in content:
+                if isinstance(part, dict) and isinstance(part.get("text"), str):
+                    part["text"] = self._text(part["text"])
+        elif isinstance(content, str):
+            content = self._text(content)
+            message["content"] = self._reply(content) if _is_reply(message) else content
+
+    def _text(self, text: str) -> str:
+        for code, what, mended in _TEXT:
+            new = mended(text)
+            if new != text:
+                self.changed(code, what)
+            text = new
+        return text
+
+    def _reply(self, reply: str) -> str:
+        stripped = reply.strip()
+        if stripped and stripped != reply:
+            self.changed("padded_reply", "took white space off the ends of a reply")
+        label = suggested_label(stripped, self.labels) if stripped else None
+        if label and label != stripped and stripped not in self.labels:
+            self.changed("off_style", f"wrote {label} for {shown(stripped)}")
+            return label
+        return stripped or reply
+
+
+def _is_reply(message: dict[str, Any]) -> bool:
+    return message.get("role") == "assistant"
+
+
+def _ungarbled(text: str) -> str:
+    """`text` as it was before its UTF-8 was read as Windows-1252; as it is, if that is not so."""
+    if not GARBLED.search(text):
+        return text
+    try:
+        return text.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+_TEXT: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+    ("garbled_text", "read text in its right encoding", _ungarbled),
+    ("invisible_character", "took out invisible characters", lambda text: INVISIBLE.sub("", text)),
+    ("secret", "put a placeholder for a secret or an e-mail address", redact),
+)

@@ -1,0 +1,70 @@
+"""The checker on files with planted faults, each of which it must find, and on clean ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emojitune.dataset.issues import RULES
+from emojitune.dataset.validation import DatasetReport, check_file
+
+DATA = Path(__file__).parents[1] / "data"
+SHIPPED = Path(__file__).parents[2] / "data"
+EXPECTED = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
+PLANTED_ELSEWHERE = {"too_deep"}  # takes a line of many thousand brackets
+
+
+def check(name: str) -> DatasetReport:
+    file = DATA / "broken" / f"{name}.jsonl"
+    if name != "leaked":
+        return check_file(file)
+    training = check_file(DATA / "clean" / "labels.jsonl")
+    return check_file(file, minimum_examples=1, name="validation file", training=training)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_planted_fault_is_found_and_no_other(name: str) -> None:
+    found = [[issue.line, issue.code] for issue in check(name).issues]
+    assert sorted(found, key=str) == sorted(EXPECTED[name], key=str)
+
+
+def test_every_file_is_expected_and_every_code_planted() -> None:
+    files = {file.stem for file in (DATA / "broken").iterdir()}
+    assert files == EXPECTED.keys()
+    assert len(files) >= 30
+    planted = {code for faults in EXPECTED.values() for _, code in faults}
+    assert planted == RULES.keys() - PLANTED_ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn"])
+def test_nothing_is_said_of_clean_files(name: str) -> None:
+    assert check_file(DATA / "clean" / f"{name}.jsonl").issues == ()
+
+
+def test_nothing_but_a_note_is_said_of_our_own_files() -> None:
+    training = check_file(SHIPPED / "emoji_ft_train.jsonl")
+    validation = check_file(SHIPPED / "emoji_ft_valid.jsonl", minimum_examples=1, training=training)
+    for report in (training, validation):
+        assert [issue.code for issue in report.issues] == ["labels_seen_once"]
+
+
+def test_tool_calls_are_said_to_be_untrainable_and_nothing_else() -> None:
+    report = check_file(DATA / "clean" / "tool_calls.jsonl")
+    codes = {issue.code for issue in report.issues if issue.line is not None}
+    assert codes == {"tools_not_supported"}
+
+
+def test_no_secret_is_told() -> None:
+    for name in ("keys", "private_key_and_address"):
+        said = " ".join(issue.message + issue.advice for issue in check(name).issues)
+        for secret in ("sk-", "AKIA", "ghp_", "BEGIN", "eyJ", "@"):
+            assert secret not in said
+
+
+def test_the_documentation_has_every_rule() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training-file.md").read_text(encoding="utf-8")
+    table = text.split("| code | level | meaning | advice |\n|---|---|---|---|\n")[1]
+    assert table.split("\n\n")[0].splitlines() == [
+        f"| `{code}` | {rule.severity} | {rule.meaning} | {rule.advice} |"
+        for code, rule in RULES.items()
+    ]
