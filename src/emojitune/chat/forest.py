@@ -20,6 +20,7 @@ from emojitune.chat.batch import Batch, ForwardPass, Slots, View
 from emojitune.models.packed_llama import LlamaAdapter
 
 _EMPTY: Slots = np.zeros(0, dtype=np.int64)
+_ROWS = 64  # of log-probabilities at a time: over a large vocabulary they take some room
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,16 +219,16 @@ def _view(grown: Sequence[tuple[Path, int]]) -> View:
 
 def _log_probabilities(logits: Tensor, growths: Sequence[Growth]) -> Iterator[Tensor]:
     """What is wanted of each row of (rows, V), in order."""
-    number = 0
-    for growth in growths:
-        for tokens in [None] if growth.wanted is None else growth.wanted:
-            # Row by row: a row fits the processor's cache, and a search wants few of its numbers.
-            row = logits[number].float()
-            number += 1
-            if tokens is None:
-                yield torch.log_softmax(row, dim=-1).cpu()
-            else:
-                yield (row[list(tokens)] - row.logsumexp(-1)).cpu()
+    wanted: list[Sequence[int] | None] = [
+        tokens
+        for growth in growths
+        for tokens in ([None] if growth.wanted is None else growth.wanted)
+    ]
+    for start in range(0, len(wanted), _ROWS):
+        # torch's softmax is several times as quick as its sum of exponentials.
+        some = torch.log_softmax(logits[start : start + _ROWS], dim=-1, dtype=torch.float32)
+        for row, tokens in zip(some.cpu(), wanted[start : start + _ROWS], strict=True):
+            yield row if tokens is None else row[list(tokens)]
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ its update to its own rows.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +16,9 @@ from emojitune.chat.slot_attention import Group, alike
 from emojitune.models.llama import normalize, rotate
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
 from emojitune.models.products import Product
+
+# The head's rows come in few numbers: for each, oneDNN keeps a program and ten megabytes to work in.
+_FEW, _MULTIPLE = 4, 16
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, query (T, H, D), key and value (T, K, D)) to (T, H × D)."""
@@ -60,11 +64,14 @@ class LlamaPass:
                 group.attend(query, self._keys[layer], self._values[layer], mixed)
             return mixed.view(len(mixed), -1)
 
+        count = len(batch.wanted)
+        more = -count % _MULTIPLE if count > _FEW else 0
         ids, positions, wanted = (
-            to_tensor(array, self._device) for array in (batch.ids, batch.positions, batch.wanted)
+            to_tensor(array, self._device)
+            for array in (batch.ids, batch.positions, np.pad(batch.wanted, (0, more)))
         )
         hidden = self._hidden(ids, positions, attend, batch.adapters)[wanted]
-        return self.llama.head(self._normalized(hidden))
+        return self.llama.head(self._normalized(hidden))[:count]
 
     @torch.inference_mode()
     def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:

@@ -69,8 +69,10 @@ class Group:
             side.index_select(0, self.slots).view(requests, width, kv, dim).transpose(1, 2)
             for side in (keys, values)
         )
-        scores = q @ k.reshape(-1, width, dim).transpose(1, 2)
-        weights = torch.softmax(scores.view(requests, heads, count, width) + self.hidden, dim=-1)
+        scores = (q @ k.reshape(-1, width, dim).transpose(1, 2)).view(requests, heads, count, width)
+        # In float32, since torch's softmax in bf16 is slower, and coarser.
+        weights = torch.softmax(scores.add_(self.hidden), dim=-1, dtype=torch.float32)
+        weights = weights.to(query.dtype)
         out = weights.view(-1, share * count, width) @ v.reshape(-1, width, dim)
         out = out.view(requests, heads, count, dim).transpose(1, 2).reshape(-1, heads, dim)
         mixed.index_copy_(0, self.tokens, out.index_select(0, self.places))

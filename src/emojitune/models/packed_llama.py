@@ -18,6 +18,8 @@ from emojitune.models.safetensors_folder import SafetensorsFolder
 
 P = TypeVar("P", bound=Product)
 
+_MANY_ROWS = 16
+
 
 def is_whole(config: LlamaConfig, weights: SafetensorsFolder) -> bool:
     """Whether all weights that the sizes ask for are there."""
@@ -97,23 +99,29 @@ class PackedLlama(Generic[P]):
 
 
 class LowRank:
-    """The update of one product, by A (R, in) and B (R, out).
+    """The update of one product, by A (R, in) and B (R, out), both in float32.
 
-    In float32, whatever the weights are: so it was trained, and at the few rows of most passes a
-    call of oneDNN for bf16 costs more than this arithmetic.
+    They are kept in the dtype of the weights too, for many rows. At few rows a call of oneDNN for
+    bf16 costs more than the arithmetic in float32.
     """
 
-    def __init__(self, a: Tensor, b: Tensor) -> None:
-        self._a = a
-        self._b = b
+    def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+        self._few = (a, b)
+        self._many = (a.to(dtype), b.to(dtype))
 
     def add_to(self, out: Tensor, x: Tensor) -> None:
         """Add x Aᵀ B to the product of rows x (T, in), in place."""
-        out.add_((x.float() @ self._a.T) @ self._b)
+        if len(x) < _MANY_ROWS:
+            a, b = self._few
+            out.add_((x.float() @ a.T) @ b)
+        else:
+            a, b = self._many
+            out.addmm_(x @ a.T, b)
 
     @property
     def bytes(self) -> int:
-        return self._a.nbytes + self._b.nbytes
+        held = {id(side): side for side in (*self._few, *self._many)}  # in float32 the same twice
+        return sum(side.nbytes for side in held.values())
 
 
 class LlamaAdapter:
@@ -128,7 +136,7 @@ class LlamaAdapter:
         def update(layer: str, names: Sequence[str]) -> LowRank:
             sides = [[state[f"{layer}.{name}.lora_{side}"] for side in "AB"] for name in names]
             pairs = [(a.to(device), b.to(device), scale) for a, b in sides]
-            return LowRank(*lora.join(pairs, torch.float32))
+            return LowRank(*lora.join(pairs, torch.float32), llama.embedding.dtype)
 
         device = llama.embedding.device
         self.layers = [
