@@ -95,7 +95,12 @@ class FakeApi:
         }
         if "alternatives" in request:
             best = [text, "(wave)"][: request["alternatives"]]
-            choice["alternatives"] = [{"content": one, "logprob": -1.0} for one in best]
+            choice["alternatives"] = [
+                {"content": one, "logprob": -1.0, "probability": 0.5} for one in best
+            ]
+        if request.get("logprobs"):
+            token = {"token": text, "bytes": None, "top_logprobs": []}
+            choice["logprobs"] = {"content": [{**token, "logprob": -0.5}] * 2, "refusal": None}
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion",

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from fake_api import JOB, MODEL, FakeApi
+from tiny_model import load_tiny
 
 from emojitune.cli import main as command_line
 from emojitune.cli import run as conductor
 from emojitune.dataset.validation import check_file
+from emojitune.models import adapter, lora
 from emojitune.workflow import fine_tune
 
 LABELS = ("(party)", "(wave)", "(sad)")
@@ -375,8 +377,56 @@ def test_evaluate(emojitune: Run, fake_api: FakeApi, here: tuple[str, str], vali
     scores = json.loads(done.out)["scores"]
     assert [row["decoding"] for row in scores] == ["free", "constrained"]
     assert scores[0]["top_1"] == pytest.approx(1 / 3)
+    assert scores[0]["intervals"]["top_1"][0] < 1 / 3 < scores[0]["intervals"]["top_1"][1]
     emojitune("evaluate", "gpt-3.5-turbo", "--data", valid, *here)
     assert "labels" in fake_api.chats[-1]
+
+
+def test_evaluate_against_another_model(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+) -> None:
+    fake_api.reply = lambda request: "(party)" if request["model"] == MODEL else "(nosuch)"
+    against = ("--against", "gpt-3.5-turbo", "--workers", 1)
+    done = emojitune("evaluate", MODEL, "--data", valid, *against, "--json", *here)
+    free, constrained = json.loads(done.out)["comparisons"]
+    assert (free["decoding"], constrained["decoding"]) == ("free", "constrained")
+    assert free["differences"]["top_1"] == pytest.approx(1 / 3)
+    assert 0 < free["p_values"]["top_1"] <= 1
+    shown = emojitune("evaluate", MODEL, "--data", valid, *against, *here).out
+    for said in (
+        "mean reciprocal rank",
+        "33.3% (0.0 to 66.7)",
+        f"{MODEL} less gpt-3.5-turbo, free",
+    ):
+        assert said in shown
+
+
+def test_evaluate_elsewhere_is_free_only(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+) -> None:
+    fake_api.healthy = False
+    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
+    assert [row["decoding"] for row in json.loads(done.out)["scores"]] == ["free"]
+    assert not any("decoding" in asked for asked in fake_api.chats)
+
+
+def test_evaluate_an_adapter_folder(emojitune: Run, tiny_base: Path, tmp_path: Path) -> None:
+    model = load_tiny(tiny_base)
+    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
+    folder, labels = tmp_path / "adapter", ("(party)", "(yawn)")
+    info = adapter.AdapterInfo(str(tiny_base), rank=4, alpha=8.0, vocabulary=labels)
+    adapter.write(folder, lora.adapter_state(model.module), info)
+    data = write(
+        tmp_path / "two.jsonl", [row(f"What {n}?", label) for n, label in enumerate(labels)]
+    )
+    done = emojitune("evaluate", folder, "--data", data, "--json")
+    free, constrained = json.loads(done.out)["scores"]
+    assert (free["model"], free["decoding"]) == (str(folder), "free")
+    assert constrained["in_vocabulary"] == 1
+    assert constrained["top_3"] == 1
+    assert "expected_calibration_error" in free
+    empty = emojitune("evaluate", tmp_path, "--data", data)
+    assert "holds no adapter" in empty.err
 
 
 def test_jobs(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:

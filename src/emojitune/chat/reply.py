@@ -83,10 +83,17 @@ class ChatParameters:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A label that might have been the reply, with its joint log-probability."""
+    """A label that might have been the reply.
+
+    Attributes:
+        logprob: Joint log-probability of its tokens.
+        probability: Its share of the probability of all labels, at most a hundredth too large; over
+            the whole vocabulary, where that was asked for, the shares sum to 1.
+    """
 
     content: str
     logprob: float
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ error of ours ends here as one screen on stderr and exit code 1.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,21 +118,25 @@ def chat(
 
 @app.command()
 def evaluate(
-    model: ModelName,
+    model: Annotated[str, typer.Argument(help="The name of a model, or an adapter's folder.")],
     file: Annotated[Path, typer.Option("--data", help="The file to score on.")] = VALID,
+    against: Annotated[
+        str | None, typer.Option(help="Another model, compared with the first reply by reply.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Requests side by side; 1 times each alone.", min=1)
+    ] = None,
     provider: Provider = "local",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a file, with free and with constrained decoding."""
-    from emojitune.cli import data_files
-    from emojitune.cli import run as conductor
+    from emojitune.cli import evaluate as scoring
 
+    options = scoring.EvaluateOptions(model, file, against, workers)
     screen = _screen(as_json)
-    report = data_files.check_usable(file, screen, minimum=1, name="validation file")
-    with _connect(provider, home) as connection:
-        rows = conductor.evaluate(connection, model, report.examples, screen)
-    screen.result({"scores": [row.to_dict() for row in rows]})
+    connect = partial(_connect, provider, home)
+    screen.result(scoring.evaluate(options, _settings(home=home), connect, screen))
 
 
 @data.command("check")

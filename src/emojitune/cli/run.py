@@ -20,16 +20,14 @@ from emojitune.evaluation.report import ReportRow
 from emojitune.labels import (
     SMOKE_TEST_PROMPT,
     SYSTEM_PROMPT,
-    label_meanings,
     to_emoji,
-    vocabulary_of,
 )
 from emojitune.models.catalog import resolve_base
 from emojitune.models.download import fetch
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import AskKey, Connection, connect, provider_errors
-from emojitune.workflow.score import CONSTRAINED, FREE, Contender, contenders, score
+from emojitune.workflow.score import FREE, Contender, contenders, score
 
 LAST_EVENTS = 5
 
@@ -191,18 +189,6 @@ def _score(
         return []
     rows = contenders(model, base=options.model, vocabulary=vocabulary)
     return _score_with_bars(connection, rows, data.validation, vocabulary, screen)
-
-
-def evaluate(
-    connection: Connection, model: str, examples: tuple[TrainingExample, ...], screen: Screen
-) -> list[ReportRow]:
-    """Score one model: a fine-tuned one on its own labels, a base held to those it should say."""
-    replies = vocabulary_of(example.reply for example in examples)
-    shipped = tuple(label_meanings())
-    vocabulary = shipped if set(replies) <= set(shipped) else replies
-    labels = () if model.startswith("ft:") else vocabulary
-    rows = (Contender(model, FREE), Contender(model, CONSTRAINED, labels))
-    return _score_with_bars(connection, rows, examples, vocabulary, screen)
 
 
 def _score_with_bars(
