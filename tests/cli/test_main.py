@@ -401,6 +401,71 @@ def test_evaluate_against_another_model(
         assert said in shown
 
 
+def test_evaluate_writes_a_report(
+    emojitune: Run, here: tuple[str, str], valid: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    done = emojitune("evaluate", MODEL, "--data", valid, "--report", page, *here)
+    assert f"Report: {page}" in done.out
+    assert "4 wrong replies" in page.read_text(encoding="utf-8")
+    nowhere = tmp_path / "gone" / "report.html"
+    refused = emojitune("evaluate", MODEL, "--data", valid, "--report", nowhere, *here)
+    assert refused.code == 1
+    assert "cannot be written" in refused.err
+
+
+def test_cross_validation(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    asked = (
+        "evaluate",
+        "--cross-validate",
+        train,
+        "--rounds",
+        2,
+        "--report",
+        page,
+        "--json",
+        *here,
+    )
+    done = emojitune(*asked)
+    result = json.loads(done.out)
+    assert result["protocol"] in done.err
+    assert result["seeds"] == [1, 2]
+    table = {(row["model"], row["decoding"]): row for row in result["scores"]}
+    assert list(table) == [
+        ("majority label", "baseline"),
+        ("TF-IDF + logistic regression", "baseline"),
+        ("nearest neighbour, base's hidden states", "baseline"),
+        ("untuned base", "constrained"),
+        ("fine-tuned", "free"),
+        ("fine-tuned", "constrained"),
+    ]
+    # Three labels are left out once in each round, and (party) is all that the API says.
+    assert {row["examples"] for row in table.values()} == {6}
+    assert table["fine-tuned", "constrained"]["top_1"] == pytest.approx(1 / 3)
+    assert [one["against"] for one in result["comparisons"]] == [name for name, _ in table][:4]
+    assert fake_api.created["suffix"] == "cv-2"
+    assert fake_api.created["seed"] == 2
+    assert fake_api.uploaded.count(b'"messages"') == 17
+    assert "untuned base" in page.read_text(encoding="utf-8")
+
+
+def test_cross_validation_needs_a_server_that_holds_to_labels(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path
+) -> None:
+    fake_api.healthy = False
+    done = emojitune("evaluate", "--cross-validate", train, *here)
+    assert done.code == 1
+    assert "needs an emojitune server" in done.err
+    assert fake_api.uploaded == b""
+
+
+def test_evaluate_needs_something_to_evaluate(emojitune: Run) -> None:
+    assert "Name a model" in emojitune("evaluate").err
+
+
 def test_evaluate_elsewhere_is_free_only(
     emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
 ) -> None:

@@ -11,7 +11,9 @@ from emojitune.cli.adapter_folder import adapter_completers, is_adapter_folder
 from emojitune.cli.data_files import check_usable
 from emojitune.cli.render import Screen
 from emojitune.dataset.example import TrainingExample
+from emojitune.errors import ConfigurationError
 from emojitune.evaluation.evaluate import evaluate as evaluate_on
+from emojitune.evaluation.page import html_report
 from emojitune.evaluation.report import ReportRow, comparisons, report_row
 from emojitune.labels import label_meanings, vocabulary_of
 from emojitune.settings import Settings
@@ -28,6 +30,7 @@ class EvaluateOptions:
     model: str
     file: Path
     against: str | None = None
+    report: Path | None = None
     workers: int | None = None
 
 
@@ -44,10 +47,24 @@ def evaluate(
     compared = comparisons(rows, against)
     for one in compared:
         screen.comparison(one)
+    if options.report is not None:
+        title = f"{options.model} on {options.file}"
+        write_report(options.report, html_report(title, [*rows, *against], compared), screen)
     return {
         "scores": [row.to_dict() for row in (*rows, *against)],
         "comparisons": [one.to_dict() for one in compared],
     }
+
+
+def write_report(path: Path, page: str, screen: Screen) -> None:
+    """Write the HTML file, or say why it cannot be."""
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"The report cannot be written to {path} ({error.strerror}). Name another file."
+        ) from error
+    screen.say(f"Report: {path}")
 
 
 @dataclass(frozen=True, slots=True)

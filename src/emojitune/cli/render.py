@@ -132,6 +132,20 @@ class Screen:
         ]
         self.table(("", *(row.decoding for row in rows)), cells)
 
+    def contest(self, rows: Sequence[ReportRow], compared: Sequence[Comparison]) -> None:
+        """Ours beside the baselines: a line each, then what ours has more."""
+        names = ("top_1", "top_5", "same_emoji_top_1")
+        cells = [
+            (row.model, row.decoding, *(shown(n, row.figures[n]) for n in names)) for row in rows
+        ]
+        self.table(("", "decoding", *(TITLES[name] for name in names)), cells)
+        for one in compared:
+            found = one.differences["top_1"]
+            self.say(
+                f"{one.row.model} less {one.against.model}, top-1: "
+                f"{shown('top_1', found.figure)}, p = {found.p_value:.4f}"
+            )
+
     def comparison(self, one: Comparison) -> None:
         """What two models differ in, each difference with its interval and p-value."""
         self.step(f"{one.row.model} less {one.against.model}, {one.row.decoding}")

@@ -59,7 +59,7 @@ def run(options: RunOptions, settings: Settings, screen: Screen, ask_key: AskKey
     started = time.monotonic()
     data = _check_data(options, screen)
     if options.provider == "local":
-        _prepare_base(options.model, settings, screen)
+        prepare_base(options.model, settings, screen)
     screen.step("Connecting")
     with connect(options.provider, settings, ask_key=ask_key) as connection:
         started_it = " (started for this run)" if connection.server else ""
@@ -117,7 +117,7 @@ def _agree_to_hosted(options: RunOptions, data: Data, screen: Screen) -> None:
         raise InvalidRequestError("Nothing was started. To agree without being asked, add --yes.")
 
 
-def _prepare_base(model: str, settings: Settings, screen: Screen) -> None:
+def prepare_base(model: str, settings: Settings, screen: Screen) -> None:
     """Have the base model on this disk before a job needs it: here its download has a bar."""
     if model.startswith("ft:"):
         return
