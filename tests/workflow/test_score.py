@@ -80,6 +80,8 @@ def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi)
     ]
     assert {row.figures["top_1"].value for row in table} == {0.5}
     assert heard == [(FREE, 1), (FREE, 2), (CONSTRAINED, 1), (CONSTRAINED, 2)] * 2
+    # Each is asked once more than there are examples, before its time is taken; free ones twice.
+    assert len(fake_api.chats) == 2 * (3 * 2 + 3)
 
 
 def test_an_api_without_log_probabilities_leaves_the_confidence_open(

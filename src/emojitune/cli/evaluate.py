@@ -18,7 +18,7 @@ from emojitune.evaluation.report import ReportRow, comparisons, report_row
 from emojitune.labels import label_meanings, vocabulary_of
 from emojitune.settings import Settings
 from emojitune.workflow.provider import Connection
-from emojitune.workflow.score import CONSTRAINED, FREE, Contender, score
+from emojitune.workflow.score import CONSTRAINED, FREE, Contender, score, warm_up
 
 Connect = Callable[[], AbstractContextManager[Connection]]
 
@@ -118,6 +118,7 @@ def _score_folder(folder: Path, data: Data, settings: Settings, screen: Screen) 
     rows = []
     with screen.counting() as count:
         for decoding, complete in adapter_completers(folder, settings).items():
+            warm_up(complete, data.examples)
             result = evaluate_on(
                 complete,
                 data.examples,

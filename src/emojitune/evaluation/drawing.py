@@ -12,7 +12,7 @@ from emojitune.evaluation.calibration import Bin
 _SIDE = 260  # pixels of a square plot, within its margins
 _MARGIN = 44
 _LINE = 24  # pixels from one interval to the next
-_NAMES = 300  # pixels left of the intervals
+_NAMES = 380  # pixels left of the intervals
 
 
 def reliability_plot(bins: Sequence[Bin]) -> str:

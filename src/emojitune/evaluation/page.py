@@ -71,10 +71,13 @@ def _shown(figures: dict[str, Figure], name: str) -> str:
 
 
 def _plotted(rows: Sequence[ReportRow]) -> Iterable[tuple[str, Figure]]:
-    short = {row.model: f"{row.model[:24]}…" if len(row.model) > 25 else row.model for row in rows}
+    def short(model: str) -> str:
+        # What tells names apart is their end.
+        return model if len(model) < 20 else f"…{model[-18:]}"
+
     for name in _PLOTTED:
         for row in rows:
-            yield f"{TITLES[name]}: {short[row.model]}, {row.decoding}", row.figures[name]
+            yield f"{TITLES[name]}: {short(row.model)}, {row.decoding}", row.figures[name]
 
 
 def _comparison(one: Comparison) -> str:

@@ -19,7 +19,7 @@ from emojitune.evaluation.report import ReportRow, report_row
 from emojitune.workflow import fine_tune
 from emojitune.workflow.progress import Progress
 from emojitune.workflow.provider import provider_errors
-from emojitune.workflow.score import CONSTRAINED, FREE, Contender, completer
+from emojitune.workflow.score import CONSTRAINED, FREE, Contender, completer, warm_up
 
 BASELINE = "baseline"
 TUNED = "fine-tuned"
@@ -60,6 +60,7 @@ def cross_validate(
         contestants = _contestants(client, fold, model, rounds.base, vocabulary)
         with counting() as count:
             for name, decoding, complete in contestants:
+                warm_up(complete, fold.held_out)
                 heard = partial(count, f"{name}, {decoding}")
                 found = evaluate(
                     complete, fold.held_out, vocabulary, workers=_WORKERS, progress=heard

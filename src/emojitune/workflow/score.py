@@ -63,10 +63,17 @@ def score(
     table = []
     for row in rows:
         complete = completer(client, row, is_emojitune=is_emojitune)
+        warm_up(complete, examples)
         heard = partial(progress, row) if progress else None
         result = evaluate(complete, examples, vocabulary, workers=workers, progress=heard)
         table.append(report_row(row.model, row.decoding, result))
     return table
+
+
+def warm_up(complete: Complete, examples: Sequence[TrainingExample]) -> None:
+    """Ask once, unscored: to load a model takes a while, and is no part of a reply's time."""
+    for example in examples[:1]:
+        complete(example.prompt)
 
 
 def completer(client: OpenAI, contender: Contender, *, is_emojitune: bool) -> Complete:
