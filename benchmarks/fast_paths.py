@@ -51,12 +51,9 @@ class Chat:
     """A model with an adapter, as the server has it in memory."""
 
     def __init__(self, base: Path, adapter_folder: Path, dtype: torch.dtype) -> None:
-        executor = ThreadPoolExecutor(1)
-        if loader.is_llama(base):
-            opened = opening.open_base(base, precision(dtype), executor)
-            self._model = opening.open_beside(opened, adapter_folder)
-        else:
-            self._model = opening.open_merged(base, adapter_folder, precision(dtype), executor)
+        self._model = opening.open_tuned(
+            base, adapter_folder, precision(dtype), ThreadPoolExecutor(1)
+        )
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
         """For each prompt, of all tokens behind it and behind each token of its reply,

@@ -37,6 +37,7 @@ class FakeApi:
     reply: Callable[[dict[str, Any]], str] = lambda request: "(party)"
     chats: list[dict[str, Any]] = field(default_factory=list)
     created: dict[str, Any] = field(default_factory=dict)
+    embedded: list[list[str]] = field(default_factory=list)
     uploaded: bytes = b""
     cancelled: bool = False
     held: str | None = None  # the status in which the job was put by hand
@@ -95,7 +96,12 @@ class FakeApi:
         }
         if "alternatives" in request:
             best = [text, "(wave)"][: request["alternatives"]]
-            choice["alternatives"] = [{"content": one, "logprob": -1.0} for one in best]
+            choice["alternatives"] = [
+                {"content": one, "logprob": -1.0, "probability": 0.5} for one in best
+            ]
+        if request.get("logprobs"):
+            token = {"token": text, "bytes": None, "top_logprobs": []}
+            choice["logprobs"] = {"content": [{**token, "logprob": -0.5}] * 2, "refusal": None}
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion",
@@ -103,6 +109,17 @@ class FakeApi:
             "model": request["model"],
             "choices": [{**choice, "index": i} for i in range(request.get("n", 1))],
         }
+
+    def embeddings(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Two numbers of each text: its length, and its number of words."""
+        self.embedded.append(request["input"])
+        vectors = [[float(len(text)), float(text.count(" "))] for text in request["input"]]
+        data = [
+            {"object": "embedding", "index": place, "embedding": vector}
+            for place, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return {"object": "list", "model": request["model"], "data": data, "usage": usage}
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         path, _, _ = path.partition("?")
@@ -151,6 +168,8 @@ class FakeApi:
                 return 200, {"object": "list", "data": [_MODEL]}
             case "GET", name if name in (f"/models/{MODEL}", f"/models/{quote(MODEL)}"):
                 return 200, _MODEL
+            case "POST", "/embeddings":
+                return 200, self.embeddings(json.loads(body))
             case "POST", "/chat/completions":
                 return 200, self.chat(json.loads(body))
         return 404, {"error": {"message": f"Invalid URL ({method} {path})", "code": None}}

@@ -91,7 +91,7 @@ def _speak(
         return
     text = prompt.removeprefix("say: ") if prompt.startswith("say: ") else "(party)"
     begin, end = text[:4], text[4:]
-    likeliest = (Alternative("(party)", -0.5), Alternative("(cake)", float("-inf")))
+    likeliest = (Alternative("(party)", -0.5, 1.0), Alternative("(cake)", float("-inf"), 0.0))
     for index in range(parameters.n):
         listener(Delta(index, begin))
     if prompt == "fail midway":

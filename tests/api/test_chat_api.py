@@ -135,8 +135,8 @@ def test_labels_and_their_alternatives(client: OpenAI, server) -> None:
     )
     assert server.chat_model.asked[-1][1].labels == ("(party)", "(cake)")
     assert completion.choices[0].to_dict()["alternatives"] == [
-        {"content": "(party)", "logprob": -0.5},
-        {"content": "(cake)", "logprob": -9999.0},
+        {"content": "(party)", "logprob": -0.5, "probability": 1.0},
+        {"content": "(cake)", "logprob": -9999.0, "probability": 0.0},
     ]
 
 
@@ -188,7 +188,7 @@ def test_labels_and_their_alternatives(client: OpenAI, server) -> None:
          "Unrecognized request argument supplied: tempreature"),
         ({"decoding": "wild"}, "decoding", "invalid_value", "'labels' or 'free'"),
         ({"decoding": "free", "labels": ["a"]}, "labels", "invalid_parameter_combination", "out"),
-        ({"alternatives": 21}, "alternatives", "integer_above_max_value", "<= 20"),
+        ({"alternatives": 2001}, "alternatives", "integer_above_max_value", "<= 2000"),
     ],
 )  # fmt: skip
 def test_bad_requests_say_what_is_wrong(
@@ -281,7 +281,8 @@ def test_frames_are_as_openai_sends_them(http: httpx2.Client) -> None:
     chunks = [json.loads(frame) for frame in frames]
     assert all(set(chunk["choices"][0]) >= {"index", "delta", "finish_reason"} for chunk in chunks)
     assert not any("usage" in chunk for chunk in chunks)
-    assert chunks[-1]["choices"][0]["alternatives"] == [{"content": "(party)", "logprob": -0.5}]
+    [alternative] = chunks[-1]["choices"][0]["alternatives"]
+    assert alternative == {"content": "(party)", "logprob": -0.5, "probability": 1.0}
     with_usage = {**asking("hi"), "stream_options": {"include_usage": True}}
     chunks = [json.loads(frame) for frame in frames_of(http, with_usage)[:-1]]
     assert all(chunk["usage"] is None for chunk in chunks[:-1])

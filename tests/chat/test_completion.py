@@ -1,11 +1,13 @@
+import math
 import queue
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_model import chat_tiny, make_adapter
 
 from emojitune.chat.completion import ChatModel
-from emojitune.chat.reply import ChatParameters, Delta, Usage
+from emojitune.chat.reply import Alternative, ChatParameters, Delta, Usage
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError
 
@@ -68,6 +70,32 @@ def test_alternatives_come_best_first_and_begin_with_the_reply(closed_model: Cha
     assert len({a.content for a in alternatives}) == 3
     scores = [a.logprob for a in alternatives]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_probabilities_are_left_out_where_nobody_asks(closed_model: ChatModel) -> None:
+    told = ChatParameters(temperature=0.0, alternatives=3)
+    [deltas], _ = ask(closed_model, told)
+    [plain], _ = ask(closed_model, replace(told, probabilities=False))
+    assert [one.content for one in plain[-1].alternatives] == [
+        one.content for one in deltas[-1].alternatives
+    ]
+    assert {one.probability for one in plain[-1].alternatives} == {None}
+    assert all(one.probability for one in deltas[-1].alternatives)
+
+
+def test_probabilities_are_shares_of_the_whole_vocabulary(closed_model: ChatModel) -> None:
+    def ranked(count: int) -> dict[str, Alternative]:
+        [deltas], _ = ask(closed_model, ChatParameters(temperature=0.0, alternatives=count))
+        return {one.content: one for one in deltas[-1].alternatives}
+
+    everything = ranked(len(LABELS) + 1)
+    assert set(everything) == set(LABELS)
+    assert sum(one.probability for one in everything.values()) == pytest.approx(1.0)
+    total = sum(math.exp(one.logprob) for one in everything.values())
+    for one in everything.values():
+        assert one.probability == pytest.approx(math.exp(one.logprob) / total)
+    [best] = ranked(1).values()
+    assert best.probability == pytest.approx(everything[best.content].probability, rel=0.011)
 
 
 def test_labels_of_the_request_hold_any_model(open_model: ChatModel) -> None:

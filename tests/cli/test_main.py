@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from fake_api import JOB, MODEL, FakeApi
+from tiny_model import load_tiny
 
 from emojitune.cli import main as command_line
 from emojitune.cli import run as conductor
 from emojitune.dataset.validation import check_file
+from emojitune.models import adapter, lora
 from emojitune.workflow import fine_tune
 
 LABELS = ("(party)", "(wave)", "(sad)")
@@ -454,8 +456,121 @@ def test_evaluate(emojitune: Run, fake_api: FakeApi, here: tuple[str, str], vali
     scores = json.loads(done.out)["scores"]
     assert [row["decoding"] for row in scores] == ["free", "constrained"]
     assert scores[0]["top_1"] == pytest.approx(1 / 3)
+    assert scores[0]["intervals"]["top_1"][0] < 1 / 3 < scores[0]["intervals"]["top_1"][1]
     emojitune("evaluate", "gpt-3.5-turbo", "--data", valid, *here)
     assert "labels" in fake_api.chats[-1]
+
+
+def test_evaluate_against_another_model(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+) -> None:
+    fake_api.reply = lambda request: "(party)" if request["model"] == MODEL else "(nosuch)"
+    against = ("--against", "gpt-3.5-turbo", "--workers", 1)
+    done = emojitune("evaluate", MODEL, "--data", valid, *against, "--json", *here)
+    free, constrained = json.loads(done.out)["comparisons"]
+    assert (free["decoding"], constrained["decoding"]) == ("free", "constrained")
+    assert free["differences"]["top_1"] == pytest.approx(1 / 3)
+    assert 0 < free["p_values"]["top_1"] <= 1
+    shown = emojitune("evaluate", MODEL, "--data", valid, *against, *here).out
+    for said in (
+        "mean reciprocal rank",
+        "33.3% (0.0 to 66.7)",
+        f"{MODEL} less gpt-3.5-turbo, free",
+    ):
+        assert said in shown
+
+
+def test_evaluate_writes_a_report(
+    emojitune: Run, here: tuple[str, str], valid: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    done = emojitune("evaluate", MODEL, "--data", valid, "--report", page, *here)
+    assert f"Report: {page}" in done.out
+    assert "4 wrong replies" in page.read_text(encoding="utf-8")
+    nowhere = tmp_path / "gone" / "report.html"
+    refused = emojitune("evaluate", MODEL, "--data", valid, "--report", nowhere, *here)
+    assert refused.code == 1
+    assert "cannot be written" in refused.err
+
+
+def test_cross_validation(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    asked = (
+        "evaluate",
+        "--cross-validate",
+        train,
+        "--rounds",
+        2,
+        "--report",
+        page,
+        "--json",
+        *here,
+    )
+    done = emojitune(*asked)
+    result = json.loads(done.out)
+    assert result["protocol"] in done.err
+    assert result["seeds"] == [1, 2]
+    table = {(row["model"], row["decoding"]): row for row in result["scores"]}
+    assert list(table) == [
+        ("majority label", "baseline"),
+        ("TF-IDF + logistic regression", "baseline"),
+        ("nearest neighbour, base's hidden states", "baseline"),
+        ("untuned base", "constrained"),
+        ("fine-tuned", "free"),
+        ("fine-tuned", "constrained"),
+    ]
+    # Three labels are left out once in each round, and (party) is all that the API says.
+    assert {row["examples"] for row in table.values()} == {6}
+    assert table["fine-tuned", "constrained"]["top_1"] == pytest.approx(1 / 3)
+    assert [one["against"] for one in result["comparisons"]] == [name for name, _ in table][:4]
+    assert fake_api.created["suffix"] == "cv-2"
+    assert fake_api.created["seed"] == 2
+    assert fake_api.uploaded.count(b'"messages"') == 17
+    assert "untuned base" in page.read_text(encoding="utf-8")
+
+
+def test_cross_validation_needs_a_server_that_holds_to_labels(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path
+) -> None:
+    fake_api.healthy = False
+    done = emojitune("evaluate", "--cross-validate", train, *here)
+    assert done.code == 1
+    assert "needs an emojitune server" in done.err
+    assert fake_api.uploaded == b""
+
+
+def test_evaluate_needs_something_to_evaluate(emojitune: Run) -> None:
+    assert "Name a model" in emojitune("evaluate").err
+
+
+def test_evaluate_elsewhere_is_free_only(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+) -> None:
+    fake_api.healthy = False
+    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
+    assert [row["decoding"] for row in json.loads(done.out)["scores"]] == ["free"]
+    assert not any("decoding" in asked for asked in fake_api.chats)
+
+
+def test_evaluate_an_adapter_folder(emojitune: Run, tiny_base: Path, tmp_path: Path) -> None:
+    model = load_tiny(tiny_base)
+    lora.attach(model.module, rank=4, alpha=8.0, seed=0)
+    folder, labels = tmp_path / "adapter", ("(party)", "(yawn)")
+    info = adapter.AdapterInfo(str(tiny_base), rank=4, alpha=8.0, vocabulary=labels)
+    adapter.write(folder, lora.adapter_state(model.module), info)
+    data = write(
+        tmp_path / "two.jsonl", [row(f"What {n}?", label) for n, label in enumerate(labels)]
+    )
+    done = emojitune("evaluate", folder, "--data", data, "--json")
+    free, constrained = json.loads(done.out)["scores"]
+    assert (free["model"], free["decoding"]) == (str(folder), "free")
+    assert constrained["in_vocabulary"] == 1
+    assert constrained["top_3"] == 1
+    assert "expected_calibration_error" in free
+    empty = emojitune("evaluate", tmp_path, "--data", data)
+    assert "holds no adapter" in empty.err
 
 
 def test_jobs(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import InvalidRequestError, ProviderError
-from emojitune.evaluation.evaluate import Reply, evaluate
+from emojitune.evaluation.evaluate import evaluate
+from emojitune.evaluation.metrics import Reply
 
 
 def example(question: str, reply: str) -> TrainingExample:
@@ -32,8 +33,9 @@ def test_shares_and_order() -> None:
     result = evaluate(
         complete, EXAMPLES, ("(a)", "(x)"), progress=lambda done, of: heard.append((done, of))
     )
-    assert (result.in_style, result.in_vocabulary) == (0.75, 0.5)
-    assert (result.top_1, result.top_5) == (0.25, 0.5)
+    assert (result.mean("in_style"), result.mean("in_vocabulary")) == (0.75, 0.5)
+    assert (result.mean("top_1"), result.mean("top_5")) == (0.25, 0.5)
+    assert [one.hit for one in result.scored] == [True, False, False, False]
     assert [one.example for one in result.scored] == EXAMPLES
     assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
@@ -45,7 +47,7 @@ def test_requests_run_side_by_side() -> None:
         together.wait()
         return complete(messages)
 
-    assert evaluate(wait_for_all, EXAMPLES, (), workers=4).top_1 == 0.25
+    assert evaluate(wait_for_all, EXAMPLES, (), workers=4).mean("top_1") == 0.25
 
 
 def test_the_first_error_is_raised() -> None:

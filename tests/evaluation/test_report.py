@@ -6,29 +6,51 @@ import sys
 from pathlib import Path
 
 from emojitune.dataset.example import Message, TrainingExample
-from emojitune.evaluation.evaluate import Reply, evaluate
+from emojitune.evaluation.bootstrap import Figure
+from emojitune.evaluation.evaluate import Evaluation, evaluate
+from emojitune.evaluation.metrics import METRICS, Reply
 from emojitune.evaluation.report import (
     COLUMNS,
     CurvePoint,
+    comparisons,
     draw_training_curve,
     report_row,
+    shown,
 )
 
 
-def test_row_cells_and_json() -> None:
+def scored(reply: Reply) -> Evaluation:
     example = TrainingExample((Message("user", "hi"), Message("assistant", "(wave)")))
-    result = evaluate(lambda _: Reply("(wave)", ("(wave)",)), [example] * 3, ("(wave)",))
+    return evaluate(lambda _: reply, [example] * 3, ("(wave)",))
+
+
+def test_row_cells_and_json() -> None:
+    result = scored(Reply("(wave)", ("(wave)",), confidence=0.75))
     row = report_row("ft:x", "free", result)
     assert row.cells == ("100.0%",) * len(COLUMNS)
-    assert json.loads(json.dumps(row.to_dict())) == {
-        "model": "ft:x",
-        "decoding": "free",
-        "examples": 3,
-        "in_style": 1.0,
-        "in_vocabulary": 1.0,
-        "top_1": 1.0,
-        "top_5": 1.0,
-    }
+    told = json.loads(json.dumps(row.to_dict()))
+    assert (told["model"], told["decoding"], told["examples"]) == ("ft:x", "free", 3)
+    for metric in METRICS:
+        assert told[metric.name] == 1.0
+        assert told["intervals"][metric.name] == [1.0, 1.0]
+    assert told["expected_calibration_error"] == 0.25
+    assert told["reliability_curve"] == [{"count": 3, "confidence": 0.75, "accuracy": 1.0}]
+
+
+def test_rows_that_are_decoded_alike_are_compared() -> None:
+    one = scored(Reply("(wave)"))
+    rows = [report_row("new", "free", one), report_row("new", "constrained", one)]
+    [found] = comparisons(rows, [report_row("old", "free", scored(Reply("(x)")))])
+    told = json.loads(json.dumps(found.to_dict()))
+    assert (told["model"], told["against"], told["decoding"]) == ("new", "old", "free")
+    assert told["differences"]["top_1"] == 1
+    assert told["intervals"]["top_1"] == [1, 1]
+    assert told["p_values"]["in_style"] == 1
+
+
+def test_figures_as_people_read_them() -> None:
+    assert shown("top_1", Figure(0.4733, 0.39, 0.56)) == "47.3% (39.0 to 56.0)"
+    assert shown("seconds_per_reply", Figure(1.5, 1, 2)) == "1.500 (1.000 to 2.000)"
 
 
 def test_training_curve_is_a_picture(tmp_path: Path) -> None:

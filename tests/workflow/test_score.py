@@ -1,5 +1,6 @@
 """What is asked of a server when models are scored, and what becomes of its answers."""
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,9 @@ def test_constrained_asks_for_alternatives(client: OpenAI, fake_api: FakeApi) ->
     complete = completer(client, Contender("base", CONSTRAINED, ("(a)", "(b)")), is_emojitune=True)
     reply = complete(PROMPT)
     assert (reply.text, reply.alternatives) == ("(party)", ("(party)", "(wave)"))
+    assert reply.confidence == 0.5
+    assert reply.seconds is not None
+    assert reply.seconds > 0
     (asked,) = fake_api.chats
     assert asked["decoding"] == "labels"
     assert asked["labels"] == ["(a)", "(b)"]
@@ -51,6 +55,7 @@ def test_free_is_greedy_then_four_samples(
     reply = completer(client, Contender(MODEL, FREE), is_emojitune=is_emojitune)(PROMPT)
     assert reply.text == "(greedy)"
     assert reply.alternatives == ("(greedy)", *["(sampled)"] * 4)
+    assert reply.confidence == pytest.approx(math.exp(-1.0))
     greedy, sampled = fake_api.chats
     assert (sampled["n"], sampled["temperature"], sampled["seed"]) == (4, 1, SAMPLING_SEED)
     assert (greedy.get("decoding") == "free") is is_emojitune
@@ -73,8 +78,19 @@ def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi)
         (MODEL, FREE),
         (MODEL, CONSTRAINED),
     ]
-    assert {row.top_1 for row in table} == {0.5}
+    assert {row.figures["top_1"].value for row in table} == {0.5}
     assert heard == [(FREE, 1), (FREE, 2), (CONSTRAINED, 1), (CONSTRAINED, 2)] * 2
+    # Each is asked once more than there are examples, before its time is taken; free ones twice.
+    assert len(fake_api.chats) == 2 * (3 * 2 + 3)
+
+
+def test_an_api_without_log_probabilities_leaves_the_confidence_open(
+    client: OpenAI, fake_api: FakeApi
+) -> None:
+    whole = fake_api.chat
+    fake_api.chat = lambda request: whole({**request, "logprobs": False})  # type: ignore[method-assign]
+    reply = completer(client, Contender(MODEL, FREE), is_emojitune=False)(PROMPT)
+    assert (reply.text, reply.confidence) == ("(party)", None)
 
 
 def test_constrained_needs_emojitune(client: OpenAI, fake_api: FakeApi) -> None:

@@ -121,6 +121,7 @@ class ChatModel:
                     writer.end,
                     writer.rank,
                     alternatives=parameters.alternatives,
+                    probabilities=parameters.probabilities,
                 )
             listener(Usage(len(ids), writer.tokens_written, prompt.cached))
 

@@ -26,7 +26,18 @@ from emojitune.chat.sampling import (
     shaped,
     shift,
 )
-from emojitune.chat.search import Enough, Scored, all_known, best_known, nearly_all_known, rank
+from emojitune.chat.search import (
+    Enough,
+    Scored,
+    all_known,
+    best_known,
+    log_sum,
+    nearly_all_known,
+    rank,
+)
+
+# Alternatives are told with their share of the whole set's probability: that good is good enough.
+_SHARE_TOLERANCE = 0.01
 
 OnToken = Callable[[int, int, TokenScore | None], bool]
 OnEnd = Callable[[int, Literal["stop", "length"]], None]
@@ -133,9 +144,10 @@ def reply_from_set(
     stop_ids: frozenset[int],
     on_token: OnToken,
     on_end: OnEnd,
-    on_ranking: Callable[[list[Scored]], None],
+    on_ranking: Callable[[list[Scored], float | None], None],
     *,
     alternatives: int = 0,
+    probabilities: bool = True,
 ) -> Request:
     """One whole reply of the set: the most probable, or at a temperature a draw among all.
 
@@ -143,10 +155,9 @@ def reply_from_set(
     replies whose beginnings have few continuations. Shapes weigh whole replies, too: by the sum of
     what they change along each.
     """
-    ranking = yield from rank(
-        ids, prompt, constraint, stop_ids, _rules(sampling, max(1, alternatives))
-    )
-    on_ranking(ranking[:alternatives])
+    rules = _rules(sampling, alternatives, probabilities)
+    ranking = yield from rank(ids, prompt, constraint, stop_ids, rules)
+    on_ranking(ranking[:alternatives], log_sum(ranking) if probabilities else None)
     weights = [scored.log_probability + shift(scored.tokens, sampling.shapes) for scored in ranking]
     chosen = [
         ranking[
@@ -166,13 +177,15 @@ def reply_from_set(
         _deliver(index, tokens, told.get(tokens), sampling.max_tokens, on_token, on_end)
 
 
-def _rules(sampling: Sampling, alternatives: int) -> list[Enough]:
+def _rules(sampling: Sampling, alternatives: int, probabilities: bool) -> list[Enough]:
     """How far down the search has to look."""
     if sampling.shapes:
         return [all_known]  # what is improbable may be weighed up
-    rules = [best_known(alternatives)]
+    rules = [best_known(max(1, alternatives))]
     if sampling.temperature > 0.0:
         rules.append(nearly_all_known(sampling.temperature))
+    if alternatives and probabilities:
+        rules.append(nearly_all_known(1.0, tolerance=_SHARE_TOLERANCE))
     return rules
 
 

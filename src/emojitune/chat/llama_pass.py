@@ -17,7 +17,7 @@ from emojitune.models.llama import normalize, rotate
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
 from emojitune.models.products import Product
 
-# The head's rows come in few numbers: for each, oneDNN keeps a program and ten megabytes to work in.
+# The head's rows come in few numbers: for each, oneDNN keeps a program with ten megabytes.
 _FEW, _MULTIPLE = 4, 16
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]

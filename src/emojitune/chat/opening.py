@@ -31,6 +31,13 @@ def open_beside(base: ChatModel, adapter: Path) -> ChatModel:
     return ChatModel(base.base, vocabulary, found)
 
 
+def open_tuned(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
+    """A tuned model with a base of its own, whatever base that is."""
+    if loader.is_llama(folder):
+        return open_beside(open_base(folder, precision, executor), adapter)
+    return open_merged(folder, adapter, precision, executor)
+
+
 def open_merged(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
     """A tuned model on any other base: weights of its own, through its modules."""
     return through_modules(loader.load(folder, precision, adapter), executor)

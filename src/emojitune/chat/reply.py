@@ -62,6 +62,7 @@ class ChatParameters:
             labels where the model has a vocabulary.
         labels: Holds the reply to these texts instead, on any model.
         alternatives: How many best labels to rank besides the reply.
+        probabilities: Whether to tell how probable they are among all labels.
     """
 
     max_tokens: int | None = None
@@ -79,14 +80,23 @@ class ChatParameters:
     decoding: Literal["labels", "free"] | None = None
     labels: tuple[str, ...] = ()
     alternatives: int = 0
+    probabilities: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A label that might have been the reply, with its joint log-probability."""
+    """A label that might have been the reply.
+
+    Attributes:
+        logprob: Joint log-probability of its tokens.
+        probability: Its share of the probability of all labels, at most a hundredth too large; over
+            the whole vocabulary, where that was asked for, the shares sum to 1. None where nobody
+            asked.
+    """
 
     content: str
     logprob: float
+    probability: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as counter
-from math import exp
+from math import exp, log
 
 from emojitune.chat.constraint import Constraint, State
 from emojitune.chat.forest import Grown, Growth, Path, Prompt
@@ -44,6 +44,12 @@ def best_known(count: int) -> Enough:
         return len(found) >= count and found[count - 1].log_probability >= max(open_scores)
 
     return enough
+
+
+def log_sum(replies: Sequence[Scored]) -> float:
+    """The log-probability that one of the replies, best first, is said."""
+    top = replies[0].log_probability
+    return top + log(sum(exp(scored.log_probability - top) for scored in replies))
 
 
 def nearly_all_known(temperature: float, *, tolerance: float = 1e-3) -> Enough:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import exp
 from typing import Literal
 
 from emojitune.chat.reply import (
@@ -34,10 +35,17 @@ class Writer:
     def tokens_written(self) -> int:
         return sum(len(reply.tokens) for reply in self._replies)
 
-    def rank(self, ranking: Sequence[Scored]) -> None:
-        """Keep the best replies of a set, to be told with each end."""
+    def rank(self, ranking: Sequence[Scored], log_total: float | None) -> None:
+        """Keep the best replies of a set, to be told with each end.
+
+        `log_total` is the log-probability of the whole set; None where it is not known.
+        """
         alternatives = tuple(
-            Alternative(self._renderer.decode(scored.tokens), scored.log_probability)
+            Alternative(
+                self._renderer.decode(scored.tokens),
+                scored.log_probability,
+                None if log_total is None else exp(scored.log_probability - log_total),
+            )
             for scored in ranking
         )
         for reply in self._replies:

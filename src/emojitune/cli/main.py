@@ -5,6 +5,7 @@ error of ours ends here as one screen on stderr and exit code 1.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,21 +118,52 @@ def chat(
 
 @app.command()
 def evaluate(
-    model: ModelName,
+    model: Annotated[
+        str | None, typer.Argument(help="The name of a model, or an adapter's folder.")
+    ] = None,
     file: Annotated[Path, typer.Option("--data", help="The file to score on.")] = VALID,
+    against: Annotated[
+        str | None, typer.Option(help="Another model, compared with the first reply by reply.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="An HTML file to write: plots, confusions, wrong replies.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Requests side by side; 1 times each alone.", min=1)
+    ] = None,
+    cross_validate: Annotated[
+        Path | None,
+        typer.Option(help="Instead: train on parts of this file, and score on what is left out."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Of the cross-validation.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Of its first round; the next ones count up.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Of each of its jobs.", min=1, max=50)] = 3,
     provider: Provider = "local",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model on a file, with free and with constrained decoding."""
-    from emojitune.cli import data_files
-    from emojitune.cli import run as conductor
+    """Score a model on a file, with free and with constrained decoding.
+
+    With --cross-validate FILE, MODEL is the base that is trained in each round [gpt-3.5-turbo].
+    """
+    from emojitune.errors import InvalidRequestError
 
     screen = _screen(as_json)
-    report = data_files.check_usable(file, screen, minimum=1, name="validation file")
-    with _connect(provider, home) as connection:
-        rows = conductor.evaluate(connection, model, report.examples, screen)
-    screen.result({"scores": [row.to_dict() for row in rows]})
+    settings, connect = _settings(home=home), partial(_connect, provider, home)
+    if cross_validate is not None:
+        from emojitune.cli import cross_validate as rounds_of
+        from emojitune.workflow.cross_validate import Rounds
+
+        plan = Rounds(model or "gpt-3.5-turbo", epochs, tuple(range(seed, seed + rounds)))
+        result = rounds_of.cross_validate(cross_validate, plan, settings, connect, report, screen)
+    elif model is None:
+        raise InvalidRequestError("Name a model to score, or a file to --cross-validate.")
+    else:
+        from emojitune.cli import evaluate as scoring
+
+        options = scoring.EvaluateOptions(model, file, against, report, workers)
+        result = scoring.evaluate(options, settings, connect, screen)
+    screen.result(result)
 
 
 @data.command("check")

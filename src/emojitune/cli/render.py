@@ -26,7 +26,8 @@ from emojitune.dataset.mending import Change
 from emojitune.dataset.statistics import DatasetStatistics
 from emojitune.dataset.validation import DatasetReport
 from emojitune.errors import EmojituneError
-from emojitune.evaluation.report import COLUMNS, ReportRow
+from emojitune.evaluation.figures import TITLES
+from emojitune.evaluation.report import COLUMNS, Comparison, ReportRow, shown
 from emojitune.labels import to_emoji
 from emojitune.workflow.progress import Progress
 
@@ -187,6 +188,44 @@ class Screen:
     def scores(self, rows: Sequence[ReportRow]) -> None:
         cells = [(short_name(row.model), row.decoding, *row.cells) for row in rows]
         self.table(("model", "decoding", *COLUMNS), cells)
+
+    def figures(self, rows: Sequence[ReportRow]) -> None:
+        """Every figure of one model with its interval: a line each, a column for each decoding."""
+        for place, row in enumerate(rows):
+            if not place:
+                self.say(f"{len(row.evaluation.scored)} examples; in brackets 95% intervals")
+        names = dict.fromkeys(name for row in rows for name in row.figures)
+        cells = [
+            (
+                TITLES[name],
+                *(shown(name, row.figures[name]) if name in row.figures else "" for row in rows),
+            )
+            for name in names
+        ]
+        self.table(("", *(row.decoding for row in rows)), cells)
+
+    def contest(self, rows: Sequence[ReportRow], compared: Sequence[Comparison]) -> None:
+        """Ours beside the baselines: a line each, then what ours has more."""
+        names = ("top_1", "top_5", "same_emoji_top_1")
+        cells = [
+            (row.model, row.decoding, *(shown(n, row.figures[n]) for n in names)) for row in rows
+        ]
+        self.table(("", "decoding", *(TITLES[name] for name in names)), cells)
+        for one in compared:
+            found = one.differences["top_1"]
+            self.say(
+                f"{one.row.model} less {one.against.model}, top-1: "
+                f"{shown('top_1', found.figure)}, p = {found.p_value:.4f}"
+            )
+
+    def comparison(self, one: Comparison) -> None:
+        """What two models differ in, each difference with its interval and p-value."""
+        self.step(f"{one.row.model} less {one.against.model}, {one.row.decoding}")
+        cells = [
+            (TITLES[name], shown(name, difference.figure), f"{difference.p_value:.4f}")
+            for name, difference in one.differences.items()
+        ]
+        self.table(("", "difference", "p (paired)"), cells)
 
     def follow(self, job: Iterable[Progress]) -> Progress:
         """Draw a job as it goes on; returns its last state."""

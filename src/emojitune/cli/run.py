@@ -20,16 +20,14 @@ from emojitune.evaluation.report import ReportRow
 from emojitune.labels import (
     SMOKE_TEST_PROMPT,
     SYSTEM_PROMPT,
-    label_meanings,
     to_emoji,
-    vocabulary_of,
 )
 from emojitune.models.catalog import resolve_base
 from emojitune.models.download import fetch
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import AskKey, Connection, connect, provider_errors
-from emojitune.workflow.score import CONSTRAINED, FREE, Contender, contenders, score
+from emojitune.workflow.score import FREE, Contender, contenders, score
 
 LAST_EVENTS = 5
 
@@ -61,7 +59,7 @@ def run(options: RunOptions, settings: Settings, screen: Screen, ask_key: AskKey
     started = time.monotonic()
     data = _check_data(options, screen)
     if options.provider == "local":
-        _prepare_base(options.model, settings, screen)
+        prepare_base(options.model, settings, screen)
     screen.step("Connecting")
     with connect(options.provider, settings, ask_key=ask_key) as connection:
         started_it = " (started for this run)" if connection.server else ""
@@ -120,7 +118,7 @@ def _agree_to_hosted(options: RunOptions, data: Data, screen: Screen) -> None:
         raise InvalidRequestError("Nothing was started. To agree without being asked, add --yes.")
 
 
-def _prepare_base(model: str, settings: Settings, screen: Screen) -> None:
+def prepare_base(model: str, settings: Settings, screen: Screen) -> None:
     """Have the base model on this disk before a job needs it: here its download has a bar."""
     if model.startswith("ft:"):
         return
@@ -194,18 +192,6 @@ def _score(
     return _score_with_bars(connection, rows, data.validation, vocabulary, screen)
 
 
-def evaluate(
-    connection: Connection, model: str, examples: tuple[TrainingExample, ...], screen: Screen
-) -> list[ReportRow]:
-    """Score one model: a fine-tuned one on its own labels, a base held to those it should say."""
-    replies = vocabulary_of(example.reply for example in examples)
-    shipped = tuple(label_meanings())
-    vocabulary = shipped if set(replies) <= set(shipped) else replies
-    labels = () if model.startswith("ft:") else vocabulary
-    rows = (Contender(model, FREE), Contender(model, CONSTRAINED, labels))
-    return _score_with_bars(connection, rows, examples, vocabulary, screen)
-
-
 def _score_with_bars(
     connection: Connection,
     rows: tuple[Contender, ...],
@@ -224,6 +210,7 @@ def _score_with_bars(
             examples,
             vocabulary,
             is_emojitune=connection.is_emojitune,
+            calibrated=False,  # the table does not show it, and it takes as long again
             progress=lambda row, done, of: count(
                 f"{short_name(row.model)}, {row.decoding}", done, of
             ),

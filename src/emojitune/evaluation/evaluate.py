@@ -3,62 +3,40 @@
 `complete` is any callable, local or remote: this module knows neither models nor servers.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import InvalidRequestError
-from emojitune.evaluation.metrics import in_style, in_vocabulary, top_1, top_k
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back: the text, and the best alternatives (the text itself first)."""
-
-    text: str
-    alternatives: tuple[str, ...] = ()
-
+from emojitune.evaluation.metrics import METRICS, Reply
 
 Complete = Callable[[Sequence[Message]], Reply]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One example, its reply, and what each metric says of it."""
+    """One example, its reply, and what each of `METRICS` says of it, by name."""
 
     example: TrainingExample
     reply: Reply
-    in_style: bool
-    in_vocabulary: bool
-    top_1: bool
-    top_5: bool
+    values: dict[str, float]
+
+    @property
+    def hit(self) -> bool:
+        """Whether the reply is the expected one."""
+        return self.values["top_1"] == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All scored examples, in the order they were given; shares lie between 0 and 1."""
+    """All scored examples, in the order they were given."""
 
     scored: tuple[Scored, ...]
 
-    @property
-    def in_style(self) -> float:
-        return self._share(one.in_style for one in self.scored)
-
-    @property
-    def in_vocabulary(self) -> float:
-        return self._share(one.in_vocabulary for one in self.scored)
-
-    @property
-    def top_1(self) -> float:
-        return self._share(one.top_1 for one in self.scored)
-
-    @property
-    def top_5(self) -> float:
-        return self._share(one.top_5 for one in self.scored)
-
-    def _share(self, hits: Iterable[bool]) -> float:
-        return sum(hits) / len(self.scored)
+    def mean(self, metric: str) -> float:
+        """The figure of a metric, by its name: from 0 to 1."""
+        return sum(one.values[metric] for one in self.scored) / len(self.scored)
 
 
 def evaluate(
@@ -91,11 +69,5 @@ def evaluate(
 
 
 def _score(example: TrainingExample, reply: Reply, vocabulary: Collection[str]) -> Scored:
-    return Scored(
-        example,
-        reply,
-        in_style=in_style(reply.text),
-        in_vocabulary=in_vocabulary(reply.text, vocabulary),
-        top_1=top_1(reply.text, example.reply),
-        top_5=top_k(reply.alternatives, example.reply, k=5),
-    )
+    values = {m.name: float(m.of(reply, example.reply, vocabulary)) for m in METRICS}
+    return Scored(example, reply, values)

@@ -3,51 +3,101 @@
 Prints nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from emojitune.evaluation.bootstrap import Figure
+from emojitune.evaluation.calibration import Bin
 from emojitune.evaluation.evaluate import Evaluation
+from emojitune.evaluation.figures import (
+    SHARES,
+    Difference,
+    compare,
+    figures,
+    reliability,
+)
 
+_SHORT = ("in_style", "in_vocabulary", "top_1", "top_5")
 COLUMNS = ("in style", "in vocabulary", "top-1", "top-5")
 MOST_DRAWN = 40  # bars of a picture that can still be read
 
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """One line of the comparison table; shares lie between 0 and 1."""
+    """One model, decoded in one way: its figures by name, and all that they come from."""
 
     model: str
     decoding: str
-    examples: int
-    in_style: float
-    in_vocabulary: float
-    top_1: float
-    top_5: float
+    evaluation: Evaluation
+    figures: dict[str, Figure]
+    reliability: list[Bin]
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The shares as percentages, in the order of `COLUMNS`."""
-        shares = (self.in_style, self.in_vocabulary, self.top_1, self.top_5)
-        return tuple(f"{share:.1%}" for share in shares)
+        """The shares of a short table as percentages, in the order of `COLUMNS`."""
+        return tuple(f"{self.figures[name].value:.1%}" for name in _SHORT)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "model": self.model,
+            "decoding": self.decoding,
+            "examples": len(self.evaluation.scored),
+            **{name: figure.value for name, figure in self.figures.items()},
+            "intervals": _intervals(self.figures),
+            "reliability_curve": [asdict(one) for one in self.reliability],
+        }
 
 
 def report_row(model: str, decoding: str, evaluation: Evaluation) -> ReportRow:
-    """`evaluation` as a line of the table."""
-    return ReportRow(
-        model=model,
-        decoding=decoding,
-        examples=len(evaluation.scored),
-        in_style=evaluation.in_style,
-        in_vocabulary=evaluation.in_vocabulary,
-        top_1=evaluation.top_1,
-        top_5=evaluation.top_5,
-    )
+    """`evaluation` as a row of the report."""
+    return ReportRow(model, decoding, evaluation, figures(evaluation), reliability(evaluation))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a row has more than another of the same examples, metric by metric."""
+
+    row: ReportRow
+    against: ReportRow
+    differences: dict[str, Difference]
+
+    def to_dict(self) -> dict[str, Any]:
+        sure = {name: difference.figure for name, difference in self.differences.items()}
+        return {
+            "model": self.row.model,
+            "against": self.against.model,
+            "decoding": self.row.decoding,
+            "against_decoding": self.against.decoding,
+            "differences": {name: figure.value for name, figure in sure.items()},
+            "intervals": _intervals(sure),
+            "p_values": {name: one.p_value for name, one in self.differences.items()},
+        }
+
+
+def comparison(row: ReportRow, against: ReportRow) -> Comparison:
+    """Both on the same examples, compared pair by pair."""
+    return Comparison(row, against, compare(row.evaluation, against.evaluation))
+
+
+def comparisons(rows: Iterable[ReportRow], against: Iterable[ReportRow]) -> list[Comparison]:
+    """Each row with the one that is decoded alike, where there is one."""
+    others = {row.decoding: row for row in against}
+    return [comparison(row, others[row.decoding]) for row in rows if row.decoding in others]
+
+
+def shown(name: str, figure: Figure) -> str:
+    """A figure with its interval, as people read it: what is a share of replies in per cent."""
+    numbers = (figure.value, figure.low, figure.high)
+    if name in SHARES:
+        return "{:.1f}% ({:.1f} to {:.1f})".format(*(100 * number for number in numbers))
+    return "{:.3f} ({:.3f} to {:.3f})".format(*numbers)
+
+
+def _intervals(of: dict[str, Figure]) -> dict[str, list[float]]:
+    return {name: [figure.low, figure.high] for name, figure in of.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,11 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> dict[str, Any]:
     if not alternatives:
         return {}
     listed = [
-        {"content": alternative.content, "logprob": least_bounded(alternative.logprob)}
+        {
+            "content": alternative.content,
+            "logprob": least_bounded(alternative.logprob),
+            **({} if alternative.probability is None else {"probability": alternative.probability}),
+        }
         for alternative in alternatives
     ]
     return {"alternatives": listed}

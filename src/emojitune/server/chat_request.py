@@ -150,7 +150,16 @@ class ChatRequest(Body):
         None, min_length=1, description="Holds the reply to these texts, on any model."
     )
     alternatives: int = Field(
-        0, ge=0, le=20, description="How many best labels to tell besides the reply."
+        0,
+        ge=0,
+        le=2000,
+        description="How many best labels to tell besides the reply, each with its joint "
+        "log-probability (`logprob`) and its share of all labels' probability (`probability`).",
+    )
+    probabilities: bool = Field(
+        True,
+        description="Whether `alternatives` tell their `probability`; they are found sooner "
+        "without, since fewer labels need to be looked at.",
     )
 
     user: Annotated[str | None, _ABUSE] = None
@@ -272,6 +281,7 @@ class ChatRequest(Body):
             decoding=self.decoding,
             labels=tuple(self.labels or ()),
             alternatives=self.alternatives,
+            probabilities=self.probabilities,
         )
 
 

@@ -1,7 +1,10 @@
 """Score a model through the SDK: what it replies freely, and what it replies held to labels."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from openai import OpenAI
@@ -9,7 +12,8 @@ from openai.types.chat import ChatCompletion
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import ProviderError
-from emojitune.evaluation.evaluate import Complete, Reply, evaluate
+from emojitune.evaluation.evaluate import Complete, evaluate
+from emojitune.evaluation.metrics import Reply
 from emojitune.evaluation.report import ReportRow, report_row
 from emojitune.workflow.provider import provider_errors
 
@@ -50,39 +54,56 @@ def score(
     vocabulary: Sequence[str],
     *,
     is_emojitune: bool,
+    calibrated: bool = True,
+    workers: int | None = None,
     progress: Callable[[Contender, int, int], None] | None = None,
 ) -> list[ReportRow]:
-    """Score each contender on `examples`; `progress` hears (contender, done, all)."""
+    """Score each contender on `examples`; `progress` hears (contender, done, all).
+
+    Unless `calibrated`, constrained replies are not asked how probable they are: to know takes
+    about as long again.
+    """
+    # A local engine is quickest with many at once; a hosted one counts requests a minute.
+    workers = workers or (32 if is_emojitune else 16)
     table = []
     for row in rows:
-
-        def heard(done: int, total: int, row: Contender = row) -> None:
-            if progress:
-                progress(row, done, total)
-
-        complete = completer(client, row, is_emojitune=is_emojitune)
-        # A local engine is quickest with many at once; a hosted one counts requests a minute.
-        workers = 32 if is_emojitune else 16
+        complete = completer(client, row, is_emojitune=is_emojitune, calibrated=calibrated)
+        warm_up(complete, examples)
+        heard = partial(progress, row) if progress else None
         result = evaluate(complete, examples, vocabulary, workers=workers, progress=heard)
         table.append(report_row(row.model, row.decoding, result))
     return table
 
 
-def completer(client: OpenAI, contender: Contender, *, is_emojitune: bool) -> Complete:
+def warm_up(complete: Complete, examples: Sequence[TrainingExample]) -> None:
+    """Ask once, unscored: to load a model takes a while, and is no part of a reply's time."""
+    for example in examples[:1]:
+        complete(example.prompt)
+
+
+def completer(
+    client: OpenAI, contender: Contender, *, is_emojitune: bool, calibrated: bool = True
+) -> Complete:
     """The callable that `evaluate` asks for replies."""
     if contender.decoding == CONSTRAINED:
-        return _labels_completer(client, contender)
+        return _labels_completer(client, contender, calibrated)
     return _free_completer(client, contender.model, {"decoding": "free"} if is_emojitune else {})
 
 
-def _labels_completer(client: OpenAI, contender: Contender) -> Complete:
+def _labels_completer(client: OpenAI, contender: Contender, calibrated: bool) -> Complete:
     extra: dict[str, Any] = {"decoding": "labels", "alternatives": ALTERNATIVES}
+    if not calibrated:
+        extra["probabilities"] = False
     if contender.labels:
         extra["labels"] = contender.labels
 
     def complete(messages: Sequence[Message]) -> Reply:
+        asked = time.perf_counter()
         answer = _ask(client, contender.model, messages, extra, temperature=0)
-        return Reply(_texts(answer)[0], _alternatives(answer))
+        seconds = time.perf_counter() - asked
+        found = _alternatives(answer)
+        labels = tuple(one["content"] for one in found)
+        return Reply(_texts(answer)[0], labels, found[0].get("probability"), seconds)
 
     return complete
 
@@ -91,7 +112,9 @@ def _free_completer(client: OpenAI, model: str, extra: dict[str, Any]) -> Comple
     """Alternatives of free text: the greedy reply, then samples; every API can do that."""
 
     def complete(messages: Sequence[Message]) -> Reply:
-        (best,) = _texts(_ask(client, model, messages, extra, temperature=0))
+        asked = time.perf_counter()
+        greedy = _ask(client, model, messages, extra, temperature=0, logprobs=True)
+        seconds = time.perf_counter() - asked
         sampled = _ask(
             client,
             model,
@@ -101,7 +124,8 @@ def _free_completer(client: OpenAI, model: str, extra: dict[str, Any]) -> Comple
             n=ALTERNATIVES - 1,
             seed=SAMPLING_SEED,
         )
-        return Reply(best, (best, *_texts(sampled)))
+        (best,) = _texts(greedy)
+        return Reply(best, (best, *_texts(sampled)), _confidence(greedy), seconds)
 
     return complete
 
@@ -125,11 +149,19 @@ def _texts(answer: ChatCompletion) -> list[str]:
     return [choice.message.content or "" for choice in answer.choices]
 
 
-def _alternatives(answer: ChatCompletion) -> tuple[str, ...]:
+def _confidence(answer: ChatCompletion) -> float | None:
+    """The joint probability of a reply's tokens, where the API tells it."""
+    told = answer.choices[0].logprobs
+    if told is None or told.content is None:
+        return None
+    return min(1.0, math.exp(sum(token.logprob for token in told.content)))
+
+
+def _alternatives(answer: ChatCompletion) -> list[dict[str, Any]]:
     found = getattr(answer.choices[0], "alternatives", None)
     if not isinstance(found, list):
         raise ProviderError(
             "The API sent no alternatives: constrained decoding is emojitune's own. "
             "Score this model with free decoding."
         )
-    return tuple(one["content"] for one in found)
+    return found

@@ -1,0 +1,130 @@
+"""`emojitune evaluate`: models scored on a file, compared pair by pair."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from emojitune.cli.adapter_folder import adapter_completers, is_adapter_folder
+from emojitune.cli.data_files import check_usable
+from emojitune.cli.render import Screen
+from emojitune.dataset.example import TrainingExample
+from emojitune.errors import ConfigurationError
+from emojitune.evaluation.evaluate import evaluate as evaluate_on
+from emojitune.evaluation.page import html_report
+from emojitune.evaluation.report import ReportRow, comparisons, report_row
+from emojitune.labels import label_meanings, vocabulary_of
+from emojitune.settings import Settings
+from emojitune.workflow.provider import Connection
+from emojitune.workflow.score import CONSTRAINED, FREE, Contender, score, warm_up
+
+Connect = Callable[[], AbstractContextManager[Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What was asked for on the command line."""
+
+    model: str
+    file: Path
+    against: str | None = None
+    report: Path | None = None
+    workers: int | None = None
+
+
+def evaluate(
+    options: EvaluateOptions, settings: Settings, connect: Connect, screen: Screen
+) -> dict[str, Any]:
+    """Score one model, or two and what they differ in; returns what --json prints."""
+    examples = check_usable(options.file, screen, minimum=1, name="validation file").examples
+    data = Data(examples, scored_vocabulary(examples), options.workers)
+    rows = _score(options.model, data, settings, connect, screen)
+    against: list[ReportRow] = []
+    if options.against is not None:
+        against = _score(options.against, data, settings, connect, screen)
+    compared = comparisons(rows, against)
+    for one in compared:
+        screen.comparison(one)
+    if options.report is not None:
+        title = f"{options.model} on {options.file}"
+        write_report(options.report, html_report(title, [*rows, *against], compared), screen)
+    return {
+        "scores": [row.to_dict() for row in (*rows, *against)],
+        "comparisons": [one.to_dict() for one in compared],
+    }
+
+
+def write_report(path: Path, page: str, screen: Screen) -> None:
+    """Write the HTML file, or say why it cannot be."""
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"The report cannot be written to {path} ({error.strerror}). Name another file."
+        ) from error
+    screen.say(f"Report: {path}")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is scored on, the replies that count as known, and how many are asked side by side."""
+
+    examples: tuple[TrainingExample, ...]
+    vocabulary: tuple[str, ...]
+    workers: int | None
+
+
+def scored_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
+    """The labels that ship with the package where they cover the file, else the file's replies."""
+    replies = vocabulary_of(example.reply for example in examples)
+    shipped = tuple(label_meanings())
+    return shipped if set(replies) <= set(shipped) else replies
+
+
+def _score(
+    model: str, data: Data, settings: Settings, connect: Connect, screen: Screen
+) -> list[ReportRow]:
+    screen.step(f"Scores of {model}")
+    if is_adapter_folder(model):
+        rows = _score_folder(Path(model), data, settings, screen)
+    else:
+        with connect() as connection:
+            rows = _score_model(connection, model, data, screen)
+    screen.figures(rows)
+    return rows
+
+
+def _score_model(connection: Connection, model: str, data: Data, screen: Screen) -> list[ReportRow]:
+    """A fine-tuned model on its own labels, a base held to those it should say."""
+    labels = () if model.startswith("ft:") else data.vocabulary
+    contenders = [Contender(model, FREE)]
+    if connection.is_emojitune:  # nobody else constrains
+        contenders.append(Contender(model, CONSTRAINED, labels))
+    with screen.counting() as count:
+        return score(
+            connection.client,
+            contenders,
+            data.examples,
+            data.vocabulary,
+            is_emojitune=connection.is_emojitune,
+            workers=data.workers,
+            progress=lambda row, done, of: count(row.decoding, done, of),
+        )
+
+
+def _score_folder(folder: Path, data: Data, settings: Settings, screen: Screen) -> list[ReportRow]:
+    rows = []
+    with screen.counting() as count:
+        for decoding, complete in adapter_completers(folder, settings).items():
+            warm_up(complete, data.examples)
+            result = evaluate_on(
+                complete,
+                data.examples,
+                data.vocabulary,
+                workers=data.workers or 32,
+                progress=partial(count, decoding),
+            )
+            rows.append(report_row(str(folder), decoding, result))
+    return rows

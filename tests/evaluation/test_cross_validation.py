@@ -1,0 +1,52 @@
+"""What is left out, and how rounds are pooled."""
+
+import pytest
+
+from emojitune.dataset.example import Message, TrainingExample
+from emojitune.errors import InvalidRequestError
+from emojitune.evaluation.cross_validation import leave_one_out_by_label, pooled
+from emojitune.evaluation.evaluate import evaluate
+from emojitune.evaluation.figures import figures
+from emojitune.evaluation.metrics import Reply
+
+
+def example(question: str, reply: str) -> TrainingExample:
+    return TrainingExample((Message("user", question), Message("assistant", reply)))
+
+
+EXAMPLES = [
+    *(example(f"a{number}", "(a)") for number in range(5)),
+    example("only one", "(b)"),
+    *(example(f"c{number}", "(c)") for number in range(2)),
+]
+
+
+def test_one_example_of_each_label_with_two_is_left_out() -> None:
+    fold = leave_one_out_by_label(EXAMPLES, 3)
+    assert [one.reply for one in fold.held_out] == ["(a)", "(c)"]
+    assert [one.reply for one in fold.training] == ["(a)"] * 4 + ["(b)", "(c)"]
+    assert set(fold.training) | set(fold.held_out) == set(EXAMPLES)
+    assert not set(fold.training) & set(fold.held_out)
+
+
+def test_the_seed_chooses() -> None:
+    assert leave_one_out_by_label(EXAMPLES, 3) == leave_one_out_by_label(EXAMPLES, 3)
+    chosen = {leave_one_out_by_label(EXAMPLES, seed).held_out for seed in range(100)}
+    assert len(chosen) == 10  # 5 x 2 ways
+
+
+def test_a_file_of_single_examples_has_nothing_to_leave_out() -> None:
+    with pytest.raises(InvalidRequestError, match="two or more"):
+        leave_one_out_by_label([example("x", "(a)"), example("y", "(b)")], 1)
+
+
+def test_rounds_are_pooled_and_an_example_left_out_twice_is_one_observation() -> None:
+    rounds = [
+        evaluate(lambda _: Reply("(a)"), examples, ())
+        for examples in (EXAMPLES[:2], EXAMPLES[:2], EXAMPLES[6:])
+    ]
+    whole = pooled(rounds)
+    assert [one.example for one in whole.scored] == [*EXAMPLES[:2], *EXAMPLES[:2], *EXAMPLES[6:]]
+    figure = figures(whole)["top_1"]
+    assert figure.value == pytest.approx(4 / 6)
+    assert (figure.low, figure.high) == (0, 1)  # four examples, of which two hit
