@@ -1,12 +1,10 @@
 """Which labels are taken for slips of others, and which are left alone."""
 
-from collections import Counter
-
 import pytest
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.dataset.issues import Issue
-from emojitune.dataset.label_issues import label_issues, suggested_label
+from emojitune.dataset.label_issues import Meant, label_issues
 from emojitune.dataset.spelling import Spelling
 
 
@@ -70,8 +68,12 @@ def test_replies_out_of_style_with_what_was_meant() -> None:
 
 
 def test_an_emoji_stands_for_its_label() -> None:
-    assert suggested_label("👋", Counter(["(wave)", "(cool)"])) == "(wave)"
-    assert suggested_label("👋", Counter(["(cool)"])) is None
+    assert Meant(["(wave)", "(cool)"]).by("👋") == "(wave)"
+    assert Meant(["(cool)"]).by("👋") is None
+
+
+def test_what_may_be_two_labels_is_none() -> None:
+    assert Meant(["(highfive)", "(high_five)"]).by("High five!") is None
 
 
 def test_imbalance() -> None:

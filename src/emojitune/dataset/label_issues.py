@@ -5,7 +5,7 @@ A file that answers in prose has no labels, and nothing is said of it.
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.issues import Issue, issue, lines_in_brief, shown
@@ -54,16 +54,21 @@ def house_labels(examples: Sequence[TrainingExample]) -> Counter[str]:
     return labels if labels.total() >= _HOUSE_STYLE * len(replies) else Counter()
 
 
-def suggested_label(reply: str, labels: Counter[str]) -> str | None:
-    """The one label that `reply` is but for case, punctuation and spacing; or whose emoji it is."""
-    alike = [label for label in labels if letters_of(label) == letters_of(reply) != ""]
-    alike = alike or [label for label in labels if _emoji(label) == reply.strip()]
-    return alike[0] if len(alike) == 1 else None
+class Meant:
+    """Which label a reply is but for case, punctuation and spacing, or whose emoji it is."""
 
+    def __init__(self, labels: Iterable[str]) -> None:
+        self._labels: defaultdict[str, list[str]] = defaultdict(list)
+        known = label_meanings()
+        for label in labels:
+            names = {label, known[label].emoji} if label in known else {label}
+            for name in filter(None, map(letters_of, names)):
+                self._labels[name].append(label)
 
-def _emoji(label: str) -> str | None:
-    known = label_meanings().get(label)
-    return known.emoji if known else None
+    def by(self, reply: str) -> str | None:
+        """The label; None if there is none, or more than one."""
+        alike = self._labels.get(letters_of(reply), [])
+        return alike[0] if len(alike) == 1 else None
 
 
 def _replies(examples: Sequence[TrainingExample], lines: Sequence[int]) -> list[tuple[int, str]]:
@@ -78,10 +83,11 @@ def _replies(examples: Sequence[TrainingExample], lines: Sequence[int]) -> list[
 
 def _off_style(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
     share = f"{labels.total() / len(replies):.0%}"
+    labels_meant = Meant(labels)
     for line, reply in replies:
         if not is_label(reply):
             message = f"Example {line}: the reply {shown(reply)} is not one label in parentheses, "
-            meant = suggested_label(reply, labels)
+            meant = labels_meant.by(reply)
             advice = f"Did you mean {meant}?" if meant else None
             yield issue(line, "off_style", f"{message}as {share} of the replies are.", advice)
 

@@ -5,7 +5,6 @@ everything else as it is. Writes nothing.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from emojitune.dataset.content import GARBLED, INVISIBLE
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.issues import Issue, shown
-from emojitune.dataset.label_issues import house_labels, suggested_label
+from emojitune.dataset.label_issues import Meant, house_labels
 from emojitune.dataset.line import (
     TOOL_KEYS,
     TOOL_MESSAGE_KEYS,
@@ -24,6 +23,7 @@ from emojitune.dataset.line import (
 from emojitune.dataset.secrets import redact
 from emojitune.dataset.split import prompt_key
 from emojitune.dataset.validation import DatasetReport, raw_lines
+from emojitune.labels import is_label
 
 _ROW_KEYS = {"messages"} | TOOL_KEYS
 _MESSAGE_KEYS = {"role", "content", "weight", "name"} | TOOL_MESSAGE_KEYS
@@ -49,12 +49,12 @@ class Mended:
 
 def mend(report: DatasetReport) -> Mended:
     """The cleaned copy of the file that `report` is about."""
-    labels = house_labels(report.examples)
+    meant = Meant(house_labels(report.examples))
     said: dict[tuple[object, str], int] = {}
     kept: list[str] = []
     changes: list[Change] = []
     for number, raw in raw_lines(report.path):
-        line = _Line(number, labels, changes)
+        line = _Line(number, meant, changes)
         mended = line.mend(raw)
         if mended is None:
             continue
@@ -70,7 +70,7 @@ def mend(report: DatasetReport) -> Mended:
 @dataclass(frozen=True, slots=True)
 class _Line:
     number: int
-    labels: Counter[str]
+    meant: Meant
     changes: list[Change]
 
     def changed(self, code: str, what: str) -> None:
@@ -160,8 +160,8 @@ class _Line:
         stripped = reply.strip()
         if stripped and stripped != reply:
             self.changed("padded_reply", "took white space off the ends of a reply")
-        label = suggested_label(stripped, self.labels) if stripped else None
-        if label and label != stripped and stripped not in self.labels:
+        label = self.meant.by(stripped)
+        if label and not is_label(stripped):
             self.changed("off_style", f"wrote {label} for {shown(stripped)}")
             return label
         return stripped or reply
