@@ -21,7 +21,7 @@ def binomial_quantile(share: float, n: int, p: float) -> float:
 def test_the_interval_of_a_share_is_the_binomial_one() -> None:
     # Redrawing 40 replies of which 12 hit makes Binomial(40, 0.3) hits.
     hits = np.array([1.0] * 12 + [0.0] * 28)
-    [figure] = bootstrap(lambda weights: np.array([weights @ hits]), np.arange(40))
+    [figure] = bootstrap(lambda counts: np.array([counts @ hits / counts.sum()]), np.arange(40))
     assert figure.value == pytest.approx(0.3)
     assert figure.low == pytest.approx(binomial_quantile(0.025, 40, 0.3), abs=1 / 40)
     assert figure.high == pytest.approx(binomial_quantile(0.975, 40, 0.3), abs=1 / 40)
@@ -30,9 +30,9 @@ def test_the_interval_of_a_share_is_the_binomial_one() -> None:
 def test_clusters_are_drawn_whole() -> None:
     # Ten copies of each of four prompts know no more than the four do.
     values = np.array([0.0, 1.0, 0.0, 1.0])
-    [once] = bootstrap(lambda weights: np.array([weights @ values]), np.arange(4))
+    [once] = bootstrap(lambda counts: np.array([counts @ values / counts.sum()]), np.arange(4))
     copies, clusters = np.repeat(values, 10), np.repeat(np.arange(4), 10)
-    [tenfold] = bootstrap(lambda weights: np.array([weights @ copies]), clusters)
+    [tenfold] = bootstrap(lambda counts: np.array([counts @ copies / counts.sum()]), clusters)
     assert (tenfold.value, tenfold.low, tenfold.high) == pytest.approx(
         (once.value, once.low, once.high)
     )

@@ -38,6 +38,13 @@ def test_every_metric_has_a_figure_and_an_interval_around_it() -> None:
     assert found["top_1"].low < found["top_1"].high
 
 
+def test_a_share_of_all_is_one() -> None:
+    many = [example(str(number), "(0)") for number in range(150)]
+    found = figures(of(Reply("(0)", ("(0)",), seconds=1.0), many))
+    for name in ("top_1", "top_5", "in_style", "in_vocabulary"):
+        assert (found[name].low, found[name].value, found[name].high) == (1.0, 1.0, 1.0)
+
+
 def test_what_is_not_known_of_every_reply_has_no_figure() -> None:
     known, unknown = Reply("(0)", confidence=0.5, seconds=1.0), Reply("(0)")
     replies = iter([known, *[unknown] * 11])

@@ -17,7 +17,7 @@ _SEED = 0
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""Weights of N observations, which sum to 1, to K figures."""
+"""How often each of N observations counts, to K figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ def bootstrap(statistic: Statistic, clusters: NDArray[np.int64]) -> list[Figure]
 
     def drawn() -> Floats:
         counts = np.bincount(random.integers(size, size=size), minlength=size)[clusters]
-        return statistic(counts / counts.sum())
+        return statistic(counts.astype(np.float64))
 
-    value = statistic(np.full(len(clusters), 1 / len(clusters)))
+    value = statistic(np.ones(len(clusters)))
     ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     low, high = np.quantile([drawn() for _ in range(RESAMPLES)], ends, axis=0)
     return [Figure(*map(float, figure)) for figure in zip(value, low, high, strict=True)]

@@ -38,12 +38,13 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
     names = [metric.name for metric in METRICS]
     names += [CALIBRATION_ERROR] * (confidences is not None) + [SECONDS] * (seconds is not None)
 
-    def statistic(weights: Floats) -> Floats:
-        found = list(weights @ values)
+    def statistic(counts: Floats) -> Floats:
+        # Divided last, so that a share of all is 1 and no rounding below it.
+        found = list(counts @ values / counts.sum())
         if confidences is not None:
-            found.append(expected_calibration_error(confidences, hits, weights))
+            found.append(expected_calibration_error(confidences, hits, counts / counts.sum()))
         if seconds is not None:
-            found.append(weights @ seconds)
+            found.append(counts @ seconds / counts.sum())
         return np.array(found)
 
     return dict(zip(names, bootstrap(statistic, _clusters(evaluation)), strict=True))
@@ -59,7 +60,7 @@ def compare(one: Evaluation, other: Evaluation) -> dict[str, Difference]:
     """`one` less `other`, metric by metric; both scored the same examples in the same order."""
     assert [s.example for s in one.scored] == [s.example for s in other.scored]
     differences, clusters = _values(one) - _values(other), _clusters(one)
-    found = bootstrap(lambda weights: weights @ differences, clusters)
+    found = bootstrap(lambda counts: counts @ differences / counts.sum(), clusters)
     p_values = sign_flip_test(differences, clusters)
     return {
         metric.name: Difference(figure, float(p))
