@@ -227,8 +227,9 @@ def _log_probabilities(logits: Tensor, growths: Sequence[Growth]) -> Iterator[Te
     for start in range(0, len(wanted), _ROWS):
         # torch's softmax is several times as quick as its sum of exponentials.
         some = torch.log_softmax(logits[start : start + _ROWS], dim=-1, dtype=torch.float32)
-        for row, tokens in zip(some.cpu(), wanted[start : start + _ROWS], strict=True):
-            yield row if tokens is None else row[list(tokens)]
+        for row, tokens in zip(some, wanted[start : start + _ROWS], strict=True):
+            # A search wants few numbers of a row: only those leave a device.
+            yield (row if tokens is None else row[list(tokens)]).cpu()
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
