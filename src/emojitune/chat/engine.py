@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 
 from emojitune.chat.batch import ForwardPass, Slots
 from emojitune.chat.forest import Forest, Grown, Growth, Prompt
+from emojitune.chat.threads import Threads
 from emojitune.models.packed_llama import LlamaAdapter
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Engine:
     def __init__(self, forward: ForwardPass, executor: Executor, *, capacity: int = 32_768) -> None:
         self._forest = Forest(forward)
         self._executor = executor
+        self._threads = Threads()
         self._capacity = capacity
         self._active: list[_Running] = []
         self._waiting: list[_Running] = []
@@ -109,9 +111,10 @@ class Engine:
 
     def _advance(self, active: list["_Running"]) -> None:
         try:
-            results = self._forest.grow(
-                [request.wants for request in active], [request.adapter for request in active]
-            )
+            with self._threads.chosen():
+                results = self._forest.grow(
+                    [request.wants for request in active], [request.adapter for request in active]
+                )
         except Exception as error:  # out of memory, say: all of this pass are told, none hangs
             for request in active:
                 request.fail(error)

@@ -25,6 +25,8 @@ from emojitune.store.models import ModelStore
 
 LEASE_SECONDS = 20.0
 _CHECK_EVERY = 0.5  # seconds between looks at the job's row
+# A training takes what the machine has left: someone waits for each reply, nobody for a step.
+_NICE = 5
 
 _log = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ def open_stores(settings: Settings) -> runner.Stores:
 def main() -> None:
     """Run the job named on the command line with the settings on standard input."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    os.nice(_NICE)
     settings = Settings.model_validate_json(sys.stdin.readline())
     worker = Worker(sys.argv[1], settings)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
