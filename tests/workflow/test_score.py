@@ -39,7 +39,7 @@ def test_constrained_asks_for_alternatives(client: OpenAI, fake_api: FakeApi) ->
     (asked,) = fake_api.chats
     assert asked["decoding"] == "labels"
     assert asked["labels"] == ["(a)", "(b)"]
-    assert (asked["alternatives"], asked["max_tokens"], asked["temperature"]) == (5, 16, 0)
+    assert (asked["alternatives"], asked["max_tokens"], asked["temperature"]) == (5, 12, 0)
 
 
 def test_a_tuned_model_keeps_its_own_labels(client: OpenAI, fake_api: FakeApi) -> None:

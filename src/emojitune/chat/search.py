@@ -77,14 +77,16 @@ def rank(
     stop_ids: frozenset[int],
     rules: Sequence[Enough],
     *,
-    width: int = 8,
+    width: int = 4,
+    widest: int = 16,
 ) -> Generator[list[Growth], list[Grown], list[Scored]]:
     """The replies of a set, best first, as far down as all `rules` want to know.
 
     Best-first search. A log-probability only falls along a path, so no reply that is still to be
     found beats the best open path: what the rules conclude from that is exact. `width` paths are
-    opened in one pass, because a pass over many tokens costs little more than over one; and the
-    promising ones look ahead, through all tokens that follow without a choice.
+    opened in one pass, because a pass over many tokens costs little more than over one, and twice
+    as many in the next, up to `widest`: what is not settled soon needs many. The promising ones
+    look ahead, through all tokens that follow without a choice.
     """
     stops = sorted(stop_ids)
     found: list[Scored] = []
@@ -109,6 +111,7 @@ def rank(
         promising = opened[0].score - _LOOK_AHEAD
         opened = [node.ahead(constraint) if node.score > promising else node for node in opened]
         take(opened, (yield [node.growth(constraint, stops) for node in opened]))
+        width = min(2 * width, widest)
     return found
 
 
