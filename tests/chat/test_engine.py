@@ -166,3 +166,23 @@ def test_a_request_that_does_not_fit_waits_for_room(forward: ForwardPass) -> Non
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_a_cache_that_was_needed_once_is_given_back(
+    tiny: LoadedModel, forward: ForwardPass, engine: Engine
+) -> None:
+    first = run(engine, PROMPT, [[50]])
+    before = forward.bytes
+    forest = engine._forest
+    empty = forest.longest_known([], None).path
+    rows = [[Growth(empty, range(1, 201))] for _ in range(40)]
+    grown = forest.grow(rows, [None] * 40)
+    peak = forward.bytes
+    assert peak > before
+    forest.release([one.path.slots for [one] in grown])
+    again = run(engine, PROMPT, [[50]])  # what is left is still what it was
+    torch.testing.assert_close(first, again, atol=1e-4, rtol=1e-4)
+    engine._executor.submit(lambda: None).result()
+    assert len(forest._holders) == 1024
+    assert forward.bytes - before < (peak - before) / 4
+    torch.testing.assert_close(run(engine, PROMPT, [[50]]), first, atol=1e-4, rtol=1e-4)

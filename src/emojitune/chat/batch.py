@@ -70,6 +70,10 @@ class ForwardPass(Protocol):
         """Logits (wanted, V); fills the batch's slots."""
         ...
 
+    def keep(self, slots: int) -> None:
+        """Forget the slots from this number on, and give their memory back."""
+        ...
+
     def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:
         """The last hidden states (R, Q, C) of rows of ids (R, Q), apart from all slots.
 

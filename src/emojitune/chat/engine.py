@@ -80,6 +80,8 @@ class Engine:
         self._active = [request for request in self._active if self._keep(request)]
         if self._active:
             self._advance(self._active)
+        else:
+            self._forest.shrink()
         with self._lock:
             self._scheduled = bool(self._active or self._waiting)
             if self._scheduled:

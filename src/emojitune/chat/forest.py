@@ -20,6 +20,7 @@ from emojitune.chat.batch import Batch, ForwardPass, Slots, View
 from emojitune.models.packed_llama import LlamaAdapter
 
 _EMPTY: Slots = np.zeros(0, dtype=np.int64)
+_FEW_SLOTS = 1024  # are never given back
 _ROWS = 64  # of log-probabilities at a time: over a large vocabulary they take some room
 
 
@@ -108,6 +109,14 @@ class Forest:
         """Give nodes back; a slot is free when nobody holds it."""
         for slots in held:
             self._holders[slots] -= 1
+
+    def shrink(self) -> None:
+        """Give memory back where far more slots were once needed than are held now."""
+        held = np.flatnonzero(self._holders)
+        needed = max(2 * (int(held[-1]) + 1) if len(held) else 0, _FEW_SLOTS)
+        if len(self._holders) > 2 * needed:
+            self._holders = self._holders[:needed]
+            self._forward_pass.keep(needed)
 
     @torch.inference_mode()
     def grow(

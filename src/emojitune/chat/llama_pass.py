@@ -74,6 +74,11 @@ class LlamaPass:
         return self.llama.head(self._normalized(hidden))[:count]
 
     @torch.inference_mode()
+    def keep(self, slots: int) -> None:
+        self._keys = [side[:slots].clone() for side in self._keys]
+        self._values = [side[:slots].clone() for side in self._values]
+
+    @torch.inference_mode()
     def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:
         rows, count = ids.shape
         before = 0 if past is None else past[0][0].shape[2]

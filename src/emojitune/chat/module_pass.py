@@ -58,6 +58,10 @@ class ModulePass:
         return logits
 
     @torch.inference_mode()
+    def keep(self, slots: int) -> None:
+        self._cache.keep(slots)
+
+    @torch.inference_mode()
     def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:
         # The body, without the head: nobody asks for the next token.
         out = self._module.base_model(
@@ -84,6 +88,11 @@ class _SlotCache(Cache):  # type: ignore[misc]
         self._new = new
         self._seen = seen
         self._size = int(seen[-1]) + 1
+
+    def keep(self, slots: int) -> None:
+        """Let go of the slots from this number on."""
+        for stores in (self._keys, self._values):
+            stores[:] = [None if store is None else store[:slots].clone() for store in stores]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return len(self._seen)
