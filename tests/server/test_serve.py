@@ -65,7 +65,7 @@ def test_it_tells_where_it_is_and_ends_when_nobody_needs_it(settings: Settings) 
 
 def test_it_does_not_end_while_a_job_is_to_run(settings: Settings) -> None:
     database = open_database(settings.home)
-    jobs = JobStore(database)
+    jobs = JobStore(database, "default")
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     thread = threading.Thread(
         target=serve, args=[settings], kwargs={"announce": lambda _url: None, "idle_timeout": 0.2}
@@ -84,7 +84,7 @@ def test_it_does_not_end_while_a_batch_is_unfinished(
 ) -> None:
     monkeypatch.setattr(BatchRunner, "_unfinished", _nothing)
     database = open_database(settings.home)
-    batches = BatchStore(database)
+    batches = BatchStore(database, "default")
     batch = batches.create(
         endpoint="/v1/chat/completions", input_file_id="file-a", completion_window="24h"
     )

@@ -17,6 +17,7 @@ from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
 from emojitune.server.services import Services
 from emojitune.settings import Settings
+from emojitune.store.projects import EVERY_PROJECT
 
 _PATIENCE_SECONDS = 5  # for requests that are still running at the end
 
@@ -93,7 +94,7 @@ class _Server(uvicorn.Server):
             self._requests, self._needed_at = state.total_requests, clock
         if clock - self._needed_at < self._idle_timeout:
             return False
-        services: Services = self._app.state.services
+        services: Services = self._app.state.services_of(EVERY_PROJECT)
         # A paused job needs nobody: the next server can resume it too.
         jobs = (job for job in services.jobs.unfinished() if job.status != "paused")
         if any(jobs) or services.batches.unfinished():

@@ -1,6 +1,7 @@
 """The SQLite database of a home folder: opened, migrated, and handed out in transactions.
 
-Knows no table but Alembic's own.
+Knows no table but Alembic's own; of the others only that rows with a `project` belong to it, so
+that a statement on them has to say whose it means (`store/projects.py`).
 """
 
 import sqlite3
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Select, UpdateBase, create_engine, event
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.sql.util import find_tables
 
 from emojitune.errors import ConfigurationError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+SCOPED = {"scoped": True}  # the execution option of a statement that says whose rows it means
 _BUSY_SECONDS = 30
 
 
@@ -121,6 +124,7 @@ def _engine(path: Path) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_connection)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "before_execute", _require_scope)
     return engine
 
 
@@ -132,3 +136,12 @@ def _set_up_connection(connection: sqlite3.Connection, _record: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _require_scope(_connection: Connection, statement: Any, *_: Any) -> None:
+    """A statement that forgets whose rows it means never reaches the database."""
+    if isinstance(statement, Select | UpdateBase) and "scoped" not in (
+        statement.get_execution_options()
+    ):
+        owned = any("project" in table.c for table in find_tables(statement, include_crud=True))
+        assert not owned, f"whose rows? {statement}"
