@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         None, description="Bearer key of the server; unset: made once and kept in the home folder."
     )
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the server's certificate, with its chain; unset: plain HTTP."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
     organization: str = Field(
         "local",
         pattern="^[A-Za-z0-9_-]+$",

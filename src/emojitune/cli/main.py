@@ -66,12 +66,18 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(help="The key that clients must send [kept in the home folder].")
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="A certificate (PEM): the server then speaks HTTPS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     idle_timeout: Annotated[
         float | None, typer.Option(help="End after so many seconds without request or job.")
     ] = None,
 ) -> None:
     """Serve OpenAI's API under /v1, and train for real."""
-    settings = _settings(host=host, port=port, home=home, api_key=api_key)
+    settings = _settings(
+        host=host, port=port, home=home, api_key=api_key, tls_cert=tls_cert, tls_key=tls_key
+    )
     from emojitune.server import serve as server
 
     screen = _screen()
