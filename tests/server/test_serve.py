@@ -217,3 +217,22 @@ def test_a_certificate_that_cannot_be_used_is_said_to_be_none(
     ):
         with pytest.raises(ConfigurationError, match=words):
             serve(settings.model_copy(update=update), announce=print)
+
+
+def test_its_log_is_one_object_a_line_on_stderr(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVE, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().strip()
+        httpx2.get(f"{url}/models", headers={"authorization": "Bearer sk-test"})
+        with socket.create_connection(httpx2.URL(url).netloc.decode().split(":")) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            connection.recv(1000)
+        process.send_signal(signal.SIGTERM)
+        lines = [json.loads(line) for line in process.stderr]
+    told = [(line["logger"], line["level"], line.get("status")) for line in lines]
+    assert ("emojitune.server.envelope", "info", 200) in told
+    assert ("uvicorn.error", "warning", None) in told

@@ -28,6 +28,7 @@ from emojitune.server import (
 )
 from emojitune.server.batch_runner import BatchRunner
 from emojitune.server.envelope import Envelope
+from emojitune.server.limits import HeaderLimit, Limits
 from emojitune.server.loading import model_loader
 from emojitune.server.services import Services, ServicesOf
 from emojitune.settings import Settings
@@ -85,8 +86,12 @@ def create_app(
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     errors.install(app)
     # The last one added is the outermost.
+    app.add_middleware(Limits, settings=settings)
     app.add_middleware(auth.KeyCheck, key=auth.server_key(settings))
-    app.add_middleware(Envelope, organization=settings.organization)
+    app.add_middleware(HeaderLimit)
+    app.add_middleware(
+        Envelope, organization=settings.organization, log_content=settings.log_content
+    )
     return app
 
 

@@ -24,9 +24,13 @@ _WHERE = (
 )
 
 
+SERVER_KEY = "server"  # what the log and the limits call the server's own key
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For which project a request is, and with which key; None is the server's own."""
+    """For which project a request is, and the id of its key; None when it came with none, from
+    inside of the server."""
 
     project: str
     key_id: str | None = None
@@ -63,7 +67,7 @@ class KeyCheck:
         secret = _bearer(Headers(scope=scope).get("authorization", ""))
         # Digests, so that it takes the same time wherever and however much the two differ.
         if hmac.compare_digest(digest_of(secret), self._own):
-            return Caller(DEFAULT_PROJECT)
+            return Caller(DEFAULT_PROJECT, SERVER_KEY)
         keys: KeyStore = scope["app"].state.keys
         key = await to_thread.run_sync(keys.find, secret)
         if key is None:  # and the wrong key is not repeated to anyone

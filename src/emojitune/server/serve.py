@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
 from emojitune.server.listening import base_url, check_certificate, listen
+from emojitune.server.logs import log_config
 from emojitune.server.services import Services
 from emojitune.settings import Settings
 from emojitune.store.projects import EVERY_PROJECT
@@ -40,7 +41,7 @@ def serve(
         app = create_app(settings)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            log_config=log_config(content=settings.log_content),
             access_log=False,
             ws="none",
             timeout_graceful_shutdown=_PATIENCE_SECONDS,
