@@ -32,9 +32,9 @@ class Engine:
     """
 
     def __init__(self, forward: ForwardPass, executor: Executor, *, capacity: int = 32_768) -> None:
+        self.capacity = capacity
         self._forest = Forest(forward)
         self._executor = executor
-        self._capacity = capacity
         self._active: list[_Running] = []
         self._waiting: list[_Running] = []
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ class Engine:
             used = sum(request.reserve for request in self._active)
             while self._waiting:
                 used += self._waiting[0].reserve
-                if self._active and used > self._capacity:
+                if self._active and used > self.capacity:
                     return
                 self._active.append(self._waiting.pop(0))
                 # Rows of one adapter lie together in a pass.
