@@ -7,7 +7,7 @@ parts, results) have no owner of their own: stores look at the row that they han
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Delete, Select, Table, Update, delete, or_, select, update
 from sqlalchemy import true as everything
@@ -30,6 +30,8 @@ DEFAULT_PROJECT = "default"
 
 Project = str | EveryProject
 
+StatementT = TypeVar("StatementT", Select[Any], Insert, Update, Delete)
+
 
 class Rows:
     """One project's rows of a table.
@@ -43,21 +45,30 @@ class Rows:
     ) -> None:
         self._table = table
         self._project = project
-        self._own = everything() if project is EVERY_PROJECT else table.c.project == project
-        self._seen = self._own if shared is None else or_(self._own, shared)
+        own = everything() if project is EVERY_PROJECT else table.c.project == project
+        self._seen = own if shared is None else or_(own, shared)
+        # Made once: building a statement costs as much as running it.
+        self._whole_rows = self._scoped(select(table).where(self._seen))
+        self._update = self._scoped(update(table).where(own))
+        self._delete = self._scoped(delete(table).where(own))
 
     def select(self, *columns: ColumnElement[Any]) -> Select[Any]:
         """Whole rows, or these columns of them."""
-        return select(*(columns or (self._table,))).where(self._seen).execution_options(**SCOPED)
+        if not columns:
+            return self._whole_rows
+        return self._scoped(select(*columns).where(self._seen))
 
     def insert(self, *rows: Mapping[str, Any]) -> Insert:
         """Rows that belong to the project."""
         assert self._project is not EVERY_PROJECT, "what is made belongs to one project"
         owned = [{**row, "project": self._project} for row in rows]
-        return insert(self._table).values(owned).execution_options(**SCOPED)
+        return self._scoped(insert(self._table).values(owned))
 
     def update(self) -> Update:
-        return update(self._table).where(self._own).execution_options(**SCOPED)
+        return self._update
 
     def delete(self) -> Delete:
-        return delete(self._table).where(self._own).execution_options(**SCOPED)
+        return self._delete
+
+    def _scoped(self, statement: StatementT) -> StatementT:
+        return statement.execution_options(**SCOPED)
