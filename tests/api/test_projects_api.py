@@ -247,6 +247,16 @@ def test_a_shared_model_is_used_and_neither_deleted_nor_shared_further(
     assert client.models.retrieve(name).id == name
 
 
+def test_prompts_are_remembered_for_their_project_alone(
+    server, http: httpx2.Client, other: httpx2.Client
+) -> None:
+    asked = {"model": "gpt-3.5-turbo", "input": "hi"}
+    for client, project in ((http, "default"), (other, "other")):
+        for path, body in (("/chat/completions", CHAT), ("/responses", asked)):
+            assert client.post(path, json=body).status_code == 200
+            assert server.chat_model.asked[-1][1].owner == project
+
+
 def test_a_batch_runs_as_its_project(
     server, client: OpenAI, other: httpx2.Client, ids: dict[str, str]
 ) -> None:

@@ -150,6 +150,15 @@ def test_what_is_far_too_long_is_refused_without_being_encoded(
         assert caught.value.code == "context_length_exceeded"
 
 
+def test_a_prompt_is_remembered_for_its_owner_alone(open_model: ChatModel) -> None:
+    def cached(owner: str) -> int:
+        return ask(open_model, ChatParameters(max_tokens=1, owner=owner))[1].cached_tokens
+
+    assert cached("a") == 0
+    assert cached("b") == 0
+    assert cached("a") == cached("b") > 0
+
+
 def test_many_replies_share_the_cache(
     open_model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

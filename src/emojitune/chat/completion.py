@@ -133,6 +133,7 @@ class ChatModel:
             on_error=lambda error: listener(_as_ours(error)),
             cancelled=lambda: generation.cancelled,
             adapter=self.adapter,
+            owner=parameters.owner,
         )
         return generation
 

@@ -6,7 +6,7 @@ and is sent what came of them; all requests advance in step, one forward pass af
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Executor
 
 from emojitune.chat.batch import ForwardPass, Slots
@@ -49,6 +49,7 @@ class Engine:
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool] = lambda: False,
         adapter: LlamaAdapter | None = None,
+        owner: Hashable = None,
     ) -> None:
         """Queue a request; it starts, in the executor's thread, when the cache has room for it.
 
@@ -59,8 +60,9 @@ class Engine:
             on_error: Told when the request, or the model under it, raises.
             cancelled: Asked before every pass; a cancelled request is dropped.
             adapter: What the request is computed with, beside the base.
+            owner: Whose it is: what is remembered of its prompt serves no other.
         """
-        request = _Running(tuple(prompt), start, reserve, on_error, cancelled, adapter)
+        request = _Running(tuple(prompt), start, reserve, on_error, cancelled, adapter, owner)
         with self._lock:
             self._waiting.append(request)
             if not self._scheduled:
@@ -100,7 +102,7 @@ class Engine:
         if request.cancelled():
             request.wants = []
         elif request.generator is None:
-            found = self._forest.longest_known(request.prompt, request.adapter)
+            found = self._forest.longest_known(request.prompt, request.adapter, request.owner)
             request.generator = request.start(found)
             self._step(request, None)
         if not request.wants:
@@ -119,7 +121,7 @@ class Engine:
         for request, mine in zip(active, results, strict=True):
             if not request.remembered:
                 request.remembered = True
-                self._forest.remember(request.prompt, request.adapter, mine[0].path)
+                self._forest.remember(request.prompt, request.adapter, mine[0].path, request.owner)
             for growth, grown in zip(request.wants, mine, strict=True):
                 own = grown.path.slots[len(growth.parent) :]
                 if growth.keep:
@@ -151,7 +153,9 @@ class _Running:
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool],
         adapter: LlamaAdapter | None,
+        owner: Hashable,
     ) -> None:
+        self.owner = owner
         self.prompt = prompt
         self.start = start
         self.reserve = reserve

@@ -143,6 +143,7 @@ def _services_of(
         files = files_of(project)
         return Services(
             settings=settings,
+            project=project,
             files=files,
             uploads=UploadStore(database, project, settings.upload_parts, files),
             jobs=JobStore(database, project),

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from emojitune.server.errors import AuthenticationError, error_response
 from emojitune.settings import Settings
+from emojitune.store.database import make_home
 from emojitune.store.keys import KeyStore, digest_of, new_secret
 from emojitune.store.projects import DEFAULT_PROJECT
 
@@ -89,7 +90,7 @@ def _bearer(authorization: str) -> str:
 
 def _write_secret(path: Path, secret: str) -> None:
     """Only the owner may read it, and nobody ever sees it half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_home(path.parent)
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -19,6 +19,7 @@ from emojitune.server.listening import base_url, check_certificate, listen
 from emojitune.server.logs import log_config
 from emojitune.server.services import Services
 from emojitune.settings import Settings
+from emojitune.store.database import make_home
 from emojitune.store.projects import EVERY_PROJECT
 
 _PATIENCE_SECONDS = 5  # for requests that are still running at the end
@@ -112,7 +113,7 @@ class _Server(uvicorn.Server):
 
 
 def _locked(home: Path) -> AbstractContextManager[Any]:
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     try:
         return FileLock(home / "server.lock").acquire(timeout=0)
     except Timeout:

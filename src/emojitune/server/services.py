@@ -32,6 +32,7 @@ class Services:
     loading: it may take a minute, and must not hold up the threads of the short requests."""
 
     settings: Settings
+    project: Project
     files: FileStore
     uploads: UploadStore
     jobs: JobStore

@@ -54,7 +54,7 @@ def open_database(home: Path) -> Database:
     """
     path = home / "emojitune.db"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
         _bring_up_to_date(path)
     except (OSError, sqlite3.DatabaseError, DatabaseError) as error:
         raise ConfigurationError(
@@ -63,6 +63,11 @@ def open_database(home: Path) -> Database:
             param="home",
         ) from error
     return Database(_engine(path))
+
+
+def make_home(home: Path) -> None:
+    """The folder of a home, for its owner alone: messages are in its database."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def newest_revision() -> str:

@@ -187,7 +187,7 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
     command += ["--home", str(settings.home), "--idle-timeout", str(IDLE_SECONDS)]
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _log(settings.home).open("wb") as log:
             # A session of its own: Ctrl-C in this terminal must not reach the running job.
             return subprocess.Popen(
