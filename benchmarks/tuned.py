@@ -52,7 +52,7 @@ def tuned_model(home: Path, file: Path, exports: Path, tokenizer: Any, console: 
 def _newest(home: Path) -> FineTunedModel | None:
     database = open_database(home)
     try:
-        return next((m for m in ModelStore(database).list() if m.step is None), None)
+        return next((m for m in ModelStore(database, "default").list() if m.step is None), None)
     finally:
         database.close()
 

@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         None, description="Bearer key of the server; unset: made once and kept in the home folder."
     )
+    tls_cert: Path | None = Field(
+        None, description="PEM file of the server's certificate, with its chain; unset: plain HTTP."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
     organization: str = Field(
         "local",
         pattern="^[A-Za-z0-9_-]+$",
@@ -64,6 +68,25 @@ class Settings(BaseSettings):
         "recently used are given up; the one that is asked for always has room.",
     )
     max_running_jobs: int = Field(1, ge=1, description="Training jobs that run at the same time.")
+    # More than the machine answers in a minute: only a program that runs wild meets them.
+    requests_per_minute: int = Field(
+        3000,
+        ge=0,
+        description="Requests that each key made by `keys create` may send in a minute; 0: any.",
+    )
+    bytes_per_minute: int = Field(
+        1024**3,
+        ge=0,
+        description="Bytes that each of these keys may send in a minute; 0: any.",
+    )
+    concurrent_requests: int = Field(
+        128,
+        ge=1,
+        description="Requests, streams too, that each key may have under way at the same time.",
+    )
+    log_content: bool = Field(
+        False, description="Whether the log has the bodies of requests and replies."
+    )
     max_file_bytes: int = Field(
         512 * 1024 * 1024, ge=1, description="Largest file that an upload may have."
     )

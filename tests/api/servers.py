@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from watching import Watched
 
 from emojitune.server.services import Services
+from emojitune.store.projects import DEFAULT_PROJECT
 
 KEY = "sk-test-key"
 
@@ -28,7 +29,8 @@ class RunningServer:
 
     @property
     def services(self) -> Services:
-        services: Services = self.app.state.services
+        """Those of the default project, whose key is the server's own."""
+        services: Services = self.app.state.services_of(DEFAULT_PROJECT)
         return services
 
 

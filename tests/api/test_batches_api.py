@@ -471,7 +471,7 @@ def test_a_dead_servers_batch_goes_on_from_every_state(
     ):
         file_id = put(client, [row("a"), row("b")])
     database = open_database(tmp_path)
-    batches = BatchStore(database)
+    batches = BatchStore(database, "default")
     batch_id = batches.create(endpoint=CHAT, input_file_id=file_id, completion_window="24h").id
     for state in left:
         move(batches, batch_id, state, **({"total": 2} if state == "in_progress" else {}))

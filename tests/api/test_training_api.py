@@ -71,7 +71,7 @@ def wait(
 
 def rest(home: Path) -> None:
     """Wait until no process holds a job of this home."""
-    jobs = open_stores(Settings(home=home)).jobs
+    jobs = open_stores(Settings(home=home), "default").jobs
     deadline = time.monotonic() + 30
     while jobs.leased():
         assert time.monotonic() < deadline

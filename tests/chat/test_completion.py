@@ -137,6 +137,39 @@ def test_several_replies_have_their_own_draws(open_model: ChatModel) -> None:
     assert text(alone[0]) == text(replies[0])
 
 
+@pytest.mark.parametrize(
+    "prompt", [[Message("user", "x" * 10_000_000)], [USER] * 300], ids=["characters", "messages"]
+)
+def test_what_is_far_too_long_is_refused_without_being_encoded(
+    open_model: ChatModel, prompt: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_model._renderer, "encode_text", None)
+    for ask_for in (open_model.start, lambda *args: open_model.count_tokens(*args[:2])):
+        with pytest.raises(InvalidRequestError, match="Please reduce the length") as caught:
+            ask_for(prompt, ChatParameters(), lambda _item: None)
+        assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_prompt_is_remembered_for_its_owner_alone(open_model: ChatModel) -> None:
+    def cached(owner: str) -> int:
+        return ask(open_model, ChatParameters(max_tokens=1, owner=owner))[1].cached_tokens
+
+    assert cached("a") == 0
+    assert cached("b") == 0
+    assert cached("a") == cached("b") > 0
+
+
+def test_many_replies_share_the_cache(
+    open_model: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_model.base.engine, "capacity", 320)
+    with pytest.raises(InvalidRequestError, match="at most 320 tokens together") as caught:
+        ask(open_model, ChatParameters(n=64, max_tokens=6))
+    assert caught.value.param == "max_tokens"
+    assert ask(open_model, ChatParameters(n=64, max_tokens=5))[1].completion_tokens <= 320
+    assert ask(open_model, ChatParameters(n=64))[1].completion_tokens <= 320
+
+
 def test_a_prompt_beyond_the_context_is_refused(open_model: ChatModel) -> None:
     with pytest.raises(InvalidRequestError, match="maximum context length is 256") as caught:
         ask(open_model, ChatParameters(max_tokens=1000))

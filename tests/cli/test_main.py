@@ -95,6 +95,7 @@ COMMANDS = (
     *("jobs list", "jobs show", "jobs follow", "jobs cancel", "jobs events"),
     *("jobs pause", "jobs resume"),
     *("models list", "models pull"),
+    *("keys create", "keys list", "keys revoke"),
 )
 
 

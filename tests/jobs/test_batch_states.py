@@ -16,7 +16,7 @@ def test_every_state_is_reached_and_the_finished_ones_are_left_by_none() -> None
 @pytest.mark.parametrize("to", sorted(set(TRANSITIONS) - {"validating"}))
 def test_a_batch_moves_along_the_table_only(tmp_path, start: str, to: str) -> None:
     database = open_database(tmp_path)
-    batches = BatchStore(database)
+    batches = BatchStore(database, "default")
     batch_id = batches.create(
         endpoint="/v1/embeddings", input_file_id="file-1", completion_window="24h"
     ).id

@@ -15,7 +15,7 @@ def test_a_worker_that_had_to_be_killed_leaves_its_job_to_the_next_server(
 ) -> None:
     monkeypatch.setattr(dispatcher, "_STOP_WITHIN", 0.0)
     settings = Settings(home=tmp_path, base_model=str(tiny_base), device="cpu", threads=1)
-    stores = open_stores(settings)
+    stores = open_stores(settings, "default")
     roles = ("user", "assistant")
     row = {"messages": [{"role": role, "content": "(yawn)"} for role in roles]}
     file = stores.files.add(

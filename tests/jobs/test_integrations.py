@@ -45,7 +45,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
 def job(tmp_path: Path) -> Iterator[Job]:
     database = open_database(tmp_path)
     settings = {"project": "emoji", "name": None, "entity": "us", "tags": ["mine"]}
-    yield JobStore(database).create(
+    yield JobStore(database, "default").create(
         model="gpt-3.5-turbo-0125",
         training_file="file-a",
         hyperparameters={"n_epochs": 3},

@@ -22,7 +22,7 @@ def settings(tmp_path: Path, tiny_base: Path) -> Settings:
 
 @pytest.fixture
 def stores(settings: Settings) -> runner.Stores:
-    return open_stores(settings)
+    return open_stores(settings, "default")
 
 
 @pytest.fixture

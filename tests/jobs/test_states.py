@@ -12,7 +12,7 @@ from emojitune.store.jobs import JobStore
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[JobStore]:
     database = open_database(tmp_path)
-    yield JobStore(database)
+    yield JobStore(database, "default")
     database.close()
 
 

@@ -72,6 +72,8 @@ def test_a_repository_id_is_a_base(name: str, source: HubSource) -> None:
         *("", " ", ".", "..", "data", "no-such-model", "ft:gone:local::1"),
         *("../x", "./x", "~/x", "/etc/passwd", "a/b/c", "org/", "/name", "org\\name"),
         *("org/name@", "org/name@../../x", "org/name@v1@v2", "org/name\n", " org/name"),
+        *("org/name@/etc/passwd", "org/name@a//b", "org/name@a/../b", "org/name@./a"),
+        *("org/name@a/", "org/name@.git", "../name@a", "org/..@a", "org/name@a/.."),
     ],
 )
 def test_an_unknown_name_is_not_found(name: str) -> None:

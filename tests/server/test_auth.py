@@ -26,3 +26,4 @@ def test_a_key_is_made_once_for_the_owner_alone(settings: Settings) -> None:
     assert [path.name for path in settings.home.iterdir()] == ["api_key"]
     if os.name == "posix":
         assert (settings.home / "api_key").stat().st_mode & 0o777 == 0o600
+        assert settings.home.stat().st_mode & 0o777 == 0o700

@@ -30,7 +30,7 @@ def settings(tmp_path: Path, tiny_base: Path) -> Settings:
 def pool(settings: Settings, tiny_base: Path) -> Iterator[ModelPool]:
     """With three models tuned on the tiny base."""
     database = open_database(settings.home)
-    models = ModelStore(database)
+    models = ModelStore(database, "default")
     for number, name in enumerate(TUNED):
         make_adapter(tiny_base, settings.adapters / str(number), number, ("(party)",))
         base = str(tiny_base.resolve())

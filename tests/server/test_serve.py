@@ -9,19 +9,23 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from emojitune.errors import ConfigurationError
 from emojitune.server import app
-from emojitune.server import serve as serve_module
 from emojitune.server.batch_runner import BatchRunner
+from emojitune.server.listening import listen
 from emojitune.server.serve import serve
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
 from emojitune.store.database import open_database
 from emojitune.store.jobs import JobStore
+from emojitune.store.keys import KeyStore
+from emojitune.workflow.provider import connect
 
 SERVE = """
 import sys, pathlib
+from emojitune.server.listening import listen
 from emojitune.server.serve import serve
 from emojitune.settings import Settings
 home = pathlib.Path(sys.argv[1])
@@ -65,7 +69,7 @@ def test_it_tells_where_it_is_and_ends_when_nobody_needs_it(settings: Settings) 
 
 def test_it_does_not_end_while_a_job_is_to_run(settings: Settings) -> None:
     database = open_database(settings.home)
-    jobs = JobStore(database)
+    jobs = JobStore(database, "default")
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     thread = threading.Thread(
         target=serve, args=[settings], kwargs={"announce": lambda _url: None, "idle_timeout": 0.2}
@@ -84,7 +88,7 @@ def test_it_does_not_end_while_a_batch_is_unfinished(
 ) -> None:
     monkeypatch.setattr(BatchRunner, "_unfinished", _nothing)
     database = open_database(settings.home)
-    batches = BatchStore(database)
+    batches = BatchStore(database, "default")
     batch = batches.create(
         endpoint="/v1/chat/completions", input_file_id="file-a", completion_window="24h"
     )
@@ -140,8 +144,95 @@ def test_importing_the_server_does_not_load_torch() -> None:
 
 def test_answers_do_not_wait_for_the_client_to_acknowledge(settings: Settings) -> None:
     with (
-        serve_module._bound(settings) as listener,
+        listen(settings) as listener,
         socket.create_connection(listener.getsockname()),
         listener.accept()[0] as connection,
     ):
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_others_are_let_in_only_with_a_key_that_was_given(settings: Settings, host: str) -> None:
+    alone = settings.model_copy(update={"host": host, "api_key": None})
+    with pytest.raises(ConfigurationError, match=f"Others can reach {host}, and no key was made"):
+        serve(alone, announce=print)
+    empty = alone.model_copy(update={"api_key": SecretStr("")})
+    with pytest.raises(ConfigurationError, match="Others can reach"):
+        listen(empty)
+    listen(settings.model_copy(update={"host": host})).close()
+    database = open_database(settings.home)
+    key, _ = KeyStore(database).create("team")
+    listen(alone).close()
+    KeyStore(database).revoke(key.id)
+    with pytest.raises(ConfigurationError, match="Others can reach"):
+        listen(alone)
+    database.close()
+
+
+def test_this_machine_alone_needs_no_key_to_be_given(settings: Settings) -> None:
+    for host in ("127.0.0.1", "localhost"):
+        listen(settings.model_copy(update={"host": host, "api_key": None})).close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of nobody's signing, for another name than this machine's, and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=emoji.example"]
+    command += ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+def test_it_speaks_tls_and_its_home_knows_whom_to_trust(
+    settings: Settings, certificate: tuple[Path, Path]
+) -> None:
+    cert, key = certificate
+    encrypted = settings.model_copy(update={"tls_cert": cert, "tls_key": key})
+    seen: list[object] = []
+
+    def look(url: str) -> None:
+        threading.Thread(target=ask, args=[url]).start()
+
+    def ask(url: str) -> None:
+        with pytest.raises(httpx2.ConnectError):  # a stranger has no reason to trust it
+            httpx2.get(f"{url}/models")
+        with connect("local", settings) as connection:
+            seen.extend([url.split(":")[0], len(list(connection.client.models.list())) > 5])
+
+    serve(encrypted, announce=look, idle_timeout=1.5)
+    assert seen == ["https", True]
+
+
+def test_a_certificate_that_cannot_be_used_is_said_to_be_none(
+    settings: Settings, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cert, key = certificate
+    for update, words in (
+        ({"tls_cert": cert}, "give both"),
+        ({"tls_key": key}, "give both"),
+        ({"tls_cert": cert, "tls_key": cert}, "cannot be used"),
+        ({"tls_cert": tmp_path / "none", "tls_key": key}, "No such file"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            serve(settings.model_copy(update=update), announce=print)
+
+
+def test_its_log_is_one_object_a_line_on_stderr(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVE, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().strip()
+        httpx2.get(f"{url}/models", headers={"authorization": "Bearer sk-test"})
+        with socket.create_connection(httpx2.URL(url).netloc.decode().split(":")) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            connection.recv(1000)
+        process.send_signal(signal.SIGTERM)
+        lines = [json.loads(line) for line in process.stderr]
+    told = [(line["logger"], line["level"], line.get("status")) for line in lines]
+    assert ("emojitune.server.envelope", "info", 200) in told
+    assert ("uvicorn.error", "warning", None) in told

@@ -18,14 +18,14 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def files(database: Database, tmp_path: Path) -> FileStore:
-    return FileStore(database, tmp_path / "home" / "files")
+    return FileStore(database, "default", tmp_path / "home" / "files")
 
 
 @pytest.fixture
 def jobs(database: Database) -> JobStore:
-    return JobStore(database)
+    return JobStore(database, "default")
 
 
 @pytest.fixture
 def models(database: Database) -> ModelStore:
-    return ModelStore(database)
+    return ModelStore(database, "default")

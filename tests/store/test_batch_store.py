@@ -7,7 +7,6 @@ from emojitune.store.batches import (
     BatchResult,
     BatchStore,
     TokenUsage,
-    note_output,
 )
 from emojitune.store.database import Database
 from emojitune.store.files import FileStore
@@ -15,7 +14,7 @@ from emojitune.store.files import FileStore
 
 @pytest.fixture
 def batches(database: Database) -> BatchStore:
-    return BatchStore(database)
+    return BatchStore(database, "default")
 
 
 def create(batches: BatchStore) -> str:
@@ -76,7 +75,7 @@ def test_an_output_file_and_its_name_in_the_batch_are_kept_together(
     batch_id = create(batches)
 
     def note_and_fail(connection, stored) -> None:  # type: ignore[no-untyped-def]
-        note_output(connection, batch_id, stored, failed=True)
+        batches.note_output(connection, batch_id, stored, failed=True)
         raise ZeroDivisionError
 
     with files.receive([b"x"]) as incoming, pytest.raises(ZeroDivisionError):

@@ -7,7 +7,7 @@ from emojitune.store.database import Database
 
 @pytest.fixture
 def completions(database: Database) -> CompletionStore:
-    return CompletionStore(database)
+    return CompletionStore(database, "default")
 
 
 def completion(

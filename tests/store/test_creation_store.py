@@ -32,7 +32,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def creations(database: Database, clock: Clock) -> CreationStore:
-    return CreationStore(database, clock)
+    return CreationStore(database, "default", clock)
 
 
 @pytest.fixture
@@ -118,4 +118,6 @@ def test_a_key_means_the_same_request_for_a_day(
 
 def test_a_restart_forgets_nothing(reserve, database: Database, clock: Clock) -> None:
     reserve(FIRST)
-    assert CreationStore(database, clock).reserve(SECOND, lambda: "id-9").subject == "id-1"
+    assert (
+        CreationStore(database, "default", clock).reserve(SECOND, lambda: "id-9").subject == "id-1"
+    )

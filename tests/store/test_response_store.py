@@ -11,7 +11,7 @@ STORED = StoredResponse("resp_1", 1, None, {"id": "resp_1", "output": []}, ITEMS
 
 @pytest.fixture
 def responses(database: Database) -> ResponseStore:
-    return ResponseStore(database)
+    return ResponseStore(database, "default")
 
 
 def test_a_response_is_kept_and_forgotten(responses: ResponseStore) -> None:

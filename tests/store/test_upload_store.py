@@ -14,7 +14,7 @@ from emojitune.store.uploads import UploadStore
 
 @pytest.fixture
 def uploads(database: Database, tmp_path: Path, files: FileStore) -> UploadStore:
-    return UploadStore(database, tmp_path / "home" / "files" / "parts", files)
+    return UploadStore(database, "default", tmp_path / "home" / "files" / "parts", files)
 
 
 def parts_in(tmp_path: Path) -> list[Path]:
@@ -39,7 +39,7 @@ def test_another_process_can_complete_it(
     uploads: UploadStore, database: Database, files: FileStore, tmp_path: Path
 ) -> None:
     upload_id, part_ids = begin(uploads, b"one ", b"two")
-    again = UploadStore(database, tmp_path / "home/files/parts", files)
+    again = UploadStore(database, "default", tmp_path / "home/files/parts", files)
     again.sweep()
     assert files.path(again.complete(upload_id, part_ids)[1].id).read_bytes() == b"one two"
 

@@ -93,7 +93,7 @@ class ChatModel:
             raise self._too_long(len(ids), parameters.max_tokens or 1)
         sampling = Sampling(
             n=parameters.n,
-            max_tokens=parameters.max_tokens or min(room, DEFAULT_MAX_TOKENS),
+            max_tokens=self._most_tokens(parameters.max_tokens, parameters.n, room),
             temperature=parameters.temperature,
             top_p=parameters.top_p,
             seed=parameters.seed,
@@ -133,6 +133,7 @@ class ChatModel:
             on_error=lambda error: listener(_as_ours(error)),
             cancelled=lambda: generation.cancelled,
             adapter=self.adapter,
+            owner=parameters.owner,
         )
         return generation
 
@@ -148,6 +149,12 @@ class ChatModel:
 
     def _prompt(self, messages: Sequence[Message], parameters: ChatParameters) -> tuple[int, ...]:
         known = described(messages, parameters.json_schema, parameters.tools)
+        characters = sum(len(message.content) for message in known)
+        # A message has a token at least; and what is far too long is not even encoded.
+        if len(known) > self._context_length or self._renderer.exceeds(
+            characters, self._context_length
+        ):
+            raise self._far_too_long(len(known), characters)
         try:
             return self._renderer.render_prompt(known)
         except ModelError as error:  # not the model is at fault: the order of the messages is
@@ -191,6 +198,28 @@ class ChatModel:
                 param="alternatives",
             )
         return None
+
+    def _most_tokens(self, asked: int | None, n: int, room: int) -> int:
+        """The most tokens of each of `n` replies, which together have to fit into the cache."""
+        share = max(self.base.engine.capacity, self._context_length) // n
+        if asked is not None and asked > share:
+            raise InvalidRequestError(
+                f"'n' replies of this model may have at most {share * n} tokens together, so "
+                f"{n} may have {share} each, and you asked for {asked}. Ask for fewer or shorter "
+                "ones.",
+                code="integer_above_max_value",
+                param="max_tokens",
+            )
+        return asked or min(room, DEFAULT_MAX_TOKENS, share)
+
+    def _far_too_long(self, messages: int, characters: int) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"This model's maximum context length is {self._context_length} tokens. However, you "
+            f"sent {messages} messages of {characters} characters, which are more. Please reduce "
+            "the length of the messages.",
+            code="context_length_exceeded",
+            param="messages",
+        )
 
     def _too_long(self, prompt: int, completion: int) -> InvalidRequestError:
         return InvalidRequestError(

@@ -34,7 +34,7 @@ class Embedder:
     ) -> None:
         self._forward = forward
         self._adapter = adapter
-        self._encode = renderer.encode_text
+        self._renderer = renderer
         self._context_length = context_length
         self._executor = executor
 
@@ -77,7 +77,9 @@ class Embedder:
         return sums
 
     def _ids(self, value: str | Sequence[int], place: str) -> Sequence[int]:
-        ids = self._encode(value) if isinstance(value, str) else value
+        if isinstance(value, str) and self._renderer.exceeds(len(value), self._context_length):
+            raise self._too_long(f"{len(value)} characters, which are more", place)
+        ids = self._renderer.encode_text(value) if isinstance(value, str) else value
         if not ids:
             raise InvalidRequestError(
                 f"Invalid '{place}': a text needs at least one token, and this one has none.",
@@ -85,13 +87,7 @@ class Embedder:
                 param="input",
             )
         if len(ids) > self._context_length:
-            raise InvalidRequestError(
-                f"This model's maximum context length is {self._context_length} tokens, however "
-                f"you requested {len(ids)} tokens ({len(ids)} in '{place}'). Please reduce the "
-                "length of this input.",
-                code="context_length_exceeded",
-                param="input",
-            )
+            raise self._too_long(f"{len(ids)} tokens", place)
         known = range(self._forward.vocabulary_size)
         unknown = next((i for i in ids if i not in known), None)
         if unknown is not None:
@@ -103,6 +99,14 @@ class Embedder:
                 param="input",
             )
         return ids
+
+    def _too_long(self, what: str, place: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"This model's maximum context length is {self._context_length} tokens, however you "
+            f"requested {what} (in '{place}'). Please reduce the length of this input.",
+            code="context_length_exceeded",
+            param="input",
+        )
 
     def _pass(self, rows: Sequence[Sequence[int]], past: Past) -> tuple[Tensor, Past]:
         """Sums of a batch, whose rows are padded behind, where no token of theirs looks; or of the

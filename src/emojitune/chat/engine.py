@@ -6,7 +6,7 @@ and is sent what came of them; all requests advance in step, one forward pass af
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Executor
 
 from emojitune.chat.batch import ForwardPass, Slots
@@ -33,10 +33,10 @@ class Engine:
     """
 
     def __init__(self, forward: ForwardPass, executor: Executor, *, capacity: int = 32_768) -> None:
+        self.capacity = capacity
         self._forest = Forest(forward)
         self._executor = executor
         self._threads = Threads()
-        self._capacity = capacity
         self._active: list[_Running] = []
         self._waiting: list[_Running] = []
         self._lock = threading.Lock()
@@ -51,6 +51,7 @@ class Engine:
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool] = lambda: False,
         adapter: LlamaAdapter | None = None,
+        owner: Hashable = None,
     ) -> None:
         """Queue a request; it starts, in the executor's thread, when the cache has room for it.
 
@@ -61,8 +62,9 @@ class Engine:
             on_error: Told when the request, or the model under it, raises.
             cancelled: Asked before every pass; a cancelled request is dropped.
             adapter: What the request is computed with, beside the base.
+            owner: Whose it is: what is remembered of its prompt serves no other.
         """
-        request = _Running(tuple(prompt), start, reserve, on_error, cancelled, adapter)
+        request = _Running(tuple(prompt), start, reserve, on_error, cancelled, adapter, owner)
         with self._lock:
             self._waiting.append(request)
             if not self._scheduled:
@@ -93,7 +95,7 @@ class Engine:
             used = sum(request.reserve for request in self._active)
             while self._waiting:
                 used += self._waiting[0].reserve
-                if self._active and used > self._capacity:
+                if self._active and used > self.capacity:
                     return
                 self._active.append(self._waiting.pop(0))
                 # Rows of one adapter lie together in a pass.
@@ -104,7 +106,7 @@ class Engine:
         if request.cancelled():
             request.wants = []
         elif request.generator is None:
-            found = self._forest.longest_known(request.prompt, request.adapter)
+            found = self._forest.longest_known(request.prompt, request.adapter, request.owner)
             request.generator = request.start(found)
             self._step(request, None)
         if not request.wants:
@@ -124,7 +126,7 @@ class Engine:
         for request, mine in zip(active, results, strict=True):
             if not request.remembered:
                 request.remembered = True
-                self._forest.remember(request.prompt, request.adapter, mine[0].path)
+                self._forest.remember(request.prompt, request.adapter, mine[0].path, request.owner)
             for growth, grown in zip(request.wants, mine, strict=True):
                 own = grown.path.slots[len(growth.parent) :]
                 if growth.keep:
@@ -156,7 +158,9 @@ class _Running:
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool],
         adapter: LlamaAdapter | None,
+        owner: Hashable,
     ) -> None:
+        self.owner = owner
         self.prompt = prompt
         self.start = start
         self.reserve = reserve

@@ -1,13 +1,14 @@
 """The engine's cache: every token in it is a node of a forest, and sees the path from its root.
 
 A request grows its own paths, so several replies to one prompt, the branches of a search and
-unrelated requests are all just new nodes of the next forward pass. Paths that begin with the same
-tokens, and are computed with the same adapter or none, share their nodes: that is the prefix cache.
+unrelated requests are all just new nodes of the next forward pass. Paths of one owner that begin
+with the same tokens, and are computed with the same adapter or none, share their nodes: that is the
+prefix cache.
 """
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -80,11 +81,13 @@ class Forest:
         self._known: OrderedDict[_Prefix, Path] = OrderedDict()
         self._limit = remembered  # tokens, those of all remembered prompts together
 
-    def longest_known(self, prompt: Sequence[int], adapter: LlamaAdapter | None) -> Prompt:
-        """The longest cached beginning of `prompt`, its last token left out."""
+    def longest_known(
+        self, prompt: Sequence[int], adapter: LlamaAdapter | None, owner: Hashable = None
+    ) -> Prompt:
+        """The longest beginning of `prompt` that its owner has cached, its last token left out."""
         best, path, source = 0, Path(_EMPTY), None
         for prefix, known in self._known.items():
-            if prefix.adapter != _reference(adapter):
+            if (prefix.adapter, prefix.owner) != (_reference(adapter), owner):
                 continue
             shared = _shared(prefix.ids, prompt[:-1])
             if shared > best:
@@ -93,9 +96,15 @@ class Forest:
             self._known.move_to_end(source)
         return Prompt(Path(path.slots[:best]), best)
 
-    def remember(self, prompt: tuple[int, ...], adapter: LlamaAdapter | None, path: Path) -> None:
-        """Keep a prompt's nodes for later requests that begin alike."""
-        prefix = _Prefix(_reference(adapter), prompt)
+    def remember(
+        self,
+        prompt: tuple[int, ...],
+        adapter: LlamaAdapter | None,
+        path: Path,
+        owner: Hashable = None,
+    ) -> None:
+        """Keep a prompt's nodes for its owner's later requests that begin alike."""
+        prefix = _Prefix(_reference(adapter), owner, prompt)
         if prefix in self._known or len(prompt) > self._limit:
             return
         kept = Path(path.slots[: len(prompt)])
@@ -190,6 +199,7 @@ class _Prefix:
     """A remembered prompt: keys and values are other ones with another adapter."""
 
     adapter: "weakref.ref[LlamaAdapter] | None"
+    owner: Hashable
     ids: tuple[int, ...]
 
 

@@ -3,7 +3,7 @@
 The server builds and reads these; `completion.py` makes them come true.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -63,6 +63,8 @@ class ChatParameters:
         labels: Holds the reply to these texts instead, on any model.
         alternatives: How many best labels to rank besides the reply.
         probabilities: Whether to tell how probable they are among all labels.
+        owner: Whose request it is. Prompts are remembered for their owner alone: how many tokens
+            of one were known tells nobody what another has asked.
     """
 
     max_tokens: int | None = None
@@ -81,6 +83,7 @@ class ChatParameters:
     labels: tuple[str, ...] = ()
     alternatives: int = 0
     probabilities: bool = True
+    owner: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)

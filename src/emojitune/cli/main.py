@@ -22,9 +22,11 @@ app = typer.Typer(
 data = typer.Typer(help="Look at a file of examples before it is used.", no_args_is_help=True)
 jobs = typer.Typer(help="Fine-tuning jobs of a provider.", no_args_is_help=True)
 models = typer.Typer(help="Models of a provider, and base models on this disk.")
+keys = typer.Typer(help="Who gets in: keys of the local server.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 Home = Annotated[
     Path | None,
@@ -64,12 +66,18 @@ def serve(
     api_key: Annotated[
         str | None, typer.Option(help="The key that clients must send [kept in the home folder].")
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="A certificate (PEM): the server then speaks HTTPS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     idle_timeout: Annotated[
         float | None, typer.Option(help="End after so many seconds without request or job.")
     ] = None,
 ) -> None:
     """Serve OpenAI's API under /v1, and train for real."""
-    settings = _settings(host=host, port=port, home=home, api_key=api_key)
+    settings = _settings(
+        host=host, port=port, home=home, api_key=api_key, tls_cert=tls_cert, tls_key=tls_key
+    )
     from emojitune.server import serve as server
 
     screen = _screen()
@@ -367,6 +375,44 @@ def models_pull(
     with screen.counting() as count:
         folder = pull(name, settings, count)
     screen.say(str(folder))
+
+
+@keys.command("create")
+def keys_create(
+    project: Annotated[
+        str, typer.Option(help="What the key sees is this project's alone.")
+    ] = "default",
+    name: Annotated[str, typer.Option(help="Whose it is, for the list.")] = "",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key for a project; it is shown this once."""
+    from emojitune.cli import keys as commands
+
+    screen = _screen(as_json)
+    screen.result(commands.create(project, name, _settings(home=home), screen))
+
+
+@keys.command("list")
+def keys_list(home: Home = None, as_json: AsJson = False) -> None:
+    """List the keys that were made, without the keys themselves."""
+    from emojitune.cli import keys as commands
+
+    screen = _screen(as_json)
+    screen.result(commands.list_keys(_settings(home=home), screen))
+
+
+@keys.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The id of a key: key_...")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a key at once, on a running server too."""
+    from emojitune.cli import keys as commands
+
+    screen = _screen(as_json)
+    screen.result(commands.revoke(key, _settings(home=home), screen))
 
 
 # The helpers below return Any: naming their types would import what --help must not wait for.

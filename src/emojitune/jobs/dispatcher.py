@@ -17,6 +17,7 @@ from emojitune.jobs.worker import log_file, open_stores, worker_name
 from emojitune.models import torch_environment
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
+from emojitune.store.projects import EVERY_PROJECT
 
 _LOOK_EVERY = 1.0  # seconds
 _STOP_WITHIN = 10.0  # seconds that workers have to put their jobs back
@@ -45,7 +46,7 @@ class Dispatcher:
 
     def start(self) -> None:
         """Begin to look after jobs, those of an earlier server too."""
-        self._stores = open_stores(self._settings)
+        self._stores = open_stores(self._settings, EVERY_PROJECT)
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._thread.start()
 

@@ -22,6 +22,7 @@ from emojitune.store.database import open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
+from emojitune.store.projects import EVERY_PROJECT, Project
 
 LEASE_SECONDS = 20.0
 _CHECK_EVERY = 0.5  # seconds between looks at the job's row
@@ -35,7 +36,9 @@ class Worker:
     """One process's hold on one job."""
 
     def __init__(self, job_id: str, settings: Settings) -> None:
-        self._stores = open_stores(settings)
+        # Whose turn it is depends on the jobs of all; what a job reads and makes is its project's.
+        self._all_jobs = open_stores(settings, EVERY_PROJECT).jobs
+        self._stores = open_stores(settings, self._all_jobs.get(job_id).project)
         self._job_id = job_id
         self._settings = settings
         self._name = worker_name(os.getpid())
@@ -73,7 +76,7 @@ class Worker:
 
     def _is_next(self) -> bool:
         """Whether a queued job may start now: first come, first served, so many at a time."""
-        unfinished = self._stores.jobs.unfinished()
+        unfinished = self._all_jobs.unfinished()
         running = sum(job.status == "running" for job in unfinished)
         free = self._settings.max_running_jobs - running
         queued = [job.id for job in unfinished if job.status == "queued"]
@@ -117,13 +120,13 @@ def log_file(settings: Settings, job_id: str) -> Path:
     return settings.runs / job_id / "worker.log"
 
 
-def open_stores(settings: Settings) -> runner.Stores:
-    """The stores of a home folder."""
+def open_stores(settings: Settings, project: Project) -> runner.Stores:
+    """A project's stores in a home folder."""
     database = open_database(settings.home)
     return runner.Stores(
-        files=FileStore(database, settings.files),
-        jobs=JobStore(database),
-        models=ModelStore(database),
+        files=FileStore(database, project, settings.files),
+        jobs=JobStore(database, project),
+        models=ModelStore(database, project),
     )
 
 

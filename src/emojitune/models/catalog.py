@@ -112,8 +112,10 @@ EMBEDDING_MODELS: dict[str, int] = {
     "text-embedding-3-large": 1705953180,
 }
 
-# No ".." in a revision, as in git: the hub's cache makes a path of it.
-_REPOSITORY = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>(?!.*\.\.)[\w./-]+))?")
+# The hub's cache makes a path of a revision, and reads and writes there: each of its steps begins
+# with a letter or a digit, so that it leads neither up nor to the root.
+_STEP = r"\w[\w.-]*"
+_REPOSITORY = re.compile(rf"(?P<repository>{_STEP}/{_STEP})(@(?P<revision>{_STEP}(/{_STEP})*))?")
 
 
 def hosted_snapshot(name: str) -> str | None:

@@ -81,6 +81,11 @@ class Renderer:
             ids += self._encode_scaffold(text) if number is None else self.encode_text(text)
         return tuple(ids)
 
+    def exceeds(self, characters: int, tokens: int) -> bool:
+        """Whether a text of so many characters surely has more tokens than that: told without
+        encoding it, which takes 250 bytes of memory a character."""
+        return characters > tokens * self._bytes.longest
+
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text: special tokens written out in it stay ordinary characters."""
         encoded: list[int] = self._tokenizer.encode(

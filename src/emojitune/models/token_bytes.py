@@ -1,6 +1,7 @@
 """What single tokens stand for: their bytes, which may be a piece of a character only."""
 
 import re
+from functools import cached_property
 from typing import Any
 
 from tokenizers.decoders import ByteLevel
@@ -15,6 +16,11 @@ class TokenBytes:
         self._tokenizer = tokenizer
         self._added = tokenizer.added_tokens_decoder
         self._byte_level = isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel)
+
+    @cached_property
+    def longest(self) -> int:
+        """Characters of the longest token, which no text has more of for each of its tokens."""
+        return max(map(len, self._tokenizer.get_vocab()))
 
     def of(self, token: int) -> tuple[str, bytes | None]:
         """A token's text and bytes; None where it is a special token, which adds no text."""

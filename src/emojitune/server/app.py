@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
@@ -28,8 +28,9 @@ from emojitune.server import (
 )
 from emojitune.server.batch_runner import BatchRunner
 from emojitune.server.envelope import Envelope
+from emojitune.server.limits import HeaderLimit, Limits
 from emojitune.server.loading import model_loader
-from emojitune.server.services import Services
+from emojitune.server.services import Services, ServicesOf
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
 from emojitune.store.completions import CompletionStore
@@ -37,8 +38,10 @@ from emojitune.store.creations import CreationStore
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
+from emojitune.store.keys import KeyStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
+from emojitune.store.projects import EVERY_PROJECT, Project
 from emojitune.store.responses import ResponseStore
 from emojitune.store.uploads import UploadStore
 
@@ -83,8 +86,12 @@ def create_app(
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     errors.install(app)
     # The last one added is the outermost.
+    app.add_middleware(Limits, settings=settings)
     app.add_middleware(auth.KeyCheck, key=auth.server_key(settings))
-    app.add_middleware(Envelope, organization=settings.organization)
+    app.add_middleware(HeaderLimit)
+    app.add_middleware(
+        Envelope, organization=settings.organization, log_content=settings.log_content
+    )
     return app
 
 
@@ -98,45 +105,58 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = open_database(settings.home)
-        services = _services(app, settings, database, dispatcher, load_model)
-        app.state.services = services
-        services.files.sweep()
-        services.uploads.sweep()
+        services_of = _services_of(app, settings, database, dispatcher, load_model)
+        app.state.services_of = services_of
+        app.state.keys = KeyStore(database)
+        everyones = services_of(EVERY_PROJECT)
+        everyones.files.sweep()
+        everyones.uploads.sweep()
         dispatcher.start()
-        services.batch_runner.start()
+        everyones.batch_runner.start()
         try:
             yield
         finally:
-            await services.batch_runner.stop()
+            await everyones.batch_runner.stop()
             dispatcher.stop()
             database.close()
 
     return lifespan
 
 
-def _services(
+def _services_of(
     app: FastAPI,
     settings: Settings,
     database: Database,
     dispatcher: Dispatcher,
     load_model: Load | None,
-) -> Services:
-    stored_files = FileStore(database, settings.files)
-    stored_batches, tuned = BatchStore(database), ModelStore(database)
-    ask = partial(in_process.post, app, key=auth.server_key(settings))
-    return Services(
-        settings=settings,
-        files=stored_files,
-        uploads=UploadStore(database, settings.upload_parts, stored_files),
-        jobs=JobStore(database),
-        batches=stored_batches,
-        models=tuned,
-        completions=CompletionStore(database),
-        creations=CreationStore(database),
-        permissions=PermissionStore(database),
-        responses=ResponseStore(database),
-        pool=ModelPool(load_model or model_loader(settings, tuned), capacity=settings.chat_memory),
-        dispatcher=dispatcher,
-        batch_runner=BatchRunner(stored_batches, stored_files, ask),
-        model_threads=CapacityLimiter(_LOADING_AT_ONCE),
-    )
+) -> ServicesOf:
+    def files_of(project: Project) -> FileStore:
+        return FileStore(database, project, settings.files)
+
+    load = load_model or model_loader(settings, ModelStore(database, EVERY_PROJECT))
+    pool = ModelPool(load, capacity=settings.chat_memory)
+    ask = partial(in_process.post, app)
+    batch_runner = BatchRunner(BatchStore(database, EVERY_PROJECT), files_of, ask)
+    model_threads = CapacityLimiter(_LOADING_AT_ONCE)
+
+    def services_of(project: Project) -> Services:
+        files = files_of(project)
+        return Services(
+            settings=settings,
+            project=project,
+            files=files,
+            uploads=UploadStore(database, project, settings.upload_parts, files),
+            jobs=JobStore(database, project),
+            batches=BatchStore(database, project),
+            models=ModelStore(database, project),
+            completions=CompletionStore(database, project),
+            creations=CreationStore(database, project),
+            permissions=PermissionStore(database, project),
+            responses=ResponseStore(database, project),
+            pool=pool,
+            dispatcher=dispatcher,
+            batch_runner=batch_runner,
+            model_threads=model_threads,
+        )
+
+    return cache(services_of)

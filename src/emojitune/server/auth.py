@@ -1,21 +1,40 @@
-"""The server's one key: where it comes from, and who may pass without it."""
+"""Who asks: the server's own key, a project's key, or nobody who may.
+
+The server's own key is that of the default project; where it comes from stands here too.
+"""
 
 import hmac
 import os
-import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
+from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from emojitune.server.errors import AuthenticationError, error_response
 from emojitune.settings import Settings
+from emojitune.store.database import make_home
+from emojitune.store.keys import KeyStore, digest_of, new_secret
+from emojitune.store.projects import DEFAULT_PROJECT
 
 _OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
 _WHERE = (
-    "This server's key is the one it was started with (--api-key or EMOJITUNE_API_KEY), else the "
-    "one in the file api_key of its home folder."
+    "This server takes the key that it was started with (--api-key or EMOJITUNE_API_KEY), else the "
+    "one in the file api_key of its home folder, and those made by `emojitune keys create`."
 )
+
+
+SERVER_KEY = "server"  # what the log and the limits call the server's own key
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For which project a request is, and the id of its key; None when it came with none, from
+    inside of the server."""
+
+    project: str
+    key_id: str | None = None
 
 
 def server_key(settings: Settings) -> str:
@@ -24,43 +43,54 @@ def server_key(settings: Settings) -> str:
         return settings.api_key.get_secret_value()
     path = settings.home / "api_key"
     if not path.exists():
-        _write_secret(path, f"sk-emojitune-{secrets.token_urlsafe(24)}")
+        _write_secret(path, new_secret())
     return path.read_text(encoding="utf-8").strip()
 
 
 class KeyCheck:
-    """ASGI middleware: nothing but the open paths is reached without the key."""
+    """ASGI middleware: behind it every request has a `caller`, but for those of the open paths."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
-        self._key = key.encode()
+        self._own = digest_of(key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
-            refused = self._refusal(Headers(scope=scope).get("authorization", ""))
-            if refused is not None:
-                await error_response(refused)(scope, receive, send)
+        needs_key = scope["type"] == "http" and scope["path"] not in _OPEN_PATHS
+        if needs_key and "caller" not in scope:
+            try:
+                scope["caller"] = await self._caller(scope)
+            except AuthenticationError as error:
+                await error_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, authorization: str) -> AuthenticationError | None:
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not given.strip():
-            return AuthenticationError(
-                "You didn't provide an API key. Send it in an Authorization header, as "
-                f"`Authorization: Bearer YOUR_KEY`. {_WHERE}"
-            )
-        # Takes the same time wherever the two differ; and the wrong key is not repeated to anyone.
-        if not hmac.compare_digest(given.strip().encode(), self._key):
-            return AuthenticationError(
+    async def _caller(self, scope: Scope) -> Caller:
+        secret = _bearer(Headers(scope=scope).get("authorization", ""))
+        # Digests, so that it takes the same time wherever and however much the two differ.
+        if hmac.compare_digest(digest_of(secret), self._own):
+            return Caller(DEFAULT_PROJECT, SERVER_KEY)
+        keys: KeyStore = scope["app"].state.keys
+        key = await to_thread.run_sync(keys.find, secret)
+        if key is None:  # and the wrong key is not repeated to anyone
+            raise AuthenticationError(
                 f"Incorrect API key provided. {_WHERE}", code="invalid_api_key"
             )
-        return None
+        return Caller(key.project, key.id)
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, secret = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise AuthenticationError(
+            "You didn't provide an API key. Send it in an Authorization header, as "
+            f"`Authorization: Bearer YOUR_KEY`. {_WHERE}"
+        )
+    return secret.strip()
 
 
 def _write_secret(path: Path, secret: str) -> None:
     """Only the owner may read it, and nobody ever sees it half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_home(path.parent)
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

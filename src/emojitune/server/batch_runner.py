@@ -1,4 +1,4 @@
-"""Runs batches: a few requests at a time, each as if it had come over HTTP.
+"""Runs batches: a few requests at a time, each as if its project had sent it over HTTP.
 
 All that it decides, it reads from the database: a batch that a dead server left behind goes on with
 the lines that have no result.
@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import anyio
 from anyio import CancelScope, to_thread
@@ -19,7 +20,7 @@ from emojitune.jobs.batch_states import move
 from emojitune.server.batch_input import BatchRequest, inspect, requests_in
 from emojitune.server.batch_output import answered, not_run, streams_are_refused
 from emojitune.server.in_process import Answer
-from emojitune.store.batches import Batch, BatchError, BatchStore, note_output
+from emojitune.store.batches import Batch, BatchError, BatchStore
 from emojitune.store.files import FileStore
 from emojitune.store.ids import now
 
@@ -29,19 +30,21 @@ _RECORDED_AT_ONCE = 500
 
 _log = logging.getLogger(__name__)
 
-Ask = Callable[[str, bytes], Awaitable[Answer]]
+Ask = Callable[[str, str, bytes], Awaitable[Answer]]
 
 
 class BatchRunner:
     """Carries every unfinished batch to its end while it is started.
 
     Args:
-        ask: Sends a JSON body to one of our own endpoints.
+        batches: Those of every project.
+        files_of: From a project to its files.
+        ask: Sends, for a project, to a path of ours, a JSON body.
     """
 
-    def __init__(self, batches: BatchStore, files: FileStore, ask: Ask) -> None:
+    def __init__(self, batches: BatchStore, files_of: Callable[[str], FileStore], ask: Ask) -> None:
         self._batches = batches
-        self._files = files
+        self._files_of = files_of
         self._ask = ask
         self._steps: dict[str, Callable[[Batch], Awaitable[None]]] = {
             "validating": self._validate,
@@ -116,7 +119,7 @@ class BatchRunner:
 
     def _validate_now(self, batch: Batch) -> None:
         try:
-            report = inspect(self._files.path(batch.input_file_id), batch.endpoint)
+            report = inspect(self._input(batch), batch.endpoint)
         except (NotFoundError, FileNotFoundError):
             self._fail(batch)
             return
@@ -173,7 +176,7 @@ class BatchRunner:
             result = streams_are_refused(line, request)
         else:
             async with self._slots:
-                answer = await self._ask(batch.endpoint, request.body_as_json())
+                answer = await self._ask(batch.project, batch.endpoint, request.body_as_json())
             result = answered(line, request, answer)
         await to_thread.run_sync(self._batches.record, batch.id, [result])
 
@@ -202,8 +205,11 @@ class BatchRunner:
 
     def _waiting(self, batch: Batch) -> Generator[tuple[int, BatchRequest], None, None]:
         """The requests without a result."""
-        path, done = self._files.path(batch.input_file_id), self._batches.lines_done(batch.id)
+        path, done = self._input(batch), self._batches.lines_done(batch.id)
         return ((line, request) for line, request in requests_in(path) if line not in done)
+
+    def _input(self, batch: Batch) -> Path:
+        return self._files_of(batch.project).path(batch.input_file_id)
 
     def _give_up(self, batch: Batch, code: str, message: str) -> None:
         """Say for each request that was not run why not."""
@@ -225,13 +231,14 @@ class BatchRunner:
 
     def _write(self, batch: Batch, *, failed: bool) -> None:
         contents = self._batches.contents(batch.id, failed=failed)
-        with self._files.receive(content.encode() + b"\n" for content in contents) as incoming:
-            self._files.keep(
+        files = self._files_of(batch.project)
+        with files.receive(content.encode() + b"\n" for content in contents) as incoming:
+            files.keep(
                 incoming,
                 filename=f"{batch.id}_{'error' if failed else 'output'}.jsonl",
                 purpose="batch_output",
                 expires_at=batch.output_seconds and now() + batch.output_seconds,
-                then=lambda connection, stored: note_output(
+                then=lambda connection, stored: self._batches.note_output(
                     connection, batch.id, stored, failed=failed
                 ),
             )

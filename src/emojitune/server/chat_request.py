@@ -47,6 +47,7 @@ def _older_choice(choice: Any) -> Any:
 
 
 _Text = Annotated[str, Field(min_length=1)]
+_Label = Annotated[str, Field(min_length=1, max_length=1000)]
 _Stops = Annotated[list[_Text], Field(min_length=1, max_length=4)]
 _Bias = Annotated[float, Field(ge=-100, le=100)]
 
@@ -89,7 +90,8 @@ class ChatRequest(Body):
     max_completion_tokens: int | None = Field(
         None,
         ge=1,
-        description="The most tokens of one reply; 1024, or what the context leaves, if absent.",
+        description="The most tokens of one reply; if absent 1024, or what the context leaves, or "
+        "a share of 32768 where `n` replies would have more together.",
     )
     temperature: float = Field(
         1.0, ge=0, le=2, description="0 takes the most probable, more varies."
@@ -146,8 +148,11 @@ class ChatRequest(Body):
         description="`labels` holds the reply to the model's closed vocabulary, as is usual "
         "where it has one; `free` does not.",
     )
-    labels: list[_Text] | None = Field(
-        None, min_length=1, description="Holds the reply to these texts, on any model."
+    labels: list[_Label] | None = Field(
+        None,
+        min_length=1,
+        max_length=10_000,
+        description="Holds the reply to these texts, on any model.",
     )
     alternatives: int = Field(
         0,

@@ -11,14 +11,17 @@ _HEAD = """\
 Made by `make docs` from the request models and the routes; a running server shows the same at
 `/docs`, and as OpenAPI at `/openapi.json`. Change it there, not here.
 
-- **Base URL** `http://HOST:PORT/v1`; every path under it needs `Authorization: Bearer KEY`.
+- **Base URL** `http://HOST:PORT/v1`; every path under it needs `Authorization: Bearer KEY`. A key
+  belongs to a project, and what is another project's answers as what never was: `security.md`.
 - **Replies** are OpenAI's objects, with all their keys. What is ours besides (`served_by`,
   `alternatives`) is a further key, which the official clients pass over.
 - **Errors** are OpenAI's: `{"error": {"message", "type", "param", "code"}}`, all four keys always.
   400 a rule is broken, 401 the key, 404 not there, 405 not with this method (`Allow` says which),
-  413 too large. A wrong parameter is never a 422.
+  413 too large, 429 more than this key may ask for now (`retry-after`), 431 too many headers. A
+  wrong parameter is never a 422.
 - **Every response**, errors and streams too, has `x-request-id`, `openai-processing-ms`,
-  `openai-version` and `openai-organization`.
+  `openai-version` and `openai-organization`; those to keys made by `emojitune keys create` also
+  `x-ratelimit-limit-`, `-remaining-` and `-reset-` of `requests` and `bytes` a minute.
 - **Bodies**: null stands for a parameter that is left out. A parameter that is not in the table is
   a 400 (`unknown_parameter`); a value of another type is one too: nothing is converted, so "3" is
   no integer and true is no number. Of a key that comes twice the last counts. A `Content-Type`

@@ -1,5 +1,6 @@
 """The exception tree as HTTP: a status and OpenAI's error object for each, never a traceback."""
 
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -18,9 +19,24 @@ class AuthenticationError(EmojituneError):
     """No key, or not this server's."""
 
 
+class RateLimitError(EmojituneError):
+    """More than a key may ask for at this time.
+
+    Args:
+        kind: Of what there is no more: the `type` of the error.
+        seconds: After so long there is some again.
+    """
+
+    def __init__(self, message: str, *, kind: str, seconds: float) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.kind = kind
+        self.seconds = seconds
+
+
 # The first that fits; what is not the client's doing comes last.
 _STATUSES: tuple[tuple[type[EmojituneError], int], ...] = (
     (AuthenticationError, 401),
+    (RateLimitError, 429),
     (NotFoundError, 404),
     (FileTooLargeError, 413),
     (BodyTooLargeError, 413),
@@ -33,6 +49,8 @@ _STATUSES: tuple[tuple[type[EmojituneError], int], ...] = (
 def error_object(error: EmojituneError) -> dict[str, dict[str, str | None]]:
     """What OpenAI's clients read: all four keys, always."""
     kind = "server_error" if _status(error) >= 500 else "invalid_request_error"
+    if isinstance(error, RateLimitError):
+        kind = error.kind
     content = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
     return {"error": content}
 
@@ -40,8 +58,12 @@ def error_object(error: EmojituneError) -> dict[str, dict[str, str | None]]:
 def error_response(error: EmojituneError, status: int | None = None) -> Response:
     """`error` as a whole response."""
     code = status or _status(error)
-    # The official clients repeat every 5xx, and none of ours goes away by that.
-    headers = {"x-should-retry": "false"} if code >= 500 else None
+    headers: dict[str, str] = {}
+    if code >= 500:  # the official clients repeat every one, and none of ours goes away by that
+        headers["x-should-retry"] = "false"
+    if isinstance(error, RateLimitError):
+        headers["retry-after"] = str(math.ceil(error.seconds))
+        headers["retry-after-ms"] = str(math.ceil(error.seconds * 1000))
     return Response(encode(error_object(error)), code, headers, "application/json")
 
 

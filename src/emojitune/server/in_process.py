@@ -8,6 +8,8 @@ from typing import Any
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message
 
+from emojitune.server.auth import Caller
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -18,8 +20,9 @@ class Answer:
     body: bytes
 
 
-async def post(app: ASGIApp, path: str, body: bytes, key: str) -> Answer:
-    """Send JSON to `path`. Cancelling this is to the application as if the client hung up."""
+async def post(app: ASGIApp, project: str, path: str, body: bytes) -> Answer:
+    """Send JSON to `path` for a project. Cancelling this is to the application as if the client
+    hung up."""
     asked, heard = [body], _Heard()
 
     async def receive() -> Message:
@@ -28,13 +31,15 @@ async def post(app: ASGIApp, path: str, body: bytes, key: str) -> Answer:
         await asyncio.Event().wait()  # the client stays until it has its answer
         raise AssertionError("nobody sets that event")
 
-    await app(_scope(path, body, key), receive, heard.send)
+    # No client can say who it is by the scope: what has a caller comes from here.
+    scope = {**_scope(path, body), "caller": Caller(project)}
+    await app(scope, receive, heard.send)
     return Answer(heard.status, heard.headers, bytes(heard.body))
 
 
 def serves(routes: Iterable[BaseRoute], path: str) -> bool:
     """Whether something answers a POST to this path."""
-    scope = _scope(path, b"", "")
+    scope = _scope(path, b"")
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
@@ -55,7 +60,7 @@ class _Heard:
             self.body += message.get("body", b"")
 
 
-def _scope(path: str, body: bytes, key: str) -> dict[str, Any]:
+def _scope(path: str, body: bytes) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -68,7 +73,6 @@ def _scope(path: str, body: bytes, key: str) -> dict[str, Any]:
         "query_string": b"",
         "headers": [
             (b"host", b"localhost"),
-            (b"authorization", f"Bearer {key}".encode()),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
         ],

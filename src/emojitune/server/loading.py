@@ -11,8 +11,11 @@ from emojitune.store.models import ModelStore
 
 
 def model_loader(settings: Settings, tuned: ModelStore) -> Load:
-    """A loader for the pool. What it needs takes seconds to import: that begins now, in the
-    background, and the first reply waits for what is left of it."""
+    """A loader for the pool, from `tuned` models of every project: who asks was let in before.
+
+    What it needs takes seconds to import: that begins now, in the background, and the first reply
+    waits for what is left of it.
+    """
     # All that uses torch in this process runs in one thread: see chat/engine.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     imported = executor.submit(_import_torch)

@@ -1,5 +1,4 @@
-"""Checkpoint permissions: which projects may use a checkpoint. Kept and listed, and no more:
-this server has one key and no projects."""
+"""Checkpoint permissions: which other projects may use a project's checkpoint, or tuned model."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -33,8 +32,12 @@ def create(
     body: Annotated[GrantPermissions, Depends(json_body(GrantPermissions))],
     services: Shared,
 ) -> Response:
-    """Let projects use a checkpoint; answers with the list of their permissions."""
-    name = services.models.get(model).name
+    """Let projects use a checkpoint; answers with the list of their permissions.
+
+    They find it among their models, chat with it and tune it further, but cannot delete it, nor
+    share it in their turn.
+    """
+    name = services.models.own(model).name
     return _listing(services.permissions.grant(name, body.project_ids), has_more=False)
 
 
@@ -53,7 +56,7 @@ def list_permissions(
 ) -> Response:
     """List a checkpoint's permissions, page by page."""
     page = services.permissions.list(
-        services.models.get(model).name,
+        services.models.own(model).name,
         project_id,
         after,
         limit,
@@ -65,7 +68,7 @@ def list_permissions(
 @router.delete("/{permission_id}")
 def delete(model: str, permission_id: str, services: Shared) -> Response:
     """Take a permission back."""
-    services.permissions.revoke(services.models.get(model).name, permission_id)
+    services.permissions.revoke(services.models.own(model).name, permission_id)
     return reply(
         PermissionDeleteResponse(id=permission_id, object="checkpoint.permission", deleted=True)
     )

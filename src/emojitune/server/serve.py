@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,12 @@ from filelock import FileLock, Timeout
 
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
+from emojitune.server.listening import base_url, check_certificate, listen
+from emojitune.server.logs import log_config
 from emojitune.server.services import Services
 from emojitune.settings import Settings
+from emojitune.store.database import make_home
+from emojitune.store.projects import EVERY_PROJECT
 
 _PATIENCE_SECONDS = 5  # for requests that are still running at the end
 
@@ -30,18 +34,25 @@ def serve(
         announce: Called with the base URL once requests are answered.
 
     Raises:
-        ConfigurationError: The port is busy, or another server has this home folder.
+        ConfigurationError: The port is busy, or open to others without a key; the certificate
+            cannot be used; another server has this home folder.
     """
-    with _locked(settings.home), _bound(settings) as listener:
+    check_certificate(settings)
+    with _locked(settings.home), listen(settings) as listener:
         app = create_app(settings)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            log_config=log_config(content=settings.log_content),
             access_log=False,
+            ws="none",
             timeout_graceful_shutdown=_PATIENCE_SECONDS,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
         )
-        url = _base_url(listener)
-        server = _Server(config, app, settings.home / "server.json", url, announce, idle_timeout)
+        note: dict[str, Any] = {"url": base_url(listener, settings), "pid": os.getpid()}
+        if settings.tls_cert:  # who shares this home trusts it, whatever name it is for
+            note["certificate"] = str(settings.tls_cert.resolve())
+        server = _Server(config, app, settings.home / "server.json", note, announce, idle_timeout)
         # uvicorn raises it anew after it has shut down well.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -54,15 +65,15 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         app: FastAPI,
-        note: Path,
-        url: str,
+        path: Path,
+        note: Mapping[str, Any],
         announce: Callable[[str], None],
         idle_timeout: float | None,
     ) -> None:
         super().__init__(config)
         self._app = app
+        self._path = path
         self._note = note
-        self._url = url
         self._announce = announce
         self._idle_timeout = idle_timeout
         self._requests = 0
@@ -70,11 +81,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        content = json.dumps({"url": self._url, "pid": os.getpid()})
-        temporary = self._note.with_suffix(".new")
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, self._note)
-        self._announce(self._url)
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(self._note), encoding="utf-8")
+        os.replace(temporary, self._path)
+        self._announce(self._note["url"])
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._no_longer_needed()
@@ -83,7 +93,7 @@ class _Server(uvicorn.Server):
         # Here, and not after `run`: at its end uvicorn raises the signal that stopped it anew,
         # and SIGTERM then ends the process on the spot.
         await super().shutdown(sockets)
-        self._note.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
 
     def _no_longer_needed(self) -> bool:
         if self._idle_timeout is None:
@@ -93,7 +103,7 @@ class _Server(uvicorn.Server):
             self._requests, self._needed_at = state.total_requests, clock
         if clock - self._needed_at < self._idle_timeout:
             return False
-        services: Services = self._app.state.services
+        services: Services = self._app.state.services_of(EVERY_PROJECT)
         # A paused job needs nobody: the next server can resume it too.
         jobs = (job for job in services.jobs.unfinished() if job.status != "paused")
         if any(jobs) or services.batches.unfinished():
@@ -103,7 +113,7 @@ class _Server(uvicorn.Server):
 
 
 def _locked(home: Path) -> AbstractContextManager[Any]:
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     try:
         return FileLock(home / "server.lock").acquire(timeout=0)
     except Timeout:
@@ -112,24 +122,3 @@ def _locked(home: Path) -> AbstractContextManager[Any]:
             "one (its address is in server.json there), stop it, or choose another --home.",
             param="home",
         ) from None
-
-
-def _bound(settings: Settings) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port)[0][0]
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-        # Inherited by every connection. asyncio sees to it only for sockets that it made itself,
-        # and without it each answer after the first of a connection waits 40 ms for the client.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except OSError as error:
-        raise ConfigurationError(
-            f"The server needs a free port, and {settings.host}:{settings.port} cannot be had: "
-            f"{error.strerror}. Choose another with --port (0 takes a free one).",
-            param="port",
-        ) from error
-
-
-def _base_url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"

@@ -1,5 +1,9 @@
-"""What the endpoints share: opened once at the start, handed to each that asks for `Shared`."""
+"""What an endpoint works with: handed to each that asks for `Shared`, for its caller's project.
 
+Its stores see that project alone, so no endpoint has to think of it, and none can forget to.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,16 +21,18 @@ from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
+from emojitune.store.projects import Project
 from emojitune.store.responses import ResponseStore
 from emojitune.store.uploads import UploadStore
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The rooms behind the edge. `model_threads` is for loading: it may take a minute, and must
-    not hold up the threads in which the short requests run."""
+    """The rooms behind the edge: a project's stores, and what serves all. `model_threads` is for
+    loading: it may take a minute, and must not hold up the threads of the short requests."""
 
     settings: Settings
+    project: Project
     files: FileStore
     uploads: UploadStore
     jobs: JobStore
@@ -42,9 +48,13 @@ class Services:
     model_threads: CapacityLimiter
 
 
+ServicesOf = Callable[[Project], Services]
+
+
 async def _services(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services
+    # Whoever came past the key check has a caller; without one there is nothing to serve.
+    services_of: ServicesOf = request.app.state.services_of
+    return services_of(request.scope["caller"].project)
 
 
 Shared = Annotated[Services, Depends(_services)]

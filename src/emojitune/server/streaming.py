@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
@@ -36,12 +37,13 @@ async def begin(
     parameters: ChatParameters,
     services: Services,
 ) -> None:
-    """Load the model that a request names, and let it begin to reply."""
+    """Load the model that a request names, and let it begin to reply to the caller's project."""
 
     def load() -> Replier:
         return models.load(model, models.find(model, services), services)
 
-    await exchange.start(load, messages, parameters, services.model_threads)
+    owned = replace(parameters, owner=services.project)
+    await exchange.start(load, messages, owned, services.model_threads)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:

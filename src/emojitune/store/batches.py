@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from emojitune.errors import InvalidStateError, NotFoundError
@@ -16,6 +16,7 @@ from emojitune.store.database import Database
 from emojitune.store.files import StoredFile
 from emojitune.store.ids import new_id, now
 from emojitune.store.pages import Page, read_page
+from emojitune.store.projects import Project, Rows
 
 _batches, _results = tables.batches, tables.batch_results
 
@@ -57,6 +58,7 @@ class Batch:
     """A batch. `total`, `completed` and `failed` count its requests."""
 
     id: str
+    project: str
     endpoint: str
     input_file_id: str
     completion_window: str
@@ -93,10 +95,11 @@ class BatchResult:
 
 
 class BatchStore:
-    """Batches as rows of `database`."""
+    """A project's batches as rows of `database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, project: Project) -> None:
         self._database = database
+        self._rows = Rows(_batches, project)
 
     def create(
         self,
@@ -129,8 +132,8 @@ class BatchStore:
             "output_seconds": output_seconds,
         }
         with self._database.write() as connection:
-            connection.execute(insert_or_ignore(_batches).values(row).on_conflict_do_nothing())
-            return _get(connection, batch_id)
+            connection.execute(self._rows.insert(row).on_conflict_do_nothing())
+            return self._get(connection, batch_id)
 
     def get(self, batch_id: str) -> Batch:
         """The batch of this id.
@@ -139,18 +142,17 @@ class BatchStore:
             NotFoundError: There is none.
         """
         with self._database.read() as connection:
-            return _get(connection, batch_id)
+            return self._get(connection, batch_id)
 
     def list(self, after: str | None = None, limit: int = 20) -> Page[Batch]:
         """Batches, the newest first."""
         with self._database.read() as connection:
-            return read_page(
-                connection, _batches, select(_batches), _batch, after=after, limit=limit
-            )
+            query = self._rows.select()
+            return read_page(connection, _batches, query, _batch, after=after, limit=limit)
 
     def unfinished(self) -> Sequence[str]:
         """The ids of all batches that have not ended, the oldest first."""
-        query = select(_batches.c.id).where(_batches.c.status.not_in(FINISHED))
+        query = self._rows.select(_batches.c.id).where(_batches.c.status.not_in(FINISHED))
         with self._database.read() as connection:
             return list(connection.scalars(query.order_by(_batches.c.number)))
 
@@ -163,7 +165,7 @@ class BatchStore:
             InvalidStateError: It is not: somebody was faster, or the request makes no sense.
         """
         with self._database.write() as connection:
-            status = _get(connection, batch_id).status
+            status = self._get(connection, batch_id).status
             if status not in sources:
                 raise InvalidStateError(
                     f"Batch {batch_id} cannot become {to}: only one that is "
@@ -171,13 +173,13 @@ class BatchStore:
                 )
             if to in FINISHED:
                 connection.execute(delete(_results).where(_results.c.batch_id == batch_id))
-            return _change(connection, batch_id, {**changes, "status": to})
+            return self._change(connection, batch_id, {**changes, "status": to})
 
     def record(self, batch_id: str, results: Sequence[BatchResult]) -> None:
         """Keep results and count them; what a line had before is kept instead, and not counted."""
         with self._database.write() as connection:
             new = [result for result in results if _keep(connection, batch_id, result)]
-            batch = _get(connection, batch_id)
+            batch = self._get(connection, batch_id)
             failed = sum(result.failed for result in new)
             usage = sum((result.usage for result in new), batch.usage)
             counts = {
@@ -185,7 +187,7 @@ class BatchStore:
                 "failed": batch.failed + failed,
                 "usage": usage,
             }
-            _change(connection, batch_id, counts)
+            self._change(connection, batch_id, counts)
 
     def lines_done(self, batch_id: str) -> set[int]:
         """The lines of the input that have a result."""
@@ -208,11 +210,29 @@ class BatchStore:
                 return
             last = rows[-1].line
 
+    def note_output(
+        self, connection: Connection, batch_id: str, stored: StoredFile, *, failed: bool
+    ) -> None:
+        """Name a batch's output or error file, in the transaction that keeps the file."""
+        column = "error_file_id" if failed else "output_file_id"
+        self._change(connection, batch_id, {column: stored.id})
 
-def note_output(connection: Connection, batch_id: str, stored: StoredFile, *, failed: bool) -> None:
-    """Name a batch's output or error file, in the transaction that keeps the file."""
-    column = "error_file_id" if failed else "output_file_id"
-    _change(connection, batch_id, {column: stored.id})
+    def _get(self, connection: Connection, batch_id: str) -> Batch:
+        query = self._rows.select().where(_batches.c.id == batch_id)
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFoundError(f"No batch found with id '{batch_id}'.", param="batch_id")
+        return _batch(row)
+
+    def _change(self, connection: Connection, batch_id: str, changes: Mapping[str, Any]) -> Batch:
+        values = dict(changes)
+        if "usage" in values:
+            values["usage"] = asdict(values["usage"])
+        if "errors" in values:
+            values["errors"] = [asdict(error) for error in values["errors"]]
+        mine = self._rows.update().where(_batches.c.id == batch_id)
+        connection.execute(mine.values(values))
+        return self._get(connection, batch_id)
 
 
 def _keep(connection: Connection, batch_id: str, result: BatchResult) -> bool:
@@ -224,23 +244,6 @@ def _keep(connection: Connection, batch_id: str, result: BatchResult) -> bool:
     }
     kept = insert_or_ignore(_results).values(row).on_conflict_do_nothing()
     return connection.execute(kept).rowcount == 1
-
-
-def _get(connection: Connection, batch_id: str) -> Batch:
-    row = connection.execute(select(_batches).where(_batches.c.id == batch_id)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"No batch found with id '{batch_id}'.", param="batch_id")
-    return _batch(row)
-
-
-def _change(connection: Connection, batch_id: str, changes: Mapping[str, Any]) -> Batch:
-    values = dict(changes)
-    if "usage" in values:
-        values["usage"] = asdict(values["usage"])
-    if "errors" in values:
-        values["errors"] = [asdict(error) for error in values["errors"]]
-    connection.execute(update(_batches).where(_batches.c.id == batch_id).values(values))
-    return _get(connection, batch_id)
 
 
 def _batch(row: Row[Any]) -> Batch:

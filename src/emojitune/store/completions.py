@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row
 
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.jobs import carries
 from emojitune.store.pages import Order, Page, read_page
+from emojitune.store.projects import Project, Rows
 
 _completions = tables.completions
 
@@ -31,15 +32,16 @@ class StoredCompletion:
 
 
 class CompletionStore:
-    """Completions as rows of `database`."""
+    """A project's completions as rows of `database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, project: Project) -> None:
         self._database = database
+        self._rows = Rows(_completions, project)
 
     def add(self, stored: StoredCompletion) -> None:
         """Keep a completion that has ended."""
         with self._database.write() as connection:
-            connection.execute(insert(_completions).values(asdict(stored)))
+            connection.execute(self._rows.insert(asdict(stored)))
 
     def get(self, completion_id: str) -> StoredCompletion:
         """The completion of this id.
@@ -48,7 +50,7 @@ class CompletionStore:
             NotFoundError: There is none.
         """
         with self._database.read() as connection:
-            return _get(connection, completion_id)
+            return self._get(connection, completion_id)
 
     def list(
         self,
@@ -60,7 +62,7 @@ class CompletionStore:
         order: Order = "asc",
     ) -> Page[StoredCompletion]:
         """All, or those of a model, or those with every pair of `metadata`."""
-        query = select(_completions).where(
+        query = self._rows.select().where(
             *(carries(_completions.c.metadata, *pair) for pair in (metadata or {}).items())
         )
         if model is not None:
@@ -76,10 +78,10 @@ class CompletionStore:
         Raises:
             NotFoundError: There is no such completion.
         """
-        mine = _completions.c.id == completion_id
+        this = _completions.c.id == completion_id
         with self._database.write() as connection:
-            connection.execute(update(_completions).where(mine).values(metadata=metadata))
-            return _get(connection, completion_id)
+            connection.execute(self._rows.update().where(this).values(metadata=metadata))
+            return self._get(connection, completion_id)
 
     def delete(self, completion_id: str) -> None:
         """Forget a completion and its messages.
@@ -87,23 +89,22 @@ class CompletionStore:
         Raises:
             NotFoundError: There is none.
         """
-        mine = _completions.c.id == completion_id
+        this = _completions.c.id == completion_id
         with self._database.write() as connection:
-            if not connection.execute(delete(_completions).where(mine)).rowcount:
+            if not connection.execute(self._rows.delete().where(this)).rowcount:
                 raise _unknown(completion_id)
 
-
-def _get(connection: Connection, completion_id: str) -> StoredCompletion:
-    query = select(_completions).where(_completions.c.id == completion_id)
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        raise _unknown(completion_id)
-    return _stored(row)
+    def _get(self, connection: Connection, completion_id: str) -> StoredCompletion:
+        query = self._rows.select().where(_completions.c.id == completion_id)
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise _unknown(completion_id)
+        return _stored(row)
 
 
 def _stored(row: Row[Any]) -> StoredCompletion:
     fields = dict(row._mapping)
-    del fields["number"]
+    del fields["number"], fields["project"]
     return StoredCompletion(**fields)
 
 

@@ -27,11 +27,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_
 
 from emojitune.errors import InvalidRequestError
 from emojitune.store import tables
 from emojitune.store.database import Database
+from emojitune.store.projects import EVERY_PROJECT, Project, Rows
 
 UNANSWERED_SECONDS = 15 * 60.0  # a client waits 10 minutes for an answer, then up to 8 seconds
 ANSWERED_SECONDS = 60.0
@@ -59,10 +60,13 @@ class Reservation:
 
 
 class CreationStore:
-    """Reservations as rows of `database`."""
+    """A project's reservations as rows of `database`."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, project: Project, clock: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
+        self._rows = Rows(_creations, project)
         self._clock = clock
 
     def reserve(self, attempt: Attempt, new_subject: Callable[[], str]) -> Reservation:
@@ -74,10 +78,10 @@ class CreationStore:
         clock = self._clock()
         with self._database.write() as connection:
             too_old = _creations.c.asked_at < clock - _KEPT_SECONDS
-            connection.execute(delete(_creations).where(too_old))
-            earlier = _earlier(connection, attempt, clock)
+            connection.execute(Rows(_creations, EVERY_PROJECT).delete().where(too_old))
+            earlier = self._earlier(connection, attempt, clock)
             if earlier is not None:
-                _note_attempt(connection, earlier, attempt, clock)
+                self._note_attempt(connection, earlier, attempt, clock)
                 return Reservation(earlier.subject, repeated=True)
             subject = new_subject()
             row = {
@@ -88,54 +92,63 @@ class CreationStore:
                 "attempt": attempt.number,
                 "asked_at": clock,
             }
-            connection.execute(insert(_creations).values(row))
+            connection.execute(self._rows.insert(row))
             return Reservation(subject, repeated=False)
 
     def answered(self, subject: str) -> None:
         """The answer goes to a client that is still there."""
-        self._change(update(_creations).values(answered_at=self._clock()), subject)
+        self._change(self._rows.update().values(answered_at=self._clock()), subject)
 
     def forget(self, subject: str) -> None:
         """Nothing was created: the request was refused."""
-        self._change(delete(_creations), subject)
+        self._change(self._rows.delete(), subject)
 
     def _change(self, statement: Any, subject: str) -> None:
         with self._database.write() as connection:
             connection.execute(statement.where(_creations.c.subject == subject))
 
-
-def _earlier(connection: Connection, attempt: Attempt, clock: float) -> Row[Any] | None:
-    if attempt.key is not None:
-        return _of_key(connection, attempt)
-    if attempt.number == 0:
-        return None
-    query = (
-        select(_creations)
-        .where(
-            _creations.c.path == attempt.path,
-            _creations.c.digest == attempt.digest,
-            _creations.c.key.is_(None),
-            _creations.c.attempt < attempt.number,
-            _open(clock),
+    def _earlier(self, connection: Connection, attempt: Attempt, clock: float) -> Row[Any] | None:
+        if attempt.key is not None:
+            return self._of_key(connection, attempt)
+        if attempt.number == 0:
+            return None
+        query = (
+            self._rows.select()
+            .where(
+                _creations.c.path == attempt.path,
+                _creations.c.digest == attempt.digest,
+                _creations.c.key.is_(None),
+                _creations.c.attempt < attempt.number,
+                _open(clock),
+            )
+            .order_by(_creations.c.answered_at.is_not(None), _creations.c.number.desc())
+            .limit(1)
         )
-        .order_by(_creations.c.answered_at.is_not(None), _creations.c.number.desc())
-        .limit(1)
-    )
-    return connection.execute(query).one_or_none()
+        return connection.execute(query).one_or_none()
 
-
-def _of_key(connection: Connection, attempt: Attempt) -> Row[Any] | None:
-    query = select(_creations).where(
-        _creations.c.path == attempt.path, _creations.c.key == attempt.key
-    )
-    row = connection.execute(query).one_or_none()
-    if row is not None and row.digest != attempt.digest:
-        raise InvalidRequestError(
-            "An Idempotency-Key stands for one request, and this one was sent before with another "
-            "body. Repeat the first body, or take a new key.",
-            code="idempotency_key_reused",
+    def _of_key(self, connection: Connection, attempt: Attempt) -> Row[Any] | None:
+        query = self._rows.select().where(
+            _creations.c.path == attempt.path, _creations.c.key == attempt.key
         )
-    return row
+        row = connection.execute(query).one_or_none()
+        if row is not None and row.digest != attempt.digest:
+            raise InvalidRequestError(
+                "An Idempotency-Key stands for one request, and this one was sent before with "
+                "another body. Repeat the first body, or take a new key.",
+                code="idempotency_key_reused",
+            )
+        return row
+
+    def _note_attempt(
+        self, connection: Connection, row: Row[Any], attempt: Attempt, clock: float
+    ) -> None:
+        values = {
+            "attempt": max(row.attempt, attempt.number),
+            "asked_at": clock,
+            "answered_at": None,
+        }
+        noted = self._rows.update().where(_creations.c.number == row.number)
+        connection.execute(noted.values(values))
 
 
 def _open(clock: float) -> ColumnElement[bool]:
@@ -143,8 +156,3 @@ def _open(clock: float) -> ColumnElement[bool]:
         _creations.c.answered_at.is_(None), _creations.c.asked_at >= clock - UNANSWERED_SECONDS
     )
     return or_(unanswered, _creations.c.answered_at >= clock - ANSWERED_SECONDS)
-
-
-def _note_attempt(connection: Connection, row: Row[Any], attempt: Attempt, clock: float) -> None:
-    values = {"attempt": max(row.attempt, attempt.number), "asked_at": clock, "answered_at": None}
-    connection.execute(update(_creations).where(_creations.c.number == row.number).values(values))

@@ -1,6 +1,7 @@
 """The SQLite database of a home folder: opened, migrated, and handed out in transactions.
 
-Knows no table but Alembic's own.
+Knows no table but Alembic's own; of the others only that rows with a `project` belong to it, so
+that a statement on them has to say whose it means (`store/projects.py`).
 """
 
 import sqlite3
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Select, UpdateBase, create_engine, event
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.sql.util import find_tables
 
 from emojitune.errors import ConfigurationError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+SCOPED = {"scoped": True}  # the execution option of a statement that says whose rows it means
 _BUSY_SECONDS = 30
 
 
@@ -51,7 +54,7 @@ def open_database(home: Path) -> Database:
     """
     path = home / "emojitune.db"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
         _bring_up_to_date(path)
     except (OSError, sqlite3.DatabaseError, DatabaseError) as error:
         raise ConfigurationError(
@@ -60,6 +63,11 @@ def open_database(home: Path) -> Database:
             param="home",
         ) from error
     return Database(_engine(path))
+
+
+def make_home(home: Path) -> None:
+    """The folder of a home, for its owner alone: messages are in its database."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def newest_revision() -> str:
@@ -121,6 +129,7 @@ def _engine(path: Path) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_connection)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "before_execute", _require_scope)
     return engine
 
 
@@ -132,3 +141,13 @@ def _set_up_connection(connection: sqlite3.Connection, _record: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+def _require_scope(_connection: Connection, statement: Any, *_: Any) -> None:
+    """A statement that forgets whose rows it means never reaches the database."""
+    if isinstance(statement, Select | UpdateBase) and "scoped" not in (
+        statement.get_execution_options()
+    ):
+        owned = any("project" in table.c for table in find_tables(statement, include_crud=True))
+        if owned:  # no assertion: it must hold under `python -O` too
+            raise RuntimeError(f"Whose rows? A statement must begin at projects.Rows: {statement}")

@@ -1,4 +1,7 @@
-"""Uploaded and produced files: one row each, the bytes kept once under their SHA-256."""
+"""Uploaded and produced files: one row each, the bytes kept once under their SHA-256.
+
+The bytes of several projects may be the same and are kept once too; only the rows tell whose.
+"""
 
 import hashlib
 import os
@@ -10,15 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select
+from sqlalchemy import Connection, Row, or_
 
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id, now
 from emojitune.store.pages import Order, Page, read_page
+from emojitune.store.projects import EVERY_PROJECT, Project, Rows
 
 _files = tables.files
+_anyones = Rows(_files, EVERY_PROJECT)
 _CHUNK = 1024 * 1024
 _ABANDONED_SECONDS = 24 * 3600  # no upload is received for longer than this
 
@@ -52,10 +57,11 @@ class Incoming:
 
 
 class FileStore:
-    """Files in `directory`, known by rows of `database`."""
+    """A project's files in `directory`, known by rows of `database`."""
 
-    def __init__(self, database: Database, directory: Path) -> None:
+    def __init__(self, database: Database, project: Project, directory: Path) -> None:
         self._database = database
+        self._rows = Rows(_files, project)
         self._directory = directory
 
     def add(
@@ -118,7 +124,7 @@ class FileStore:
         blob = self._blob(stored.sha256)
         blob.parent.mkdir(exist_ok=True)
         with self._database.write() as connection:
-            connection.execute(insert(_files).values(asdict(stored)))
+            connection.execute(self._rows.insert(asdict(stored)))
             if then is not None:
                 then(connection, stored)
             os.replace(incoming.path, blob)
@@ -133,7 +139,7 @@ class FileStore:
         """
         with self._database.read() as connection:
             row = connection.execute(
-                select(_files).where(_files.c.id == file_id, _not_expired())
+                self._rows.select().where(_files.c.id == file_id, _not_expired())
             ).one_or_none()
         if row is None:
             raise NotFoundError(f"No such File object: {file_id}", param="id")
@@ -147,7 +153,7 @@ class FileStore:
         order: Order = "desc",
     ) -> Page[StoredFile]:
         """Files, the newest first unless `order` is "asc"."""
-        query = select(_files).where(_not_expired())
+        query = self._rows.select().where(_not_expired())
         if purpose is not None:
             query = query.where(_files.c.purpose == purpose)
         with self._database.read() as connection:
@@ -174,7 +180,7 @@ class FileStore:
     def _remove(self, files: Sequence[StoredFile]) -> None:
         with self._database.write() as connection:
             ids = [stored.id for stored in files]
-            connection.execute(delete(_files).where(_files.c.id.in_(ids)))
+            connection.execute(_anyones.delete().where(_files.c.id.in_(ids)))
         # Only once the rows are surely gone, and locked against an `add` of the same bytes.
         with self._database.write() as connection:
             for stored in files:
@@ -183,7 +189,7 @@ class FileStore:
 
     def _delete_expired(self) -> None:
         with self._database.read() as connection:
-            rows = connection.execute(select(_files).where(~_not_expired())).all()
+            rows = connection.execute(_anyones.select().where(~_not_expired())).all()
         if rows:
             self._remove([_stored(row) for row in rows])
 
@@ -196,13 +202,13 @@ def _not_expired() -> Any:
 
 
 def _in_use(connection: Connection, sha256: str) -> bool:
-    query = select(_files.c.number).where(_files.c.sha256 == sha256).limit(1)
+    query = _anyones.select(_files.c.number).where(_files.c.sha256 == sha256).limit(1)
     return connection.scalar(query) is not None
 
 
 def _stored(row: Row[Any]) -> StoredFile:
     fields = dict(row._mapping)
-    del fields["number"]
+    del fields["number"], fields["project"]
     return StoredFile(**fields)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, or_, select
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from emojitune.errors import InvalidStateError, NotFoundError
@@ -17,6 +17,7 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id, now
 from emojitune.store.pages import Page, read_page
+from emojitune.store.projects import Project, Rows
 
 _jobs, _events, _checkpoints = tables.jobs, tables.events, tables.checkpoints
 
@@ -39,6 +40,7 @@ class Job:
     """A fine-tuning job. `hyperparameters` are those asked for until it runs, then those used."""
 
     id: str
+    project: str
     created_at: int
     finished_at: int | None
     status: str
@@ -83,10 +85,11 @@ class JobCheckpoint:
 
 
 class JobStore:
-    """Jobs as rows of `database`."""
+    """A project's jobs as rows of `database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, project: Project) -> None:
         self._database = database
+        self._rows = Rows(_jobs, project)
 
     def create(
         self,
@@ -126,12 +129,12 @@ class JobStore:
         if validation_file:
             validating += f" and validation file: {validation_file}"
         with self._database.write() as connection:
-            made = connection.execute(insert_or_ignore(_jobs).values(row).on_conflict_do_nothing())
+            made = connection.execute(self._rows.insert(row).on_conflict_do_nothing())
             if not made.rowcount:
-                return _get(connection, job_id)
+                return self._get(connection, job_id)
             _add_event(connection, job_id, f"Created fine-tuning job: {job_id}", key="created")
             _add_event(connection, job_id, validating, key="validating")
-            return _get(connection, job_id)
+            return self._get(connection, job_id)
 
     def get(self, job_id: str) -> Job:
         """The job of this id.
@@ -140,7 +143,7 @@ class JobStore:
             NotFoundError: There is none.
         """
         with self._database.read() as connection:
-            return _get(connection, job_id)
+            return self._get(connection, job_id)
 
     def list(
         self,
@@ -151,7 +154,7 @@ class JobStore:
         without_metadata: bool = False,
     ) -> Page[Job]:
         """Jobs, the newest first: all, or those with every pair of `metadata`, or those without."""
-        query = select(_jobs).where(
+        query = self._rows.select().where(
             *(carries(_jobs.c.metadata, *pair) for pair in (metadata or {}).items())
         )
         if without_metadata:
@@ -161,7 +164,8 @@ class JobStore:
 
     def unfinished(self) -> Sequence[Job]:
         """Every job that has not ended, the oldest first."""
-        query = select(_jobs).where(_jobs.c.status.not_in(FINISHED)).order_by(_jobs.c.number)
+        unfinished = _jobs.c.status.not_in(FINISHED)
+        query = self._rows.select().where(unfinished).order_by(_jobs.c.number)
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
@@ -172,19 +176,19 @@ class JobStore:
             InvalidStateError: It is not: somebody was faster, or the request makes no sense.
         """
         with self._database.write() as connection:
-            status = _get(connection, job_id).status
+            status = self._get(connection, job_id).status
             if status not in sources:
                 raise InvalidStateError(
                     f"Job {job_id} cannot become {to}: only a job that is "
                     f"{_either(sources)} can, and this one is {status}."
                 )
-            return _change(connection, job_id, {**changes, "status": to})
+            return self._change(connection, job_id, {**changes, "status": to})
 
     def update(self, job_id: str, **changes: Any) -> Job:
         """Set columns other than the status."""
         assert "status" not in changes, "a status changes by `transition` only"
         with self._database.write() as connection:
-            return _change(connection, job_id, changes)
+            return self._change(connection, job_id, changes)
 
     def claim(self, job_id: str, worker: str, seconds: float) -> bool:
         """Lease a job to `worker` unless another one holds it; the lease ends by itself."""
@@ -207,7 +211,7 @@ class JobStore:
         """The ids of the jobs that some worker holds at this time (by default now)."""
         alive = _jobs.c.lease_expires_at > (time.time() if at is None else at)
         with self._database.read() as connection:
-            return set(connection.scalars(select(_jobs.c.id).where(alive)))
+            return set(connection.scalars(self._rows.select(_jobs.c.id).where(alive)))
 
     def add_event(
         self,
@@ -227,7 +231,7 @@ class JobStore:
         """A job's events, the newest first."""
         query = select(_events).where(_events.c.job_id == job_id)
         with self._database.read() as connection:
-            _get(connection, job_id)
+            self._get(connection, job_id)
             return read_page(connection, _events, query, _event, after=after, limit=limit)
 
     def event(self, job_id: str, key: str) -> JobEvent | None:
@@ -258,7 +262,7 @@ class JobStore:
         """A job's checkpoints, the last step first."""
         query = select(_checkpoints).where(_checkpoints.c.job_id == job_id)
         with self._database.read() as connection:
-            _get(connection, job_id)
+            self._get(connection, job_id)
             return read_page(connection, _checkpoints, query, _checkpoint, after=after, limit=limit)
 
     def drop_checkpoints(self, job_id: str, *, keep: int) -> Sequence[JobCheckpoint]:
@@ -275,28 +279,30 @@ class JobStore:
         self, job_id: str, condition: ColumnElement[bool], worker: str | None, until: float | None
     ) -> bool:
         statement = (
-            update(_jobs)
+            self._rows.update()
             .where(_jobs.c.id == job_id, condition)
             .values(worker=worker, lease_expires_at=until)
         )
         with self._database.write() as connection:
             return connection.execute(statement).rowcount == 1
 
+    def _get(self, connection: Connection, job_id: str) -> Job:
+        query = self._rows.select().where(_jobs.c.id == job_id)
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFoundError(
+                f"Could not find fine tune: {job_id}",
+                code="fine_tune_not_found",
+                param="fine_tune_id",
+            )
+        return _job(row)
 
-def _get(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(select(_jobs).where(_jobs.c.id == job_id)).one_or_none()
-    if row is None:
-        raise NotFoundError(
-            f"Could not find fine tune: {job_id}", code="fine_tune_not_found", param="fine_tune_id"
-        )
-    return _job(row)
-
-
-def _change(connection: Connection, job_id: str, changes: dict[str, Any]) -> Job:
-    if isinstance(changes.get("error"), JobError):
-        changes["error"] = asdict(changes["error"])
-    connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(changes))
-    return _get(connection, job_id)
+    def _change(self, connection: Connection, job_id: str, changes: dict[str, Any]) -> Job:
+        if isinstance(changes.get("error"), JobError):
+            changes["error"] = asdict(changes["error"])
+        mine = self._rows.update().where(_jobs.c.id == job_id)
+        connection.execute(mine.values(changes))
+        return self._get(connection, job_id)
 
 
 def _add_event(

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Row
 
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
+from emojitune.store.projects import EVERY_PROJECT, Project, Rows
 
 _models, _permissions = tables.models, tables.permissions
 
@@ -32,50 +32,66 @@ class FineTunedModel:
 
 
 class ModelStore:
-    """Fine-tuned models as rows of `database`."""
+    """A project's fine-tuned models as rows of `database`, and those that it has leave to use."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, project: Project) -> None:
         self._database = database
+        granted = Rows(_permissions, EVERY_PROJECT).select(_permissions.c.model)
+        shared = granted.where(_permissions.c.project_id == project)
+        self._own = Rows(_models, project)
+        self._seen = Rows(_models, project, shared=_models.c.name.in_(shared))
+        self._permissions = Rows(_permissions, project)
 
     def register(self, model: FineTunedModel) -> None:
         """Make a model known; once is enough."""
         with self._database.write() as connection:
-            statement = insert(_models).values(asdict(model)).on_conflict_do_nothing()
-            connection.execute(statement)
+            connection.execute(self._own.insert(asdict(model)).on_conflict_do_nothing())
 
     def get(self, name: str) -> FineTunedModel:
-        """The model of this name.
+        """The model of this name, the project's own or shared with it.
 
         Raises:
             NotFoundError: There is none.
         """
-        with self._database.read() as connection:
-            row = connection.execute(select(_models).where(_models.c.name == name)).one_or_none()
-        if row is None:
-            raise _unknown(name)
-        return _model(row)
+        return self._find(self._seen, name)
+
+    def own(self, name: str) -> FineTunedModel:
+        """The same, of the project's own: who may use a model may not give it away.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return self._find(self._own, name)
 
     def list(self) -> Sequence[FineTunedModel]:
-        """All models, the newest first."""
+        """All models, its own and those shared with it, the newest first."""
         with self._database.read() as connection:
-            rows = connection.execute(select(_models).order_by(_models.c.number.desc()))
+            rows = connection.execute(self._seen.select().order_by(_models.c.number.desc()))
             return [_model(row) for row in rows]
 
     def delete(self, name: str) -> None:
-        """Forget a model and who may use it; its adapter's folder is the caller's to remove.
+        """Forget an own model and who may use it; its adapter's folder is the caller's to remove.
 
         Raises:
             NotFoundError: There is none.
         """
         with self._database.write() as connection:
-            if not connection.execute(delete(_models).where(_models.c.name == name)).rowcount:
+            mine = self._own.delete().where(_models.c.name == name)
+            if not connection.execute(mine).rowcount:
                 raise _unknown(name)
-            connection.execute(delete(_permissions).where(_permissions.c.model == name))
+            connection.execute(self._permissions.delete().where(_permissions.c.model == name))
+
+    def _find(self, rows: Rows, name: str) -> FineTunedModel:
+        with self._database.read() as connection:
+            row = connection.execute(rows.select().where(_models.c.name == name)).one_or_none()
+        if row is None:
+            raise _unknown(name)
+        return _model(row)
 
 
 def _model(row: Row[Any]) -> FineTunedModel:
     fields = dict(row._mapping)
-    del fields["number"]
+    del fields["number"], fields["project"]
     return FineTunedModel(**fields)
 
 

@@ -1,20 +1,20 @@
-"""Which projects may use a checkpoint: kept and listed, as the hosted API does.
+"""Which other projects may use a project's checkpoint: `ModelStore` lets them.
 
-Knows no models: whether a name means one is the caller's to find out.
+Knows no models: whether a name means one of the project's own is the caller's to find out.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Row
 
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id, now
 from emojitune.store.pages import Order, Page, read_page
+from emojitune.store.projects import Project, Rows
 
 _permissions = tables.permissions
 
@@ -30,10 +30,11 @@ class Permission:
 
 
 class PermissionStore:
-    """Permissions as rows of `database`."""
+    """The permissions that a project gave, as rows of `database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, project: Project) -> None:
         self._database = database
+        self._rows = Rows(_permissions, project)
 
     def grant(self, model: str, project_ids: Sequence[str]) -> Sequence[Permission]:
         """The permissions of these projects, in their order; one that is there already stays."""
@@ -43,11 +44,11 @@ class PermissionStore:
             {"id": new_id("cp_"), "created_at": stamp, "model": model, "project_id": project}
             for project in projects
         ]
-        query = select(_permissions).where(
+        query = self._rows.select().where(
             _permissions.c.model == model, _permissions.c.project_id.in_(projects)
         )
         with self._database.write() as connection:
-            connection.execute(insert(_permissions).on_conflict_do_nothing(), rows)
+            connection.execute(self._rows.insert(*rows).on_conflict_do_nothing())
             found = {row.project_id: _permission(row) for row in connection.execute(query)}
         return [found[project] for project in projects]
 
@@ -60,7 +61,7 @@ class PermissionStore:
         order: Order = "desc",
     ) -> Page[Permission]:
         """A checkpoint's permissions, the newest first unless `order` is "asc"."""
-        query = select(_permissions).where(_permissions.c.model == model)
+        query = self._rows.select().where(_permissions.c.model == model)
         if project_id is not None:
             query = query.where(_permissions.c.project_id == project_id)
         with self._database.read() as connection:
@@ -74,7 +75,7 @@ class PermissionStore:
         Raises:
             NotFoundError: The checkpoint has none of this id.
         """
-        statement = delete(_permissions).where(
+        statement = self._rows.delete().where(
             _permissions.c.model == model, _permissions.c.id == permission_id
         )
         with self._database.write() as connection:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, insert, select
-
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
+from emojitune.store.projects import Project, Rows
 
 _responses = tables.responses
 
@@ -32,15 +31,16 @@ class StoredResponse:
 
 
 class ResponseStore:
-    """Responses as rows of `database`."""
+    """A project's responses as rows of `database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, project: Project) -> None:
         self._database = database
+        self._rows = Rows(_responses, project)
 
     def add(self, stored: StoredResponse) -> None:
         """Keep a response that has ended."""
         with self._database.write() as connection:
-            connection.execute(insert(_responses).values(asdict(stored)))
+            connection.execute(self._rows.insert(asdict(stored)))
 
     def get(self, response_id: str) -> StoredResponse:
         """The response of this id.
@@ -50,7 +50,7 @@ class ResponseStore:
         """
         with self._database.read() as connection:
             row = connection.execute(
-                select(_responses).where(_responses.c.id == response_id)
+                self._rows.select().where(_responses.c.id == response_id)
             ).one_or_none()
         if row is None:
             raise _unknown(response_id)
@@ -64,7 +64,7 @@ class ResponseStore:
         Raises:
             NotFoundError: There is none.
         """
-        statement = delete(_responses).where(_responses.c.id == response_id)
+        statement = self._rows.delete().where(_responses.c.id == response_id)
         with self._database.write() as connection:
             if not connection.execute(statement).rowcount:
                 raise _unknown(response_id)

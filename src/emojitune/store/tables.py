@@ -1,6 +1,7 @@
 """The tables as the code sees them; `migrations/` makes them, and a test holds the two together.
 
-`number` grows with each row: lists are ordered by it, since many rows share one second.
+`number` grows with each row: lists are ordered by it, since many rows share one second. `project`
+is whose a row is. Statements on tables with it begin at `projects.Rows`.
 """
 
 from sqlalchemy import (
@@ -19,6 +20,12 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+
+def _project() -> Column[str]:
+    # Without anyone who says whose it is, a row is nobody's.
+    return Column("project", String, nullable=False, server_default="")
+
+
 # A Python None is stored as SQL NULL, not as the JSON text "null".
 _json = JSON(none_as_null=True)
 
@@ -26,6 +33,7 @@ files = Table(
     "files",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("id", String, nullable=False, unique=True),
     Column("bytes", Integer, nullable=False),
     Column("created_at", Integer, nullable=False),
@@ -43,6 +51,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("id", String, nullable=False, unique=True),
     Column("created_at", Integer, nullable=False),
     Column("finished_at", Integer),
@@ -102,6 +111,7 @@ models = Table(
     "fine_tuned_models",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("name", String, nullable=False, unique=True),
     Column("created_at", Integer, nullable=False),
     Column("job_id", String, nullable=False),
@@ -116,6 +126,7 @@ uploads = Table(
     "uploads",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("id", String, nullable=False, unique=True),
     Column("created_at", Integer, nullable=False),
     Column("expires_at", Integer, nullable=False),
@@ -144,6 +155,7 @@ batches = Table(
     "batches",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("id", String, nullable=False, unique=True),
     Column("endpoint", String, nullable=False),
     Column("input_file_id", String, nullable=False),
@@ -188,6 +200,7 @@ completions = Table(
     "chat_completions",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("id", String, nullable=False, unique=True),
     Column("created_at", Integer, nullable=False),
     Column("model", String, nullable=False),
@@ -201,6 +214,7 @@ permissions = Table(
     "checkpoint_permissions",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("id", String, nullable=False, unique=True),
     Column("created_at", Integer, nullable=False),
     Column("model", String, nullable=False),
@@ -213,6 +227,7 @@ creations = Table(
     "creations",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("subject", String, nullable=False, unique=True),
     Column("path", String, nullable=False),
     Column("digest", String, nullable=False),
@@ -220,8 +235,8 @@ creations = Table(
     Column("attempt", Integer, nullable=False),
     Column("asked_at", Float, nullable=False),
     Column("answered_at", Float),
-    Index("creations_by_content", "path", "digest"),
-    Index("creations_by_key", "path", "key", unique=True),
+    Index("creations_by_content", "project", "path", "digest"),
+    Index("creations_by_key", "project", "path", "key", unique=True),
     sqlite_autoincrement=True,
 )
 
@@ -229,10 +244,24 @@ responses = Table(
     "responses",
     metadata,
     Column("number", Integer, primary_key=True),
+    _project(),
     Column("id", String, nullable=False, unique=True),
     Column("created_at", Integer, nullable=False),
     Column("previous_response_id", String),
     Column("response", _json, nullable=False),
     Column("input_items", _json, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    _project(),
+    Column("name", String, nullable=False),
+    Column("sha256", String, nullable=False, unique=True),
+    Column("created_at", Integer, nullable=False),
+    Column("revoked_at", Integer),
     sqlite_autoincrement=True,
 )

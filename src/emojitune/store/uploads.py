@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select
 
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.store import tables
@@ -21,6 +21,7 @@ from emojitune.store.files import (
     open_private,
 )
 from emojitune.store.ids import new_id, now
+from emojitune.store.projects import EVERY_PROJECT, Project, Rows
 
 _uploads, _parts = tables.uploads, tables.upload_parts
 
@@ -55,10 +56,17 @@ class UploadPart:
 
 
 class UploadStore:
-    """Uploads as rows of `database`, their parts in `directory`, their results in `files`."""
+    """A project's uploads as rows of `database`, their parts in `directory`.
 
-    def __init__(self, database: Database, directory: Path, files: FileStore) -> None:
+    Args:
+        files: Where what they become belongs: the same project's.
+    """
+
+    def __init__(
+        self, database: Database, project: Project, directory: Path, files: FileStore
+    ) -> None:
         self._database = database
+        self._rows = Rows(_uploads, project)
         self._directory = directory
         self._files = files
 
@@ -79,7 +87,7 @@ class UploadStore:
             file_id=None,
         )
         with self._database.write() as connection:
-            connection.execute(insert(_uploads).values(asdict(upload)))
+            connection.execute(self._rows.insert(asdict(upload)))
         return upload
 
     def get(self, upload_id: str) -> Upload:
@@ -89,7 +97,7 @@ class UploadStore:
             NotFoundError: There is none.
         """
         with self._database.read() as connection:
-            return _get(connection, upload_id)
+            return self._get(connection, upload_id)
 
     def add_part(self, upload_id: str, chunks: Iterable[bytes] | BinaryIO) -> UploadPart:
         """Keep a part, however many others are arriving at the same time.
@@ -106,7 +114,7 @@ class UploadStore:
             size = _write(path, chunks)
             part = UploadPart(part_id, upload_id, now(), size)
             with self._database.write() as connection:
-                upload = _get(connection, upload_id)
+                upload = self._get(connection, upload_id)
                 _require_pending(upload, "Parts can be added only to an upload")
                 _require_room(connection, upload_id, size)
                 connection.execute(insert(_parts).values(asdict(part)))
@@ -135,7 +143,8 @@ class UploadStore:
         digest = hashlib.md5(usedforsecurity=False)
 
         def complete_with(connection: Connection, stored: StoredFile) -> None:
-            _end(connection, upload_id, "completed", "Only an upload can be completed", stored.id)
+            rule = "Only an upload can be completed"
+            self._end(connection, upload_id, "completed", rule, stored.id)
 
         with self._files.receive(self._content(upload_id, part_ids, digest)) as incoming:
             if md5 is not None and md5.lower() != digest.hexdigest():
@@ -162,19 +171,22 @@ class UploadStore:
             InvalidStateError: It has ended already.
         """
         with self._database.write() as connection:
-            _end(connection, upload_id, "cancelled", "Only an upload can be cancelled")
+            self._end(connection, upload_id, "cancelled", "Only an upload can be cancelled")
         self._delete_parts(upload_id)
         return self.get(upload_id)
 
     def sweep(self) -> None:
-        """Note which uploads have expired, and delete parts that nobody waits for any more."""
+        """Note which uploads have expired, and delete parts that nobody waits for any more.
+
+        Those of every project: a folder of parts does not say whose it is.
+        """
         # Listed first: the folder of an upload that begins meanwhile is not among them.
         folders = list(self._directory.iterdir()) if self._directory.exists() else []
-        pending = _uploads.c.status == "pending"
+        anyones, pending = Rows(_uploads, EVERY_PROJECT), _uploads.c.status == "pending"
         with self._database.write() as connection:
-            over = update(_uploads).where(pending, _uploads.c.expires_at <= now())
+            over = anyones.update().where(pending, _uploads.c.expires_at <= now())
             connection.execute(over.values(status="expired"))
-            waiting = set(connection.scalars(select(_uploads.c.id).where(pending)))
+            waiting = set(connection.scalars(anyones.select(_uploads.c.id).where(pending)))
         for folder in folders:
             if folder.name not in waiting:
                 self._delete_parts(folder.name)
@@ -216,28 +228,32 @@ class UploadStore:
         # A part that is being written at this moment finds out in its transaction.
         shutil.rmtree(self._directory / upload_id, ignore_errors=True)
 
+    def _get(self, connection: Connection, upload_id: str) -> Upload:
+        query = self._rows.select().where(_uploads.c.id == upload_id)
+        row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFoundError(f"No such Upload object: {upload_id}", param="upload_id")
+        return _upload(row)
 
-def _get(connection: Connection, upload_id: str) -> Upload:
-    row = connection.execute(select(_uploads).where(_uploads.c.id == upload_id)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"No such Upload object: {upload_id}", param="upload_id")
-    return _upload(row)
+    def _end(
+        self,
+        connection: Connection,
+        upload_id: str,
+        status: str,
+        rule: str,
+        file_id: str | None = None,
+    ) -> None:
+        _require_pending(self._get(connection, upload_id), rule)
+        ended = self._rows.update().where(_uploads.c.id == upload_id)
+        connection.execute(ended.values(status=status, file_id=file_id))
 
 
 def _upload(row: Row[Any]) -> Upload:
     fields = dict(row._mapping)
-    del fields["number"]
+    del fields["number"], fields["project"]
     upload = Upload(**fields)
     over = upload.status == "pending" and upload.expires_at <= now()
     return replace(upload, status="expired") if over else upload
-
-
-def _end(
-    connection: Connection, upload_id: str, status: str, rule: str, file_id: str | None = None
-) -> None:
-    _require_pending(_get(connection, upload_id), rule)
-    ended = update(_uploads).where(_uploads.c.id == upload_id)
-    connection.execute(ended.values(status=status, file_id=file_id))
 
 
 def _require_pending(upload: Upload, rule: str) -> None:

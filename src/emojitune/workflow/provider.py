@@ -6,6 +6,7 @@ is never imported: from here on everything goes through the official SDK.
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import openai
 from openai import DefaultHttpx2Client, OpenAI
@@ -117,25 +119,47 @@ def _connect_local(settings: Settings) -> Connection:
             _end(server)
             raise
     # No proxy of the environment may stand between us and our own machine.
-    http = DefaultHttpx2Client(trust_env=False)
+    http = DefaultHttpx2Client(trust_env=False, verify=_trust(settings.home) or True)
     client = OpenAI(base_url=url, api_key=_local_key(settings, url), http_client=http)
     return Connection(client, "local", is_emojitune=True, server=server)
 
 
 def running_server(home: Path) -> str | None:
     """The base URL of the server that runs on `home`, if there is one and it answers."""
-    try:
-        url = str(json.loads((home / "server.json").read_text(encoding="utf-8"))["url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # none, or one that is just writing
+    url = _note(home).get("url")
+    if not isinstance(url, str):
+        return None
     url = url.rstrip("/").removesuffix("/v1") + "/v1"
-    return url if is_healthy(url) else None
+    return url if is_healthy(url, _trust(home)) else None
 
 
-def is_healthy(base_url: str) -> bool:
+def _note(home: Path) -> dict[str, Any]:
+    """What a server says of itself in its home; nothing when none runs, or one is just writing."""
+    try:
+        note = json.loads((home / "server.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _trust(home: Path) -> ssl.SSLContext | None:
+    """Trust in the very certificate of the server of this home, whatever name it is for; None when
+    it has none."""
+    try:
+        context = ssl.create_default_context(cafile=_note(home)["certificate"])
+    except (KeyError, OSError):
+        return None
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def is_healthy(base_url: str, trust: ssl.SSLContext | None = None) -> bool:
     """Whether an emojitune server answers at `base_url`."""
     health = base_url.rstrip("/").removesuffix("/v1") + "/healthz"
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
+    )
     try:
         with direct.open(health, timeout=5) as answer:
             return bool(json.load(answer) == {"status": "ok"})
@@ -163,7 +187,7 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
     command += ["--home", str(settings.home), "--idle-timeout", str(IDLE_SECONDS)]
     try:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _log(settings.home).open("wb") as log:
             # A session of its own: Ctrl-C in this terminal must not reach the running job.
             return subprocess.Popen(

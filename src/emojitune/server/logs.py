@@ -1,0 +1,87 @@
+"""The log: one JSON object a line, on stderr.
+
+What people write to a model, and what it answers, is in no line unless a setting asks for it: not
+in the message of an exception either, of which only the kind and the place are told.
+"""
+
+import json
+import logging
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.types import Message, Receive, Send
+
+_MOST_CONTENT = 10_000  # bytes of a request, and of its answer
+
+
+class JsonLines(logging.Formatter):
+    """A record as an object; `extra={"fields": ...}` goes in as it is."""
+
+    def __init__(self, *, content: bool) -> None:
+        super().__init__()
+        self._content = content
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage().strip(),
+        }
+        line |= getattr(record, "fields", {})
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            whole = "".join(traceback.format_exception(error))
+            line["error"] = whole if self._content else _place(error)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class Content:
+    """The first bytes of a request and of its answer, as they pass by."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._request, self._reply = bytearray(), bytearray()
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        pairs = (("request", self._request), ("reply", self._reply))
+        return {name: bytes(body).decode(errors="replace") for name, body in pairs}
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        _keep(self._request, message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        _keep(self._reply, message)
+        await self._send(message)
+
+
+def log_config(*, content: bool) -> dict[str, Any]:
+    """For `logging.config.dictConfig`: ours from info on, uvicorn's from warning on."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"lines": {"()": JsonLines, "content": content}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+        "loggers": {
+            "emojitune": {"handlers": ["stderr"], "level": "INFO"},
+            "uvicorn": {"handlers": ["stderr"], "level": "WARNING"},
+        },
+    }
+
+
+def _keep(kept: bytearray, message: Message) -> None:
+    kept += message.get("body", b"")[: max(0, _MOST_CONTENT - len(kept))]
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    told = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    cause = error.__cause__ or error.__context__
+    after = f" after {_place(cause)}" if cause is not None else ""
+    return f"{type(error).__name__} at {', '.join(told)}{after}"

@@ -1,0 +1,108 @@
+"""A home of an older emojitune, as it was left on the disk, with rows in every table."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.store import tables
+from emojitune.store.batches import BatchStore
+from emojitune.store.completions import CompletionStore
+from emojitune.store.creations import Attempt, CreationStore
+from emojitune.store.database import Database, newest_revision, open_database
+from emojitune.store.files import FileStore
+from emojitune.store.jobs import JobStore
+from emojitune.store.models import ModelStore
+from emojitune.store.permissions import PermissionStore
+from emojitune.store.responses import ResponseStore
+from emojitune.store.uploads import UploadStore
+
+OLD = Path(__file__).parent / "data/revision_0005.sql"
+MODEL = "ft:gpt-3.5-turbo-0125:local:emoji-v1:abcdefgh"
+OWNED = [table for table in tables.metadata.sorted_tables if "project" in table.c]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    with sqlite3.connect(tmp_path / "emojitune.db") as old:
+        old.executescript(OLD.read_text())
+        [revision] = old.execute("SELECT version_num FROM alembic_version").fetchone()
+    old.close()
+    assert revision == "0005"
+    return tmp_path
+
+
+@pytest.fixture
+def upgraded(home: Path) -> Iterator[Database]:
+    database = open_database(home)
+    yield database
+    database.close()
+
+
+def test_the_old_tables_become_those_that_the_code_expects(upgraded: Database, home: Path) -> None:
+    with upgraded.read() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, tables.metadata) == []
+        assert context.get_current_revision() == newest_revision()
+
+
+def test_every_old_row_belongs_to_the_default_project(upgraded: Database, home: Path) -> None:
+    with sqlite3.connect(home / "emojitune.db") as plain:
+        owners = {
+            table.name: plain.execute(f"SELECT DISTINCT project FROM {table.name}").fetchall()
+            for table in OWNED
+            if table is not tables.keys
+        }
+    plain.close()
+    assert len(owners) == 9
+    assert set(map(tuple, owners.values())) == {(("default",),)}
+
+
+def test_the_default_project_finds_all_and_another_nothing(upgraded: Database, home: Path) -> None:
+    def found(project: str) -> list[int]:
+        files = FileStore(upgraded, project, home / "files")
+        return [
+            len(files.list().items),
+            len(JobStore(upgraded, project).list().items),
+            len(BatchStore(upgraded, project).list().items),
+            len(CompletionStore(upgraded, project).list().items),
+            len(ModelStore(upgraded, project).list()),
+            len(PermissionStore(upgraded, project).list(MODEL).items),
+        ]
+
+    assert found("default") == [2, 1, 1, 1, 1, 1]
+    assert found("other") == [0] * 6
+    [job] = JobStore(upgraded, "default").list().items
+    assert (job.fine_tuned_model, job.metadata) == (MODEL, {"a": "b"})
+    assert len(JobStore(upgraded, "default").events(job.id).items) == 2
+    assert ResponseStore(upgraded, "default").get("resp_old").created_at == 1790000000
+    with pytest.raises(NotFoundError):
+        ResponseStore(upgraded, "other").get("resp_old")
+
+
+def test_what_was_begun_goes_on(upgraded: Database, home: Path) -> None:
+    files = FileStore(upgraded, "default", home / "files")
+    [upload_id] = _ids(home, "uploads")
+    assert UploadStore(upgraded, "default", home / "parts", files).get(upload_id).bytes == 3
+    creations = CreationStore(upgraded, "default")
+    attempt = Attempt("/v1/fine_tuning/jobs", "digest", 0, "key-1")
+    assert [creations.reserve(attempt, str).subject] == _ids(home, "jobs")
+    other = Attempt("/v1/fine_tuning/jobs", "another digest", 0, "key-1")
+    with pytest.raises(InvalidRequestError):
+        creations.reserve(other, str)
+    assert CreationStore(upgraded, "other").reserve(other, lambda: "new").subject == "new"
+
+
+def test_a_permission_that_was_only_kept_has_its_effect_now(upgraded: Database) -> None:
+    assert ModelStore(upgraded, "team").get(MODEL).name == MODEL
+
+
+def _ids(home: Path, table: str) -> list[str]:
+    with sqlite3.connect(home / "emojitune.db") as plain:
+        ids = [row[0] for row in plain.execute(f"SELECT id FROM {table}")]
+    plain.close()
+    return ids
