@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from emojitune.jobs import runner
-from emojitune.jobs.worker import open_stores
+from emojitune.jobs.hold import Control, Interrupted
+from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 
@@ -21,12 +22,12 @@ def settings(tmp_path: Path, tiny_base: Path) -> Settings:
 
 
 @pytest.fixture
-def stores(settings: Settings) -> runner.Stores:
+def stores(settings: Settings) -> Stores:
     return open_stores(settings)
 
 
 @pytest.fixture
-def job(stores: runner.Stores) -> Iterator[Job]:
+def job(stores: Stores) -> Iterator[Job]:
     rows = [
         {
             "messages": [
@@ -47,12 +48,21 @@ def job(stores: runner.Stores) -> Iterator[Job]:
     return stores.jobs.get(made.id)
 
 
-def run(job: Job, stores: runner.Stores, settings: Settings, check: Callable[[], None]) -> Job:
-    runner.run(stores.jobs.get(job.id), stores, settings, check)
+class Patient:
+    """Lets a job run to its end, unless `asked` says that it is to stop."""
+
+    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+        self.stopping = asked
+
+    def check(self) -> None: ...
+
+
+def run(job: Job, stores: Stores, settings: Settings, control: Control | None = None) -> Job:
+    runner.run(stores.jobs.get(job.id), stores, settings, control or Patient())
     return stores.jobs.get(job.id)
 
 
-def assert_whole(job: Job, stores: runner.Stores) -> None:
+def assert_whole(job: Job, stores: Stores) -> None:
     assert job.status == "succeeded", job.error
     checkpoints = stores.jobs.checkpoints(job.id).items
     assert [checkpoint.step for checkpoint in checkpoints] == [4, 2]
@@ -66,24 +76,19 @@ def assert_whole(job: Job, stores: runner.Stores) -> None:
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_an_interruption_at_an_epochs_end_loses_no_checkpoint(
-    job: Job, stores: runner.Stores, settings: Settings, epoch: int
+    job: Job, stores: Stores, settings: Settings, epoch: int
 ) -> None:
-    saved = settings.runs / job.id / "checkpoints" / f"epoch-{epoch}"
-
-    def check() -> None:
-        if saved.exists():
-            raise runner.Interrupted
-
-    with pytest.raises(runner.Interrupted):
-        run(job, stores, settings, check)
+    saved = settings.runs / job.id / "checkpoints" / f"step-{2 * epoch}"
+    with pytest.raises(Interrupted):
+        run(job, stores, settings, Patient(saved.exists))
     assert stores.jobs.checkpoints(job.id).items[0].step == 2 * epoch
-    assert_whole(run(job, stores, settings, lambda: None), stores)
+    assert_whole(run(job, stores, settings), stores)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_crash_between_saving_and_registering_loses_none_either(
     job: Job,
-    stores: runner.Stores,
+    stores: Stores,
     settings: Settings,
     epoch: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,11 +97,11 @@ def test_a_crash_between_saving_and_registering_loses_none_either(
 
     def crash(self: Any, saved: Any, *args: Any, **named: Any) -> None:
         if saved.epoch == epoch:
-            raise runner.Interrupted
+            raise Interrupted
         register(self, saved, *args, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner._Run, "_register", crash)
-        with pytest.raises(runner.Interrupted):
-            run(job, stores, settings, lambda: None)
-    assert_whole(run(job, stores, settings, lambda: None), stores)
+        with pytest.raises(Interrupted):
+            run(job, stores, settings)
+    assert_whole(run(job, stores, settings), stores)

@@ -73,7 +73,7 @@ def test_it_does_not_end_while_a_job_is_to_run(settings: Settings) -> None:
     thread.start()
     thread.join(0.8)
     assert thread.is_alive()
-    jobs.transition(job.id, "paused", sources=["validating_files"])
+    jobs.transition(job.id, "cancelled", sources=["validating_files"])
     thread.join(5)
     assert not thread.is_alive()
     database.close()

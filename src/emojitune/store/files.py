@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select
 
+from emojitune.disk import disk_errors, sync
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
@@ -88,7 +89,7 @@ class FileStore:
         self._delete_expired()
         path = self._directory / f"incoming-{secrets.token_hex(8)}"
         try:
-            with open_private(path) as target:
+            with disk_errors(path), open_private(path) as target:
                 sha256, size = _copy(chunks_of(chunks), target, max_bytes)
             yield Incoming(path, size, sha256)
         finally:
@@ -117,12 +118,13 @@ class FileStore:
         )
         blob = self._blob(stored.sha256)
         blob.parent.mkdir(exist_ok=True)
+        sync(self._directory)
         with self._database.write() as connection:
             connection.execute(insert(_files).values(asdict(stored)))
             if then is not None:
                 then(connection, stored)
             os.replace(incoming.path, blob)
-            _sync_folder(blob.parent)
+            sync(blob.parent)
         return stored
 
     def get(self, file_id: str) -> StoredFile:
@@ -237,14 +239,3 @@ def _copy(chunks: Iterator[bytes], target: BinaryIO, max_bytes: int | None) -> t
     target.flush()
     os.fsync(target.fileno())
     return digest.hexdigest(), size
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where folders can be opened at all."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

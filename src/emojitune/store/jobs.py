@@ -5,7 +5,8 @@ Knows how a status is changed safely, not which changes make sense: that is `job
 
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -56,6 +57,19 @@ class Job:
     trained_tokens: int | None
     estimated_finish: int | None
     result_files: tuple[str, ...]
+
+
+class LeaseLostError(InvalidStateError):
+    """A worker wrote for a job that is no longer its own: nothing of it was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on a job; it ends by itself at `expires_at` (unix seconds)."""
+
+    job_id: str
+    worker: str
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +173,15 @@ class JobStore:
         with self._database.read() as connection:
             return read_page(connection, _jobs, query, _job, after=after, limit=limit)
 
+    def together(self) -> AbstractContextManager[Connection]:
+        """What this thread writes inside, by whatever store of the database, is one transaction."""
+        return self._database.write()
+
+    def assert_writable(self) -> None:
+        """Do what each write does first: whoever may not write meets the error now."""
+        with self._database.write():
+            pass
+
     def unfinished(self) -> Sequence[Job]:
         """Every job that has not ended, the oldest first."""
         query = select(_jobs).where(_jobs.c.status.not_in(FINISHED)).order_by(_jobs.c.number)
@@ -203,11 +226,22 @@ class JobStore:
         """Give a lease back, if it is still `worker`'s."""
         self._lease(job_id, _jobs.c.worker == worker, None, None)
 
-    def leased(self, at: float | None = None) -> set[str]:
-        """The ids of the jobs that some worker holds at this time (by default now)."""
-        alive = _jobs.c.lease_expires_at > (time.time() if at is None else at)
+    def leases(self) -> Sequence[Lease]:
+        """Every lease that was not given back, those that have ended too."""
+        query = select(_jobs.c.id, _jobs.c.worker, _jobs.c.lease_expires_at)
         with self._database.read() as connection:
-            return set(connection.scalars(select(_jobs.c.id).where(alive)))
+            rows = connection.execute(query.where(_jobs.c.worker.is_not(None)))
+            return [Lease(*row) for row in rows]
+
+    def leased(self) -> set[str]:
+        """The ids of the jobs that some worker holds now."""
+        return {lease.job_id for lease in self.leases() if lease.expires_at > time.time()}
+
+    def status_for(self, job_id: str, worker: str) -> str | None:
+        """The status of a job that `worker` holds; None when it holds it no longer."""
+        query = select(_jobs.c.status).where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+        with self._database.read() as connection:
+            return connection.scalar(query)
 
     def add_event(
         self,
@@ -236,6 +270,20 @@ class JobStore:
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _event(row)
+
+    def told_since_step(self, job_id: str, key_prefix: str) -> int:
+        """How many events with such a key came after the last step that was told."""
+        mine = _events.c.job_id == job_id
+        last_step = select(func.coalesce(func.max(_events.c.number), 0)).where(
+            mine, _events.c.type == "metrics"
+        )
+        query = select(func.count()).where(
+            mine,
+            _events.c.key.startswith(key_prefix, autoescape=True),
+            _events.c.number > last_step.scalar_subquery(),
+        )
+        with self._database.read() as connection:
+            return connection.scalar(query) or 0
 
     def add_checkpoint(
         self, job_id: str, *, model: str, step: int, metrics: Mapping[str, Any]
@@ -281,6 +329,17 @@ class JobStore:
         )
         with self._database.write() as connection:
             return connection.execute(statement).rowcount == 1
+
+
+def only_while_held(job_id: str, worker: str) -> Callable[[Connection], None]:
+    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job."""
+    holds = select(_jobs.c.id).where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+
+    def guard(connection: Connection) -> None:
+        if connection.execute(holds).one_or_none() is None:
+            raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
+
+    return guard
 
 
 def _get(connection: Connection, job_id: str) -> Job:
