@@ -1,6 +1,8 @@
 """A job that is interrupted at the worst moments still ends with all that it should have."""
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from emojitune.jobs.hold import Control, Interrupted
 from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
+from emojitune.training import memory
 
 
 @pytest.fixture
@@ -104,4 +107,93 @@ def test_a_crash_between_saving_and_registering_loses_none_either(
         patch.setattr(runner._Run, "_register", crash)
         with pytest.raises(Interrupted):
             run(job, stores, settings)
+    assert_whole(run(job, stores, settings), stores)
+
+
+@pytest.mark.parametrize(
+    ("free", "words"),
+    [(1, "the base model alone"), (10**9, "batch_size 5 and a longest example of")],
+)
+def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
+    job: Job,
+    stores: Stores,
+    settings: Settings,
+    free: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: free)
+    monkeypatch.setattr(memory, "training_peak", lambda *_: 2 * 10**9)
+    failed = run(job, stores, settings)
+    assert failed.status == "failed"
+    assert failed.error
+    assert failed.error.code == "out_of_memory"
+    assert words in failed.error.message
+    assert "create the job again" in failed.error.message
+    assert stores.jobs.events(job.id).items[0].message == failed.error.message
+
+
+def test_a_full_disk_fails_the_job_in_words_and_harms_nothing_else(
+    job: Job, stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if "step-4" in str(target):  # the second epoch's
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    failed = run(job, stores, settings)
+    assert failed.error
+    assert failed.error.code == "disk_full"
+    assert "disk is full" in failed.error.message
+    [checkpoint] = stores.jobs.checkpoints(job.id).items
+    assert checkpoint.step == 2, "the first epoch's model stays"
+    assert stores.files.path(job.training_file).exists()
+
+
+def test_a_base_model_that_is_gone_fails_the_job_in_words(
+    job: Job, stores: Stores, settings: Settings, tmp_path: Path
+) -> None:
+    elsewhere = settings.model_copy(update={"base_model": str(tmp_path)})
+    failed = run(job, stores, elsewhere)
+    assert failed.error
+    assert "could not be loaded" in failed.error.message
+    assert "config.json" in failed.error.message
+
+
+def test_an_adapter_to_go_on_from_that_is_damaged_fails_the_job_in_words(
+    job: Job, stores: Stores, settings: Settings
+) -> None:
+    first = run(job, stores, settings)
+    assert first.fine_tuned_model
+    folder = settings.adapters / stores.models.get(first.fine_tuned_model).adapter
+    os.truncate(folder / "adapter_model.safetensors", 100)
+    second = stores.jobs.create(
+        model=first.fine_tuned_model, training_file=job.training_file, hyperparameters={}
+    )
+    runner.validate(second, stores)
+    failed = run(second, stores, settings)
+    assert failed.error
+    assert failed.error.code == "adapter_damaged"
+
+
+def test_a_training_file_whose_bytes_are_gone_fails_the_job_in_words(
+    job: Job, stores: Stores, settings: Settings
+) -> None:
+    stores.files.path(job.training_file).unlink()
+    failed = run(job, stores, settings)
+    assert failed.error
+    assert failed.error.code == "invalid_training_file"
+    assert "Upload it again" in failed.error.message
+
+
+def test_a_job_asked_to_stop_on_its_way_ends_with_the_same_bytes(
+    job: Job, stores: Stores, settings: Settings
+) -> None:
+    asked = iter([False])  # once before training; then behind the first step
+    with pytest.raises(Interrupted):
+        run(job, stores, settings, Patient(lambda: next(asked, True)))
+    assert (settings.runs / job.id / "checkpoints" / "step-1").exists()
     assert_whole(run(job, stores, settings), stores)

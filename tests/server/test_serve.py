@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from emojitune.errors import ConfigurationError
+from emojitune.errors import ConfigurationError, StorageError
 from emojitune.server import app
 from emojitune.server import serve as serve_module
 from emojitune.server.batch_runner import BatchRunner
@@ -145,3 +146,14 @@ def test_answers_do_not_wait_for_the_client_to_acknowledge(settings: Settings) -
         listener.accept()[0] as connection,
     ):
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_home_that_is_read_only_is_said_to_be(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(serve_module, "FileLock", refuse)
+    with pytest.raises(StorageError, match="mounted read-only"):
+        serve(settings, announce=print)

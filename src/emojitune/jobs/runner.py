@@ -138,12 +138,15 @@ class _Run:
     ) -> int:
         """Train, telling all the way; returns the tokens trained on, those of all epochs."""
         torch_environment.import_libraries()
+        from emojitune.jobs.memory_check import MemoryCheck
         from emojitune.models import adapter, loader
         from emojitune.training.batches import truncate
         from emojitune.training.checkpoint import CheckpointFolder
         from emojitune.training.loop import train
 
         precision = loader.choose_precision(self.settings)
+        memory = MemoryCheck(model_folder, precision)
+        memory.before_loading()
         model = loader.load_for_training(model_folder, precision)
         self._leave_if_asked()  # what came before took seconds
         plan = make_plan(
@@ -164,6 +167,8 @@ class _Run:
             self.folder / "checkpoints", info, permit=self.stores.jobs.assert_writable
         )
         rendered = [model.renderer.render_example(example.messages) for example in examples]
+        if told := memory.before_training(plan.config, rendered):
+            self._tell(told, "memory")
         events = train(
             model,
             precision.device,
@@ -347,6 +352,13 @@ def _examples_of(file_id: str, stores: Stores, param: str) -> tuple[TrainingExam
             code="invalid_" + param,
             param=param,
         ) from error
+    if not path.is_file():
+        raise NotFoundError(
+            f"The bytes of the job's {param.replace('_', ' ')} {file_id} are no longer on this "
+            f"server's disk ({path}). Upload it again and create a new job.",
+            code="invalid_" + param,
+            param=param,
+        )
     minimum = 10 if param == "training_file" else 1
     return load_examples(path, minimum_examples=minimum, param=param)
 

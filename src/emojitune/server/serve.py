@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
+from emojitune.disk import disk_errors
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
 from emojitune.server.services import Services
@@ -31,9 +32,11 @@ def serve(
 
     Raises:
         ConfigurationError: The port is busy, or another server has this home folder.
+        StorageError: The home folder cannot be written.
     """
     with _locked(settings.home), _bound(settings) as listener:
-        app = create_app(settings)
+        with disk_errors(settings.home):
+            app = create_app(settings)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -103,9 +106,10 @@ class _Server(uvicorn.Server):
 
 
 def _locked(home: Path) -> AbstractContextManager[Any]:
-    home.mkdir(parents=True, exist_ok=True)
     try:
-        return FileLock(home / "server.lock").acquire(timeout=0)
+        with disk_errors(home):
+            home.mkdir(parents=True, exist_ok=True)
+            return FileLock(home / "server.lock").acquire(timeout=0)
     except Timeout:
         raise ConfigurationError(
             f"One server has a home folder to itself, and another one is using {home}. Use that "

@@ -85,7 +85,8 @@ class FileStore:
         Raises:
             FileTooLargeError: There are more than `max_bytes` of them.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
         self._delete_expired()
         path = self._directory / f"incoming-{secrets.token_hex(8)}"
         try:
