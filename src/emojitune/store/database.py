@@ -78,6 +78,16 @@ class Database:
         """Whether the file is still the one that was opened: its folder may have been deleted."""
         return self._file is not None and _identity(self._path) == self._file
 
+    def damage(self) -> list[str]:
+        """What SQLite itself finds wrong with the file: nothing, if all is well."""
+        with self.read() as connection:
+            pages = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+            keys = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        torn = [f"{self._path}: {said}" for said in pages if said != "ok"]
+        return torn + [
+            f"{self._path}: a row of {key[0]} belongs to none of {key[2]}" for key in keys
+        ]
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -95,8 +105,16 @@ class Database:
         """What SQLite says of its disk, in our words."""
         try:
             yield
-        except OperationalError as error:
+        except DatabaseError as error:
             said = str(error.orig)
+            if "malformed" in said or "not a database" in said:
+                raise StorageError(
+                    f"The database {self._path} is damaged ({said}). Stop the server, keep the "
+                    "folder, and start from the last backup (emojitune backup).",
+                    code="database_damaged",
+                ) from error
+            if not isinstance(error, OperationalError):
+                raise
             self._require_in_place(said)
             if "full" in said:
                 raise disk.full(self._path) from error

@@ -117,7 +117,7 @@ class FileStore:
             expires_at=expires_at,
             sha256=incoming.sha256,
         )
-        blob = self._blob(stored.sha256)
+        blob = self.blob(stored.sha256)
         blob.parent.mkdir(exist_ok=True)
         sync(self._directory)
         with self._database.write() as connection:
@@ -158,13 +158,22 @@ class FileStore:
                 connection, _files, query, _stored, after=after, limit=limit, order=order
             )
 
+    def everything(self) -> Sequence[StoredFile]:
+        """All files, those whose time is over too, the oldest first."""
+        with self._database.read() as connection:
+            return [_stored(row) for row in connection.execute(select(_files))]
+
+    def blob(self, sha256: str) -> Path:
+        """Where bytes of this digest are kept."""
+        return self._directory / sha256[:2] / sha256
+
     def delete(self, file_id: str) -> None:
         """Forget a file; its bytes go too unless another file has the same."""
         self._remove([self.get(file_id)])
 
     def path(self, file_id: str) -> Path:
         """Where the bytes of a file are; to be read only."""
-        return self._blob(self.get(file_id).sha256)
+        return self.blob(self.get(file_id).sha256)
 
     def sweep(self) -> None:
         """Delete files whose time is over, and what servers left that died while they received."""
@@ -182,16 +191,13 @@ class FileStore:
         with self._database.write() as connection:
             for stored in files:
                 if not _in_use(connection, stored.sha256):
-                    self._blob(stored.sha256).unlink(missing_ok=True)
+                    self.blob(stored.sha256).unlink(missing_ok=True)
 
     def _delete_expired(self) -> None:
         with self._database.read() as connection:
             rows = connection.execute(select(_files).where(~_not_expired())).all()
         if rows:
             self._remove([_stored(row) for row in rows])
-
-    def _blob(self, sha256: str) -> Path:
-        return self._directory / sha256[:2] / sha256
 
 
 def _not_expired() -> Any:

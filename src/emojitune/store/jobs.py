@@ -188,6 +188,12 @@ class JobStore:
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
+    def statuses(self) -> dict[str, str]:
+        """The status of every job by its id."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(_jobs.c.id, _jobs.c.status))
+            return {row.id: row.status for row in rows}
+
     def transition(self, job_id: str, to: str, *, sources: Collection[str], **changes: Any) -> Job:
         """Move a job to the status `to`, with other columns, if its status is one of `sources`.
 
