@@ -35,7 +35,8 @@ from emojitune.settings import Settings
 KEY = "sk-chaos"
 LABELS = ("(party)", "(devil)", "(yawn)")
 EXAMPLES, EPOCHS = 12, 20
-PAUSES = (0.1, 4.0)  # seconds between two kills
+PAUSES = (0.1, 4.0)  # seconds, before a kill
+PATIENCE = 15.0  # seconds, for a worker to kill
 T = TypeVar("T")
 
 
@@ -156,21 +157,33 @@ class Chaos:
         return status
 
     def kill_somebody(self) -> None:
-        """The server, or a worker; at most two of a job without a step in between, as promised."""
-        workers = [found for job in self.jobs if (found := self._worker(job))]
-        if workers and self.random.random() < 0.6:
-            job, pid = self.random.choice(workers)
-            steps = self._steps(job)
-            if job.steps_at_kill[-2:] != [steps, steps]:
-                job.steps_at_kill.append(steps)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                    phase = "training" if steps else "starting"
-                    self.kills[f"worker, {phase}"] += 1
-                    job.kills[phase] += 1
-                return
-        self.server.kill()
-        self.kills["server"] += 1
+        """A worker, if there is one soon, or the server."""
+        if self.random.random() < 0.7 and (prey := self._await_prey()):
+            job, pid = prey
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                job.steps_at_kill.append(self._steps(job))
+                phase = "training" if job.steps_at_kill[-1] else "starting"
+                self.kills[f"worker, {phase}"] += 1
+                job.kills[phase] += 1
+        else:
+            self.server.kill()
+            self.kills["server"] += 1
+
+    def _await_prey(self) -> tuple[Followed, int] | None:
+        """A worker, at a random moment of its life. Of a job at most two without a step in between:
+        it is given up after the third, as is promised."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            workers = [found for job in self.jobs if (found := self._worker(job))]
+            if workers:
+                job, pid = self.random.choice(workers)
+                time.sleep(self.random.uniform(*PAUSES))
+                steps = self._steps(job)
+                if self._worker(job) == (job, pid) and job.steps_at_kill[-2:] != [steps, steps]:
+                    return job, pid
+            time.sleep(0.1)
+        return None
 
     def _worker(self, job: Followed) -> tuple[Followed, int] | None:
         """The process that works on a job now."""

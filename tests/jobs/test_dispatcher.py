@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,32 @@ def stop(settings: Settings, pid: int) -> None:
 def files_of(settings: Settings, job: Job) -> list[tuple[Path, int]]:
     folder = settings.runs / job.id / "checkpoints"
     return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+def test_a_worker_killed_at_random_steps_makes_the_same_bytes(
+    settings: Settings, stores: Stores, running: Dispatcher
+) -> None:
+    """SIGKILL twice; the same job, undisturbed, is what it is compared with."""
+    job = create(stores, epochs=12)
+    running.start()
+    for kill_after in sorted(random.sample(range(1, 80), 2)):
+        wait(lambda count=kill_after: len(steps(stores, job)) >= count)
+        with suppress(ProcessLookupError):
+            os.kill(pid_of(settings, job), signal.SIGKILL)
+    wait(lambda: stores.jobs.get(job.id).status == "succeeded")
+    assert steps(stores, job) == list(range(1, 121))
+    messages = [event.message for event in stores.jobs.events(job.id, limit=1000).items]
+    for once in ("Fine-tuning job started", "The job has successfully completed"):
+        assert messages.count(once) == 1
+
+    again = create(stores, epochs=12)
+    wait(lambda: stores.jobs.get(again.id).status == "succeeded")
+    losses = [
+        [event.data for event in stores.jobs.events(one.id, limit=1000).items if event.data]
+        for one in (job, again)
+    ]
+    assert losses[0] == losses[1]
+    for step in (100, 110, 120):  # the last three epochs
+        first, second = (settings.adapters / f"{one.id}-step-{step}" for one in (job, again))
+        for name in ("adapter_model.safetensors", "adapter_config.json", "emojitune.json"):
+            assert (first / name).read_bytes() == (second / name).read_bytes()

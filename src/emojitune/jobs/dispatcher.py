@@ -65,14 +65,19 @@ class Dispatcher:
         """Look now: a job was created or changed."""
         self._changed.set()
 
-    def stop(self) -> None:
-        """End the workers; each puts its job back into the queue first."""
+    def ask_to_stop(self) -> None:
+        """Have the workers save and go, and start no more; `stop` then waits for them."""
         self._stopping = True
         self._changed.set()
+        for child in list(self._children.values()):
+            _close_input(child.process)
+
+    def stop(self) -> None:
+        """End the workers; each puts its job back into the queue first."""
+        self.ask_to_stop()
         if self._thread is not None:
             self._thread.join()
-        for child in self._children.values():
-            _close_input(child.process)
+        self.ask_to_stop()  # those too that were started meanwhile
         deadline = time.monotonic() + _STOP_WITHIN
         for job_id, child in self._children.items():
             try:

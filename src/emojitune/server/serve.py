@@ -83,6 +83,9 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._no_longer_needed()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before requests are waited for: jobs take as long to save as these to end.
+        if self.started:
+            self._app.state.services.dispatcher.ask_to_stop()
         # Here, and not after `run`: at its end uvicorn raises the signal that stopped it anew,
         # and SIGTERM then ends the process on the spot.
         await super().shutdown(sockets)
