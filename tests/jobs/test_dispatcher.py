@@ -8,14 +8,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from emojitune.jobs import dispatcher, hold, run_lock
+from emojitune.disk import full
+from emojitune.jobs import deaths, dispatcher, hold, run_lock
 from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
@@ -289,3 +292,48 @@ def test_a_worker_killed_at_random_steps_makes_the_same_bytes(
         first, second = (settings.adapters / f"{one.id}-step-{step}" for one in (job, again))
         for name in ("adapter_model.safetensors", "adapter_config.json", "emojitune.json"):
             assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_first_come_first_served_and_who_was_interrupted_keeps_the_place(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Dispatcher, "_spawn", lambda _self, job, **_: started.append(job.id))
+    jobs = [create(stores).id for _ in range(4)]
+    for job_id in jobs:
+        stores.jobs.transition(job_id, "queued", sources=["validating_files"])
+    stores.jobs.transition(jobs[2], "running", sources=["queued"])  # and lost its worker
+    running = Dispatcher(settings.model_copy(update={"max_running_jobs": 3}))
+    running.start()
+    wait(lambda: len(started) >= 3)
+    running.stop()
+    assert started[:3] == [jobs[2], jobs[0], jobs[1]]
+
+
+def test_a_disk_that_is_full_holds_a_dead_workers_job_back_until_it_can_be_noted(
+    settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker would be started every second, and none of their deaths be told."""
+    noted, spawned = threading.Event(), []
+    spawn, note = Dispatcher._spawn, deaths.note
+
+    def count(self: Dispatcher, job: Job, *, trains: bool) -> None:
+        spawned.append(job.id)
+        spawn(self, job, trains=trains)
+
+    def refuse(*arguments: Any) -> None:
+        if not noted.is_set():
+            raise full(settings.home)
+        note(*arguments)
+
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(Dispatcher, "_spawn", count)
+    monkeypatch.setattr(deaths, "note", refuse)
+    job = create(stores)
+    running.start()
+    wait(lambda: spawned)
+    time.sleep(2.5)
+    assert len(spawned) == 1
+    noted.set()
+    wait(lambda: stores.jobs.get(job.id).status == "failed")
+    assert len(spawned) == 3

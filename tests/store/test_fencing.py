@@ -1,12 +1,14 @@
 """What a worker writes is kept only while the job is its own; and what belongs together is one."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from emojitune.errors import StorageError
-from emojitune.store.database import Database
+from emojitune.store.database import Database, DatabaseUnavailableError, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore, LeaseLostError, only_while_held
 from emojitune.store.models import FineTunedModel, ModelStore
@@ -98,3 +100,40 @@ def test_deaths_are_counted_from_the_last_step(jobs: JobStore) -> None:
     jobs.add_event(job.id, "died", key="death-c")
     jobs.add_event(job.id, "Step 1/9", type="metrics", data={"step": 1}, key="step-1")
     assert jobs.told_since_step(job.id, "death-") == 1, "a step that was told before is no progress"
+
+
+def test_a_database_that_can_grow_no_more_says_so_and_keeps_what_it_has(
+    database: Database, jobs: JobStore
+) -> None:
+    made = [jobs.create(model="m", training_file="file-a", hyperparameters={}).id]
+
+    def room(pages: str) -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for _ in range(1000):
+            job = jobs.create(model="m" * 1000, training_file="file-a", hyperparameters={})
+            made.append(job.id)
+
+    room("1")  # that is: as many as it has
+    with pytest.raises(StorageError, match="disk is full") as error:
+        fill()
+    assert error.value.code == "disk_full"
+    assert [job.id for job in jobs.unfinished()] == made
+    room("1000000")
+    made.append(jobs.create(model="m", training_file="file-a", hyperparameters={}).id)
+    assert [job.id for job in jobs.unfinished()] == made
+
+
+def test_a_database_that_another_process_keeps_is_said_to_be_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emojitune.store.database._BUSY_SECONDS", 0.1)
+    database = open_database(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "emojitune.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailableError, match="busy"):
+            JobStore(database).create(model="m", training_file="file-a", hyperparameters={})
+    assert JobStore(database).create(model="m", training_file="file-a", hyperparameters={})
+    database.close()

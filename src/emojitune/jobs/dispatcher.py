@@ -8,10 +8,12 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from emojitune.jobs import deaths, states
@@ -147,11 +149,13 @@ class Dispatcher:
                 # Its own group: Ctrl-C in the terminal is the server's to handle.
                 start_new_session=True,
             )
-        assert process.stdin is not None
-        process.stdin.write(self._settings.model_dump_json(exclude={"api_key"}).encode() + b"\n")
-        process.stdin.flush()
         self._children[job.id] = _Child(process, worker, trains, deaths.oom_kills())
         threading.Thread(target=self._await, args=[process], daemon=True).start()
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it died at once, and will be noticed
+            settings = self._settings.model_dump_json(exclude={"api_key"})
+            process.stdin.write(settings.encode() + b"\n")
+            process.stdin.flush()
 
     def _await(self, process: "subprocess.Popen[bytes]") -> None:
         process.wait()
@@ -170,7 +174,9 @@ class Dispatcher:
                 job = self._stores.jobs.get(job_id)
                 if status != 0 and job.status not in states.TERMINAL:
                     _log.warning("The process of job %s ended with status %d.", job_id, status)
-                    killed_for_memory = deaths.oom_kills() > child.oom_kills
+                    killed_for_memory = (
+                        status == -signal.SIGKILL and deaths.oom_kills() > child.oom_kills
+                    )
                     log = log_file(self._settings, job_id)
                     death = deaths.Death(child.worker, status, killed_for_memory, log)
                     deaths.note(job, self._stores, death)
@@ -203,8 +209,6 @@ class Dispatcher:
 
 
 def _close_input(process: "subprocess.Popen[bytes]") -> None:
-    try:
+    with suppress(BrokenPipeError):  # it had died before it read its settings
         if process.stdin is not None:
             process.stdin.close()
-    except BrokenPipeError:  # it had died before it read its settings
-        pass

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from emojitune.errors import EmojituneError, InvalidStateError
 from emojitune.jobs import states
 from emojitune.jobs.stores import Stores
+from emojitune.store.database import DatabaseUnavailableError
 from emojitune.store.jobs import Job, JobError
 
 
@@ -15,8 +16,8 @@ def failing(job: Job, stores: Stores) -> Iterator[None]:
     """Turn an error that a user can act on into a failed job."""
     try:
         yield
-    except InvalidStateError:  # cancelled meanwhile, or another worker's: no fault of the job
-        raise
+    except (InvalidStateError, DatabaseUnavailableError):
+        raise  # cancelled meanwhile, another worker's, or a matter of time: no fault of the job
     except EmojituneError as error:
         fail(job, stores, error)
 

@@ -22,6 +22,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_SECONDS = 30
 
 
+class DatabaseUnavailableError(StorageError):
+    """The database cannot be read or written just now, through no fault of what was asked."""
+
+
 class Database:
     """Short transactions on one SQLite file; threads and processes may share it."""
 
@@ -93,7 +97,7 @@ class Database:
 
     def _require_in_place(self, found: str = "another file is in its place, or none") -> None:
         if not self.is_in_place():
-            raise StorageError(
+            raise DatabaseUnavailableError(
                 f"The database {self._path} is no longer the one that was opened: {found}. Was its "
                 "folder deleted or replaced? Stop the server, look after the folder, and start it "
                 "again.",
@@ -108,7 +112,7 @@ class Database:
         except DatabaseError as error:
             said = str(error.orig)
             if "malformed" in said or "not a database" in said:
-                raise StorageError(
+                raise DatabaseUnavailableError(
                     f"The database {self._path} is damaged ({said}). Stop the server, keep the "
                     "folder, and start from the last backup (emojitune backup).",
                     code="database_damaged",
@@ -120,8 +124,14 @@ class Database:
                 raise disk.full(self._path) from error
             if "readonly" in said:
                 raise disk.closed(self._path) from error
+            if "locked" in said:
+                raise DatabaseUnavailableError(
+                    f"The database {self._path} was busy for {_BUSY_SECONDS} s: another process "
+                    "kept it to itself. Try again.",
+                    code="storage_busy",
+                ) from error
             if "disk I/O error" in said or "unable to open" in said:
-                raise StorageError(
+                raise DatabaseUnavailableError(
                     f"The database {self._path} can no longer be read or written ({said}). Look "
                     "after its disk, then start the server again.",
                     code="storage_unavailable",
