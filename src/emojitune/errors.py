@@ -8,6 +8,7 @@
     ├── NotFoundError            a file, job or model that is not here
     ├── ModelError               a base model or adapter that cannot be had, read or trusted
     ├── TrainingError            training cannot start, or cannot go on
+    ├── StorageError             a disk or a database that takes no more, or no longer answers
     └── ProviderError            the API on the other side refused, or cannot be reached
 
 A message says the rule, what was found and what to do next. Each edge translates the tree once:
@@ -57,6 +58,10 @@ class ModelError(EmojituneError):
 
 class TrainingError(EmojituneError):
     """Training cannot start, or cannot go on."""
+
+
+class StorageError(EmojituneError):
+    """A disk or a database that takes no more, or no longer answers."""
 
 
 class ProviderError(EmojituneError):

@@ -68,6 +68,12 @@ class Settings(BaseSettings):
         "recently used are given up; the one that is asked for always has room.",
     )
     max_running_jobs: int = Field(1, ge=1, description="Training jobs that run at the same time.")
+    checkpoint_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="A training job can go on from where it was at most so many seconds ago, "
+        "whatever happens; 0 saves after each step.",
+    )
     # More than the machine answers in a minute: only a program that runs wild meets them.
     requests_per_minute: int = Field(
         3000,

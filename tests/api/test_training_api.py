@@ -18,7 +18,7 @@ from openai import NotFoundError, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from servers import KEY, serving
 
-from emojitune.jobs.worker import open_stores
+from emojitune.jobs.stores import open_stores
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
 

@@ -1,36 +1,339 @@
+"""Workers that die, are stopped or lose their server, with real processes."""
+
 import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from emojitune.jobs import dispatcher
+from emojitune.disk import full
+from emojitune.jobs import deaths, dispatcher, hold, run_lock
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.jobs.worker import open_stores
+from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
+from emojitune.store.jobs import Job
 
 
-def test_a_worker_that_had_to_be_killed_leaves_its_job_to_the_next_server(
-    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "_STOP_WITHIN", 0.0)
-    settings = Settings(home=tmp_path, base_model=str(tiny_base), device="cpu", threads=1)
-    stores = open_stores(settings, "default")
+@pytest.fixture
+def settings(tmp_path: Path, tiny_base: Path) -> Settings:
+    return Settings(
+        home=tmp_path / "home", base_model=str(tiny_base), device="cpu", threads=1, dtype="float32"
+    )
+
+
+@pytest.fixture
+def stores(settings: Settings) -> Stores:
+    return open_stores(settings, "default")
+
+
+@pytest.fixture
+def running(settings: Settings) -> Iterator[Dispatcher]:
+    started = Dispatcher(settings)
+    yield started
+    started.stop()
+
+
+def create(stores: Stores, epochs: int = 50) -> Job:
     roles = ("user", "assistant")
     row = {"messages": [{"role": role, "content": "(yawn)"} for role in roles]}
     file = stores.files.add(
         [(json.dumps(row) + "\n").encode()] * 10, filename="f.jsonl", purpose="fine-tune"
     )
-    job = stores.jobs.create(
-        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters={"n_epochs": 1}
+    asked = {"n_epochs": epochs, "batch_size": 1}
+    return stores.jobs.create(
+        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked, seed=1
     )
-    running = Dispatcher(settings)
-    running.start()
-    deadline = time.monotonic() + 60
-    while stores.jobs.get(job.id).status != "running":  # it imports torch now, and hears nothing
+
+
+def wait(until: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def steps(stores: Stores, job: Job) -> list[int]:
+    events = stores.jobs.events(job.id, limit=1000).items
+    return [event.data["step"] for event in reversed(events) if event.type == "metrics"]
+
+
+def pid_of(settings: Settings, job: Job) -> int:
+    return int((settings.runs / job.id / "worker.pid").read_text())
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_worker_that_had_to_be_killed_leaves_its_job_to_the_next_server(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_STOP_WITHIN", 0.0)
+    job = create(stores)
+    running = Dispatcher(settings)
+    running.start()
+    # It imports torch now, and hears nothing.
+    wait(lambda: stores.jobs.get(job.id).status == "running")
     assert stores.jobs.leased() == {job.id}
     running.stop()
     assert stores.jobs.leased() == set()
     assert stores.jobs.get(job.id).status == "running"
+
+
+def test_a_server_that_ends_saves_and_requeues_its_job_in_time(
+    settings: Settings, stores: Stores
+) -> None:
+    job = create(stores)
+    running = Dispatcher(settings)
+    running.start()
+    wait(lambda: len(steps(stores, job)) > 3)
+    asked = time.monotonic()
+    running.stop()
+    assert time.monotonic() - asked < 10
+    assert stores.jobs.get(job.id).status == "queued"
+    saved = [path.name for path in (settings.runs / job.id / "checkpoints").iterdir()]
+    last = max(int(name.removeprefix("step-")) for name in saved)
+    assert last - steps(stores, job)[-1] in (0, 1), "the step before the end, told by the next run"
+
+
+def test_a_stopped_worker_is_replaced_and_writes_nothing_when_it_wakes_up(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody ends it here: the fence alone must hold it off."""
+    job = create(stores)
+    with worker(settings, job, "first") as first:
+        wait(lambda: len(steps(stores, job)) > 3)
+        stop(settings, first.pid)
+        stores.jobs.renew(job.id, "first", -1)
+        assert stores.jobs.leased() == set()
+        assert stores.jobs.claim(job.id, "second", 600)
+        told, checkpoints = len(steps(stores, job)), files_of(settings, job)
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(20) == 0, "it sees that it is not wanted, and goes"
+    assert len(steps(stores, job)) == told
+    assert files_of(settings, job) == checkpoints
+    assert stores.jobs.get(job.id).status == "running"
+    assert stores.jobs.leased() == {job.id}
+    assert stores.models.list() == [], "not even an epoch's end was registered"
+
+
+def test_a_worker_that_no_longer_answers_is_ended_and_its_job_goes_on(
+    settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_LAPSED_SECONDS", 0.1)
+    job = create(stores)
+    running.start()
+    wait(lambda: len(steps(stores, job)) > 3)
+    pid, [lease] = pid_of(settings, job), stores.jobs.leases()
+    stop(settings, pid)
+    stores.jobs.renew(job.id, lease.worker, -1)  # its time runs out
+    told = len(steps(stores, job))
+    wait(lambda: len(steps(stores, job)) > told)
+    assert gone(pid)
+    assert steps(stores, job) == list(range(1, len(steps(stores, job)) + 1))
+
+
+def test_a_worker_that_lost_its_server_is_ended_by_the_next_one(
+    settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "_PATIENCE", 0.1)
+    job = create(stores)
+    with worker(settings, job, "orphan") as orphan:
+        wait(lambda: len(steps(stores, job)) > 3)
+        stop(settings, orphan.pid)  # else it would see for itself that nobody is there
+        told = len(steps(stores, job))
+        running.start()
+        assert orphan.wait(10) == -signal.SIGKILL
+    wait(lambda: len(steps(stores, job)) > told)
+
+
+def test_a_job_of_a_dead_server_waits_for_no_clock(
+    settings: Settings, stores: Stores, running: Dispatcher
+) -> None:
+    """The clock jumped back, or its lease would have a while to go."""
+    job = create(stores, epochs=1)
+    assert stores.jobs.claim(job.id, "worker-of-old", 3600)
+    running.start()
+    wait(lambda: stores.jobs.get(job.id).status == "succeeded")
+    wait(lambda: not stores.jobs.leases())
+    assert not (settings.runs / job.id / "checkpoints").exists()
+
+
+def test_a_server_whose_home_was_deleted_starts_no_more_workers(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Job] = []
+    monkeypatch.setattr(dispatcher, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(Dispatcher, "_spawn", lambda _self, job, **_: started.append(job))
+    job = create(stores)
+    running = Dispatcher(settings)
+    running.start()
+    wait(lambda: job in started)
+    shutil.rmtree(settings.home)
+    time.sleep(0.2)
+    count = len(started)
+    time.sleep(0.3)
+    assert len(started) == count
+    assert not settings.home.exists(), "nor is it made anew"
+    running.stop()
+
+
+def test_a_job_whose_worker_cannot_run_is_given_up(
+    settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    job = create(stores)
+    running.start()
+    wait(lambda: stores.jobs.get(job.id).status == "failed")
+    error = stores.jobs.get(job.id).error
+    assert error
+    assert "3 times" in error.message
+
+
+def test_checkpoints_of_a_job_that_was_cancelled_while_it_waited_are_removed(
+    settings: Settings, stores: Stores, running: Dispatcher
+) -> None:
+    job = create(stores)
+    checkpoints = settings.runs / job.id / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    stores.jobs.transition(job.id, "queued", sources=["validating_files"])
+    stores.jobs.transition(job.id, "paused", sources=["queued"])
+    running.start()
+    assert checkpoints.exists()
+    stores.jobs.transition(job.id, "cancelled", sources=["paused"])
+    running.wake()
+    wait(lambda: not checkpoints.exists())
+
+
+@pytest.mark.parametrize("status", ["paused", "cancelled"])
+def test_pausing_and_cancelling_are_heard_at_once_whatever_the_worker_does(
+    settings: Settings, stores: Stores, status: str
+) -> None:
+    """It imports torch for seconds, and then trains."""
+    job = create(stores)
+    with worker(settings, job, "worker") as process:
+        wait(lambda: stores.jobs.get(job.id).status == "running")
+        stores.jobs.transition(job.id, status, sources=["running"])
+        assert process.wait(hold._TO_SAVE + 15) == 0
+    assert stores.jobs.get(job.id).status == status
+    assert stores.jobs.leases() == []
+
+
+@contextmanager
+def worker(settings: Settings, job: Job, name: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker without a server."""
+    command = [sys.executable, "-m", "emojitune.jobs.worker", job.id, name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(settings.model_dump_json(exclude={"api_key"}).encode() + b"\n")
+        process.stdin.flush()
+        yield process
+        process.kill()
+
+
+def stop(settings: Settings, pid: int) -> None:
+    """Stop a process while it is not in the middle of a transaction: others would wait for it."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(settings.home / "emojitune.db", timeout=0.1)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.01)
+            else:
+                return
+
+
+def files_of(settings: Settings, job: Job) -> list[tuple[Path, int]]:
+    folder = settings.runs / job.id / "checkpoints"
+    return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+def test_a_worker_killed_at_random_steps_makes_the_same_bytes(
+    settings: Settings, stores: Stores, running: Dispatcher
+) -> None:
+    """SIGKILL twice; the same job, undisturbed, is what it is compared with."""
+    job = create(stores, epochs=12)
+    running.start()
+    for kill_after in sorted(random.sample(range(1, 80), 2)):
+        wait(lambda count=kill_after: len(steps(stores, job)) >= count)
+        with suppress(ProcessLookupError):
+            os.kill(pid_of(settings, job), signal.SIGKILL)
+    wait(lambda: stores.jobs.get(job.id).status == "succeeded")
+    assert steps(stores, job) == list(range(1, 121))
+    messages = [event.message for event in stores.jobs.events(job.id, limit=1000).items]
+    for once in ("Fine-tuning job started", "The job has successfully completed"):
+        assert messages.count(once) == 1
+
+    again = create(stores, epochs=12)
+    wait(lambda: stores.jobs.get(again.id).status == "succeeded")
+    losses = [
+        [event.data for event in stores.jobs.events(one.id, limit=1000).items if event.data]
+        for one in (job, again)
+    ]
+    assert losses[0] == losses[1]
+    for step in (100, 110, 120):  # the last three epochs
+        first, second = (settings.adapters / f"{one.id}-step-{step}" for one in (job, again))
+        for name in ("adapter_model.safetensors", "adapter_config.json", "emojitune.json"):
+            assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_first_come_first_served_and_who_was_interrupted_keeps_the_place(
+    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Dispatcher, "_spawn", lambda _self, job, **_: started.append(job.id))
+    jobs = [create(stores).id for _ in range(4)]
+    for job_id in jobs:
+        stores.jobs.transition(job_id, "queued", sources=["validating_files"])
+    stores.jobs.transition(jobs[2], "running", sources=["queued"])  # and lost its worker
+    running = Dispatcher(settings.model_copy(update={"max_running_jobs": 3}))
+    running.start()
+    wait(lambda: len(started) >= 3)
+    running.stop()
+    assert started[:3] == [jobs[2], jobs[0], jobs[1]]
+
+
+def test_a_disk_that_is_full_holds_a_dead_workers_job_back_until_it_can_be_noted(
+    settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker would be started every second, and none of their deaths be told."""
+    noted, spawned = threading.Event(), []
+    spawn, note = Dispatcher._spawn, deaths.note
+
+    def count(self: Dispatcher, job: Job, *, trains: bool) -> None:
+        spawned.append(job.id)
+        spawn(self, job, trains=trains)
+
+    def refuse(*arguments: Any) -> None:
+        if not noted.is_set():
+            raise full(settings.home)
+        note(*arguments)
+
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(Dispatcher, "_spawn", count)
+    monkeypatch.setattr(deaths, "note", refuse)
+    job = create(stores)
+    running.start()
+    wait(lambda: spawned)
+    time.sleep(2.5)
+    assert len(spawned) == 1
+    noted.set()
+    wait(lambda: stores.jobs.get(job.id).status == "failed")
+    assert len(spawned) == 3

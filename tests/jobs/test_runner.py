@@ -1,6 +1,8 @@
 """A job that is interrupted at the worst moments still ends with all that it should have."""
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,11 @@ from typing import Any
 import pytest
 
 from emojitune.jobs import runner
-from emojitune.jobs.worker import open_stores
+from emojitune.jobs.hold import Control, Interrupted
+from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
+from emojitune.training import memory
 
 
 @pytest.fixture
@@ -21,12 +25,12 @@ def settings(tmp_path: Path, tiny_base: Path) -> Settings:
 
 
 @pytest.fixture
-def stores(settings: Settings) -> runner.Stores:
+def stores(settings: Settings) -> Stores:
     return open_stores(settings, "default")
 
 
 @pytest.fixture
-def job(stores: runner.Stores) -> Iterator[Job]:
+def job(stores: Stores) -> Iterator[Job]:
     rows = [
         {
             "messages": [
@@ -47,12 +51,21 @@ def job(stores: runner.Stores) -> Iterator[Job]:
     return stores.jobs.get(made.id)
 
 
-def run(job: Job, stores: runner.Stores, settings: Settings, check: Callable[[], None]) -> Job:
-    runner.run(stores.jobs.get(job.id), stores, settings, check)
+class Patient:
+    """Lets a job run to its end, unless `asked` says that it is to stop."""
+
+    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+        self.stopping = asked
+
+    def check(self) -> None: ...
+
+
+def run(job: Job, stores: Stores, settings: Settings, control: Control | None = None) -> Job:
+    runner.run(stores.jobs.get(job.id), stores, settings, control or Patient())
     return stores.jobs.get(job.id)
 
 
-def assert_whole(job: Job, stores: runner.Stores) -> None:
+def assert_whole(job: Job, stores: Stores) -> None:
     assert job.status == "succeeded", job.error
     checkpoints = stores.jobs.checkpoints(job.id).items
     assert [checkpoint.step for checkpoint in checkpoints] == [4, 2]
@@ -66,24 +79,19 @@ def assert_whole(job: Job, stores: runner.Stores) -> None:
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_an_interruption_at_an_epochs_end_loses_no_checkpoint(
-    job: Job, stores: runner.Stores, settings: Settings, epoch: int
+    job: Job, stores: Stores, settings: Settings, epoch: int
 ) -> None:
-    saved = settings.runs / job.id / "checkpoints" / f"epoch-{epoch}"
-
-    def check() -> None:
-        if saved.exists():
-            raise runner.Interrupted
-
-    with pytest.raises(runner.Interrupted):
-        run(job, stores, settings, check)
+    saved = settings.runs / job.id / "checkpoints" / f"step-{2 * epoch}"
+    with pytest.raises(Interrupted):
+        run(job, stores, settings, Patient(saved.exists))
     assert stores.jobs.checkpoints(job.id).items[0].step == 2 * epoch
-    assert_whole(run(job, stores, settings, lambda: None), stores)
+    assert_whole(run(job, stores, settings), stores)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_crash_between_saving_and_registering_loses_none_either(
     job: Job,
-    stores: runner.Stores,
+    stores: Stores,
     settings: Settings,
     epoch: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,11 +100,100 @@ def test_a_crash_between_saving_and_registering_loses_none_either(
 
     def crash(self: Any, saved: Any, *args: Any, **named: Any) -> None:
         if saved.epoch == epoch:
-            raise runner.Interrupted
+            raise Interrupted
         register(self, saved, *args, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(runner._Run, "_register", crash)
-        with pytest.raises(runner.Interrupted):
-            run(job, stores, settings, lambda: None)
-    assert_whole(run(job, stores, settings, lambda: None), stores)
+        with pytest.raises(Interrupted):
+            run(job, stores, settings)
+    assert_whole(run(job, stores, settings), stores)
+
+
+@pytest.mark.parametrize(
+    ("free", "words"),
+    [(1, "the base model alone"), (10**9, "batch_size 5 and a longest example of")],
+)
+def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
+    job: Job,
+    stores: Stores,
+    settings: Settings,
+    free: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: free)
+    monkeypatch.setattr(memory, "training_peak", lambda *_: 2 * 10**9)
+    failed = run(job, stores, settings)
+    assert failed.status == "failed"
+    assert failed.error
+    assert failed.error.code == "out_of_memory"
+    assert words in failed.error.message
+    assert "create the job again" in failed.error.message
+    assert stores.jobs.events(job.id).items[0].message == failed.error.message
+
+
+def test_a_full_disk_fails_the_job_in_words_and_harms_nothing_else(
+    job: Job, stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if "step-4" in str(target):  # the second epoch's
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    failed = run(job, stores, settings)
+    assert failed.error
+    assert failed.error.code == "disk_full"
+    assert "disk is full" in failed.error.message
+    [checkpoint] = stores.jobs.checkpoints(job.id).items
+    assert checkpoint.step == 2, "the first epoch's model stays"
+    assert stores.files.path(job.training_file).exists()
+
+
+def test_a_base_model_that_is_gone_fails_the_job_in_words(
+    job: Job, stores: Stores, settings: Settings, tmp_path: Path
+) -> None:
+    elsewhere = settings.model_copy(update={"base_model": str(tmp_path)})
+    failed = run(job, stores, elsewhere)
+    assert failed.error
+    assert "could not be loaded" in failed.error.message
+    assert "config.json" in failed.error.message
+
+
+def test_an_adapter_to_go_on_from_that_is_damaged_fails_the_job_in_words(
+    job: Job, stores: Stores, settings: Settings
+) -> None:
+    first = run(job, stores, settings)
+    assert first.fine_tuned_model
+    folder = settings.adapters / stores.models.get(first.fine_tuned_model).adapter
+    os.truncate(folder / "adapter_model.safetensors", 100)
+    second = stores.jobs.create(
+        model=first.fine_tuned_model, training_file=job.training_file, hyperparameters={}
+    )
+    runner.validate(second, stores)
+    failed = run(second, stores, settings)
+    assert failed.error
+    assert failed.error.code == "adapter_damaged"
+
+
+def test_a_training_file_whose_bytes_are_gone_fails_the_job_in_words(
+    job: Job, stores: Stores, settings: Settings
+) -> None:
+    stores.files.path(job.training_file).unlink()
+    failed = run(job, stores, settings)
+    assert failed.error
+    assert failed.error.code == "invalid_training_file"
+    assert "Upload it again" in failed.error.message
+
+
+def test_a_job_asked_to_stop_on_its_way_ends_with_the_same_bytes(
+    job: Job, stores: Stores, settings: Settings
+) -> None:
+    asked = iter([False])  # once before training; then behind the first step
+    with pytest.raises(Interrupted):
+        run(job, stores, settings, Patient(lambda: next(asked, True)))
+    assert (settings.runs / job.id / "checkpoints" / "step-1").exists()
+    assert_whole(run(job, stores, settings), stores)

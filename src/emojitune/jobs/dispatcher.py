@@ -1,27 +1,34 @@
-"""Starts a worker process for each job whose turn it is, and notices when one dies.
+"""Starts a worker process for each job whose turn it is, and notices when one dies or is stopped.
 
 Lives in a thread of the server. All that it decides, it reads from the database: a job that a dead
-server left behind looks like any other whose lease has run out.
+server left behind looks like any other that has no worker.
 """
 
 import logging
 import os
+import secrets
+import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
-from emojitune.errors import TrainingError
-from emojitune.jobs import runner, states
-from emojitune.jobs.worker import log_file, open_stores, worker_name
+from emojitune.jobs import deaths, states
+from emojitune.jobs.run_lock import end_holder
+from emojitune.jobs.stores import stores_of
+from emojitune.jobs.worker import log_file
 from emojitune.models import torch_environment
 from emojitune.settings import Settings
-from emojitune.store.jobs import Job
+from emojitune.store.database import open_database
+from emojitune.store.jobs import JOB_PREFIX, Job
 from emojitune.store.projects import EVERY_PROJECT
 
 _LOOK_EVERY = 1.0  # seconds
 _STOP_WITHIN = 10.0  # seconds that workers have to put their jobs back
-_MOST_DEATHS = 3
+_LAPSED_SECONDS = 5.0  # longer than a worker needs to renew its lease when a laptop wakes up
 _MOST_VALIDATIONS = 2
 
 _log = logging.getLogger(__name__)
@@ -30,7 +37,10 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Child:
     process: "subprocess.Popen[bytes]"
+    worker: str
     trains: bool
+    oom_kills: int  # of the whole machine, when it was started
+    lapsed_at: float | None = None  # on the monotonic clock
 
 
 class Dispatcher:
@@ -39,14 +49,18 @@ class Dispatcher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._children: dict[str, _Child] = {}
-        self._deaths: dict[str, int] = {}
         self._changed = threading.Event()
         self._stopping = False
+        self._troubled = False
+        self._swept = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to look after jobs, those of an earlier server too."""
-        self._stores = open_stores(self._settings, EVERY_PROJECT)
+        self._database = open_database(self._settings.home)
+        self._stores = stores_of(self._database, EVERY_PROJECT, self._settings)
+        self._end_orphans()
+        self._sweep()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._thread.start()
 
@@ -54,34 +68,58 @@ class Dispatcher:
         """Look now: a job was created or changed."""
         self._changed.set()
 
-    def stop(self) -> None:
-        """End the workers; each puts its job back into the queue first."""
+    def ask_to_stop(self) -> None:
+        """Have the workers save and go, and start no more; `stop` then waits for them."""
         self._stopping = True
         self._changed.set()
+        for child in list(self._children.values()):
+            _close_input(child.process)
+
+    def stop(self) -> None:
+        """End the workers; each puts its job back into the queue first."""
+        self.ask_to_stop()
         if self._thread is not None:
             self._thread.join()
-        for child in self._children.values():
-            _close_input(child.process)
+        self.ask_to_stop()  # those too that were started meanwhile
+        deadline = time.monotonic() + _STOP_WITHIN
         for job_id, child in self._children.items():
             try:
-                child.process.wait(_STOP_WITHIN)
+                child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
-                # Else the next server would wait for the lease to run out.
-                self._stores.jobs.release(job_id, worker_name(child.process.pid))
+                # Else the job would look as if somebody still worked on it.
+                self._stores.jobs.release(job_id, child.worker)
+
+    def _end_orphans(self) -> None:
+        """No other server has this home: whoever holds a job now lost its server, or is dead."""
+        for lease in self._stores.jobs.leases():
+            if end_holder(self._settings.runs / lease.job_id):
+                _log.warning("Ended a worker of job %s that an earlier server left.", lease.job_id)
+            self._stores.jobs.release(lease.job_id, lease.worker)
 
     def _run(self) -> None:
         while not self._stopping:
             try:
                 self._look()
+                self._troubled = False
             except Exception:  # a full disk, say: the next look may succeed
-                _log.exception("The dispatcher could not look after its jobs.")
-            self._changed.wait(_LOOK_EVERY)
-            self._changed.clear()
+                if not self._troubled:  # told once, not every second
+                    _log.exception("The dispatcher could not look after its jobs.")
+                self._troubled = True
+            if self._changed.wait(_LOOK_EVERY):
+                self._changed.clear()
+                self._swept = False
 
     def _look(self) -> None:
+        if not self._database.is_in_place():
+            raise FileNotFoundError(
+                f"The home folder {self._settings.home} was deleted or replaced while the server "
+                "ran. No job is started any more; stop the server, and start it again."
+            )
         self._reap()
+        self._kill_stopped()
+        self._sweep()
         unfinished = self._stores.jobs.unfinished()
         leased = self._stores.jobs.leased()
         free = [job for job in unfinished if job.id not in leased and job.id not in self._children]
@@ -100,9 +138,11 @@ class Dispatcher:
     def _spawn(self, job: Job, *, trains: bool) -> None:
         log = log_file(self._settings, job.id)
         log.parent.mkdir(parents=True, exist_ok=True)
+        end_holder(log.parent)
+        worker = f"worker-{secrets.token_hex(8)}"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "emojitune.jobs.worker", job.id],
+                [sys.executable, "-m", "emojitune.jobs.worker", job.id, worker],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -110,11 +150,13 @@ class Dispatcher:
                 # Its own group: Ctrl-C in the terminal is the server's to handle.
                 start_new_session=True,
             )
-        assert process.stdin is not None
-        process.stdin.write(self._settings.model_dump_json(exclude={"api_key"}).encode() + b"\n")
-        process.stdin.flush()
-        self._children[job.id] = _Child(process, trains)
+        self._children[job.id] = _Child(process, worker, trains, deaths.oom_kills())
         threading.Thread(target=self._await, args=[process], daemon=True).start()
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it died at once, and will be noticed
+            settings = self._settings.model_dump_json(exclude={"api_key"})
+            process.stdin.write(settings.encode() + b"\n")
+            process.stdin.flush()
 
     def _await(self, process: "subprocess.Popen[bytes]") -> None:
         process.wait()
@@ -125,38 +167,49 @@ class Dispatcher:
             status = child.process.poll()
             if status is None:
                 continue
-            del self._children[job_id]
             _close_input(child.process)
-            self._stores.jobs.release(job_id, worker_name(child.process.pid))
-            if status != 0:
-                self._died(self._stores.jobs.get(job_id), status)
+            # In one transaction, and before the child is forgotten: while this cannot be written
+            # no other is started in its place.
+            with self._stores.jobs.together():
+                self._stores.jobs.release(job_id, child.worker)
+                job = self._stores.jobs.get(job_id)
+                if status != 0 and job.status not in states.TERMINAL:
+                    _log.warning("The process of job %s ended with status %d.", job_id, status)
+                    killed_for_memory = (
+                        status == -signal.SIGKILL and deaths.oom_kills() > child.oom_kills
+                    )
+                    log = log_file(self._settings, job_id)
+                    death = deaths.Death(child.worker, status, killed_for_memory, log)
+                    deaths.note(job, self._stores, death)
+            del self._children[job_id]
 
-    def _died(self, job: Job, status: int) -> None:
-        if job.status in states.TERMINAL:
+    def _sweep(self) -> None:
+        """Remove the checkpoints of jobs that have ended; looked for when something changed."""
+        if self._swept:
             return
-        deaths = self._deaths[job.id] = self._deaths.get(job.id, 0) + 1
-        _log.warning("The process of job %s ended with status %d.", job.id, status)
-        if deaths >= _MOST_DEATHS:
-            message = (
-                f"The job's process was ended {deaths} times (status {status}), most likely for "
-                "want of memory. Free some, use a smaller batch_size, and create the job again; "
-                f"its log is {log_file(self._settings, job.id)}."
-            )
-            runner.fail(job, self._stores, TrainingError(message, code="server_error"))
-            return
-        self._stores.jobs.add_event(
-            job.id,
-            f"The job's process ended unexpectedly (status {status}); it goes on from its last "
-            "checkpoint",
-            level="warn",
-        )
-        if job.status == "running":
-            states.move(self._stores.jobs, job.id, "queued")
+        unfinished = {job.id for job in self._stores.jobs.unfinished()}
+        for checkpoints in self._settings.runs.glob(f"{JOB_PREFIX}*/checkpoints"):
+            if checkpoints.parent.name not in unfinished | self._children.keys():
+                shutil.rmtree(checkpoints, ignore_errors=True)
+        self._swept = True
+
+    def _kill_stopped(self) -> None:
+        """Kill workers that let their lease lapse: they are stopped, and hear nothing else."""
+        clock = time.monotonic()
+        lapsed = {
+            lease.worker for lease in self._stores.jobs.leases() if lease.expires_at <= time.time()
+        }
+        for job_id, child in self._children.items():
+            if child.worker not in lapsed:
+                child.lapsed_at = None
+            elif child.lapsed_at is None:
+                child.lapsed_at = clock
+            elif clock - child.lapsed_at > _LAPSED_SECONDS:
+                _log.warning("The process of job %s no longer answers: it is ended.", job_id)
+                child.process.kill()
 
 
 def _close_input(process: "subprocess.Popen[bytes]") -> None:
-    try:
+    with suppress(BrokenPipeError):  # it had died before it read its settings
         if process.stdin is not None:
             process.stdin.close()
-    except BrokenPipeError:  # it had died before it read its settings
-        pass

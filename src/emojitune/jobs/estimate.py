@@ -15,11 +15,12 @@ class FinishEstimate:
 
     def after(self, step: int, total: int) -> int | None:
         """The finish in unix seconds, now and then; None in between."""
-        clock = time.time()
+        clock = time.monotonic()
         if self._first is None:
             self._first = (step, clock)
         first_step, started = self._first
         if step == first_step or clock - self._told < _EVERY:
             return None
         self._told = clock
-        return math.ceil(clock + (total - step) * (clock - started) / (step - first_step))
+        left = (total - step) * (clock - started) / (step - first_step)
+        return math.ceil(time.time() + left)

@@ -4,8 +4,10 @@ import base64
 import hashlib
 import re
 import shutil
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from emojitune.disk import disk_errors, put_in_place
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.models import ModelStore
@@ -26,13 +28,18 @@ def model_name(job: Job, hosted_name: str, organization: str, step: int | None =
 
 
 def copy_adapter(source: Path, target: Path) -> None:
-    """Copy an adapter's folder so that `target` is there whole or not at all."""
+    """Copy an adapter's folder so that `target` is there whole or not at all.
+
+    Raises:
+        StorageError: The disk is full or closed.
+    """
     if target.is_dir():
         return
     staging = target.with_name(target.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(source, staging)
-    staging.replace(target)
+    with disk_errors(target):
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(source, staging)
+        put_in_place(staging, target)
 
 
 def forget_model(name: str, models: ModelStore, settings: Settings) -> None:
@@ -41,7 +48,22 @@ def forget_model(name: str, models: ModelStore, settings: Settings) -> None:
     Raises:
         NotFoundError: There is none of this name.
     """
-    adapter = models.get(name).adapter
-    models.delete(name)
-    if all(other.adapter != adapter for other in models.list()):
-        shutil.rmtree(settings.adapters / adapter, ignore_errors=True)
+    models.get(name)
+    remove_adapters(unregister([name], models), settings)
+
+
+def unregister(names: Collection[str], models: ModelStore) -> list[str]:
+    """Forget models of these names, as far as they are known. The folders of adapters that no
+    model uses any more are the caller's to remove, once this is surely written."""
+    adapters = set()
+    for model in models.list():
+        if model.name in names:
+            adapters.add(model.adapter)
+            models.delete(model.name)
+    return sorted(adapters - {model.adapter for model in models.list()})
+
+
+def remove_adapters(folders: Iterable[str], settings: Settings) -> None:
+    """Remove adapters from the disk, by the names of their folders."""
+    for folder in folders:
+        shutil.rmtree(settings.adapters / folder, ignore_errors=True)

@@ -5,10 +5,9 @@ has a key of its own, so a job that is run again after an interruption tells not
 """
 
 import base64
-import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +16,20 @@ from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.split import leakage
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
-from emojitune.errors import EmojituneError, NotFoundError
+from emojitune.errors import NotFoundError
 from emojitune.jobs import states, step_metrics
 from emojitune.jobs.estimate import FinishEstimate
+from emojitune.jobs.failing import failing
+from emojitune.jobs.hold import Control, Interrupted
 from emojitune.jobs.integrations import MetricsRuns
 from emojitune.jobs.plan import Plan, make_plan
-from emojitune.jobs.registry import copy_adapter, forget_model, model_name
+from emojitune.jobs.registry import copy_adapter, model_name, remove_adapters, unregister
+from emojitune.jobs.stores import Stores
 from emojitune.models import torch_environment
 from emojitune.models.catalog import BaseModel, base_called, resolve_base
 from emojitune.settings import Settings
-from emojitune.store.files import FileStore
-from emojitune.store.jobs import Job, JobError, JobStore
-from emojitune.store.models import FineTunedModel, ModelStore
+from emojitune.store.jobs import Job
+from emojitune.store.models import FineTunedModel
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
     CheckpointSaved,
@@ -39,19 +40,6 @@ from emojitune.training.events import (
 )
 
 _KEPT_CHECKPOINTS = 3  # as on the hosted API
-
-
-class Interrupted(Exception):
-    """The job is to stop here: cancelled, paused, or its process is asked to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """What a job reads and writes."""
-
-    files: FileStore
-    jobs: JobStore
-    models: ModelStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,37 +53,37 @@ class _Base:
 
 def validate(job: Job, stores: Stores) -> None:
     """Check a job's files and queue it, or fail it with the first thing to mend."""
-    with _failing(job, stores):
+    with failing(job, stores):
         _examples_of(job.training_file, stores, "training_file")
         if job.validation_file:
             _examples_of(job.validation_file, stores, "validation_file")
-    if stores.jobs.get(job.id).status == "validating_files":
-        _tell(stores, job, "Files validated, moving job to queued state", key="validated")
-        states.move(stores.jobs, job.id, "queued")
+        with stores.jobs.together():
+            states.move(stores.jobs, job.id, "queued")
+            _tell(stores, job, "Files validated, moving job to queued state", key="validated")
 
 
-def run(job: Job, stores: Stores, settings: Settings, check: Callable[[], None]) -> None:
+def run(job: Job, stores: Stores, settings: Settings, control: Control) -> None:
     """Train a queued job to its end.
 
-    Args:
-        check: Called at least once a step; raises Interrupted when the job is to stop.
+    Raises:
+        Interrupted: `control` said that the job is to stop; it can go on from where it is.
     """
-    with _failing(job, stores):
+    with failing(job, stores), stores.jobs.together():
         if job.status == "queued":
             job = states.move(stores.jobs, job.id, "running")
         _tell(stores, job, "Fine-tuning job started", key="started")
-        _Run(job, stores, settings, check).execute()
+    with failing(job, stores):
+        _Run(job, stores, settings, control).execute()
 
 
 class _Run:
-    def __init__(
-        self, job: Job, stores: Stores, settings: Settings, check: Callable[[], None]
-    ) -> None:
+    def __init__(self, job: Job, stores: Stores, settings: Settings, control: Control) -> None:
         self.job = job
         self.stores = stores
         self.settings = settings
-        self.check = check
+        self.control = control
         self.folder = settings.runs / job.id
+        self.saved_at = time.monotonic()
 
     def execute(self) -> None:
         examples = _examples_of(self.job.training_file, self.stores, "training_file")
@@ -133,7 +121,7 @@ class _Run:
         told: set[str] = set()
 
         def progress(what: str, done: int, total: int | None) -> None:
-            self.check()
+            self._leave_if_asked()
             if what not in told:
                 told.add(what)
                 size = f" ({total / 1e6:.0f} MB, once)" if total else ""
@@ -150,14 +138,17 @@ class _Run:
     ) -> int:
         """Train, telling all the way; returns the tokens trained on, those of all epochs."""
         torch_environment.import_libraries()
+        from emojitune.jobs.memory_check import MemoryCheck
         from emojitune.models import adapter, loader
         from emojitune.training.batches import truncate
         from emojitune.training.checkpoint import CheckpointFolder
         from emojitune.training.loop import train
 
         precision = loader.choose_precision(self.settings)
+        memory = MemoryCheck(model_folder, precision)
+        memory.before_loading()
         model = loader.load_for_training(model_folder, precision)
-        self.check()  # what came before took seconds: the job may have been cancelled meanwhile
+        self._leave_if_asked()  # what came before took seconds
         plan = make_plan(
             self._requested(),
             examples=len(examples),
@@ -172,9 +163,12 @@ class _Run:
             alpha=plan.config.alpha,
             vocabulary=closed_vocabulary(examples),
         )
-        checkpoints = CheckpointFolder(self.folder / "checkpoints", info)
-        self._recall(checkpoints.newest(), base, plan.config)
+        checkpoints = CheckpointFolder(
+            self.folder / "checkpoints", info, permit=self.stores.jobs.assert_writable
+        )
         rendered = [model.renderer.render_example(example.messages) for example in examples]
+        if told := memory.before_training(plan.config, rendered):
+            self._tell(told, "memory")
         events = train(
             model,
             precision.device,
@@ -183,7 +177,9 @@ class _Run:
             checkpoints,
             validation=[model.renderer.render_example(e.messages) for e in validation],
             initial=adapter.read(base.adapter)[1] if base.adapter else None,
+            save_now=self._save_now,
         )
+        self.saved_at = time.monotonic()
         runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
         try:
             self._follow(events, base, plan.config, runs)
@@ -206,14 +202,6 @@ class _Run:
             self._tell(f"Plan: {reason}", f"plan-{number}")
         self._tell(f"Computing in {precision}", "precision")
 
-    def _recall(self, saved: CheckpointSaved | None, base: _Base, config: TrainingConfig) -> None:
-        """Register the checkpoint that an interruption may have left without a name."""
-        if saved is None:
-            return
-        told = self.stores.jobs.event(self.job.id, f"step-{saved.step}")
-        metrics = told.data if told else {"step": saved.step}
-        self._register(saved, base, metrics, final=saved.epoch == config.epochs)
-
     def _follow(
         self,
         events: Iterator[TrainingEvent],
@@ -226,9 +214,7 @@ class _Run:
         estimate = FinishEstimate()
         metrics: dict[str, Any] = {}
         for event in events:
-            # A checkpoint that was saved is also registered: the next run begins behind it.
-            if not isinstance(event, CheckpointSaved):
-                self.check()
+            self.control.check()
             match event:
                 case ForwardChosen():
                     self._tell(f"Training through {event.name}", "forward")
@@ -242,7 +228,20 @@ class _Run:
                     metrics |= step_metrics.of_validation(event)
                 case CheckpointSaved():
                     self._tell_step(metrics, runs)
-                    self._register(event, base, metrics, final=event.epoch == config.epochs)
+                    if event.ends_epoch:
+                        self._register(event, base, metrics, final=event.epoch == config.epochs)
+                    self.saved_at = time.monotonic()
+                    self._leave_if_asked()
+
+    def _save_now(self) -> bool:
+        """Whether a checkpoint is due: by the clock, or because the job is to stop behind it."""
+        age = time.monotonic() - self.saved_at
+        return self.control.stopping() or age >= self.settings.checkpoint_seconds
+
+    def _leave_if_asked(self) -> None:
+        self.control.check()
+        if self.control.stopping():
+            raise Interrupted
 
     def _tell_step(self, metrics: dict[str, Any], runs: MetricsRuns) -> None:
         if not metrics:
@@ -263,47 +262,47 @@ class _Run:
         name = self._model_name(base, None if final else saved.step)
         folder = f"{self.job.id}-step-{saved.step}"
         copy_adapter(saved.adapter, self.settings.adapters / folder)
-        self.stores.models.register(
-            FineTunedModel(
-                name=name,
-                created_at=int(time.time()),
-                job_id=self.job.id,
-                base=base.model.name,
-                hosted_name=base.hosted_name,
-                adapter=folder,
-                step=None if final else saved.step,
-            )
+        model = FineTunedModel(
+            name=name,
+            created_at=int(time.time()),
+            job_id=self.job.id,
+            base=base.model.name,
+            hosted_name=base.hosted_name,
+            adapter=folder,
+            step=None if final else saved.step,
         )
         told = {key: value for key, value in metrics.items() if key != "total_steps"}
-        self.stores.jobs.add_checkpoint(self.job.id, model=name, step=saved.step, metrics=told)
-        for old in self.stores.jobs.drop_checkpoints(self.job.id, keep=_KEPT_CHECKPOINTS):
-            with contextlib.suppress(NotFoundError):  # its owner may have deleted it
-                forget_model(old.model, self.stores.models, self.settings)
-        if not final:  # which is told as the new model
-            self._tell(
-                f"Checkpoint created at step {saved.step} with Snapshot ID: {name}",
-                f"checkpoint-{saved.step}",
-            )
+        with self.stores.jobs.together():
+            self.stores.models.register(model)
+            self.stores.jobs.add_checkpoint(self.job.id, model=name, step=saved.step, metrics=told)
+            if not final:  # which is told as the new model
+                self._tell(
+                    f"Checkpoint created at step {saved.step} with Snapshot ID: {name}",
+                    f"checkpoint-{saved.step}",
+                )
+            old = self.stores.jobs.drop_checkpoints(self.job.id, keep=_KEPT_CHECKPOINTS)
+            superseded = unregister([one.model for one in old], self.stores.models)
+        remove_adapters(superseded, self.settings)
 
     def _finish(self, name: str, trained_tokens: int) -> None:
-        self.check()
-        self._tell(f"New fine-tuned model created: {name}", "model")
-        file = self.stores.files.add(
-            [base64.b64encode(self._metrics_csv().encode())],
-            filename="step_metrics.csv",
-            purpose="fine-tune-results",
-        )
-        states.move(
-            self.stores.jobs,
-            self.job.id,
-            "succeeded",
-            finished_at=int(time.time()),
-            fine_tuned_model=name,
-            trained_tokens=trained_tokens,
-            result_files=[file.id],
-            estimated_finish=None,
-        )
-        self._tell("The job has successfully completed", "succeeded")
+        self.control.check()
+        result = base64.b64encode(self._metrics_csv().encode())
+        with self.stores.files.receive([result]) as incoming, self.stores.jobs.together():
+            self._tell(f"New fine-tuned model created: {name}", "model")
+            file = self.stores.files.keep(
+                incoming, filename="step_metrics.csv", purpose="fine-tune-results"
+            )
+            states.move(
+                self.stores.jobs,
+                self.job.id,
+                "succeeded",
+                finished_at=int(time.time()),
+                fine_tuned_model=name,
+                trained_tokens=trained_tokens,
+                result_files=[file.id],
+                estimated_finish=None,
+            )
+            self._tell("The job has successfully completed", "succeeded")
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def _metrics_csv(self) -> str:
@@ -343,40 +342,6 @@ class _Run:
         _tell(self.stores, self.job, message, key=key)
 
 
-class _failing:
-    """Turns an error that a user can act on into a failed job."""
-
-    def __init__(self, job: Job, stores: Stores) -> None:
-        self._job = job
-        self._stores = stores
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, EmojituneError):
-            return False
-        fail(self._job, self._stores, error)
-        return True
-
-
-def fail(job: Job, stores: Stores, error: EmojituneError) -> None:
-    """Fail a job with an error's code, message and param, and tell it as an event.
-
-    As on the hosted API, a job whose files were refused never began, and so has no finish.
-    """
-    code = error.code or "server_error"
-    began = stores.jobs.get(job.id).status != "validating_files"
-    states.move(
-        stores.jobs,
-        job.id,
-        "failed",
-        error=JobError(code, error.message, error.param),
-        finished_at=int(time.time()) if began else None,
-        estimated_finish=None,
-    )
-    stores.jobs.add_event(job.id, error.message, level="error", key="failed")
-
-
 def _examples_of(file_id: str, stores: Stores, param: str) -> tuple[TrainingExample, ...]:
     try:
         path = stores.files.path(file_id)
@@ -387,6 +352,13 @@ def _examples_of(file_id: str, stores: Stores, param: str) -> tuple[TrainingExam
             code="invalid_" + param,
             param=param,
         ) from error
+    if not path.is_file():
+        raise NotFoundError(
+            f"The bytes of the job's {param.replace('_', ' ')} {file_id} are no longer on this "
+            f"server's disk ({path}). Upload it again and create a new job.",
+            code="invalid_" + param,
+            param=param,
+        )
     minimum = 10 if param == "training_file" else 1
     return load_examples(path, minimum_examples=minimum, param=param)
 

@@ -1,10 +1,12 @@
 """The process that runs one job: claims it, keeps its lease, stops when told to.
 
-    python -m emojitune.jobs.worker JOB_ID < settings.json
+    python -m emojitune.jobs.worker JOB_ID WORKER < settings.json
 
-The settings come as one line on standard input, which then stays open: when it ends, the server
-is gone, and the worker puts its job back into the queue and goes too. The next server goes on from
-the last checkpoint.
+WORKER is the name under which it holds the job. The settings come as one line on standard input,
+which then stays open: when it ends, the server is gone, and the worker puts its job back into the
+queue and goes too. The next server goes on from the last checkpoint.
+
+All that a worker writes is fenced: in the transaction of each write the job must still be its own.
 """
 
 import logging
@@ -12,20 +14,19 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
-from emojitune.errors import InvalidStateError, TrainingError
+from emojitune.errors import InvalidStateError, StorageError, TrainingError
 from emojitune.jobs import runner, states
+from emojitune.jobs.failing import fail
+from emojitune.jobs.hold import LEASE_SECONDS, Hold, Interrupted, end_process
+from emojitune.jobs.run_lock import only_process
+from emojitune.jobs.stores import stores_of
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
-from emojitune.store.files import FileStore
-from emojitune.store.jobs import JobStore
-from emojitune.store.models import ModelStore
-from emojitune.store.projects import EVERY_PROJECT, Project
+from emojitune.store.jobs import JobStore, only_while_held
+from emojitune.store.projects import EVERY_PROJECT
 
-LEASE_SECONDS = 20.0
-_CHECK_EVERY = 0.5  # seconds between looks at the job's row
 # A training takes what the machine has left: someone waits for each reply, nobody for a step.
 _NICE = 5
 
@@ -33,38 +34,41 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One process's hold on one job."""
+    """One process's work on one job."""
 
-    def __init__(self, job_id: str, settings: Settings) -> None:
-        # Whose turn it is depends on the jobs of all; what a job reads and makes is its project's.
-        self._all_jobs = open_stores(settings, EVERY_PROJECT).jobs
-        self._stores = open_stores(settings, self._all_jobs.get(job_id).project)
+    def __init__(self, job_id: str, name: str, settings: Settings) -> None:
+        database = open_database(settings.home)
+        # For the lease and for whose turn it is; all else is fenced, and of the job's project.
+        self._jobs = JobStore(database, EVERY_PROJECT)
+        fenced = database.guarded(only_while_held(job_id, name))
+        self._stores = stores_of(fenced, self._jobs.get(job_id).project, settings)
         self._job_id = job_id
+        self._name = name
         self._settings = settings
-        self._name = worker_name(os.getpid())
-        self._stopping = threading.Event()
-        self._checked = 0.0
+        self._hold = Hold(self._jobs, job_id, name, self._end)
 
     def stop(self) -> None:
-        """Ask the job to stop at its next step."""
-        self._stopping.set()
+        """Ask the job to stop behind its next checkpoint."""
+        self._hold.stop()
 
     def work(self) -> None:
         """Take the job as far as it can go now."""
-        jobs = self._stores.jobs
-        if not jobs.claim(self._job_id, self._name, LEASE_SECONDS):
+        if not self._jobs.claim(self._job_id, self._name, LEASE_SECONDS):
             return
         try:
-            self._advance()
-        except runner.Interrupted:
+            with self._hold:
+                self._advance()
+        except Interrupted:
             self._requeue()
         except InvalidStateError:
             _log.info("The job was changed from outside; nothing is left to do for it.")
+        except StorageError:
+            raise  # what could not be written now cannot be told now: the server will
         except Exception:
             _log.exception("The job failed in a way that nobody foresaw.")
             self._give_up()
         finally:
-            jobs.release(self._job_id, self._name)
+            self._jobs.release(self._job_id, self._name)
 
     def _advance(self) -> None:
         jobs = self._stores.jobs
@@ -72,27 +76,15 @@ class Worker:
             runner.validate(jobs.get(self._job_id), self._stores)
         job = jobs.get(self._job_id)
         if job.status == "running" or (job.status == "queued" and self._is_next()):
-            runner.run(job, self._stores, self._settings, self._check)
+            runner.run(job, self._stores, self._settings, self._hold)
 
     def _is_next(self) -> bool:
         """Whether a queued job may start now: first come, first served, so many at a time."""
-        unfinished = self._all_jobs.unfinished()
+        unfinished = self._jobs.unfinished()
         running = sum(job.status == "running" for job in unfinished)
         free = self._settings.max_running_jobs - running
         queued = [job.id for job in unfinished if job.status == "queued"]
         return self._job_id in queued[: max(0, free)]
-
-    def _check(self) -> None:
-        """Keep the lease; raise Interrupted when the job is no longer to run."""
-        if self._stopping.is_set():
-            raise runner.Interrupted
-        if time.monotonic() - self._checked < _CHECK_EVERY:
-            return
-        self._checked = time.monotonic()
-        jobs = self._stores.jobs
-        mine = jobs.renew(self._job_id, self._name, LEASE_SECONDS)
-        if not mine or jobs.get(self._job_id).status != "running":
-            raise runner.Interrupted
 
     def _give_up(self) -> None:
         job = self._stores.jobs.get(self._job_id)
@@ -102,17 +94,20 @@ class Worker:
             "The job failed due to an internal error. The last lines of "
             f"{log_file(self._settings, job.id)} say which; create the job again when it is mended."
         )
-        runner.fail(job, self._stores, TrainingError(message, code="server_error"))
+        fail(job, self._stores, TrainingError(message, code="server_error"))
 
     def _requeue(self) -> None:
         jobs = self._stores.jobs
-        if jobs.get(self._job_id).status == "running":
-            states.move(jobs, self._job_id, "queued")
+        try:
+            if jobs.get(self._job_id).status == "running":
+                states.move(jobs, self._job_id, "queued")
+        except InvalidStateError:
+            _log.info("The job ended meanwhile, or is another worker's now.")
 
-
-def worker_name(pid: int) -> str:
-    """Who holds a lease: the dispatcher must be able to release it for a worker that died."""
-    return f"worker-{pid}"
+    def _end(self) -> None:
+        self._requeue()
+        self._jobs.release(self._job_id, self._name)
+        end_process()
 
 
 def log_file(settings: Settings, job_id: str) -> Path:
@@ -120,26 +115,18 @@ def log_file(settings: Settings, job_id: str) -> Path:
     return settings.runs / job_id / "worker.log"
 
 
-def open_stores(settings: Settings, project: Project) -> runner.Stores:
-    """A project's stores in a home folder."""
-    database = open_database(settings.home)
-    return runner.Stores(
-        files=FileStore(database, project, settings.files),
-        jobs=JobStore(database, project),
-        models=ModelStore(database, project),
-    )
-
-
 def main() -> None:
     """Run the job named on the command line with the settings on standard input."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.nice(_NICE)
+    job_id, name = sys.argv[1:3]
     settings = Settings.model_validate_json(sys.stdin.readline())
-    worker = Worker(sys.argv[1], settings)
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
-    threading.Thread(target=_stop_with_server, args=[worker], daemon=True).start()
-    worker.work()
+    with only_process(settings.runs / job_id):
+        worker = Worker(job_id, name, settings)
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
+        threading.Thread(target=_stop_with_server, args=[worker], daemon=True).start()
+        worker.work()
 
 
 def _stop_with_server(worker: Worker) -> None:

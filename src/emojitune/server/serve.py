@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
+from emojitune.disk import disk_errors
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
 from emojitune.server.listening import base_url, check_certificate, listen
@@ -36,10 +37,12 @@ def serve(
     Raises:
         ConfigurationError: The port is busy, or open to others without a key; the certificate
             cannot be used; another server has this home folder.
+        StorageError: The home folder cannot be written.
     """
     check_certificate(settings)
     with _locked(settings.home), listen(settings) as listener:
-        app = create_app(settings)
+        with disk_errors(settings.home):
+            app = create_app(settings)
         config = uvicorn.Config(
             app,
             log_config=log_config(content=settings.log_content),
@@ -90,6 +93,9 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._no_longer_needed()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before requests are waited for: jobs take as long to save as these to end.
+        if self.started:
+            self._app.state.services_of(EVERY_PROJECT).dispatcher.ask_to_stop()
         # Here, and not after `run`: at its end uvicorn raises the signal that stopped it anew,
         # and SIGTERM then ends the process on the spot.
         await super().shutdown(sockets)
@@ -113,9 +119,10 @@ class _Server(uvicorn.Server):
 
 
 def _locked(home: Path) -> AbstractContextManager[Any]:
-    make_home(home)
     try:
-        return FileLock(home / "server.lock").acquire(timeout=0)
+        with disk_errors(home):
+            make_home(home)
+            return FileLock(home / "server.lock").acquire(timeout=0)
     except Timeout:
         raise ConfigurationError(
             f"One server has a home folder to itself, and another one is using {home}. Use that "

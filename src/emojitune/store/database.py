@@ -4,45 +4,145 @@ Knows no table but Alembic's own; of the others only that rows with a `project` 
 that a statement on them has to say whose it means (`store/projects.py`).
 """
 
+import os
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from sqlalchemy import URL, Connection, Engine, Select, UpdateBase, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.sql.util import find_tables
 
-from emojitune.errors import ConfigurationError
+from emojitune import disk
+from emojitune.errors import ConfigurationError, StorageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 SCOPED = {"scoped": True}  # the execution option of a statement that says whose rows it means
 _BUSY_SECONDS = 30
 
 
+class DatabaseUnavailableError(StorageError):
+    """The database cannot be read or written just now, through no fault of what was asked."""
+
+
 class Database:
     """Short transactions on one SQLite file; threads and processes may share it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, path: Path, guard: Callable[[Connection], None] = lambda _: None
+    ) -> None:
         self._engine = engine
+        self._path = path
+        self._guard = guard
+        self._file = _identity(path)
+        self._open = threading.local()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent view; waits for nobody."""
-        with self._engine.connect() as connection, connection.begin():
+        """A consistent view; waits for nobody. Inside a `write`, what that has written so far."""
+        if (connection := self._written()) is not None:
+            yield connection
+            return
+        with (
+            self._storage_errors(),
+            self._engine.connect() as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """The one writer: takes the write lock at once, so that reads inside it stay true."""
-        options = {"begin": "BEGIN IMMEDIATE"}
-        with self._engine.connect().execution_options(**options) as connection, connection.begin():
+        """The one writer: takes the write lock at once, so that reads inside it stay true.
+
+        A `write` inside a `write` of the same thread is a part of it: all is kept, or nothing.
+        """
+        if (connection := self._written()) is not None:
             yield connection
+            return
+        options = {"begin": "BEGIN IMMEDIATE"}
+        with (
+            self._storage_errors(),
+            self._engine.connect().execution_options(**options) as connection,
+            connection.begin(),
+        ):
+            self._require_in_place()
+            self._guard(connection)
+            self._open.connection = connection
+            try:
+                yield connection
+            finally:
+                self._open.connection = None
+
+    def guarded(self, guard: Callable[[Connection], None]) -> "Database":
+        """The same database; there `guard` begins each write, and may forbid it by an error."""
+        return Database(self._engine, self._path, guard)
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one that was opened: its folder may have been deleted."""
+        return self._file is not None and _identity(self._path) == self._file
+
+    def damage(self) -> list[str]:
+        """What SQLite itself finds wrong with the file: nothing, if all is well."""
+        with self.read() as connection:
+            pages = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+            keys = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        torn = [f"{self._path}: {said}" for said in pages if said != "ok"]
+        return torn + [
+            f"{self._path}: a row of {key[0]} belongs to none of {key[2]}" for key in keys
+        ]
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _require_in_place(self, found: str = "another file is in its place, or none") -> None:
+        if not self.is_in_place():
+            raise DatabaseUnavailableError(
+                f"The database {self._path} is no longer the one that was opened: {found}. Was its "
+                "folder deleted or replaced? Stop the server, look after the folder, and start it "
+                "again.",
+                code="storage_unavailable",
+            )
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """What SQLite says of its disk, in our words."""
+        try:
+            yield
+        except DatabaseError as error:
+            said = str(error.orig)
+            if "malformed" in said or "not a database" in said:
+                raise DatabaseUnavailableError(
+                    f"The database {self._path} is damaged ({said}). Stop the server, keep the "
+                    "folder, and start from the last backup (emojitune backup).",
+                    code="database_damaged",
+                ) from error
+            if not isinstance(error, OperationalError):
+                raise
+            self._require_in_place(said)
+            if "full" in said:
+                raise disk.full(self._path) from error
+            if "readonly" in said:
+                raise disk.closed(self._path) from error
+            if "locked" in said:
+                raise DatabaseUnavailableError(
+                    f"The database {self._path} was busy for {_BUSY_SECONDS} s: another process "
+                    "kept it to itself. Try again.",
+                    code="storage_busy",
+                ) from error
+            if "disk I/O error" in said or "unable to open" in said:
+                raise DatabaseUnavailableError(
+                    f"The database {self._path} can no longer be read or written ({said}). Look "
+                    "after its disk, then start the server again.",
+                    code="storage_unavailable",
+                ) from error
+            raise
+
+    def _written(self) -> Connection | None:
+        return getattr(self._open, "connection", None)
 
 
 def open_database(home: Path) -> Database:
@@ -62,7 +162,7 @@ def open_database(home: Path) -> Database:
             f"be used: {error}. Choose another folder with --home or EMOJITUNE_HOME.",
             param="home",
         ) from error
-    return Database(_engine(path))
+    return Database(_engine(path), path)
 
 
 def make_home(home: Path) -> None:
@@ -118,7 +218,7 @@ def _migrate(path: Path) -> None:
         connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with Database(engine).write() as connection:
+    with Database(engine, path).write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     engine.dispose()
@@ -131,6 +231,14 @@ def _engine(path: Path) -> Engine:
     event.listen(engine, "begin", _begin)
     event.listen(engine, "before_execute", _require_scope)
     return engine
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _set_up_connection(connection: sqlite3.Connection, _record: Any) -> None:

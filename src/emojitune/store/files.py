@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Row, or_
 
+from emojitune.disk import disk_errors, sync
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
@@ -90,11 +91,12 @@ class FileStore:
         Raises:
             FileTooLargeError: There are more than `max_bytes` of them.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self._directory):
+            self._directory.mkdir(parents=True, exist_ok=True)
         self._delete_expired()
         path = self._directory / f"incoming-{secrets.token_hex(8)}"
         try:
-            with open_private(path) as target:
+            with disk_errors(path), open_private(path) as target:
                 sha256, size = _copy(chunks_of(chunks), target, max_bytes)
             yield Incoming(path, size, sha256)
         finally:
@@ -121,14 +123,15 @@ class FileStore:
             expires_at=expires_at,
             sha256=incoming.sha256,
         )
-        blob = self._blob(stored.sha256)
+        blob = self.blob(stored.sha256)
         blob.parent.mkdir(exist_ok=True)
+        sync(self._directory)
         with self._database.write() as connection:
             connection.execute(self._rows.insert(asdict(stored)))
             if then is not None:
                 then(connection, stored)
             os.replace(incoming.path, blob)
-            _sync_folder(blob.parent)
+            sync(blob.parent)
         return stored
 
     def get(self, file_id: str) -> StoredFile:
@@ -161,13 +164,22 @@ class FileStore:
                 connection, _files, query, _stored, after=after, limit=limit, order=order
             )
 
+    def everything(self) -> Sequence[StoredFile]:
+        """All files, those whose time is over too, the oldest first."""
+        with self._database.read() as connection:
+            return [_stored(row) for row in connection.execute(self._rows.select())]
+
+    def blob(self, sha256: str) -> Path:
+        """Where bytes of this digest are kept."""
+        return self._directory / sha256[:2] / sha256
+
     def delete(self, file_id: str) -> None:
         """Forget a file; its bytes go too unless another file has the same."""
         self._remove([self.get(file_id)])
 
     def path(self, file_id: str) -> Path:
         """Where the bytes of a file are; to be read only."""
-        return self._blob(self.get(file_id).sha256)
+        return self.blob(self.get(file_id).sha256)
 
     def sweep(self) -> None:
         """Delete files whose time is over, and what servers left that died while they received."""
@@ -185,16 +197,13 @@ class FileStore:
         with self._database.write() as connection:
             for stored in files:
                 if not _in_use(connection, stored.sha256):
-                    self._blob(stored.sha256).unlink(missing_ok=True)
+                    self.blob(stored.sha256).unlink(missing_ok=True)
 
     def _delete_expired(self) -> None:
         with self._database.read() as connection:
             rows = connection.execute(_anyones.select().where(~_not_expired())).all()
         if rows:
             self._remove([_stored(row) for row in rows])
-
-    def _blob(self, sha256: str) -> Path:
-        return self._directory / sha256[:2] / sha256
 
 
 def _not_expired() -> Any:
@@ -243,14 +252,3 @@ def _copy(chunks: Iterator[bytes], target: BinaryIO, max_bytes: int | None) -> t
     target.flush()
     os.fsync(target.fileno())
     return digest.hexdigest(), size
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where folders can be opened at all."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

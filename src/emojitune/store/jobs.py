@@ -5,7 +5,8 @@ Knows how a status is changed safely, not which changes make sense: that is `job
 
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id, now
 from emojitune.store.pages import Page, read_page
-from emojitune.store.projects import Project, Rows
+from emojitune.store.projects import EVERY_PROJECT, Project, Rows
 
 _jobs, _events, _checkpoints = tables.jobs, tables.events, tables.checkpoints
 
@@ -58,6 +59,19 @@ class Job:
     trained_tokens: int | None
     estimated_finish: int | None
     result_files: tuple[str, ...]
+
+
+class LeaseLostError(InvalidStateError):
+    """A worker wrote for a job that is no longer its own: nothing of it was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on a job; it ends by itself at `expires_at` (unix seconds)."""
+
+    job_id: str
+    worker: str
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +176,27 @@ class JobStore:
         with self._database.read() as connection:
             return read_page(connection, _jobs, query, _job, after=after, limit=limit)
 
+    def together(self) -> AbstractContextManager[Connection]:
+        """What this thread writes inside, by whatever store of the database, is one transaction."""
+        return self._database.write()
+
+    def assert_writable(self) -> None:
+        """Do what each write does first: whoever may not write meets the error now."""
+        with self._database.write():
+            pass
+
     def unfinished(self) -> Sequence[Job]:
         """Every job that has not ended, the oldest first."""
         unfinished = _jobs.c.status.not_in(FINISHED)
         query = self._rows.select().where(unfinished).order_by(_jobs.c.number)
         with self._database.read() as connection:
             return [_job(row) for row in connection.execute(query)]
+
+    def statuses(self) -> dict[str, str]:
+        """The status of every job by its id."""
+        with self._database.read() as connection:
+            rows = connection.execute(self._rows.select(_jobs.c.id, _jobs.c.status))
+            return {row.id: row.status for row in rows}
 
     def transition(self, job_id: str, to: str, *, sources: Collection[str], **changes: Any) -> Job:
         """Move a job to the status `to`, with other columns, if its status is one of `sources`.
@@ -207,11 +236,24 @@ class JobStore:
         """Give a lease back, if it is still `worker`'s."""
         self._lease(job_id, _jobs.c.worker == worker, None, None)
 
-    def leased(self, at: float | None = None) -> set[str]:
-        """The ids of the jobs that some worker holds at this time (by default now)."""
-        alive = _jobs.c.lease_expires_at > (time.time() if at is None else at)
+    def leases(self) -> Sequence[Lease]:
+        """Every lease that was not given back, those that have ended too."""
+        query = self._rows.select(_jobs.c.id, _jobs.c.worker, _jobs.c.lease_expires_at)
         with self._database.read() as connection:
-            return set(connection.scalars(self._rows.select(_jobs.c.id).where(alive)))
+            rows = connection.execute(query.where(_jobs.c.worker.is_not(None)))
+            return [Lease(*row) for row in rows]
+
+    def leased(self) -> set[str]:
+        """The ids of the jobs that some worker holds now."""
+        return {lease.job_id for lease in self.leases() if lease.expires_at > time.time()}
+
+    def status_for(self, job_id: str, worker: str) -> str | None:
+        """The status of a job that `worker` holds; None when it holds it no longer."""
+        mine = self._rows.select(_jobs.c.status)
+        query = mine.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+        with self._database.read() as connection:
+            status: str | None = connection.scalar(query)
+            return status
 
     def add_event(
         self,
@@ -240,6 +282,20 @@ class JobStore:
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _event(row)
+
+    def told_since_step(self, job_id: str, key_prefix: str) -> int:
+        """How many events with such a key came after the last step that was told."""
+        mine = _events.c.job_id == job_id
+        last_step = select(func.coalesce(func.max(_events.c.number), 0)).where(
+            mine, _events.c.type == "metrics"
+        )
+        query = select(func.count()).where(
+            mine,
+            _events.c.key.startswith(key_prefix, autoescape=True),
+            _events.c.number > last_step.scalar_subquery(),
+        )
+        with self._database.read() as connection:
+            return connection.scalar(query) or 0
 
     def add_checkpoint(
         self, job_id: str, *, model: str, step: int, metrics: Mapping[str, Any]
@@ -303,6 +359,18 @@ class JobStore:
         mine = self._rows.update().where(_jobs.c.id == job_id)
         connection.execute(mine.values(changes))
         return self._get(connection, job_id)
+
+
+def only_while_held(job_id: str, worker: str) -> Callable[[Connection], None]:
+    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job."""
+    every = Rows(_jobs, EVERY_PROJECT).select(_jobs.c.id)
+    holds = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+
+    def guard(connection: Connection) -> None:
+        if connection.execute(holds).one_or_none() is None:
+            raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
+
+    return guard
 
 
 def _add_event(

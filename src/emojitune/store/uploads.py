@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from emojitune.disk import disk_errors
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
@@ -277,7 +278,7 @@ def _require_room(connection: Connection, upload_id: str, size: int) -> None:
 def _write(path: Path, chunks: Iterable[bytes] | BinaryIO) -> int:
     """Write and count; the bytes are on the disk when this returns."""
     size = 0
-    with open_private(path) as target:
+    with disk_errors(path), open_private(path) as target:
         for chunk in chunks_of(chunks):
             size += len(chunk)
             if size > MAX_PART_BYTES:

@@ -1,18 +1,20 @@
-"""Checkpoints: an epoch's adapter with all that is needed to go on from it exactly.
+"""Checkpoints: an adapter with all that is needed to go on from it exactly.
 
-    epoch-2/
+    step-12/
       adapter/                 the adapter, in PEFT's format
       optimizer.safetensors    AdamW's two moments of each tensor
-      position.json            epochs and steps done
+      position.json            epochs and steps done, and what the last step reported
+      sha256.json              the digest of each of these files
 
-A checkpoint appears by one rename. Nothing else has state: the order of examples and the learning
-rate follow from the seed and the step.
+A checkpoint appears by one rename, and counts only while its digests are right: else the one before
+it does. Nothing else has state: the order of examples and the learning rate follow from the seed
+and the step, and no random number is drawn behind the first step.
 """
 
+import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,82 +22,155 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from emojitune.disk import disk_errors, put_in_place
 from emojitune.models import adapter, lora
-from emojitune.training.events import CheckpointSaved
+from emojitune.training.events import CheckpointSaved, StepCompleted, ValidationCompleted
+
+_DIGESTS = "sha256.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a run has come."""
+    """How far a run has come: whole epochs, steps, and the reports of the last of these."""
 
     epochs: int
     steps: int
+    step: StepCompleted
+    validation: ValidationCompleted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint on the disk."""
+
+    position: Position
+    event: CheckpointSaved
+
+    def reports(self) -> list[StepCompleted | ValidationCompleted | CheckpointSaved]:
+        """What was said when it was saved, for whoever may not have heard it."""
+        validation = self.position.validation
+        return [self.position.step, *([validation] if validation else []), self.event]
 
 
 class CheckpointFolder:
-    """The checkpoints of one run; `keep` of them, the newest, stay."""
+    """The checkpoints of one run; `keep` of them, the newest, stay.
 
-    def __init__(self, folder: Path, info: adapter.AdapterInfo, *, keep: int = 3) -> None:
+    `permit` is called before anything is written, and may forbid it by an error.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: adapter.AdapterInfo,
+        *,
+        keep: int = 2,
+        permit: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder = folder
         self._info = info
         self._keep = keep
+        self._permit = permit
 
     def save(
+        self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, position: Position
+    ) -> CheckpointSaved:
+        """Write a checkpoint of the trainable tensors, by name.
+
+        Raises:
+            StorageError: The disk is full or closed; the checkpoints before this one stay.
+        """
+        self._permit()
+        target = self._folder / f"step-{position.steps}"
+        staging = self._folder / "saving.partial"
+        with disk_errors(target):
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            self._write(staging, state, optimizer, position)
+            put_in_place(staging, target)
+        for old in self._newest_first()[self._keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+        return _event(target, position)
+
+    def restore(
+        self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> Saved | None:
+        """Put the newest whole checkpoint, if there is one, into the tensors and the optimizer."""
+        for folder in self._newest_first():
+            if _is_whole(folder):
+                return _restore(folder, state, optimizer)
+        return None
+
+    def _write(
         self,
+        folder: Path,
         state: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
         position: Position,
-    ) -> Path:
-        """Write a checkpoint of the trainable tensors, by name; returns its adapter's folder."""
-        target = self._folder / f"epoch-{position.epochs}"
-        staging = self._folder / "saving.partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        adapter.write(staging / "adapter", state, self._info)
+    ) -> None:
+        adapter.write(folder / "adapter", state, self._info)
         moments = {
             f"{name}.{moment}": optimizer.state[parameter][moment]
             for name, parameter in state.items()
             for moment in ("exp_avg", "exp_avg_sq")
         }
-        save_file(moments, staging / "optimizer.safetensors")
-        (staging / "position.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(staging, target)
-        for old in self._saved()[: -self._keep]:
-            shutil.rmtree(old)
-        return target / "adapter"
+        save_file(moments, folder / "optimizer.safetensors")
+        _write_json(folder / "position.json", asdict(position))
+        _write_json(folder / _DIGESTS, _digests(folder))
 
-    def newest(self) -> CheckpointSaved | None:
-        """The checkpoint that `restore` would take, if there is one."""
-        saved = self._saved()
-        if not saved:
-            return None
-        position = _position(saved[-1])
-        return CheckpointSaved(position.steps, position.epochs, saved[-1] / "adapter")
+    def _newest_first(self) -> list[Path]:
+        folders = self._folder.glob("step-*")
+        return sorted(folders, key=lambda f: int(f.name.removeprefix("step-")), reverse=True)
 
-    def restore(self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> Position:
-        """Put the newest checkpoint, if there is one, into the tensors and the optimizer."""
-        saved = self._saved()
-        if not saved:
-            return Position(epochs=0, steps=0)
-        newest = saved[-1]
-        _, tensors = adapter.read(newest / "adapter")
-        lora.load_adapter_state(state, tensors)
-        position = _position(newest)
-        moments = load_file(newest / "optimizer.safetensors")
-        for name, parameter in state.items():
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(position.steps)),
-                "exp_avg": moments[f"{name}.exp_avg"].to(parameter.device),
-                "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter.device),
-            }
-        return position
 
-    def _saved(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        folders = self._folder.glob("epoch-*")
-        return sorted(folders, key=lambda folder: int(folder.name.removeprefix("epoch-")))
+def _restore(folder: Path, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> Saved:
+    position = _position(folder)
+    _, tensors = adapter.read(folder / "adapter")
+    lora.load_adapter_state(state, tensors)
+    moments = load_file(folder / "optimizer.safetensors")
+    for name, parameter in state.items():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(position.steps)),
+            "exp_avg": moments[f"{name}.exp_avg"].to(parameter.device),
+            "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter.device),
+        }
+    return Saved(position, _event(folder, position))
+
+
+def _event(folder: Path, position: Position) -> CheckpointSaved:
+    ends_epoch = position.epochs == position.step.epoch
+    return CheckpointSaved(
+        position.steps, position.step.epoch, folder / "adapter", ends_epoch=ends_epoch
+    )
 
 
 def _position(folder: Path) -> Position:
-    return Position(**json.loads((folder / "position.json").read_text(encoding="utf-8")))
+    fields = json.loads((folder / "position.json").read_text(encoding="utf-8"))
+    validation = fields.pop("validation")
+    return Position(
+        fields["epochs"],
+        fields["steps"],
+        StepCompleted(**fields["step"]),
+        ValidationCompleted(**validation) if validation else None,
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        expected = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
+        return bool(expected == _digests(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _DIGESTS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+            found[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return found
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")

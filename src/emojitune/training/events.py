@@ -39,11 +39,15 @@ class ValidationCompleted:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """An epoch's end is on disk; `adapter` is a folder in PEFT's format."""
+    """Where a run is, is on disk; `adapter` is a folder in PEFT's format.
+
+    `ends_epoch` tells an epoch's adapter, a result, from one that is there to go on from.
+    """
 
     step: int
     epoch: int
     adapter: Path
+    ends_epoch: bool = True
 
 
 TrainingEvent = ForwardChosen | StepCompleted | ValidationCompleted | CheckpointSaved

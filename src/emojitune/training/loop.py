@@ -1,6 +1,6 @@
 """train(...): the one visible loop. Knows tokens and tensors; no SQL, no HTTP, no printing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 
 import torch
@@ -14,7 +14,6 @@ from emojitune.training.batches import learned_tokens, shuffled_batches, truncat
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
-    CheckpointSaved,
     ForwardChosen,
     StepCompleted,
     TrainingEvent,
@@ -33,12 +32,15 @@ def train(
     *,
     validation: Sequence[Rendered] = (),
     initial: Mapping[str, Tensor] | None = None,
+    save_now: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingEvent]:
     """Train LoRA layers on `model`, in place, and yield what happens.
 
-    Goes on from the newest of `checkpoints`, where the same arguments left them; a run that was
-    interrupted ends with the same adapter as one that was not. The caller may stop at any event.
-    `initial` are the tensors of an adapter to train on from, instead of fresh ones.
+    Goes on from the newest of `checkpoints`, where the same arguments left them, and reports its
+    last step again; a run that was interrupted anywhere ends with the same adapter as one that was
+    not. The caller may stop at any event. `initial` are the tensors of an adapter to train on from,
+    instead of fresh ones. Each epoch ends with a checkpoint; `save_now`, asked after each step,
+    says whether there is to be one in between.
 
     Raises:
         TrainingError: No token of `examples` carries loss, or the loss is no longer a number.
@@ -53,13 +55,15 @@ def train(
         lora.load_adapter_state(forward.state, initial)
     parameters = list(forward.state.values())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
-    done = checkpoints.restore(forward.state, optimizer)
-    step = done.steps
+    saved = checkpoints.restore(forward.state, optimizer)
+    yield from saved.reports() if saved else ()
+    done_epochs, step = (saved.position.epochs, saved.position.steps) if saved else (0, 0)
     total_steps = steps_of(len(examples), config)
 
     with Shares(forward, device, config.batch_size) as shares:
-        for epoch in range(done.epochs, config.epochs):
-            for batch in shuffled_batches(examples, config.batch_size, config.seed, epoch):
+        for epoch in range(done_epochs, config.epochs):
+            batches = shuffled_batches(examples, config.batch_size, config.seed, epoch)
+            for batch in batches[step - epoch * len(batches) :]:
                 step += 1
                 learning_rate = config.learning_rate * schedule(step, total_steps, config.warmup)
                 optimizer.param_groups[0]["lr"] = learning_rate
@@ -68,7 +72,7 @@ def train(
                     raise _diverged(step, config)
                 nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
                 optimizer.step()
-                yield StepCompleted(
+                report = StepCompleted(
                     step=step,
                     total_steps=total_steps,
                     epoch=epoch + 1,
@@ -77,11 +81,16 @@ def train(
                     learning_rate=learning_rate,
                     tokens=sum(len(example.ids) for example in batch),
                 )
+                yield report
+                if step % len(batches) and save_now():
+                    yield checkpoints.save(forward.state, optimizer, Position(epoch, step, report))
+            validated = None
             if validation:
                 score = evaluate(forward, device, validation)
-                yield ValidationCompleted(step, score.loss, score.accuracy)
-            folder = checkpoints.save(forward.state, optimizer, Position(epoch + 1, step))
-            yield CheckpointSaved(step, epoch + 1, folder)
+                validated = ValidationCompleted(step, score.loss, score.accuracy)
+                yield validated
+            end = Position(epoch + 1, step, report, validated)
+            yield checkpoints.save(forward.state, optimizer, end)
 
 
 def steps_of(examples: int, config: TrainingConfig) -> int:

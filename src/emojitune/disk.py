@@ -1,0 +1,85 @@
+"""Folders that appear whole or not at all, and what a disk refuses, in words.
+
+Knows files and folders, not what is in them.
+"""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emojitune.errors import StorageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+# How libraries that are not written in Python name the number.
+_NUMBER = re.compile(r"os error (\d+)")
+
+
+def put_in_place(staging: Path, target: Path) -> None:
+    """Make the folder that was written as `staging` appear as `target`, for good.
+
+    All of it is on the disk before it has its name: not even a power cut leaves half of it there.
+    """
+    for path in [*staging.rglob("*"), staging]:
+        sync(path)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(staging, target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk, where folders can be opened at all."""
+    if os.name != "posix" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn what a disk refuses into a StorageError; any other error passes as it is."""
+    try:
+        yield
+    except Exception as error:
+        found = _refusal(error, where)
+        if found is None:
+            raise
+        raise found from error
+
+
+def full(where: Path) -> StorageError:
+    """What is said when a disk takes no more."""
+    return StorageError(
+        f"The disk is full, or this process may write no larger file: {where} could not be "
+        "written. What was there before is unharmed. Free some space and try again; `emojitune "
+        "doctor` lists what can go.",
+        code="disk_full",
+    )
+
+
+def closed(where: Path) -> StorageError:
+    """What is said when nothing may be written."""
+    return StorageError(
+        f"{where} must be writable, and is not: its file system is mounted read-only, or its "
+        "permissions forbid it. Change that, or choose another folder with --home "
+        "(EMOJITUNE_HOME), or EMOJITUNE_CACHE for base models.",
+        code="disk_read_only",
+    )
+
+
+def _refusal(error: Exception, where: Path) -> StorageError | None:
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (named := _NUMBER.search(str(error))):
+        number = int(named[1])
+    if number in _FULL:
+        return full(where)
+    if number in _CLOSED:
+        return closed(where)
+    return None

@@ -1,0 +1,176 @@
+"""Looks after a home folder: what is damaged or left over, and what can be put right.
+
+Never deletes what a user gave or made. What nobody refers to any more is moved to `recovered/`,
+where it can be looked at; what is deleted is what an interrupted write left half done, what can be
+computed again, and a base model that can be fetched again.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from emojitune.disk import disk_errors
+from emojitune.errors import ConfigurationError, EmojituneError, ModelError
+from emojitune.jobs.stores import Stores, stores_of
+from emojitune.models.cached_folder import what_is_missing
+from emojitune.settings import Settings
+from emojitune.store.database import Database, open_database
+from emojitune.store.files import StoredFile
+from emojitune.store.jobs import FINISHED, JOB_PREFIX
+from emojitune.store.projects import EVERY_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    `mend` does what `repair` says; both are None where only a person can help, and `found` then
+    says how.
+    """
+
+    area: str
+    found: str
+    repair: str | None = None
+    mend: Callable[[], None] | None = None
+
+
+def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Finding]:
+    """Everything that is wrong with the home and the cache of these settings.
+
+    Args:
+        verify: Reads an adapter's folder; raises ModelError when it is not whole.
+    """
+    findings = list(_base_models(settings))
+    if not (settings.home / "emojitune.db").is_file():
+        return findings
+    try:
+        database = open_database(settings.home)
+        damage = database.damage()
+    except EmojituneError as error:
+        return [Finding("database", error.message), *findings]
+    if damage:
+        advice = "Start from the last backup (emojitune backup), and keep this folder meanwhile."
+        return [*(Finding("database", f"{one}. {advice}") for one in damage), *findings]
+    return [*_Home(settings, database, verify).findings(), *findings]
+
+
+def repair(findings: list[Finding], settings: Settings) -> list[Finding]:
+    """Put right what can be; returns the rest.
+
+    Raises:
+        ConfigurationError: A server is using the home folder.
+        StorageError: The disk is full or closed.
+    """
+    try:
+        with disk_errors(settings.home), FileLock(settings.home / "server.lock").acquire(timeout=0):
+            for finding in findings:
+                if finding.mend is not None:
+                    finding.mend()
+    except Timeout:
+        raise ConfigurationError(
+            f"Nothing is repaired while a server uses {settings.home}. Stop it first.", param="home"
+        ) from None
+    return [finding for finding in findings if finding.mend is None]
+
+
+class _Home:
+    def __init__(
+        self, settings: Settings, database: Database, verify: Callable[[Path], object]
+    ) -> None:
+        self._settings = settings
+        self._stores: Stores = stores_of(database, EVERY_PROJECT, settings)
+        self._verify = verify
+        self._served = _is_served(settings.home)
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self._files()
+        yield from self._adapters()
+        yield from self._runs()
+        if not self._served:  # else they may just be being written
+            yield from self._temporaries()
+
+    def _files(self) -> Iterator[Finding]:
+        kept: set[Path] = set()
+        for file in self._stores.files.everything():
+            path = self._stores.files.blob(file.sha256)
+            if path not in kept and (wrong := _what_is_wrong(path, file)):
+                yield Finding(
+                    "files",
+                    f"{file.id} ({file.filename}): {wrong}. Upload it again, or take it from a "
+                    f"backup: it belongs at {path}.",
+                )
+            kept.add(path)
+        for path in self._settings.files.glob("??/*"):
+            if path not in kept and not self._served:
+                yield self._recover("files", path, "no file of the database has these bytes")
+
+    def _adapters(self) -> Iterator[Finding]:
+        kept: set[str] = set()
+        for model in self._stores.models.list():
+            kept.add(model.adapter)
+            try:
+                self._verify(self._settings.adapters / model.adapter)
+            except ModelError as error:
+                yield Finding("adapters", f"{model.name}: {error.message}")
+        for path in self._settings.adapters.glob("*"):
+            if path.name not in kept and path.suffix != ".partial" and not self._served:
+                yield self._recover("adapters", path, "no model of the database uses it")
+
+    def _runs(self) -> Iterator[Finding]:
+        statuses = self._stores.jobs.statuses()
+        for path in self._settings.runs.glob(f"{JOB_PREFIX}*"):
+            if path.name not in statuses:
+                yield self._recover("runs", path, "no job of the database has this id")
+            elif statuses[path.name] in FINISHED and (path / "checkpoints").exists():
+                yield _delete("runs", path / "checkpoints", "its job has ended")
+
+    def _temporaries(self) -> Iterator[Finding]:
+        home = self._settings.home
+        for pattern in ("files/incoming-*", "adapters/*.partial", "runs/*/checkpoints/*.partial"):
+            for path in home.glob(pattern):
+                yield _delete("temporaries", path, "an interrupted write left it")
+
+    def _recover(self, area: str, path: Path, why: str) -> Finding:
+        target = self._settings.home / "recovered" / area / path.name
+
+        def move() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            path.rename(target)
+
+        return Finding(area, f"{path}: {why}", f"move it to {target}", move)
+
+
+def _base_models(settings: Settings) -> Iterator[Finding]:
+    for path in (settings.cache / "models").glob("*"):
+        if path.is_dir() and path.suffix != ".partial" and (missing := what_is_missing(path)):
+            yield _delete("base models", path, f"{missing}; it is fetched anew when it is needed")
+
+
+def _delete(area: str, path: Path, why: str) -> Finding:
+    def remove() -> None:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    return Finding(area, f"{path}: {why}", "delete it", remove)
+
+
+def _what_is_wrong(path: Path, file: StoredFile) -> str | None:
+    if not path.is_file():
+        return "its bytes are missing"
+    with path.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if found != file.sha256:
+        return f"its bytes have changed ({path.stat().st_size} instead of {file.bytes} bytes)"
+    return None
+
+
+def _is_served(home: Path) -> bool:
+    try:
+        with FileLock(home / "server.lock").acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,63 @@
+"""Refuses a job that cannot fit into memory, before it takes what others need."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from emojitune.errors import TrainingError
+from emojitune.models.chat_template import Rendered
+from emojitune.models.loader import Precision
+from emojitune.training import memory
+from emojitune.training.config import TrainingConfig
+
+
+class MemoryCheck:
+    """For the base model in `folder`; a model whose sizes are not known is let through."""
+
+    def __init__(self, folder: Path, precision: Precision) -> None:
+        self._sizes = memory.sizes_of(folder)
+        self._precision = precision
+        self._item = precision.dtype.itemsize
+        self._model = memory.model_peak(self._sizes, self._item) if self._sizes else 0
+
+    def before_loading(self) -> None:
+        """Raises TrainingError when not even the base model fits."""
+        free = self._free()
+        if free is not None and self._model > free:
+            raise _refused(self._model, free, "the base model alone", "Take a smaller base model")
+
+    def before_training(self, config: TrainingConfig, examples: Sequence[Rendered]) -> str | None:
+        """What the run will take, in words.
+
+        Raises:
+            TrainingError: There is not so much.
+        """
+        if self._sizes is None:
+            return None
+        longest = memory.Longest(
+            max(len(example.ids) for example in examples),
+            max(sum(example.mask) for example in examples),
+        )
+        more = memory.training_peak(
+            self._sizes, config, longest, self._item, torch.get_num_threads()
+        )
+        free = self._free()
+        if free is not None and more > free:
+            why = f"batch_size {config.batch_size} and a longest example of {longest.tokens} tokens"
+            advice = "Use a smaller batch_size, shorten the longest examples"
+            raise _refused(self._model + more, self._model + free, why, advice)
+        return f"Memory: about {(self._model + more) / 1e9:.1f} GB at the peak"
+
+    def _free(self) -> int | None:
+        if self._precision.device.type == "cuda":
+            return torch.cuda.mem_get_info(self._precision.device)[0]
+        return memory.available()
+
+
+def _refused(needed: int, free: int, why: str, advice: str) -> TrainingError:
+    return TrainingError(
+        f"The job does not fit into memory: it would take about {needed / 1e9:.1f} GB ({why}), and "
+        f"{free / 1e9:.1f} GB can be had. {advice}, or free some memory, and create the job again.",
+        code="out_of_memory",
+    )

@@ -1,0 +1,33 @@
+"""What a job reads and writes, opened together."""
+
+from dataclasses import dataclass
+
+from emojitune.settings import Settings
+from emojitune.store.database import Database, open_database
+from emojitune.store.files import FileStore
+from emojitune.store.jobs import JobStore
+from emojitune.store.models import ModelStore
+from emojitune.store.projects import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Files, jobs and models: a project's, or those of all."""
+
+    files: FileStore
+    jobs: JobStore
+    models: ModelStore
+
+
+def stores_of(database: Database, project: Project, settings: Settings) -> Stores:
+    """The stores over this database."""
+    return Stores(
+        files=FileStore(database, project, settings.files),
+        jobs=JobStore(database, project),
+        models=ModelStore(database, project),
+    )
+
+
+def open_stores(settings: Settings, project: Project) -> Stores:
+    """A project's stores in a home folder."""
+    return stores_of(open_database(settings.home), project, settings)

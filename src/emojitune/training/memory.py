@@ -1,0 +1,132 @@
+"""How much memory a training run takes at its peak, and how much there is: before it starts.
+
+An estimate from sizes alone: nothing is loaded, and torch is not needed. It counts what is large
+(weights in both directions, what the way back needs of the longest row, gradients and moments of
+the adapter) and is held against measured runs by a test.
+"""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emojitune.training.config import TrainingConfig
+
+_PROGRAM = 400 * 10**6  # Python, torch and transformers, and what they keep for themselves
+_ROW_TOKENS = 1024  # of a packed row; see gradients.py
+_SHARE = 8  # examples of a batch that are worth a thread of their own
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of a base model: layers, hidden size, intermediate size, heads, columns of q/k/v, words."""
+
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    qkv: int
+    vocabulary: int
+
+    @property
+    def frozen(self) -> int:
+        """Weights of all linear layers."""
+        mixed = self.hidden * (self.qkv + self.hidden)
+        return self.layers * (mixed + 3 * self.hidden * self.inner)
+
+    @property
+    def trained(self) -> int:
+        """Numbers of an adapter of rank 1: in and out of each linear layer."""
+        attention = 5 * self.hidden + self.qkv
+        return self.layers * (attention + 3 * (self.hidden + self.inner))
+
+
+def sizes_of(folder: Path) -> Sizes | None:
+    """The sizes in a base model's folder; None where config.json names them otherwise."""
+    try:
+        values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        hidden, heads = int(values["hidden_size"]), int(values["num_attention_heads"])
+        keys = int(values.get("num_key_value_heads") or heads)
+        return Sizes(
+            layers=int(values["num_hidden_layers"]),
+            hidden=hidden,
+            inner=int(values.get("intermediate_size") or 4 * hidden),
+            heads=heads,
+            qkv=(heads + 2 * keys) * int(values.get("head_dim") or hidden // heads),
+            vocabulary=int(values["vocab_size"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """Tokens of the longest example, and the most that any example teaches."""
+
+    tokens: int
+    learned: int
+
+
+def model_peak(sizes: Sizes, item: int) -> int:
+    """Bytes of the program with the base model, whose numbers have `item` bytes."""
+    words = 3 * sizes.hidden * sizes.vocabulary
+    return _PROGRAM + item * (2 * sizes.frozen + words)
+
+
+def training_peak(
+    sizes: Sizes, config: TrainingConfig, example: Longest, item: int, threads: int
+) -> int:
+    """Bytes that training adds to that, with at most so many threads."""
+    longest = min(example.tokens, config.max_tokens)
+    shares = max(1, min(threads, config.batch_size // _SHARE))
+    row = min(longest * -(-config.batch_size // shares), max(longest, _ROW_TOKENS))
+    learned = max(1, row // longest) * example.learned
+    kept = 4 * sizes.hidden + 3 * sizes.qkv + 3 * sizes.inner  # of a token, in a layer
+    # The weights of attention are kept in every layer, and once more in float32 in one.
+    attention = sizes.heads * row * longest * (item * sizes.layers + 8)
+    logits = 3 * item * sizes.vocabulary * learned
+    activations = shares * (item * row * kept * sizes.layers + attention + logits)
+    # A number is there with its gradient and two moments; joined, and once a thread.
+    adapter = sizes.trained * config.rank * (16 + 3 * item + 8 * shares)
+    return activations + adapter
+
+
+def available() -> int | None:
+    """Bytes that this process may still take; None where the system does not tell."""
+    found = [amount for amount in (_free_memory(), _free_of_group()) if amount is not None]
+    return min(found, default=None)
+
+
+def _free_memory() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return None
+
+
+def _free_of_group() -> int | None:
+    """What a container's limit leaves; pages of files count as free, as for the kernel."""
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):
+            most = int((_CGROUP / limit).read_text(encoding="ascii"))
+            used = int((_CGROUP / usage).read_text(encoding="ascii"))
+            return max(0, most - used + _file_pages(_CGROUP / limit))
+    return None
+
+
+def _file_pages(limit: Path) -> int:
+    with suppress(OSError, ValueError):
+        for line in (limit.parent / "memory.stat").read_text(encoding="ascii").splitlines():
+            name, _, count = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(count)
+    return 0

@@ -1,0 +1,103 @@
+"""A copy of a home folder that is being written to."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from emojitune.errors import ConfigurationError
+from emojitune.store import backup
+from emojitune.store.backup import back_up
+from emojitune.store.database import Database, open_database
+from emojitune.store.files import FileStore
+from emojitune.store.models import FineTunedModel, ModelStore
+
+
+def adapter(home: Path, name: str, models: ModelStore) -> Path:
+    folder = home / "adapters" / name
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_text(name)
+    models.register(FineTunedModel(f"ft:{name}", 1, "ftjob-a", "b", "h", name))
+    return folder
+
+
+def test_the_copy_is_whole_whatever_arrives_and_goes_meanwhile(
+    database: Database, files: FileStore, models: ModelStore, tmp_path: Path
+) -> None:
+    home, done = tmp_path / "home", threading.Event()
+    (home / "api_key").write_text("sk-mine")
+    adapter(home, "a", models)
+    kept = files.add([b"kept"], filename="kept", purpose="fine-tune")
+
+    def write() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            name = f"{number}"
+            added = files.add([name.encode()], filename=name, purpose="fine-tune")
+            if number % 2:
+                files.delete(added.id)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(5):
+            made = back_up(home, tmp_path / f"copy-{number}")
+            assert made.missing == ()
+    finally:
+        done.set()
+        writer.join()
+    for number in range(5):
+        copy = tmp_path / f"copy-{number}"
+        opened = open_database(copy)
+        assert opened.damage() == []
+        there = FileStore(opened, "default", copy / "files")
+        assert there.get(kept.id) == kept
+        for file in there.everything():
+            expected = b"kept" if file == kept else file.filename.encode()
+            assert there.path(file.id).read_bytes() == expected
+        assert ModelStore(opened, "default").get("ft:a")
+        assert (copy / "adapters" / "a" / "adapter_model.safetensors").read_text() == "a"
+        assert (copy / "api_key").read_text() == "sk-mine"
+        opened.close()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_the_home_itself_lacks_is_said(
+    database: Database, files: FileStore, tmp_path: Path
+) -> None:
+    file = files.add([b"bytes"], filename="f", purpose="fine-tune")
+    files.path(file.id).unlink()
+    made = back_up(tmp_path / "home", tmp_path / "copy")
+    assert made.missing == (f"files/{file.sha256[:2]}/{file.sha256}",)
+    assert (tmp_path / "copy" / "emojitune.db").exists()
+
+
+def test_a_backup_that_fails_leaves_nothing_at_its_place(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backup, "_copy_missing", fail)
+    with pytest.raises(KeyboardInterrupt):
+        back_up(tmp_path / "home", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_place_that_cannot_be_is_refused(database: Database, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(ConfigurationError, match="outside of its home"):
+        back_up(home, home / "copy")
+    with pytest.raises(ConfigurationError, match="outside of its home"):
+        back_up(home, home)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "photo.jpg").touch()
+    with pytest.raises(ConfigurationError, match="new or empty folder"):
+        back_up(home, tmp_path / "full")
+    assert (tmp_path / "full" / "photo.jpg").exists()
+    with pytest.raises(ConfigurationError, match="nothing to back up"):
+        back_up(tmp_path / "nowhere", tmp_path / "copy")
+    (tmp_path / "empty").mkdir()
+    back_up(home, tmp_path / "empty")
+    assert (tmp_path / "empty" / "emojitune.db").exists()

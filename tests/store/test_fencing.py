@@ -1,0 +1,147 @@
+"""What a worker writes is kept only while the job is its own; and what belongs together is one."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from emojitune.errors import StorageError
+from emojitune.store.database import Database, DatabaseUnavailableError, open_database
+from emojitune.store.files import FileStore
+from emojitune.store.jobs import JobStore, LeaseLostError, only_while_held
+from emojitune.store.models import FineTunedModel, ModelStore
+
+
+def everything(database: Database) -> list[object]:
+    names = ("jobs", "job_events", "job_checkpoints", "fine_tuned_models", "files")
+    with database.read() as connection:
+        return [connection.execute(text(f"SELECT * FROM {name}")).all() for name in names]
+
+
+def test_a_worker_whose_job_was_taken_over_writes_nothing(
+    database: Database, jobs: JobStore, tmp_path: Path
+) -> None:
+    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    assert jobs.claim(job.id, "first", 60)
+    fenced = database.guarded(only_while_held(job.id, "first"))
+    mine, models, files = (
+        JobStore(fenced, "default"),
+        ModelStore(fenced, "default"),
+        FileStore(fenced, "default", tmp_path / "f"),
+    )
+    mine.add_event(job.id, "mine")
+    assert jobs.events(job.id).items[0].message == "mine"
+
+    jobs.renew(job.id, "first", -1)
+    mine.add_event(job.id, "late, but nobody else has it")
+    assert jobs.claim(job.id, "second", 60)
+    before = everything(database)
+    model = FineTunedModel("ft:m", 1, job.id, "b", "h", "a")
+    for write in (
+        lambda: mine.add_event(job.id, "not any more"),
+        lambda: mine.transition(job.id, "queued", sources=["validating_files"]),
+        lambda: mine.update(job.id, estimated_finish=1),
+        lambda: mine.add_checkpoint(job.id, model="m", step=1, metrics={}),
+        lambda: mine.drop_checkpoints(job.id, keep=0),
+        lambda: models.register(model),
+        lambda: files.add([b"result"], filename="f", purpose="fine-tune-results"),
+        mine.assert_writable,
+    ):
+        with pytest.raises(LeaseLostError, match="first no longer holds"):
+            write()
+    assert everything(database) == before
+    assert not [path for path in (tmp_path / "f").rglob("*") if path.is_file()]
+    assert mine.get(job.id) == jobs.get(job.id), "it may still read"
+
+
+def test_what_is_written_together_is_kept_together_or_not_at_all(
+    jobs: JobStore, models: ModelStore
+) -> None:
+    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    model = FineTunedModel("ft:m", 1, job.id, "b", "h", "a")
+
+    def write(count: int) -> None:
+        with jobs.together():
+            jobs.transition(job.id, "queued", sources=["validating_files"])
+            jobs.add_event(job.id, "queued")
+            models.register(model)
+            assert models.list() == [model], "what was written is seen at once"
+            assert 1 / count
+
+    with pytest.raises(ZeroDivisionError):
+        write(0)
+    assert jobs.get(job.id) == job
+    assert len(jobs.events(job.id).items) == 2
+    assert models.list() == []
+    write(1)
+    assert jobs.get(job.id).status == "queued"
+    assert models.list() == [model]
+
+
+def test_a_database_whose_folder_was_deleted_is_no_longer_in_place(
+    database: Database, jobs: JobStore, tmp_path: Path
+) -> None:
+    assert database.is_in_place()
+    (tmp_path / "home").rename(tmp_path / "gone")
+    assert not database.is_in_place()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "emojitune.db").write_bytes(b"")
+    assert not database.is_in_place(), "another file of that name is not the one that was opened"
+    with pytest.raises(StorageError, match="no longer the one that was opened"):
+        jobs.create(model="m", training_file="file-a", hyperparameters={})
+
+
+def test_deaths_are_counted_from_the_last_step(jobs: JobStore) -> None:
+    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    assert jobs.told_since_step(job.id, "death-") == 0
+    for worker in ("a", "b"):
+        jobs.add_event(job.id, "died", key=f"death-{worker}")
+    assert jobs.told_since_step(job.id, "death-") == 2
+    jobs.add_event(job.id, "Step 1/9", type="metrics", data={"step": 1}, key="step-1")
+    assert jobs.told_since_step(job.id, "death-") == 0
+    jobs.add_event(job.id, "died", key="death-c")
+    jobs.add_event(job.id, "Step 1/9", type="metrics", data={"step": 1}, key="step-1")
+    assert jobs.told_since_step(job.id, "death-") == 1, "a step that was told before is no progress"
+
+
+def test_a_database_that_can_grow_no_more_says_so_and_keeps_what_it_has(
+    database: Database, jobs: JobStore
+) -> None:
+    made = [jobs.create(model="m", training_file="file-a", hyperparameters={}).id]
+
+    def room(pages: str) -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for _ in range(1000):
+            job = jobs.create(model="m" * 1000, training_file="file-a", hyperparameters={})
+            made.append(job.id)
+
+    room("1")  # that is: as many as it has
+    with pytest.raises(StorageError, match="disk is full") as error:
+        fill()
+    assert error.value.code == "disk_full"
+    assert [job.id for job in jobs.unfinished()] == made
+    room("1000000")
+    made.append(jobs.create(model="m", training_file="file-a", hyperparameters={}).id)
+    assert [job.id for job in jobs.unfinished()] == made
+
+
+def test_a_database_that_another_process_keeps_is_said_to_be_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emojitune.store.database._BUSY_SECONDS", 0.1)
+    database = open_database(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "emojitune.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailableError, match="busy"):
+            JobStore(database, "default").create(
+                model="m", training_file="file-a", hyperparameters={}
+            )
+    assert JobStore(database, "default").create(
+        model="m", training_file="file-a", hyperparameters={}
+    )
+    database.close()
