@@ -1,0 +1,60 @@
+"""What the commands share: their usual options, and what they open.
+
+Functions return Any: naming their types would import what --help must not wait for.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of everything the local server keeps.", show_default=False),
+]
+Provider = Annotated[
+    str, typer.Option("--provider", help="local, openai, or the base URL of a server.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job: ftjob-...")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model.")]
+DataFile = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file of examples.")]
+TRAIN = Path("data/emoji_ft_train.jsonl")
+VALID = Path("data/emoji_ft_valid.jsonl")
+
+
+def open_screen(as_json: bool = False) -> Any:
+    from emojitune.cli.render import Screen
+
+    return Screen(as_json=as_json)
+
+
+def read_settings(**given: Any) -> Any:
+    """Settings from the environment and from the options that were given."""
+    from pydantic import ValidationError
+
+    from emojitune.errors import ConfigurationError
+    from emojitune.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        raise ConfigurationError(
+            f"These settings cannot be used: {wrong}. "
+            "Look at the command's options and at the EMOJITUNE_* environment variables."
+        ) from None
+
+
+def connect_to(provider: str, home: Path | None) -> Any:
+    from emojitune.workflow.provider import connect
+
+    return connect(provider, read_settings(home=home), ask_key=ask_key)
+
+
+def ask_key(prompt: str) -> str:
+    """The key typed by hand; nothing when there is no one to type it."""
+    from getpass import getpass
+
+    return getpass(prompt) if sys.stdin is not None and sys.stdin.isatty() else ""

@@ -1,0 +1,75 @@
+"""Commands on files of examples: `emojitune data ...`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emojitune.cli.context import TRAIN, AsJson, DataFile, open_screen, read_settings
+
+data = typer.Typer(help="Look at a file of examples before it is used.", no_args_is_help=True)
+
+
+@data.command("check")
+def data_check(
+    file: DataFile,
+    valid: Annotated[
+        Path | None, typer.Option(help="The validation file, checked too, and for leakage.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings stop, too.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write NAME.fixed.jsonl, and NAME.fixed.txt on it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Report everything that is wrong with a file; exit code 1 if it cannot be used."""
+    from emojitune.cli import data_files
+
+    options = data_files.CheckOptions(valid, strict, fix)
+    data_files.check(file, options, open_screen(as_json))
+
+
+@data.command("stats")
+def data_stats(
+    file: DataFile,
+    plot: Annotated[Path | None, typer.Option(help="A picture to draw them in, too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw label frequencies; count words and tokens."""
+    from emojitune.cli import data_files
+
+    screen = open_screen(as_json)
+    screen.result(data_files.stats(file, plot, screen))
+
+
+@data.command("show")
+def data_show(
+    number: Annotated[int, typer.Argument(metavar="N", help="The line of the file.", min=1)],
+    file: DataFile = TRAIN,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Its tokens, and which are trained.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option(help="The base model whose tokens they are.")
+    ] = "gpt-3.5-turbo",
+    as_json: AsJson = False,
+) -> None:
+    """Show one example, as it is or as a model sees it."""
+    from emojitune.cli import data_show
+
+    screen = open_screen(as_json)
+    screen.result(data_show.show(file, number, model if mask else None, read_settings(), screen))
+
+
+@data.command("split")
+def data_split(
+    file: DataFile,
+    share: Annotated[float, typer.Option(help="Part that goes to the validation file.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="The same seed cuts the same way.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a file in two beside it: NAME.train.jsonl and NAME.valid.jsonl."""
+    from emojitune.cli import data_files
+
+    screen = open_screen(as_json)
+    screen.result(data_files.split(file, share, seed, screen))
