@@ -10,7 +10,7 @@ FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu
   -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training \
-  bench-replying bench-agreement bench-growth bench-neighbours chaos clean
+  bench-replying bench-agreement bench-growth bench-neighbours chaos load clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ test: setup-dev  ## All tests, those with the real base model too
 
 test-fast: setup-dev  ## The default tier: a tiny random model, about a minute and a half
 	$(FAST_TESTS)
+
+load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (two times five minutes)
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.load --kill --json benchmarks/results/load-with-a-kill.json
 
 chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (five minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def state() -> dict[str, Any]:
         "bf16 units": [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)],
         "load": os.getloadavg()[0],
         "system": platform.platform(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
 
 
@@ -38,6 +38,13 @@ def free_memory() -> int:
         if line.startswith("MemAvailable:"):
             return 1024 * int(line.split()[1])
     raise OSError("/proc/meminfo does not say how much memory is available")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # not every bench needs every peer
+        return None
 
 
 def _processor() -> str:

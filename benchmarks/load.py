@@ -1,0 +1,217 @@
+"""All at once, for a while: `python -m benchmarks.load [--seconds 120] [--kill]`.
+
+64 chats, 16 uploads, followers of a training job, and someone who looks at light endpoints, on one
+server, through the official client. What must hold: no request fails, no event of the job is lost
+or told twice, light endpoints answer at once, the server's memory stays flat. With --kill the job's
+worker is killed in the middle of it.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+from openai import OpenAI
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine, report
+from benchmarks.together import BATCH, MANY, TRAIN, VALID, Job
+from emojitune.dataset.validation import load_examples
+from emojitune.settings import Settings
+from emojitune.workflow.provider import connect
+
+CHATS, UPLOADS, FOLLOWERS, LOOKERS = 64, 16, 8, 2
+PAUSE = 0.5  # seconds, between requests of all but the chats
+UPLOADED = 200_000  # bytes of a file
+
+
+@dataclass
+class Requests:
+    """How long requests of one kind took, in seconds, and how those failed that did."""
+
+    times: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, and times in milliseconds."""
+        cuts = quantiles(self.times, n=100) if len(self.times) > 1 else [0.0] * 99
+        return {
+            "requests": len(self.times),
+            "failed": len(self.errors),
+            "p50": 1000 * median(self.times or [0.0]),
+            "p99": 1000 * cuts[98],
+            "worst": 1000 * max(self.times, default=0.0),
+        }
+
+
+class Load:
+    """Threads that ask until it is over."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, Requests] = {}
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def keep(self, kind: str, ask: Callable[[], object], threads: int, pause: float) -> None:
+        """Have so many threads ask again and again."""
+        told = self.kinds.setdefault(kind, Requests())
+
+        def loop() -> None:
+            while not self._over.is_set():
+                began = time.perf_counter()
+                try:
+                    ask()
+                    told.times.append(time.perf_counter() - began)
+                except Exception as error:
+                    told.errors.append(f"{type(error).__name__}: {error}")
+                self._over.wait(pause)
+
+        self._threads += [threading.Thread(target=loop) for _ in range(threads)]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """All of them at work."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in self._threads:
+                thread.join()
+
+
+def chatting(client: OpenAI, model: str) -> Callable[[], object]:
+    """Asks for a reply, each time to another prompt."""
+    prompts = [
+        [message.to_dict() for message in example.prompt] for example in load_examples(VALID)
+    ]
+    numbers = count()
+
+    def ask() -> None:
+        client.chat.completions.create(
+            model=model,
+            messages=prompts[next(numbers) % len(prompts)],  # type: ignore[arg-type]
+        )
+
+    return ask
+
+
+def uploading(client: OpenAI) -> Callable[[], object]:
+    """Uploads a file that nobody else has, reads it back, and deletes it."""
+    numbers = count()
+
+    def ask() -> None:
+        line = json.dumps({"number": next(numbers)}).encode() + b"\n"
+        content = line * (UPLOADED // len(line))
+        file = client.files.create(file=("load.jsonl", content), purpose="user_data")
+        assert client.files.content(file.id).content == content, "other bytes came back"
+        client.files.delete(file.id)
+
+    return ask
+
+
+def following(client: OpenAI, job: str) -> Callable[[], object]:
+    """Looks at a job and at its last events, as a client that draws its progress does."""
+
+    def ask() -> None:
+        client.fine_tuning.jobs.retrieve(job)
+        client.fine_tuning.jobs.list_events(job, limit=20)
+
+    return ask
+
+
+def told_wrongly(client: OpenAI, job: str) -> int:
+    """How many of a job's steps are missing among its events, or there twice."""
+    events = list(client.fine_tuning.jobs.list_events(job, limit=100))
+    steps = [event.data["step"] for event in events if event.type == "metrics"]  # type: ignore[index]
+    return len(set(range(1, max(steps) + 1)) ^ set(steps)) + len(steps) - len(set(steps))
+
+
+def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict[str, Any]:
+    """The load for so many seconds, and what became of it."""
+    with connect("local", Settings(home=home)) as connection:
+        client = connection.client.with_options(max_retries=0)
+        with TRAIN.open("rb") as lines:
+            file = client.files.create(file=lines, purpose="fine-tune").id
+        console.print("Tuning a model to chat with")
+        model = Job(client, file, epochs=1).end(cancel=False)
+        assert model is not None
+        job = Job(client, file, MANY)
+        load = Load()
+        load.keep("chat", chatting(client, model), CHATS, 0.0)
+        load.keep("upload, read back, delete", uploading(client), UPLOADS, PAUSE)
+        load.keep("job and its events", following(client, job.id), FOLLOWERS, PAUSE)
+        load.keep("GET /v1/models", client.models.list, LOOKERS, PAUSE / 2)
+        load.keep("GET /v1/files", lambda: client.files.list(limit=20), LOOKERS, PAUSE / 2)
+        server = psutil.Process(json.loads((home / "server.json").read_text())["pid"])
+        first = job.next_step(0)[0]
+        memory: list[float] = []
+        console.print(f"Asking for all at once, for {seconds:g} s")
+        with load.running():
+            began, killed = time.monotonic(), not kill
+            while (passed := time.monotonic() - began) < seconds:
+                memory.append(server.memory_info().rss / 2**20)
+                if not killed and passed > seconds / 2:
+                    pid = int((home / "runs" / job.id / "worker.pid").read_text())
+                    os.kill(pid, signal.SIGKILL)
+                    killed = True
+                time.sleep(1.0)
+            last = job.step()
+        job.end(cancel=True)
+        third = len(memory) // 3
+        return {
+            "requests": {name: kind.summary() for name, kind in load.kinds.items()},
+            "errors": {name: kind.errors[:5] for name, kind in load.kinds.items() if kind.errors},
+            "steps": last - first,
+            "examples a second": BATCH * (last - first) / seconds,
+            "events lost or told twice": told_wrongly(client, job.id),
+            "server MB, second and last third": [
+                median(memory[third : 2 * third]),
+                median(memory[2 * third :]),
+            ],
+        }
+
+
+def table(found: dict[str, Any]) -> Table:
+    """Requests by kind."""
+    shown = Table("requests", "how many", "failed", "p50 ms", "p99 ms", "worst ms")
+    for name, kind in found["requests"].items():
+        times = (f"{kind[key]:.0f}" for key in ("p50", "p99", "worst"))
+        shown.add_row(name, str(kind["requests"]), str(kind["failed"]), *times)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--kill", action="store_true", help="the worker, half-way")
+    parser.add_argument("--json", type=Path, default=report.RESULTS / "load.json")
+    given = parser.parse_args()
+    console, before = Console(), machine.state()
+    with TemporaryDirectory() as home:
+        found = measure(Path(home), given.seconds, console, kill=given.kill)
+    console.print(table(found))
+    for name, value in found.items():
+        if name != "requests":
+            console.print(f"{name}: {value}", highlight=False)
+    report.write(given.json, console, {"machine": before, "seconds": given.seconds, **found})
+    failed = any(kind["failed"] for kind in found["requests"].values())
+    sys.exit(1 if failed or found["events lost or told twice"] else 0)
+
+
+if __name__ == "__main__":
+    main()
