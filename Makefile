@@ -29,7 +29,7 @@ test: setup-dev  ## All tests, those with the real base model too
 test-fast: setup-dev  ## The default tier: a tiny random model, about a minute and a half
 	$(FAST_TESTS)
 
-chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (five minutes)
+chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50
 
 lint: setup-dev  ## Format, lint, types, import contracts
