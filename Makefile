@@ -33,7 +33,7 @@ load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (t
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.load --kill --json benchmarks/results/load-with-a-kill.json
 
-chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (five minutes)
+chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50
 
 lint: setup-dev  ## Format, lint, types, import contracts

@@ -93,12 +93,12 @@ class Chaos:
     def serving(self) -> Iterator[None]:
         """Keep a server up, however often it dies."""
         done = threading.Event()
-        self.server = self._start()
+        self.server = self.start()
 
         def keep_up() -> None:
             while not done.wait(0.05):
                 if self.server.poll() is not None:
-                    self.server = self._start()
+                    self.server = self.start()
 
         keeper = threading.Thread(target=keep_up)
         keeper.start()
@@ -111,7 +111,8 @@ class Chaos:
             self.server.wait(20)
             self.client.close()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def start(self) -> "subprocess.Popen[bytes]":
+        """A server's process."""
         given = {
             f"EMOJITUNE_{name.upper()}": str(getattr(self.settings, name))
             for name in self.settings.model_fields_set
@@ -162,7 +163,7 @@ class Chaos:
             job, pid = prey
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-                job.steps_at_kill.append(self._steps(job))
+                job.steps_at_kill.append(self.steps(job))
                 phase = "training" if job.steps_at_kill[-1] else "starting"
                 self.kills[f"worker, {phase}"] += 1
                 job.kills[phase] += 1
@@ -179,7 +180,7 @@ class Chaos:
             if workers:
                 job, pid = self.random.choice(workers)
                 time.sleep(self.random.uniform(*PAUSES))
-                steps = self._steps(job)
+                steps = self.steps(job)
                 if self._worker(job) == (job, pid) and job.steps_at_kill[-2:] != [steps, steps]:
                     return job, pid
             time.sleep(0.1)
@@ -194,7 +195,8 @@ class Chaos:
             return None
         return (job, pid) if job.id.encode() in command else None
 
-    def _steps(self, job: Followed) -> int:
+    def steps(self, job: Followed) -> int:
+        """How many steps a job has told."""
         return sum(event.type == "metrics" for event in self._events(job))
 
     def _events(self, job: Followed) -> list[object]:
@@ -253,7 +255,7 @@ def reference(chaos: Chaos, path: Path, seed: int) -> Path:
 def run(folder: Path, *, jobs: int, kills: int, seed: int) -> tuple[Counter[str], list[Outcome]]:
     """Kill so often while so many jobs run; returns who was killed, and what became of the jobs."""
     chaos = Chaos(folder, seed)
-    path = _training_file(folder)
+    path = training_file(folder)
     with chaos.serving():
         for number in range(jobs):
             chaos.create(path, seed=number)
@@ -267,7 +269,8 @@ def run(folder: Path, *, jobs: int, kills: int, seed: int) -> tuple[Counter[str]
     return chaos.kills, outcomes
 
 
-def _training_file(folder: Path) -> Path:
+def training_file(folder: Path) -> Path:
+    """A file of examples for the tiny model."""
     path = folder / "train.jsonl"
     lines = []
     for number in range(EXAMPLES):

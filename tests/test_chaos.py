@@ -1,5 +1,7 @@
 """The promise in short; `make chaos` is the long form."""
 
+import signal
+import time
 from pathlib import Path
 
 import chaos
@@ -8,6 +10,26 @@ import pytest
 
 @pytest.mark.slow
 def test_whatever_is_killed_every_job_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    kills, outcomes = chaos.run(tmp_path, jobs=2, kills=4, seed=3)
-    assert kills.total() == 4
+    kills, outcomes = chaos.run(tmp_path, jobs=2, kills=3, seed=3)
+    assert kills.total() == 3
     assert [outcome.faults for outcome in outcomes] == [(), ()]
+
+
+@pytest.mark.slow
+def test_a_server_that_is_told_to_end_saves_its_job_and_goes_within_ten_seconds(
+    tmp_path: Path,
+) -> None:
+    chaotic = chaos.Chaos(tmp_path, seed=1)
+    server = chaotic.start()
+    chaotic.create(chaos.training_file(tmp_path), seed=1)
+    [job] = chaotic.jobs
+    chaotic.client.close()
+    while not chaotic.steps(job):
+        time.sleep(0.05)
+    asked = time.monotonic()
+    server.send_signal(signal.SIGTERM)
+    server.wait(15)
+    assert time.monotonic() - asked < 10
+    assert chaotic.stores.jobs.get(job.id).status == "queued"
+    assert chaotic.stores.jobs.leases() == []
+    assert list((chaotic.settings.runs / job.id / "checkpoints").glob("step-*"))

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import errno
 import json
 import socket
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
+from openai import AsyncOpenAI, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
 LINES = b'{"messages": []}\n' * 12
 FILE_KEYS = {
@@ -455,3 +456,22 @@ async def _there_and_back(url: str) -> None:
 
 def test_the_asynchronous_client_does_the_same(server) -> None:
     asyncio.run(_there_and_back(server.url))
+
+
+@pytest.mark.parametrize(
+    "where", ["emojitune.store.files.open_private", "starlette.formparsers.SpooledTemporaryFile"]
+)
+def test_a_full_disk_is_said_to_be_full_and_costs_no_file(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = client.files.create(file=("kept.jsonl", LINES), purpose="fine-tune")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, refuse)
+        with pytest.raises(InternalServerError, match="disk is full") as caught:
+            client.files.create(file=("lost.jsonl", LINES), purpose="fine-tune")
+    assert (caught.value.status_code, caught.value.code) == (503, "disk_full")
+    assert client.files.content(before.id).read() == LINES
+    assert client.files.create(file=("next.jsonl", LINES), purpose="fine-tune").bytes == len(LINES)

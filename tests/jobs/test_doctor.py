@@ -43,7 +43,7 @@ def tuned(stores: Stores, settings: Settings, tiny_base: Path) -> Path:
 
 
 def examine(settings: Settings) -> list[doctor.Finding]:
-    return doctor.examine(settings, verify=adapter.read)
+    return doctor.examine(settings, verify=adapter.verify)
 
 
 def test_a_home_that_is_well_has_no_findings(
@@ -75,14 +75,18 @@ def test_files_whose_bytes_are_missing_or_changed_are_named(
     assert stores.files.get(file.id) == file, "the row stays"
 
 
-@pytest.mark.parametrize("harm", ["missing", "torn"])
+@pytest.mark.parametrize("harm", ["missing", "torn", "a byte"])
 def test_an_adapter_that_does_not_verify_is_named(
     settings: Settings, stores: Stores, tuned: Path, harm: str
 ) -> None:
     if harm == "missing":
         (tuned / "emojitune.json").unlink()
-    else:
+    elif harm == "torn":
         os.truncate(tuned / "adapter_model.safetensors", 100)
+    else:
+        content = bytearray((tuned / "adapter_model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (tuned / "adapter_model.safetensors").write_bytes(content)
     [finding] = examine(settings)
     assert finding.area == "adapters"
     assert "ft:m" in finding.found

@@ -29,9 +29,9 @@ def test_the_database_is_in_wal_mode_with_foreign_keys_and_patience(database: Da
     with database.read() as connection:
         pragmas = [
             connection.scalar(text(f"PRAGMA {name}"))
-            for name in ("journal_mode", "foreign_keys", "busy_timeout")
+            for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
         ]
-    assert pragmas == ["wal", 1, 30_000]
+    assert pragmas == ["wal", 1, 30_000, 2]
 
 
 def test_a_failed_write_leaves_nothing(database: Database) -> None:

@@ -157,6 +157,16 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_it(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_run_does_not_go_on_with_another_base_model(tiny_base: Path, tmp_path: Path) -> None:
+    events(tiny_base, tmp_path, stop_after=4)
+    model = trainable_tiny(tiny_base)
+    example = model.renderer.render_example([Message("user", "a"), Message("assistant", "(yawn)")])
+    checkpoints = CheckpointFolder(tmp_path, AdapterInfo("another", 4, 8.0))
+    with pytest.raises(TrainingError, match="began on the base model tiny") as error:
+        list(train(model, torch.device("cpu"), [example] * 10, CONFIG, checkpoints))
+    assert error.value.code == "base_model_changed"
+
+
 def test_what_is_not_permitted_is_not_saved(tiny_base: Path, tmp_path: Path) -> None:
     def forbid() -> None:
         raise PermissionError

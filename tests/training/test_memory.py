@@ -1,11 +1,15 @@
 """The estimate of what a run takes, and what is said when there is less."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from emojitune.models.torch_environment import TRAINING
 from emojitune.training import memory
 from emojitune.training.config import TrainingConfig
 from emojitune.training.memory import Longest, model_peak, sizes_of, training_peak
@@ -51,3 +55,48 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert memory.available() == 5000
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
     assert memory.available() == 5300
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from emojitune.models.torch_environment import import_libraries
+import_libraries()
+import torch
+from emojitune.dataset.example import Message
+from emojitune.models import adapter, loader
+from emojitune.models.catalog import SMOLLM2_135M
+from emojitune.models.download import fetch
+from emojitune.settings import Settings
+from emojitune.training import memory
+from emojitune.training.checkpoint import CheckpointFolder
+from emojitune.training.config import TrainingConfig
+from emojitune.training.loop import train
+
+words, count = int(sys.argv[1]), int(sys.argv[2])
+folder = fetch(SMOLLM2_135M, Settings())
+precision = loader.choose_precision(Settings(device="cpu"))
+model = loader.load_for_training(folder, precision)
+asked, reply = " word" * words, Message("assistant", "(yes)")
+examples = [
+    model.renderer.render_example([Message("user", f"{n}{asked}"), reply]) for n in range(count)
+]
+config = TrainingConfig(epochs=1, batch_size=count, learning_rate=1e-3, seed=1)
+info = adapter.AdapterInfo("b", 16, 32.0)
+list(train(model, precision.device, examples, config, CheckpointFolder(Path(sys.argv[3]), info)))
+sizes, item = memory.sizes_of(folder), precision.dtype.itemsize
+longest = memory.Longest(max(len(e.ids) for e in examples), max(sum(e.mask) for e in examples))
+threads = torch.get_num_threads()
+training = memory.training_peak(sizes, config, longest, item, threads)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print((memory.model_peak(sizes, item) + training) / peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "count"), [("20", "16"), ("1000", "2")])
+def test_the_estimate_is_near_what_a_run_takes(tmp_path: Path, words: str, count: str) -> None:
+    command = [sys.executable, "-c", MEASURED, words, count, str(tmp_path)]
+    environment = {**os.environ, **TRAINING}
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert 0.8 < float(ran.stdout) < 1.4

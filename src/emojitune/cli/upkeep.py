@@ -16,7 +16,7 @@ def examine(settings: Settings, *, repair: bool, screen: Screen) -> tuple[dict[s
     import_libraries()
     from emojitune.models import adapter
 
-    findings = doctor.examine(settings, verify=adapter.read)
+    findings = doctor.examine(settings, verify=adapter.verify)
     left = doctor.repair(findings, settings) if repair else findings
     for one in findings:
         screen.say(f"{one.area}: {one.found}", style="yellow")

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from emojitune.errors import StorageError
 from emojitune.jobs import deaths, states
 from emojitune.jobs.run_lock import end_holder
 from emojitune.jobs.stores import stores_of
@@ -88,8 +89,10 @@ class Dispatcher:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
-                # Else the job would look as if somebody still worked on it.
-                self._stores.jobs.release(job_id, child.worker)
+                # Else the job would look as if somebody still worked on it, to who reads its row;
+                # the next server looks for itself.
+                with suppress(StorageError):
+                    self._stores.jobs.release(job_id, child.worker)
 
     def _end_orphans(self) -> None:
         """No other server has this home: whoever holds a job now lost its server, or is dead."""

@@ -42,7 +42,7 @@ def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Fin
     """Everything that is wrong with the home and the cache of these settings.
 
     Args:
-        verify: Reads an adapter's folder; raises ModelError when it is not whole.
+        verify: Looks at an adapter's folder; raises ModelError when it is not whole.
     """
     findings = list(_base_models(settings))
     if not (settings.home / "emojitune.db").is_file():

@@ -105,9 +105,11 @@ class Worker:
             _log.info("The job ended meanwhile, or is another worker's now.")
 
     def _end(self) -> None:
-        self._requeue()
-        self._jobs.release(self._job_id, self._name)
-        end_process()
+        try:
+            self._requeue()
+            self._jobs.release(self._job_id, self._name)
+        finally:  # else the next server would find out from the lock
+            end_process()
 
 
 def log_file(settings: Settings, job_id: str) -> Path:

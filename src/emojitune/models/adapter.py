@@ -2,16 +2,19 @@
 
     adapter_config.json          what PEFT reads: rank, alpha, target modules, base model
     adapter_model.safetensors    the tensors, named as PEFT names them
-    emojitune.json               what chat needs besides: the base, the closed vocabulary
+    emojitune.json               what chat needs besides: the base, the closed vocabulary; and the
+                                 SHA-256 of the tensors' file
 
 safetensors only: nothing in an adapter folder is ever unpickled.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +25,9 @@ from emojitune.disk import disk_errors, put_in_place
 from emojitune.errors import ModelError
 
 _PEFT_PREFIX = "base_model.model."
+_TENSORS = "adapter_model.safetensors"
+_INFO = "emojitune.json"
+_DIGEST = "sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +61,17 @@ def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
     with disk_errors(folder):
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        path = staging / "adapter_model.safetensors"
-        save_file(tensors, path, metadata={"format": "pt"})
+        save_file(tensors, staging / _TENSORS, metadata={"format": "pt"})
         _write_json(staging / "adapter_config.json", _peft_config(state, info))
-        _write_json(staging / "emojitune.json", asdict(info))
+        _write_json(staging / _INFO, {**asdict(info), _DIGEST: _digest(staging)})
         put_in_place(staging, folder)
 
 
 def read_info(folder: Path) -> AdapterInfo:
     """What an adapter is, without its tensors. Raises ModelError when the folder is not whole."""
     try:
-        fields = json.loads((folder / "emojitune.json").read_text(encoding="utf-8"))
+        fields = _info(folder)
+        fields.pop(_DIGEST, None)
         return AdapterInfo(**{**fields, "vocabulary": tuple(fields["vocabulary"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, error) from error
@@ -79,13 +85,35 @@ def read(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
     """
     info = read_info(folder)
     try:
-        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors = load_file(folder / _TENSORS)
     except (OSError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise _damaged(folder, f"{name} holds numbers that are not finite")
     return info, {_own_name(name): tensor for name, tensor in tensors.items()}
+
+
+def verify(folder: Path) -> None:
+    """Read an adapter as `read` does, and hold its tensors against their digest.
+
+    Raises:
+        ModelError: It is not whole, or not what was written.
+    """
+    read(folder)
+    expected = _info(folder).get(_DIGEST)  # adapters from before there was one have none
+    if expected is not None and _digest(folder) != expected:
+        raise _damaged(folder, f"{_TENSORS} is not what was written")
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+    return found
+
+
+def _digest(folder: Path) -> str:
+    with (folder / _TENSORS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _peft_config(state: Mapping[str, Tensor], info: AdapterInfo) -> dict[str, object]:

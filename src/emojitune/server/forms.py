@@ -6,6 +6,8 @@ Knows how a form is read, not which fields an endpoint has.
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +16,7 @@ from pydantic import InstanceOf, WithJsonSchema
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from emojitune.disk import disk_errors
 from emojitune.errors import InvalidRequestError
 from emojitune.server.requests import Body, bounded, validate
 from emojitune.server.services import Shared
@@ -82,7 +85,8 @@ async def _form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
     stream = bounded(request.stream(), max_bytes)
     parser = _WholeForm(request.headers, stream, max_files=1, max_fields=_MOST_FIELDS)
     try:
-        form = await parser.parse()
+        with disk_errors(Path(gettempdir())):  # where large files wait
+            form = await parser.parse()
     except MultiPartException as error:
         raise InvalidRequestError(f"The form could not be read: {error.message}") from error
     except UnicodeError:

@@ -245,6 +245,7 @@ def _set_up_connection(connection: sqlite3.Connection, _record: Any) -> None:
     # Python's driver begins transactions late and only for some statements; `_begin` does it.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")  # what was answered outlives a power cut
 
 
 def _begin(connection: Connection) -> None:

@@ -110,7 +110,8 @@ class UploadStore:
         _require_pending(self.get(upload_id), "Parts can be added only to an upload")
         part_id = new_id("part_")
         path = self._path(upload_id, part_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
             size = _write(path, chunks)
             part = UploadPart(part_id, upload_id, now(), size)

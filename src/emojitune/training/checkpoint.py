@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from emojitune.disk import disk_errors, put_in_place
+from emojitune.errors import TrainingError
 from emojitune.models import adapter, lora
 from emojitune.training.events import CheckpointSaved, StepCompleted, ValidationCompleted
 
@@ -94,9 +95,17 @@ class CheckpointFolder:
     def restore(
         self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> Saved | None:
-        """Put the newest whole checkpoint, if there is one, into the tensors and the optimizer."""
+        """Put the newest whole checkpoint, if there is one, into the tensors and the optimizer.
+
+        Raises:
+            TrainingError: It was made on another base model.
+        """
         for folder in self._newest_first():
             if _is_whole(folder):
+                info, tensors = adapter.read(folder / "adapter")
+                if info.base != self._info.base:
+                    raise _another_base(info.base, self._info.base)
+                lora.load_adapter_state(state, tensors)
                 return _restore(folder, state, optimizer)
         return None
 
@@ -124,8 +133,6 @@ class CheckpointFolder:
 
 def _restore(folder: Path, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> Saved:
     position = _position(folder)
-    _, tensors = adapter.read(folder / "adapter")
-    lora.load_adapter_state(state, tensors)
     moments = load_file(folder / "optimizer.safetensors")
     for name, parameter in state.items():
         optimizer.state[parameter] = {
@@ -170,6 +177,16 @@ def _digests(folder: Path) -> dict[str, str]:
                 digest = hashlib.file_digest(file, "sha256")
             found[path.relative_to(folder).as_posix()] = digest.hexdigest()
     return found
+
+
+def _another_base(before: str, now: str) -> TrainingError:
+    return TrainingError(
+        f"This job began on the base model {before}, and the server's base model is {now} now: it "
+        f"cannot go on with another. Create it again, or set EMOJITUNE_BASE_MODEL to {before} "
+        "first.",
+        code="base_model_changed",
+        param="model",
+    )
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -85,8 +85,8 @@ def training_peak(
     row = min(longest * -(-config.batch_size // shares), max(longest, _ROW_TOKENS))
     learned = max(1, row // longest) * example.learned
     kept = 4 * sizes.hidden + 3 * sizes.qkv + 3 * sizes.inner  # of a token, in a layer
-    # The weights of attention are kept in every layer, and once more in float32 in one.
-    attention = sizes.heads * row * longest * (item * sizes.layers + 8)
+    # The weights of attention are kept in every layer, and four times in float32 in one.
+    attention = sizes.heads * row * longest * (item * sizes.layers + 16)
     logits = 3 * item * sizes.vocabulary * learned
     activations = shares * (item * row * kept * sizes.layers + attention + logits)
     # A number is there with its gradient and two moments; joined, and once a thread.
