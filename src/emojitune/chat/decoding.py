@@ -13,6 +13,7 @@ from torch import Generator as RandomGenerator
 from torch import Tensor
 
 from emojitune.chat.constraint import Constraint
+from emojitune.chat.drawing import Tokens, draw
 from emojitune.chat.engine import Request
 from emojitune.chat.forest import Grown, Growth, Prompt
 from emojitune.chat.sampling import (
@@ -38,6 +39,7 @@ from emojitune.chat.search import (
 
 # Alternatives are told with their share of the whole set's probability: that good is good enough.
 _SHARE_TOLERANCE = 0.01
+_DRAWN_FROM = 0.5
 
 OnToken = Callable[[int, int, TokenScore | None], bool]
 OnEnd = Callable[[int, Literal["stop", "length"]], None]
@@ -149,32 +151,50 @@ def reply_from_set(
     alternatives: int = 0,
     probabilities: bool = True,
 ) -> Request:
-    """One whole reply of the set: the most probable, or at a temperature a draw among all.
+    """Whole replies of the set: the most probable, or at a temperature draws among all.
 
     Choosing token by token among what the set allows would renormalize at each branch, and prefer
     replies whose beginnings have few continuations. Shapes weigh whole replies, too: by the sum of
     what they change along each.
     """
-    rules = _rules(sampling, alternatives, probabilities)
-    ranking = yield from rank(ids, prompt, constraint, stop_ids, rules)
-    on_ranking(ranking[:alternatives], log_sum(ranking) if probabilities else None)
-    weights = [scored.log_probability + shift(scored.tokens, sampling.shapes) for scored in ranking]
+    generators = [seeded(sampling.seed, index) for index in range(sampling.n)]
+    drawn: list[Tokens | None] = [None] * sampling.n
+    if _is_plain_draw(sampling) and not alternatives:
+        drawn = yield from draw(ids, prompt, constraint, stop_ids, sampling.temperature, generators)
+    ranking: list[Scored] = []
+    if None in drawn:
+        rules = _rules(sampling, alternatives, probabilities)
+        ranking = yield from rank(ids, prompt, constraint, stop_ids, rules)
+        on_ranking(ranking[:alternatives], log_sum(ranking) if probabilities else None)
     chosen = [
-        ranking[
-            choose_of(
-                weights,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                generator=seeded(sampling.seed, index),
-            )
-        ].tokens
-        for index in range(sampling.n)
+        _choose(ranking, sampling, generator) if tokens is None else tokens
+        for tokens, generator in zip(drawn, generators, strict=True)
     ]
     told: dict[tuple[int, ...], list[TokenScore]] = {}
     if sampling.top is not None:
         told = yield from _scores(ids, prompt, chosen, sampling.top)
     for index, tokens in enumerate(chosen):
         _deliver(index, tokens, told.get(tokens), sampling.max_tokens, on_token, on_end)
+
+
+def _is_plain_draw(sampling: Sampling) -> bool:
+    """Whether replies are drawn as the model would say them, or not much more sharply: else few
+    draws would be kept, and the search ends soon."""
+    plain = not sampling.shapes and sampling.top_p == 1.0
+    return plain and _DRAWN_FROM <= sampling.temperature <= 1.0
+
+
+def _choose(
+    ranking: Sequence[Scored], sampling: Sampling, generator: RandomGenerator
+) -> tuple[int, ...]:
+    weights = [scored.log_probability + shift(scored.tokens, sampling.shapes) for scored in ranking]
+    chosen = choose_of(
+        weights,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        generator=generator,
+    )
+    return ranking[chosen].tokens
 
 
 def _rules(sampling: Sampling, alternatives: int, probabilities: bool) -> list[Enough]:

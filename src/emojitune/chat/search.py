@@ -91,9 +91,9 @@ def rank(
     stops = sorted(stop_ids)
     found: list[Scored] = []
     order = counter()  # breaks ties, so that the heap never compares paths
-    heap: list[tuple[float, int, _Open]] = []
+    heap: list[tuple[float, int, OpenPath]] = []
 
-    def take(nodes: Sequence[_Open], results: Sequence[Grown]) -> None:
+    def take(nodes: Sequence[OpenPath], results: Sequence[Grown]) -> None:
         for node, grown in zip(nodes, results, strict=True):
             ended, children = node.expand(grown, constraint)
             found.extend(ended)
@@ -101,7 +101,7 @@ def rank(
                 heapq.heappush(heap, (-child.score, next(order), child))
         found.sort(key=lambda scored: -scored.log_probability)
 
-    root = _Open(prompt.path, (), (), constraint.start, (), 0.0).ahead(constraint)
+    root = OpenPath.root(prompt, constraint)
     take([root], (yield [root.growth(constraint, stops, before=ids[prompt.cached :])]))
     while heap:
         open_scores = [-negative for negative, _, _ in heap]
@@ -116,7 +116,7 @@ def rank(
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
+class OpenPath:
     """A step behind the end of a path, with what must follow it, not computed yet.
 
     Attributes:
@@ -135,7 +135,12 @@ class _Open:
     spelled: tuple[int, ...]
     score: float
 
-    def ahead(self, constraint: Constraint) -> "_Open":
+    @staticmethod
+    def root(prompt: Prompt, constraint: Constraint) -> "OpenPath":
+        """Where every reply begins: behind the prompt, and all that each of them begins with."""
+        return OpenPath(prompt.path, (), (), constraint.start, (), 0.0).ahead(constraint)
+
+    def ahead(self, constraint: Constraint) -> "OpenPath":
         """With the chain up to where a choice is."""
         chain, state = [], self.state
         while not constraint.can_end(state) and len(constraint.allowed_tokens(state)) == 1:
@@ -160,7 +165,7 @@ class _Open:
         ends = stops if constraint.can_end(self.state) else ()
         return Growth(self.path, ids, [*wanted, [*ends, *following]])
 
-    def expand(self, grown: Grown, constraint: Constraint) -> tuple[list[Scored], list["_Open"]]:
+    def expand(self, grown: Grown, constraint: Constraint) -> tuple[list[Scored], list["OpenPath"]]:
         """The replies that end here or with one more token, and the steps to be opened."""
         forced = sum(float(row[0]) for row in grown.rows[: len(self.chain)])
         score = self.score + forced
@@ -176,7 +181,7 @@ class _Open:
         for token, gain in zip(following, last[len(stops) :].tolist(), strict=True):
             state, spelled = constraint.advance(self.state, token), (*self.spelled, token)
             if constraint.allowed_tokens(state):
-                opened.append(_Open(grown.path, (token,), (), state, spelled, score + gain))
+                opened.append(OpenPath(grown.path, (token,), (), state, spelled, score + gain))
             else:
                 ended.append(Scored(spelled, score + gain))
         return ended, opened
