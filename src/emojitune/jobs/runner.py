@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.meanings import explained
 from emojitune.dataset.split import leakage
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
@@ -158,9 +159,11 @@ class _Run:
         precision = loader.choose_precision(self.settings)
         model = loader.load_for_training(model_folder, precision)
         self.check()  # what came before took seconds: the job may have been cancelled meanwhile
+        meanings = explained(examples)
         plan = make_plan(
             self._requested(),
             examples=len(examples),
+            meanings=len(meanings),
             seed=self.job.seed,
             learning_rate=base.model.learning_rate,
             max_tokens=model.context_length,
@@ -174,7 +177,7 @@ class _Run:
         )
         checkpoints = CheckpointFolder(self.folder / "checkpoints", info)
         self._recall(checkpoints.newest(), base, plan.config)
-        rendered = [model.renderer.render_example(example.messages) for example in examples]
+        rendered = [model.renderer.render_example(e.messages) for e in (*examples, *meanings)]
         events = train(
             model,
             precision.device,
