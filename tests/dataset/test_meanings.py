@@ -20,7 +20,8 @@ def test_each_label_of_the_file_is_explained_once_as_its_users_speak() -> None:
     assert [one.reply for one in found] == ["(party)", "(yawn)"]
     for one in found:
         assert one.messages[0] == Message("system", "Emoji only.")
-        assert one.question == label_meanings()[one.reply].meaning
+        known = label_meanings()[one.reply]
+        assert one.question == f"{known.meaning}, {known.keywords}"
 
 
 def test_a_file_without_a_system_prompt_gets_none() -> None:

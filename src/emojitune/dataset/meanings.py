@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
-from emojitune.labels import label_meanings
+from emojitune.labels import LabelMeaning, label_meanings
 
 
 def explained(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...]:
-    """An example for each label: its meaning, said as the file's users speak, and the label.
+    """An example for each label: its meaning and keywords, as said by a user of the file.
 
     None unless every reply is a known label: a file that has one of its own may mean something else
     by the others.
@@ -24,10 +24,14 @@ def explained(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...
     opening = _opening(examples)
     return tuple(
         TrainingExample(
-            (*opening, Message("user", known[label].meaning), Message("assistant", label))
+            (*opening, Message("user", _said(known[label])), Message("assistant", label))
         )
         for label in vocabulary
     )
+
+
+def _said(known: LabelMeaning) -> str:
+    return f"{known.meaning}, {known.keywords}"
 
 
 def _opening(examples: Sequence[TrainingExample]) -> tuple[Message, ...]:
