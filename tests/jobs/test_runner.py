@@ -1,7 +1,7 @@
 """A job that is interrupted at the worst moments still ends with all that it should have."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ def stores(settings: Settings) -> runner.Stores:
     return open_stores(settings)
 
 
-def create(stores: runner.Stores, reply: str) -> Job:
-    """A job of two epochs, with ten examples in batches of five."""
+@pytest.fixture
+def job(stores: runner.Stores) -> Iterator[Job]:
     rows = [
         {
             "messages": [
                 {"role": "user", "content": f"number {n}"},
-                {"role": "assistant", "content": reply},
+                {"role": "assistant", "content": "(number)"},
             ]
         }
         for n in range(10)
@@ -45,11 +45,6 @@ def create(stores: runner.Stores, reply: str) -> Job:
     )
     runner.validate(made, stores)
     return stores.jobs.get(made.id)
-
-
-@pytest.fixture
-def job(stores: runner.Stores) -> Job:
-    return create(stores, "(number)")
 
 
 def run(job: Job, stores: runner.Stores, settings: Settings, check: Callable[[], None]) -> Job:
@@ -105,13 +100,3 @@ def test_a_crash_between_saving_and_registering_loses_none_either(
         with pytest.raises(runner.Interrupted):
             run(job, stores, settings, lambda: None)
     assert_whole(run(job, stores, settings, lambda: None), stores)
-
-
-def test_labels_of_the_emoji_vocabulary_are_trained_with_their_meanings(
-    stores: runner.Stores, settings: Settings
-) -> None:
-    job = run(create(stores, "(yawn)"), stores, settings, lambda: None)
-    told = stores.jobs.events(job.id, limit=100).items
-    [last] = [event.data for event in told if event.data and event.data["step"] == 6]
-    assert last["total_steps"] == 6, "ten examples and one meaning make three batches an epoch"
-    assert any("meanings 1: one more example a label" in event.message for event in told)
