@@ -30,7 +30,7 @@ def test_known_labels_are_trained_with_their_meanings(
     assert any(message.startswith(f"Step {steps}/{steps}") for message in told)
     meanings = [message for message in told if message.startswith("Plan: meanings")]
     assert meanings == (
-        ["Plan: meanings 2: one more example a label, since the emoji vocabulary knows them all"]
+        ["Plan: meanings 4: more examples, two a label, since the emoji vocabulary knows them all"]
         if steps == 6
         else []
     )

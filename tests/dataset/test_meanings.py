@@ -10,22 +10,21 @@ def example(reply: str, question: str = "hm", system: str | None = None) -> Trai
     return TrainingExample((*opening, Message("user", question), Message("assistant", reply)))
 
 
-def test_each_label_of_the_file_is_explained_once_as_its_users_speak() -> None:
+def test_each_label_of_the_file_is_explained_twice_behind_its_system_prompt() -> None:
     examples = [
         example("(yawn)", system="Emoji only."),
         example("(party)", system="Emoji only."),
         example("(party)", "again", system="Other."),
     ]
     found = explained(examples)
-    assert [one.reply for one in found] == ["(party)", "(yawn)"]
-    for one in found:
-        assert one.messages[0] == Message("system", "Emoji only.")
-        known = label_meanings()[one.reply]
-        assert one.question == f"{known.meaning}, {known.keywords}"
+    assert [one.reply for one in found] == ["(party)", "(party)", "(yawn)", "(yawn)"]
+    assert all(one.messages[0] == Message("system", "Emoji only.") for one in found)
+    known = label_meanings()["(yawn)"]
+    assert [one.question for one in found[2:]] == [known.meaning, known.keywords]
 
 
 def test_a_file_without_a_system_prompt_gets_none() -> None:
-    [found] = explained([example("(yawn)")])
+    found, _ = explained([example("(yawn)")])
     assert [message.role for message in found.messages] == ["user", "assistant"]
 
 

@@ -1,4 +1,4 @@
-"""What labels mean, as training examples: one for each label that a file uses.
+"""What labels mean, as training examples for each label that a file uses.
 
 Most labels of a file have an example or two, which say little of what else they stand for. Where
 the vocabulary of emoji labels knows all of them, it says so in a few words each.
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
-from emojitune.labels import LabelMeaning, label_meanings
+from emojitune.labels import label_meanings
 
 
 def explained(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...]:
-    """An example for each label: its meaning and keywords, as said by a user of the file.
+    """Two examples for each label, as said by a user of the file: its meaning, and its keywords.
 
     None unless every reply is a known label: a file that has one of its own may mean something else
     by the others.
@@ -23,15 +23,10 @@ def explained(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...
         return ()
     opening = _opening(examples)
     return tuple(
-        TrainingExample(
-            (*opening, Message("user", _said(known[label])), Message("assistant", label))
-        )
+        TrainingExample((*opening, Message("user", said), Message("assistant", label)))
         for label in vocabulary
+        for said in (known[label].meaning, known[label].keywords)
     )
-
-
-def _said(known: LabelMeaning) -> str:
-    return f"{known.meaning}, {known.keywords}"
 
 
 def _opening(examples: Sequence[TrainingExample]) -> tuple[Message, ...]:

@@ -51,7 +51,7 @@ def make_plan(
         examples: Training examples.
         learning_rate: The base model's own, which a multiplier of 1 stands for.
         max_tokens: The base model's context length.
-        meanings: Examples that are trained beside them, each saying what a label means.
+        meanings: Examples that are trained beside them, and say what labels mean.
     """
     epochs, why_epochs = _epochs(requested.get("n_epochs", "auto"), examples)
     batch_size, why_batch = _batch_size(requested.get("batch_size", "auto"), examples)
@@ -79,7 +79,7 @@ def make_plan(
 def _meanings(count: int) -> tuple[str, ...]:
     if not count:
         return ()
-    why = "one more example a label, since the emoji vocabulary knows them all"
+    why = "more examples, two a label, since the emoji vocabulary knows them all"
     return (f"meanings {count}: {why}",)
 
 
