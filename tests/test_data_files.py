@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from emojitune.dataset.near import near_earlier, normalise
+from emojitune.dataset.near import near_across, near_earlier, normalise
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import check_file
 from emojitune.labels import SYSTEM_PROMPT, is_label, label_meanings
@@ -22,6 +22,7 @@ VALID = ROOT / "data" / "emoji_ft_valid.jsonl"
 BOTH = pytest.mark.parametrize("path", [TRAIN, VALID], ids=["train", "valid"])
 
 NEAR = 0.6  # overlap of words from which two messages say nearly the same
+MEANT = 0.51  # overlap with a label's meaning from which a message would be learned by heart
 SAME_FRAME = 3  # messages that may begin with the same three words
 
 
@@ -112,6 +113,15 @@ def test_the_table_of_emoji_is_complete() -> None:
         assert row.emoji, label
         assert not row.emoji.isascii(), label
         assert row.meaning.strip(), label
+        assert row.keywords.strip(), label
+
+
+def test_no_message_is_nearly_what_a_label_is_said_to_mean() -> None:
+    texts = questions(TRAIN) + questions(VALID)
+    for told in ("meaning", "keywords"):
+        known = [getattr(row, told) for row in label_meanings().values()]
+        near = near_across(known, texts, threshold=MEANT)
+        assert [(known[i], texts[j]) for i, j in near] == []
 
 
 def test_the_table_of_emoji_beside_the_data_is_the_shipped_one() -> None:

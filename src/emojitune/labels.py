@@ -28,6 +28,7 @@ class LabelMeaning:
     label: str
     emoji: str
     meaning: str
+    keywords: str  # other words for it, as one text
 
 
 @cache
@@ -35,7 +36,7 @@ def label_meanings() -> dict[str, LabelMeaning]:
     """All labels that ship with the package, by label."""
     text = (files("emojitune") / "emoji_labels.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
-    return {row["label"]: LabelMeaning(row["label"], row["emoji"], row["meaning"]) for row in rows}
+    return {row["label"]: LabelMeaning(**row) for row in rows}
 
 
 def to_emoji(text: str) -> str:

@@ -22,7 +22,7 @@ from emojitune.jobs.stores import open_stores
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
 
-LABELS = ("(party)", "(devil)", "(yawn)")
+LABELS = ("(party)", "(devil)", "(ourlogo)")
 SYSTEM = {"role": "system", "content": "You're a chatbot that only responds with emojis!"}
 
 

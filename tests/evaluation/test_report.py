@@ -35,6 +35,15 @@ def test_row_cells_and_json() -> None:
         assert told["intervals"][metric.name] == [1.0, 1.0]
     assert told["expected_calibration_error"] == 0.25
     assert told["reliability_curve"] == [{"count": 3, "confidence": 0.75, "accuracy": 1.0}]
+    assert len(told["replies"]) == 3
+    assert told["replies"][0] == {
+        "message": "hi",
+        "expected": "(wave)",
+        "reply": "(wave)",
+        "alternatives": ["(wave)"],
+        "confidence": 0.75,
+        "seconds": None,
+    }
 
 
 def test_rows_that_are_decoded_alike_are_compared() -> None:

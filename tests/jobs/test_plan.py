@@ -55,3 +55,13 @@ def test_auto_neither_starves_nor_drowns(examples: int) -> None:
     assert seen <= max(25_000, examples)
     assert seen > 75 or found.epochs == 25
     assert found.batch_size == 1 or examples // found.batch_size >= 8
+
+
+def test_meanings_that_are_trained_beside_the_examples_are_told() -> None:
+    requested: dict[str, Any] = {}
+    found = make_plan(
+        requested, examples=569, seed=7, learning_rate=2e-3, max_tokens=256, meanings=698
+    )
+    assert found.config == plan(569).config
+    assert found.reasons[-1].startswith("meanings 698: ")
+    assert "meanings" not in " ".join(plan(569).reasons)

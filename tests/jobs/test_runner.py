@@ -35,7 +35,7 @@ def job(stores: Stores) -> Iterator[Job]:
         {
             "messages": [
                 {"role": "user", "content": f"number {n}"},
-                {"role": "assistant", "content": "(yawn)"},
+                {"role": "assistant", "content": "(number)"},
             ]
         }
         for n in range(10)

@@ -53,6 +53,18 @@ def test_a_catalog_name_is_itself_whatever_the_settings_say() -> None:
         assert resolve_base(name, Settings(base_model="org/name")) is model
 
 
+def test_larger_bases_have_short_names_too() -> None:
+    base = resolve_base("smollm2-360m-instruct", SETTINGS)
+    assert base.source == HubSource("HuggingFaceTB/SmolLM2-360M-Instruct", "main")
+
+
+def test_the_documentation_names_every_base_of_the_catalog() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for name, base in CATALOG.items():
+        assert f"| `{name}` " in page
+        assert base.licence in page
+
+
 @pytest.mark.parametrize(
     ("name", "source"),
     [

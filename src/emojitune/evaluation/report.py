@@ -11,7 +11,7 @@ from typing import Any
 
 from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.calibration import Bin
-from emojitune.evaluation.evaluate import Evaluation
+from emojitune.evaluation.evaluate import Evaluation, Scored
 from emojitune.evaluation.figures import (
     SHARES,
     Difference,
@@ -48,12 +48,24 @@ class ReportRow:
             **{name: figure.value for name, figure in self.figures.items()},
             "intervals": _intervals(self.figures),
             "reliability_curve": [asdict(one) for one in self.reliability],
+            "replies": [_reply(one) for one in self.evaluation.scored],
         }
 
 
 def report_row(model: str, decoding: str, evaluation: Evaluation) -> ReportRow:
     """`evaluation` as a row of the report."""
     return ReportRow(model, decoding, evaluation, figures(evaluation), reliability(evaluation))
+
+
+def _reply(one: Scored) -> dict[str, Any]:
+    return {
+        "message": one.example.question,
+        "expected": one.example.reply,
+        "reply": one.reply.text,
+        "alternatives": list(one.reply.alternatives),
+        "confidence": one.reply.confidence,
+        "seconds": one.reply.seconds,
+    }
 
 
 @dataclass(frozen=True, slots=True)

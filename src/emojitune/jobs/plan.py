@@ -42,6 +42,7 @@ def make_plan(
     seed: int,
     learning_rate: float,
     max_tokens: int,
+    meanings: int = 0,
 ) -> Plan:
     """Resolve a job's hyperparameters.
 
@@ -50,6 +51,7 @@ def make_plan(
         examples: Training examples.
         learning_rate: The base model's own, which a multiplier of 1 stands for.
         max_tokens: The base model's context length.
+        meanings: Examples that are trained beside them, and say what labels mean.
     """
     epochs, why_epochs = _epochs(requested.get("n_epochs", "auto"), examples)
     batch_size, why_batch = _batch_size(requested.get("batch_size", "auto"), examples)
@@ -70,8 +72,15 @@ def make_plan(
             "batch_size": batch_size,
             "learning_rate_multiplier": multiplier,
         },
-        reasons=(why_epochs, why_batch, why_rate),
+        reasons=(why_epochs, why_batch, why_rate, *_meanings(meanings)),
     )
+
+
+def _meanings(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    why = "more examples, two a label, since the emoji vocabulary knows them all"
+    return (f"meanings {count}: {why}",)
 
 
 def _epochs(asked: int | str, examples: int) -> tuple[int, str]:

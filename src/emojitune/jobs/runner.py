@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.meanings import explained
 from emojitune.dataset.split import leakage
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
@@ -149,9 +150,11 @@ class _Run:
         memory.before_loading()
         model = loader.load_for_training(model_folder, precision)
         self._leave_if_asked()  # what came before took seconds
+        meanings = explained(examples)
         plan = make_plan(
             self._requested(),
             examples=len(examples),
+            meanings=len(meanings),
             seed=self.job.seed,
             learning_rate=base.model.learning_rate,
             max_tokens=model.context_length,
@@ -166,7 +169,7 @@ class _Run:
         checkpoints = CheckpointFolder(
             self.folder / "checkpoints", info, permit=self.stores.jobs.assert_writable
         )
-        rendered = [model.renderer.render_example(example.messages) for example in examples]
+        rendered = [model.renderer.render_example(e.messages) for e in (*examples, *meanings)]
         if told := memory.before_training(plan.config, rendered):
             self._tell(told, "memory")
         events = train(

@@ -78,10 +78,34 @@ SMOLLM2_135M = BaseModel(
     learning_rate=4e-3,
 )
 
-CATALOG: dict[str, BaseModel] = {model.name: model for model in [SMOLLM2_135M]}
-
 # For models that nobody has measured here: what LoRA is commonly run with on larger ones.
 _CAUTIOUS_LEARNING_RATE = 2e-4
+
+
+def _on_the_hub(repository: str) -> BaseModel:
+    """A larger base that has a name here, not a measurement: see docs/models.md."""
+    title = repository.partition("/")[2]
+    return BaseModel(
+        name=title.lower(),
+        title=title,
+        licence="Apache-2.0",
+        source=HubSource(repository, "main"),
+        created=0,
+        learning_rate=_CAUTIOUS_LEARNING_RATE,
+    )
+
+
+CATALOG: dict[str, BaseModel] = {
+    model.name: model
+    for model in [
+        SMOLLM2_135M,
+        _on_the_hub("HuggingFaceTB/SmolLM2-360M-Instruct"),
+        _on_the_hub("HuggingFaceTB/SmolLM2-1.7B-Instruct"),
+        _on_the_hub("Qwen/Qwen2.5-0.5B-Instruct"),
+        _on_the_hub("Qwen/Qwen2.5-1.5B-Instruct"),
+        _on_the_hub("TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
+    ]
+}
 
 _COMPLETIONS_END = "2026-09-28"
 _GPT_35_END = "2026-10-23"
