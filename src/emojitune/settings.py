@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         description="A training job can go on from where it was at most so many seconds ago, "
         "whatever happens; 0 saves after each step.",
     )
+    label_meanings: bool = Field(
+        True,
+        description="Whether a job whose labels the emoji vocabulary knows also trains what they "
+        "mean: quality for time.",
+    )
     # More than the machine answers in a minute: only a program that runs wild meets them.
     requests_per_minute: int = Field(
         3000,

@@ -7,10 +7,19 @@ import pytest
 from test_training_api import messages, training_server, wait
 
 
-@pytest.mark.parametrize(("last", "steps"), [("(yawn)", 6), ("(ourlogo)", 4)])
+@pytest.mark.parametrize(
+    ("last", "wanted", "steps"),
+    [("(yawn)", "true", 6), ("(yawn)", "false", 4), ("(ourlogo)", "true", 4)],
+)
 def test_known_labels_are_trained_with_their_meanings(
-    tmp_path: Path, tiny_base: Path, last: str, steps: int
+    tmp_path: Path,
+    tiny_base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    last: str,
+    wanted: str,
+    steps: int,
 ) -> None:
+    monkeypatch.setenv("EMOJITUNE_LABEL_MEANINGS", wanted)
     replies = ["(party)"] * 9 + [last]
     rows = [
         {"messages": [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": reply}]}

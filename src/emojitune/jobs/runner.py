@@ -150,7 +150,7 @@ class _Run:
         memory.before_loading()
         model = loader.load_for_training(model_folder, precision)
         self._leave_if_asked()  # what came before took seconds
-        meanings = explained(examples)
+        meanings = explained(examples) if self.settings.label_meanings else ()
         plan = make_plan(
             self._requested(),
             examples=len(examples),
