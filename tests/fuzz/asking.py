@@ -11,25 +11,9 @@ from urllib.parse import quote, quote_from_bytes
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
+from known import KNOWN
 from values import ODD_TEXTS, Fitting, Schema, anything, nearly, texts
 
-MODELS = st.sampled_from(["gpt-3.5-turbo", "gpt-4o-mini-2024-07-18", "@model", "@model", "@model"])
-EMBEDDERS = st.sampled_from(["text-embedding-3-small", "@model"])
-
-# Property: what it should be about, so that requests get past the look-up.
-KNOWN: Mapping[str, SearchStrategy[Any]] = {
-    "model": st.one_of(MODELS, MODELS, texts),
-    "training_file": st.just("@file"),
-    "validation_file": st.just("@file"),
-    "input_file_id": st.just("@batch_file"),
-    "previous_response_id": st.just("@response"),
-    "part_ids": st.lists(st.just("@part"), min_size=1, max_size=2),
-    "max_tokens": st.integers(1, 9),
-    "max_completion_tokens": st.integers(1, 9),
-    "max_output_tokens": st.integers(1, 9),
-    "n": st.integers(1, 3),
-    "bytes": st.integers(1, 6),
-}
 # Path parameter: the kind of id that belongs there.
 KINDS = {
     "file_id": "file",

@@ -1,8 +1,8 @@
 """Multipart forms, most of them with something wrong: in a header, a boundary, a length, a byte."""
 
+from asking import Asked, spoiled
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
-from asking import Asked, spoiled
 
 _PATHS = ("/v1/files", "/v1/uploads/@upload/parts")
 _NAMES = (b"file", b"data", b"purpose", b"expires_after[anchor]", b"expires_after[seconds]")
@@ -72,7 +72,9 @@ def forms(draw: DrawFn) -> Asked:
     if draw(st.integers(0, 3)) == 0:
         kind += b"; charset=" + draw(st.sampled_from(_CHARSETS))
     if draw(st.integers(0, 9)) == 0:
-        kind = draw(st.sampled_from([b"multipart/form-data", b"multipart/form-data; boundary", kind]))
+        kind = draw(
+            st.sampled_from([b"multipart/form-data", b"multipart/form-data; boundary", kind])
+        )
     path = draw(st.sampled_from(_PATHS))
     cut = draw(st.sampled_from([1, 7, 2**20])) if len(content) < 2000 else 2**16
     return Asked("POST", path, headers=(("content-type", kind),), content=content, cut=cut)

@@ -36,7 +36,12 @@ KEY = "sk-fuzz"
 TUNED = "ft:gpt-3.5-turbo-0125:local:fuzz:abcdefgh"
 LABELS = ("(party)", "(devil)", "(yawn)", "(yawningface)")
 _PATIENCE = 60  # seconds, for one answer
-_CHAT = {"model": "@model", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, "store": True}
+_CHAT = {
+    "model": "@model",
+    "messages": [{"role": "user", "content": "hi"}],
+    "max_tokens": 2,
+    "store": True,
+}
 _BATCHED = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": _CHAT}
 
 
