@@ -10,7 +10,7 @@ FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu
   -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training \
-  bench-replying bench-agreement bench-growth bench-neighbours chaos clean
+  bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-fast: setup-dev  ## The default tier: a tiny random model, about a minute a
 
 chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (five minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50
+
+fuzz: setup-dev  ## 10,000 odd requests, files, conversations and searches (ten minutes)
+	PYTHONPATH=tests:tests/api OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --cases 10000
 
 lint: setup-dev  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check

@@ -56,6 +56,7 @@ class Asked:
         path: Percent-encoded, but for ids.
         content: The body: bytes as they are, anything else as JSON.
         cut: It arrives in pieces of so many bytes.
+        template: The path as the description has it.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Asked:
     headers: tuple[tuple[str, bytes], ...] = ()
     content: Any = b""
     cut: int = 2**20
+    template: str = ""
 
 
 def operations(document: Schema) -> Iterator[Operation]:
@@ -145,7 +147,12 @@ def _request(draw: DrawFn, operation: Operation, fitting: Fitting) -> Asked:
     few = draw(st.integers(0, 3)) == 0
     headers = tuple((name, draw(_HEADERS[name])) for name in names) if few else ()
     return Asked(
-        operation.method, draw(_path(operation)), draw(_query(operation, fitting)), headers, content
+        operation.method,
+        draw(_path(operation)),
+        draw(_query(operation, fitting)),
+        headers,
+        content,
+        template=operation.path,
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import jsonschema
 import schemas
-from asking import Asked
+from asking import Asked, operations
 from fakes import FakeDispatcher
 from fastapi import FastAPI
 from starlette.types import Message
@@ -64,6 +64,13 @@ class World:
         self._log = log
         self.document = describe(app)
         self.ids: dict[str, str] = {}
+        self._bodies = {
+            operation.path: jsonschema.Draft202012Validator(
+                {**operation.body, "components": self.document["components"]}
+            )
+            for operation in operations(self.document)
+            if operation.body is not None
+        }
         for kind in ("file", "batch_file", "upload", "job", "model", *_NEEDING_A_MODEL):
             self.make(kind)
 
@@ -153,6 +160,33 @@ class World:
         services.models.register(FineTunedModel(TUNED, 1, job, base, hosted, "fuzz"))
         self.ids["model"] = TUNED
 
+    def faults(self, asked: Asked, answer: Answer) -> list[str]:
+        """What is promised of every answer, and not kept by this one."""
+        where = f"{asked.method} {asked.path}: {answer.status}"
+        if answer.failure or not 200 <= answer.status < 500:
+            return [f"{where} {answer.body[:300]!r} {answer.failure}"]
+        try:
+            self._check(asked, answer)
+        except (AssertionError, LookupError, ValueError, jsonschema.ValidationError) as error:
+            return [f"{where}: {error}"]
+        return []
+
+    def _check(self, asked: Asked, answer: Answer) -> None:
+        path = unquote(asked.path)
+        if answer.kind == "application/octet-stream":
+            assert path.endswith("/content"), "bytes where an object should be"
+            return
+        for reply in replies_of(answer.kind, answer.body):
+            schemas.check(reply, path)
+            if answer.status >= 400:
+                jsonschema.validate(reply, self.document["components"]["schemas"]["Error"])
+        if answer.status < 400 and not isinstance(asked.content, bytes):
+            self._check_described(asked)
+
+    def _check_described(self, asked: Asked) -> None:
+        """What is accepted must be what the description says, but for null, which is absent."""
+        self._bodies[asked.template].validate(_without_nulls(self._known(asked.content)))
+
 
 class _Failures(logging.Handler):
     """What is logged as an error: the tracebacks that no client sees."""
@@ -200,29 +234,10 @@ def open_world(folder: Path) -> Iterator[World]:
             database.close()
 
 
-def faults(world: World, asked: Asked, answer: Answer) -> list[str]:
-    """What is promised of every answer, and not kept by this one."""
-    where = f"{asked.method} {asked.path}"
-    if answer.status >= 500 or answer.failure:
-        return [f"{where}: {answer.status} {answer.body[:300]!r}\n{answer.failure}"]
-    if not 200 <= answer.status < 500:
-        return [f"{where}: {answer.status}"]
-    try:
-        _check(world, asked, answer)
-    except (AssertionError, LookupError, ValueError, jsonschema.ValidationError) as error:
-        return [f"{where}: {answer.status}: {error}"]
-    return []
-
-
-def _check(world: World, asked: Asked, answer: Answer) -> None:
-    path = unquote(asked.path)
-    if answer.status < 400 and answer.kind == "application/octet-stream":
-        assert path.endswith("/content")
-        return
-    for reply in replies_of(answer.kind, answer.body):
-        schemas.check(reply, path)
-        if answer.status >= 400:
-            jsonschema.validate(reply, world.document["components"]["schemas"]["Error"])
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _json(path: str, content: Any, method: str = "POST") -> Asked:
