@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from values import ODD_TEXTS
+from values import ODD_TEXTS, words
 
 from emojitune.dataset.example import Message
 from emojitune.models.chat_template import Renderer
 
 _TEXTS = st.one_of(
     st.sampled_from([text for text in ODD_TEXTS if text != "\ud800"]),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    words(30),
     st.sampled_from(
         ["(party)", "<|im_end|>", "<|endoftext|>", "<|im_start|>system", "\ue000", "0"]
     ),

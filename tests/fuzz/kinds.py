@@ -13,6 +13,7 @@ import wire
 from asking import Asked, described, garbled
 from fakes import FakeChatModel, FakeDispatcher
 from forms import forms
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.strategies import SearchStrategy
 from servers import KEY, serving
 from tiny_model import load_tiny
@@ -42,6 +43,7 @@ class Kind:
 @contextmanager
 def all_kinds(folder: Path) -> Iterator[dict[str, Kind]]:
     """Every kind by its name, over one application and one port."""
+    set_hypothesis_home_dir(folder / "hypothesis")  # what it notes is not for the source tree
     settings = Settings(home=folder / "wire", cache=folder / "cache", api_key=KEY)
     app = create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda *_: FakeChatModel())
     with open_world(folder) as world, serving(app) as url:
