@@ -92,16 +92,20 @@ def load(name: str, model: FineTunedModel | BaseModel, services: Services) -> Re
 
     Raises:
         NotFoundError: The request named a repository, and the hub does not have it.
+        InvalidRequestError: It did, and what is there is no model that can be loaded.
     """
     try:
         # Several names may mean one base model: it is loaded once, under its own.
         return services.pool.get(model.name)
     except ModelError as error:
         # A model that this server should have is another matter: that is no mistake of the asker.
-        if error.code != "model_unavailable" or model.name != name or "/" not in name:
+        if model.name != name or "/" not in name:
             raise
-        message = f"The model '{name}' does not exist. {error.message}"
-        raise NotFoundError(message, code="model_not_found", param="model") from error
+        if error.code == "model_unavailable":
+            message = f"The model '{name}' does not exist. {error.message}"
+            raise NotFoundError(message, code="model_not_found", param="model") from error
+        message = f"The model '{name}' cannot be used here. {error.message}"
+        raise InvalidRequestError(message, code="invalid_value", param="model") from error
 
 
 def served_by(name: str, services: Services) -> str | None:

@@ -62,7 +62,8 @@ def complete(
     body: Annotated[CompleteUpload, Depends(json_body(CompleteUpload))],
     services: Shared,
 ) -> Response:
-    """Make a file of the parts."""
+    """Make a file of the parts. A client that repeats this request because its connection was cut
+    is told the same again."""
     purpose = services.uploads.get(upload_id).purpose
     try:
         upload, stored = services.uploads.complete(
