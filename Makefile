@@ -10,7 +10,7 @@ FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu
   -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training \
-  bench-replying bench-agreement bench-growth bench-neighbours chaos load clean
+  bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (t
 
 chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50
+
+fuzz: setup-dev  ## 10,000 odd requests, files, conversations and searches (ten minutes)
+	PYTHONPATH=tests:tests/api OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --cases 10000
 
 lint: setup-dev  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check

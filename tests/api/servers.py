@@ -12,6 +12,7 @@ from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from watching import Watched
 
+from emojitune.server.protocol import Http
 from emojitune.server.services import Services
 from emojitune.store.projects import DEFAULT_PROJECT
 
@@ -39,7 +40,9 @@ def serving(app: FastAPI) -> Iterator[str]:
     """Run `app` on a free port in a thread; yields the base URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as serve.py does
-    config = uvicorn.Config(Watched(app), log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        Watched(app), http=Http, log_level="warning", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -226,6 +226,20 @@ def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) ->
             client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK)
 
 
+def test_a_repository_that_holds_no_model_is_the_askers_choice(tmp_path: Path) -> None:
+    def unusable(name: str, get: Get) -> Replier:
+        raise ModelError(f"{name} has no chat template.", param="model")
+
+    settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
+    app = create_app(settings, dispatcher=FakeDispatcher(), load_model=unusable)
+    with serving(app) as url, OpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
+        with pytest.raises(BadRequestError, match="'org/odd' cannot be used here") as caught:
+            client.chat.completions.create(model="org/odd", messages=ASK)
+        assert (caught.value.code, caught.value.param) == ("invalid_value", "model")
+        with pytest.raises(InternalServerError, match="has no chat template"):
+            client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_wrong_before_the_first_word_is_an_http_error(client: OpenAI, stream: bool) -> None:
     with pytest.raises(BadRequestError) as bad:

@@ -1,9 +1,13 @@
 """What holds on every endpoint: the key, the headers, the error shape."""
 
+import json
 import re
+import socket
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import schemas
 from openai import AuthenticationError, OpenAI
 
 
@@ -119,3 +123,26 @@ def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert "/v1/chat/completions" in response.text
     assert_envelope(response)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no HTTP at all\r\n\r\n",
+        b"GET /v1/models HTTP/9.9\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\n\r\n",  # for want of a Host
+        b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
+        b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_http_gets_an_error_object_too(server, sent: bytes) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(sent)
+        heard = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = heard.partition(b"\r\n\r\n")
+    assert head.split()[1] in (b"400", b"401")
+    assert b"\r\ncontent-type: application/json\r\n" in head.lower() + b"\r\n"
+    schemas.check(json.loads(body), "")

@@ -11,6 +11,8 @@ import httpx2
 import pytest
 from openai import AsyncOpenAI, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
+from emojitune.store.files import FileStore
+
 LINES = b'{"messages": []}\n' * 12
 FILE_KEYS = {
     "id",
@@ -345,6 +347,56 @@ def test_a_download_goes_on_from_where_it_broke_off(client: OpenAI, http: httpx2
         assert (response.status_code, response.content) == (206, sent)
         assert response.headers["content-type"] == "application/octet-stream"
         assert response.headers["content-length"] == str(len(sent))
+
+
+def test_a_download_goes_on_only_with_the_same_file(client: OpenAI, http: httpx2.Client) -> None:
+    path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
+    etag = http.get(path).headers["etag"]
+    for known, sent in ((etag, b"89"), ('"other"', b"0123456789"), ("", b"0123456789")):
+        response = http.get(path, headers={"range": "bytes=8-", "if-range": known})
+        assert response.content == sent
+    assert http.get(path, headers={"range": "bytes=8-"}).headers["content-range"] == "bytes 8-9/10"
+
+
+def test_a_file_that_is_deleted_while_it_is_looked_up_is_not_found(
+    client: OpenAI, server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = client.files.create(file=b"nobody else has these bytes", purpose="user_data")
+    real = FileStore.path
+
+    def delete_behind(files: FileStore, file_id: str) -> Path:
+        path = real(files, file_id)
+        files.delete(file_id)
+        return path
+
+    monkeypatch.setattr(FileStore, "path", delete_behind)
+    with pytest.raises(NotFoundError, match=f"No such File object: {stored.id}"):
+        client.files.content(stored.id)
+
+
+def test_a_file_that_is_deleted_while_it_is_sent_is_sent_whole(
+    client: OpenAI, http: httpx2.Client
+) -> None:
+    content = bytes(900_000)
+    stored = client.files.create(file=content, purpose="user_data")
+    with http.stream("GET", f"/files/{stored.id}/content") as response:
+        pieces = response.iter_bytes()
+        got = next(pieces)
+        client.files.delete(stored.id)
+        got += b"".join(pieces)
+    assert got == content
+
+
+def test_a_file_whose_bytes_are_lost_is_the_servers_fault_in_words(
+    client: OpenAI, http: httpx2.Client, server
+) -> None:
+    stored = client.files.create(file=b"lost", purpose="user_data")
+    server.services.files.path(stored.id).unlink()
+    response = http.get(f"/files/{stored.id}/content")
+    assert response.status_code == 503
+    error = response.json()["error"]
+    assert (error["code"], error["type"]) == ("file_damaged", "server_error")
+    assert "emojitune doctor" in error["message"]
 
 
 @pytest.mark.parametrize(

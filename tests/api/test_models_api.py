@@ -144,3 +144,12 @@ def test_the_async_client_does_the_same(server) -> None:
             assert (await client.models.delete(name)).deleted
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_the_list_with_a_slash_behind_it_is_no_model_without_a_name(
+    http: httpx2.Client, method: str
+) -> None:
+    response = http.request(method, "/models/")
+    assert response.status_code == 404
+    assert response.json()["error"]["message"] == f"Invalid URL ({method} /v1/models/)"

@@ -7,7 +7,7 @@ import httpx2
 import jsonschema
 import pytest
 import schemas
-from watching import Watched, _replies
+from watching import Watched, replies_of
 
 ERROR = {"error": {"message": "m", "type": "t", "param": None, "code": None}}
 MODEL = {"id": "m", "object": "model", "created": 1, "owned_by": "us", "shutdown_date": None}
@@ -123,7 +123,7 @@ def test_what_nobody_wrote_down_is_told() -> None:
 )
 def test_streams_hold_frames_of_json_and_nothing_else(content: bytes) -> None:
     with pytest.raises((AssertionError, ValueError)):
-        list(_replies("text/event-stream", content))
+        list(replies_of("text/event-stream", content))
 
 
 def test_replies_are_watched_whoever_asks(http: httpx2.Client, monkeypatch) -> None:

@@ -180,6 +180,28 @@ def test_after_the_end_nothing_can_be_done(client: OpenAI) -> None:
                 ask()
 
 
+def test_who_repeats_an_end_that_was_not_heard_is_told_it_again(
+    client: OpenAI, http: httpx2.Client
+) -> None:
+    def end(upload_id: str, how: str, attempt: int, **body: Any) -> httpx2.Response:
+        headers = {"x-stainless-retry-count": str(attempt)}
+        return http.post(f"/uploads/{upload_id}/{how}", headers=headers, json=body)
+
+    completed, cancelled = begin(client, 1), begin(client, 1)
+    part = client.uploads.parts.create(completed.id, data=b"x").id
+    for upload, how, body in (
+        (completed, "complete", {"part_ids": [part]}),
+        (cancelled, "cancel", {}),
+    ):
+        first = end(upload.id, how, 0, **body)
+        again = end(upload.id, how, 1, **body)
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert again.json() == first.json()
+        assert end(upload.id, how, 0, **body).status_code == 400, "that is another request"
+    assert end(completed.id, "cancel", 1).status_code == 400
+    assert end(cancelled.id, "complete", 1, part_ids=[part]).status_code == 400
+
+
 def test_an_upload_that_took_more_than_an_hour_has_expired(
     client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

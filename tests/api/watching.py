@@ -37,13 +37,13 @@ class Watched:
 
     def _look(self, path: str, kind: str, content: bytes) -> None:
         try:
-            for reply in _replies(kind, content):
+            for reply in replies_of(kind, content):
                 schemas.check(reply, path)
         except (AssertionError, LookupError, ValueError) as error:
             self.found.append(str(error))
 
 
-def _replies(kind: str, content: bytes) -> Iterator[dict[str, Any]]:
+def replies_of(kind: str, content: bytes) -> Iterator[dict[str, Any]]:
     """The objects of a reply: itself, or those in the frames of a stream."""
     if kind == "application/json":
         yield json.loads(content, parse_constant=_refuse)

@@ -66,3 +66,15 @@ def test_what_has_one_right_answer_is_mended(tmp_path: Path) -> None:
         "off_style",
         "last_not_assistant",
     ]
+
+
+def test_half_a_character_that_nobody_reads_stays_escaped_in_a_mended_line(tmp_path: Path) -> None:
+    file = tmp_path / "file.jsonl"
+    asked = {"role": "user", "name": "\ud800", "content": "hi"}
+    row = {"messages": [asked, {"role": "assistant", "content": "(a) "}]}
+    file.write_text(json.dumps(row), encoding="utf-8")
+    [line] = mend(check_file(file)).lines
+    assert "\\ud800" in line
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text(f"{line}\n", encoding="utf-8")
+    assert check_file(copy).examples[0].reply == "(a)"

@@ -106,6 +106,19 @@ def test_auto_takes_cuda_and_says_which() -> None:
     assert torch.cuda.get_device_name() in found.reason
 
 
+def with_a_word_for_a_number(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": "four"}))
+
+
+def with_an_object_for_a_token(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": {"a": 1}}')
+
+
+def with_a_list_for_settings(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("[]")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -118,6 +131,9 @@ def test_auto_takes_cuda_and_says_which() -> None:
         without_tokenizer,
         with_an_empty_tokenizer,
         with_another_kind_of_model,
+        with_a_word_for_a_number,
+        with_an_object_for_a_token,
+        with_a_list_for_settings,
     ],
 )
 def test_a_folder_without_a_whole_model_is_refused(

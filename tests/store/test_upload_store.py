@@ -143,3 +143,35 @@ def test_unknown_uploads_are_not_found(uploads: UploadStore) -> None:
 def test_only_the_owner_may_read_a_part(uploads: UploadStore, tmp_path: Path) -> None:
     begin(uploads, b"x")
     assert [path.stat().st_mode & 0o777 for path in parts_in(tmp_path)] == [0o600]
+
+
+def test_who_completes_an_upload_that_is_cancelled_meanwhile_is_told_so(
+    uploads: UploadStore, monkeypatch: pytest.MonkeyPatch, files: FileStore
+) -> None:
+    upload_id, part_ids = begin(uploads, b"one ", b"two")
+    real = uploads_module.chunks_of
+
+    def cancel_behind_the_first(part: object) -> object:
+        yield from real(part)
+        monkeypatch.setattr(uploads_module, "chunks_of", real)
+        uploads.cancel(upload_id)
+
+    monkeypatch.setattr(uploads_module, "chunks_of", cancel_behind_the_first)
+    with pytest.raises(InvalidStateError, match="is cancelled"):
+        uploads.complete(upload_id, part_ids)
+    assert not files.list().items
+
+
+def test_who_adds_a_part_to_an_upload_that_is_cancelled_meanwhile_is_told_so(
+    uploads: UploadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id, _ = begin(uploads, b"one ")
+    real = uploads_module.open_private
+
+    def cancel_before(path: Path) -> object:
+        uploads.cancel(upload_id)
+        return real(path)
+
+    monkeypatch.setattr(uploads_module, "open_private", cancel_before)
+    with pytest.raises(InvalidStateError, match="is cancelled"):
+        uploads.add_part(upload_id, [b"two"])

@@ -169,7 +169,7 @@ class _Line:
             what = f"{where} needs a 'content' of text, not {shown(entry.get('content'))}."
             self._note("invalid_content", what)
             return None
-        if not _encodable(content):
+        if not encodable(content):
             self._note("lone_surrogate", f"{where} holds half a character (a lone surrogate).")
             return None
         if entry.get("role") == "assistant" and not content.strip():
@@ -224,7 +224,8 @@ def _joined(parts: list[object]) -> str | None:
     return "".join(strings) if whole and len(strings) == len(texts) else None
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether it has no half characters, which nothing can write down."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

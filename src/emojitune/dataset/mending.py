@@ -17,6 +17,7 @@ from emojitune.dataset.line import (
     TOOL_KEYS,
     TOOL_MESSAGE_KEYS,
     RepeatedKeys,
+    encodable,
     parse_line,
     read_object,
 )
@@ -91,8 +92,7 @@ class _Line:
         if isinstance(row, dict):
             self._row(row)
         if len(self.changes) > before:
-            text = json.dumps(row, ensure_ascii=False)
-            raw = json.dumps(row).encode()
+            text, raw = _line_of(row)
         example = parse_line(self.number, raw, [])
         if example is None:
             self._leave_out(raw)
@@ -165,6 +165,12 @@ class _Line:
             self.changed("off_style", f"wrote {label} for {shown(stripped)}")
             return label
         return stripped or reply
+
+
+def _line_of(row: Any) -> tuple[str, bytes]:
+    """A row as text to be read by people, and as bytes; half characters stay escaped in both."""
+    escaped, plain = json.dumps(row), json.dumps(row, ensure_ascii=False)
+    return plain if encodable(plain) else escaped, escaped.encode()
 
 
 def _is_reply(message: dict[str, Any]) -> bool:

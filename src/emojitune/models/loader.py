@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from emojitune.errors import ConfigurationError, ModelError
+from emojitune.errors import ConfigurationError, EmojituneError, ModelError
 from emojitune.models import adapter, lora, packed_llama
 from emojitune.models.chat_template import Renderer
 from emojitune.models.llama import read_config
@@ -123,7 +122,7 @@ def is_llama(folder: Path) -> bool:
     try:
         config = read_config(folder)
         return config is not None and packed_llama.is_whole(config, SafetensorsFolder(folder))
-    except _UNREADABLE:
+    except Exception:
         return False
 
 
@@ -168,14 +167,13 @@ def load_renderer(folder: Path) -> Renderer:
         return _renderer(folder, _json(folder / "config.json").get("eos_token_id"))
 
 
-_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
-
-
 @contextmanager
 def _reading(folder: Path) -> Iterator[None]:
     try:
         yield
-    except _UNREADABLE as error:
+    except EmojituneError:
+        raise
+    except Exception as error:  # over odd files the libraries raise whatever they like
         raise ModelError(
             f"A base model is a folder with config.json, *.safetensors and a tokenizer. {folder} "
             f"could not be loaded: {textwrap.shorten(str(error), 400)}",

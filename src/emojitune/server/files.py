@@ -1,14 +1,16 @@
 """Files: create, list, retrieve, delete, content."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from openai.types import FileDeleted, FileObject
 from pydantic import AfterValidator
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from emojitune.dataset.arrival import check_first_line
@@ -24,7 +26,8 @@ from emojitune.store.ids import now
 router = APIRouter(prefix="/v1/files")
 
 _MOST = 10_000
-_RANGE = re.compile(rb"bytes=(\d{1,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+_PIECE_BYTES = 256 * 1024
 
 
 def _in_range(limit: int) -> int:
@@ -99,30 +102,43 @@ def delete(file_id: str, services: Shared) -> Response:
 
 
 @router.get("/{file_id}/content")
-def content(file_id: str, services: Shared) -> Response:
+def content(file_id: str, request: Request, services: Shared) -> Response:
     """Send the bytes of a file."""
     stored = services.files.get(file_id)
-    return _Download(
-        services.files.path(file_id),
-        media_type="application/octet-stream",
-        headers={"content-disposition": _attachment(stored.filename)},
-    )
+    return _Download(stored, services.files.open(file_id), request.headers)
 
 
-class _Download(FileResponse):
-    """Goes on with a download from where it broke off, and otherwise sends the whole file.
+class _Download(StreamingResponse):
+    """The bytes of an open file, or of a download that broke off those that are left.
 
-    By itself Starlette refuses the odd ranges, as plain text; they may as well be passed over.
+    A range that is not one part of the file is passed over, as HTTP allows: the whole is no error.
     """
 
+    def __init__(self, stored: StoredFile, file: BinaryIO, asked: Headers) -> None:
+        etag = f'"{stored.sha256}"'
+        part = _part(asked, stored.bytes) if asked.get("if-range", etag) == etag else None
+        first, end = part or (0, stored.bytes)
+        headers = {
+            "accept-ranges": "bytes",
+            "content-disposition": _attachment(stored.filename),
+            "content-length": str(end - first),
+            "etag": etag,
+        }
+        if part:
+            headers["content-range"] = f"bytes {first}-{end - 1}/{stored.bytes}"
+        status = 206 if part else 200
+        super().__init__(_pieces(file, first, end), status, headers, "application/octet-stream")
+        self._file = file
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = Path(self.path).stat().st_size
-        headers = [
-            (name, value)
-            for name, value in scope["headers"]
-            if name != b"range" or _in_file(value, size)
-        ]
-        await super().__call__({**scope, "headers": headers}, receive, send)
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+
+def _pieces(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
+    file.seek(first)
+    while piece := file.read(min(end - file.tell(), _PIECE_BYTES)):
+        yield piece
 
 
 def check_arrival(purpose: str, path: Path) -> None:
@@ -154,13 +170,13 @@ def file_object(stored: StoredFile) -> FileObject:
     return build(**fields)
 
 
-def _in_file(asked: bytes, size: int) -> bool:
-    """Whether a Range header asks for one part that a file of this size has."""
-    found = _RANGE.fullmatch(asked)
+def _part(asked: Headers, size: int) -> tuple[int, int] | None:
+    """Where the range that is asked for begins and ends, if a file of this size has it."""
+    found = _RANGE.fullmatch(asked.get("range", ""))
     if found is None:
-        return False
+        return None
     first, last = int(found[1]), int(found[2] or size)
-    return first < size and first <= last
+    return (first, min(last + 1, size)) if first < size and first <= last else None
 
 
 def _attachment(filename: str) -> str:

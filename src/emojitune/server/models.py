@@ -1,6 +1,8 @@
 """Models: list, retrieve, delete; and which model a name in a request means."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Response
 from openai.types import Model, ModelDeleted
 
 from emojitune.chat.reply import Replier
@@ -31,9 +33,18 @@ def list_models(services: Shared) -> Response:
     return listing([*base, *tuned])
 
 
+def _given(name: str) -> str:
+    if not name:  # a `path` may be empty, and `/v1/models/` is no address
+        raise HTTPException(404)
+    return name
+
+
+_Name = Annotated[str, Depends(_given)]
+
+
 # `path`, because the SDK sends `org/name` as `org%2Fname`, which is decoded before routing.
 @router.get("/{name:path}")
-def retrieve(name: str, services: Shared) -> Response:
+def retrieve(name: _Name, services: Shared) -> Response:
     """Retrieve a model, a checkpoint too."""
     model = find_any(name, services)
     if isinstance(model, FineTunedModel):
@@ -42,7 +53,7 @@ def retrieve(name: str, services: Shared) -> Response:
 
 
 @router.delete("/{name:path}")
-def delete(name: str, services: Shared) -> Response:
+def delete(name: _Name, services: Shared) -> Response:
     """Delete a fine-tuned model or a checkpoint, with its adapter."""
     model = find_any(name, services)
     if not isinstance(model, FineTunedModel):
@@ -81,16 +92,20 @@ def load(name: str, model: FineTunedModel | BaseModel, services: Services) -> Re
 
     Raises:
         NotFoundError: The request named a repository, and the hub does not have it.
+        InvalidRequestError: It did, and what is there is no model that can be loaded.
     """
     try:
         # Several names may mean one base model: it is loaded once, under its own.
         return services.pool.get(model.name)
     except ModelError as error:
         # A model that this server should have is another matter: that is no mistake of the asker.
-        if error.code != "model_unavailable" or model.name != name or "/" not in name:
+        if model.name != name or "/" not in name:
             raise
-        message = f"The model '{name}' does not exist. {error.message}"
-        raise NotFoundError(message, code="model_not_found", param="model") from error
+        if error.code == "model_unavailable":
+            message = f"The model '{name}' does not exist. {error.message}"
+            raise NotFoundError(message, code="model_not_found", param="model") from error
+        message = f"The model '{name}' cannot be used here. {error.message}"
+        raise InvalidRequestError(message, code="invalid_value", param="model") from error
 
 
 def served_by(name: str, services: Services) -> str | None:

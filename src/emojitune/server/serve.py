@@ -18,6 +18,7 @@ from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
 from emojitune.server.listening import base_url, check_certificate, listen
 from emojitune.server.logs import log_config
+from emojitune.server.protocol import Http
 from emojitune.server.services import Services
 from emojitune.settings import Settings
 from emojitune.store.database import make_home
@@ -45,6 +46,7 @@ def serve(
             app = create_app(settings)
         config = uvicorn.Config(
             app,
+            http=Http,
             log_config=log_config(content=settings.log_content),
             access_log=False,
             ws="none",

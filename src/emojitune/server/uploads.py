@@ -3,17 +3,18 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from openai.types import Upload as UploadObject
 from openai.types.uploads import UploadPart as UploadPartObject
 
-from emojitune.errors import InvalidRequestError
+from emojitune.errors import InvalidRequestError, InvalidStateError
 from emojitune.server.file_requests import CompleteUpload, CreateUpload, PartForm, lifetime
 from emojitune.server.files import check_arrival, file_object
 from emojitune.server.forms import form_body
 from emojitune.server.replies import reply
 from emojitune.server.requests import json_body
-from emojitune.server.services import Shared
+from emojitune.server.retries import attempt_number
+from emojitune.server.services import Services, Shared
 from emojitune.store.files import StoredFile
 from emojitune.store.uploads import MAX_PART_BYTES, Upload
 
@@ -56,22 +57,44 @@ def add_part(
 
 @router.post("/{upload_id}/complete")
 def complete(
+    request: Request,
     upload_id: str,
     body: Annotated[CompleteUpload, Depends(json_body(CompleteUpload))],
     services: Shared,
 ) -> Response:
-    """Make a file of the parts."""
+    """Make a file of the parts. A client that repeats this request because its connection was cut
+    is told the same again."""
     purpose = services.uploads.get(upload_id).purpose
-    upload, stored = services.uploads.complete(
-        upload_id, body.part_ids, md5=body.md5, check=partial(check_arrival, purpose)
-    )
+    try:
+        upload, stored = services.uploads.complete(
+            upload_id, body.part_ids, md5=body.md5, check=partial(check_arrival, purpose)
+        )
+    except InvalidStateError:
+        if (again := _repeated(request, upload_id, "completed", services)) is None:
+            raise
+        return again
     return reply(_upload_object(upload, stored))
 
 
 @router.post("/{upload_id}/cancel")
-def cancel(upload_id: str, services: Shared) -> Response:
+def cancel(request: Request, upload_id: str, services: Shared) -> Response:
     """Give an upload up; no parts can be added any more."""
-    return reply(_upload_object(services.uploads.cancel(upload_id)))
+    try:
+        return reply(_upload_object(services.uploads.cancel(upload_id)))
+    except InvalidStateError:
+        if (again := _repeated(request, upload_id, "cancelled", services)) is None:
+            raise
+        return again
+
+
+def _repeated(request: Request, upload_id: str, status: str, services: Services) -> Response | None:
+    """The answer that a client did not hear, and repeats its request for; None if it is no
+    repetition, or the upload did not end in this way."""
+    upload = services.uploads.get(upload_id)
+    if not attempt_number(request) or upload.status != status:
+        return None
+    stored = services.files.get(upload.file_id) if upload.file_id else None
+    return reply(_upload_object(upload, stored))
 
 
 def _upload_object(upload: Upload, stored: StoredFile | None = None) -> UploadObject:

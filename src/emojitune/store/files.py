@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, Row, or_
 
 from emojitune.disk import disk_errors, sync
-from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.errors import InvalidRequestError, NotFoundError, StorageError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id, now
@@ -188,6 +188,24 @@ class FileStore:
             with suppress(FileNotFoundError):  # a training process has just kept it
                 if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
                     path.unlink()
+
+    def open(self, file_id: str) -> BinaryIO:
+        """The bytes of a file, to be read even if it is deleted meanwhile.
+
+        Raises:
+            NotFoundError: There is no such file.
+            StorageError: There is, and its bytes are gone.
+        """
+        path = self.path(file_id)
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            self.get(file_id)  # deleted since it was looked up?
+            raise StorageError(
+                f"The bytes of {file_id} should be in {path}, and are not. Delete it and upload it "
+                "again; `emojitune doctor` lists what else is missing.",
+                code="file_damaged",
+            ) from None
 
     def _remove(self, files: Sequence[StoredFile]) -> None:
         with self._database.write() as connection:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +30,8 @@ _uploads, _parts = tables.uploads, tables.upload_parts
 MAX_UPLOAD_BYTES = 8 * 1024**3
 MAX_PART_BYTES = 64 * 1024**2
 _LIFE_SECONDS = 3600
+_ADD = "Parts can be added only to an upload"
+_COMPLETE = "Only an upload can be completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +110,18 @@ class UploadStore:
             InvalidStateError: The upload is no longer pending.
             FileTooLargeError: The part, or the upload with it, has too many bytes.
         """
-        _require_pending(self.get(upload_id), "Parts can be added only to an upload")
+        _require_pending(self.get(upload_id), _ADD)
         part_id = new_id("part_")
         path = self._path(upload_id, part_id)
         with disk_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            size = _write(path, chunks)
+            with self._while_pending(upload_id, _ADD):
+                size = _write(path, chunks)
             part = UploadPart(part_id, upload_id, now(), size)
             with self._database.write() as connection:
                 upload = self._get(connection, upload_id)
-                _require_pending(upload, "Parts can be added only to an upload")
+                _require_pending(upload, _ADD)
                 _require_room(connection, upload_id, size)
                 connection.execute(insert(_parts).values(asdict(part)))
         except BaseException:
@@ -140,13 +144,12 @@ class UploadStore:
             InvalidRequestError: A part is not the upload's, or the bytes are not those announced.
         """
         upload = self.get(upload_id)
-        _require_pending(upload, "Only an upload can be completed")
+        _require_pending(upload, _COMPLETE)
         self._require_whole(upload, part_ids)
         digest = hashlib.md5(usedforsecurity=False)
 
         def complete_with(connection: Connection, stored: StoredFile) -> None:
-            rule = "Only an upload can be completed"
-            self._end(connection, upload_id, "completed", rule, stored.id)
+            self._end(connection, upload_id, "completed", _COMPLETE, stored.id)
 
         with self._files.receive(self._content(upload_id, part_ids, digest)) as incoming:
             if md5 is not None and md5.lower() != digest.hexdigest():
@@ -218,10 +221,21 @@ class UploadStore:
 
     def _content(self, upload_id: str, part_ids: Sequence[str], digest: Any) -> Iterator[bytes]:
         for part_id in part_ids:
-            with self._path(upload_id, part_id).open("rb") as part:
+            with self._while_pending(upload_id, _COMPLETE):
+                part = self._path(upload_id, part_id).open("rb")
+            with part:
                 for chunk in chunks_of(part):
                     digest.update(chunk)
                     yield chunk
+
+    @contextmanager
+    def _while_pending(self, upload_id: str, rule: str) -> Iterator[None]:
+        """Who ends an upload deletes its parts: that they are gone then has this reason."""
+        try:
+            yield
+        except FileNotFoundError:
+            _require_pending(self.get(upload_id), rule)
+            raise
 
     def _path(self, upload_id: str, part_id: str) -> Path:
         return self._directory / upload_id / part_id

@@ -1,0 +1,192 @@
+"""Requests by the server's own description, right ones and nearly right ones.
+
+An id is written as `@kind` until the request is sent: what it stands for is only known then.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, quote_from_bytes
+
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from known import KNOWN
+from values import ODD_TEXTS, Fitting, Schema, anything, nearly, texts
+
+# Path parameter: the kind of id that belongs there.
+KINDS = {
+    "file_id": "file",
+    "upload_id": "upload",
+    "job_id": "job",
+    "model": "model",
+    "name": "model",
+    "permission_id": "permission",
+    "completion_id": "completion",
+    "response_id": "response",
+    "batch_id": "batch",
+}
+_HEADERS: Mapping[str, SearchStrategy[bytes]] = {
+    "content-type": st.sampled_from(
+        [b"application/json; charset=utf-16", b"text/plain", b"multipart/form-data", b"\xff", b""]
+    ),
+    "idempotency-key": st.one_of(st.binary(max_size=300), st.sampled_from([b"a", b"\xe9", b"1"])),
+    "x-stainless-retry-count": st.sampled_from([b"1", b"-1", b"999", b"\xb2", b"x"]),
+    "range": st.sampled_from([b"bytes=0-1", b"bytes=5-2", b"bytes=-3", b"x", b"bytes=0-1,3-4"]),
+    "if-range": st.sampled_from([b"x", b"\xff", b'W/"x"']),
+    "accept": st.sampled_from([b"text/event-stream", b"\xff"]),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A method of a path, and what its body is like; None where there is none."""
+
+    method: str
+    path: str
+    parameters: Sequence[Schema]
+    body: Schema | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that can be sent once the `@kind`s are known.
+
+    Attributes:
+        path: Percent-encoded, but for ids.
+        content: The body: bytes as they are, anything else as JSON.
+        cut: It arrives in pieces of so many bytes.
+        template: The path as the description has it.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    content: Any = b""
+    cut: int = 2**20
+    template: str = ""
+
+
+def operations(document: Schema) -> Iterator[Operation]:
+    """All of a description."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {})
+            body = content.get("application/json", {}).get("schema")
+            yield Operation(method.upper(), path, operation.get("parameters", ()), body)
+
+
+def described(document: Schema) -> SearchStrategy[Asked]:
+    """Requests for every operation that takes JSON or nothing."""
+    fitting = Fitting(document["components"]["schemas"], KNOWN)
+    every = [one for one in operations(document) if not _takes_form(document, one)]
+    with_body = [one for one in every if one.body is not None]  # the most can go wrong there
+    return st.sampled_from([*every, *with_body, *with_body]).flatmap(
+        lambda one: _request(one, fitting)
+    )
+
+
+def garbled(document: Schema) -> SearchStrategy[Asked]:
+    """Requests whose body is bytes that were JSON once."""
+    fitting = Fitting(document["components"]["schemas"], KNOWN)
+    every = [one for one in operations(document) if one.body is not None]
+
+    @st.composite
+    def made(draw: DrawFn) -> Asked:
+        operation = draw(st.sampled_from(every))
+        body = json.dumps(draw(fitting.value(operation.body or {}))).encode()
+        return Asked(
+            operation.method,
+            draw(_path(operation)),
+            content=draw(spoiled(body)),
+            cut=draw(st.sampled_from([1, 7, 2**20])),
+        )
+
+    return made()
+
+
+@st.composite
+def spoiled(draw: DrawFn, content: bytes) -> bytes:
+    """Bytes, with pieces cut out, doubled, or put in."""
+    for _ in range(draw(st.integers(1, 3))):
+        first = draw(st.integers(0, len(content)))
+        last = draw(st.integers(first, min(len(content), first + 20)))
+        piece = draw(st.one_of(st.binary(max_size=4), st.sampled_from(_PIECES)))
+        kept = content[first:last] if draw(st.booleans()) else b""
+        content = content[:first] + kept + piece + content[last:]
+    return content
+
+
+_PIECES = (
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b'"\\ud800"',
+    b"NaN",
+    b"1e999",
+    b"-" + b"9" * 5000,
+    b"[" * 3000,
+    b'{"a":' * 300,
+    b"\0",
+    b"\r\n",
+    b"\r\n\r\n",
+)
+
+
+def _takes_form(document: Schema, operation: Operation) -> bool:
+    described = document["paths"][operation.path][operation.method.lower()]
+    return "multipart/form-data" in described.get("requestBody", {}).get("content", {})
+
+
+@st.composite
+def _request(draw: DrawFn, operation: Operation, fitting: Fitting) -> Asked:
+    content: Any = b""
+    if operation.body is not None:
+        content = draw(nearly(fitting.value(operation.body)))
+    names = draw(st.lists(st.sampled_from(sorted(_HEADERS)), max_size=2, unique=True))
+    few = draw(st.integers(0, 3)) == 0
+    headers = tuple((name, draw(_HEADERS[name])) for name in names) if few else ()
+    return Asked(
+        operation.method,
+        draw(_path(operation)),
+        draw(_query(operation, fitting)),
+        headers,
+        content,
+        template=operation.path,
+    )
+
+
+@st.composite
+def _path(draw: DrawFn, operation: Operation) -> str:
+    path = operation.path
+    for parameter in operation.parameters:
+        if parameter["in"] == "path":
+            name = parameter["name"]
+            odd = draw(st.integers(0, 9)) == 0
+            step = quote(_bytes(draw(texts)), safe="") if odd else f"@{KINDS[name]}"
+            path = path.replace(f"{{{name}}}", step)
+    return path
+
+
+@st.composite
+def _query(draw: DrawFn, operation: Operation, fitting: Fitting) -> str:
+    """Percent-encoded; its bytes need be no text."""
+    own = [one for one in operation.parameters if one["in"] == "query"]
+    pairs = []
+    for _ in range(draw(st.integers(0, 3)) if own else 0):
+        parameter = draw(st.sampled_from(own))
+        right = st.one_of(fitting.value(parameter["schema"]), _cursor(operation))
+        value = draw(st.one_of(right, right, anything))
+        raw = draw(st.binary(max_size=3)) if draw(st.integers(0, 9)) == 0 else _bytes(value)
+        pairs.append(f"{quote(parameter['name'])}={quote_from_bytes(raw)}")
+    return "&".join(pairs)
+
+
+def _cursor(operation: Operation) -> SearchStrategy[str]:
+    kind = operation.path.rstrip("/").split("/")[2].removesuffix("s")
+    return st.sampled_from([f"@{kind}", "@completion", ODD_TEXTS[0]])
+
+
+def _bytes(value: Any) -> bytes:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", "surrogatepass")

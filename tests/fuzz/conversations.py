@@ -1,0 +1,58 @@
+"""Conversations: what is rendered says what was written, and what is learned is the replies."""
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from values import ODD_TEXTS, words
+
+from emojitune.dataset.example import Message
+from emojitune.models.chat_template import Renderer
+
+_TEXTS = st.one_of(
+    st.sampled_from([text for text in ODD_TEXTS if text != "\ud800"]),
+    words(30),
+    st.sampled_from(
+        ["(party)", "<|im_end|>", "<|endoftext|>", "<|im_start|>system", "\ue000", "0"]
+    ),
+)
+_MESSAGES = st.builds(
+    Message,
+    st.sampled_from(["system", "developer", "user", "assistant", "tool"]),
+    _TEXTS,
+    st.sampled_from([None, 0, 1]),
+)
+_SHOWN = {"developer": "system", "tool": "user"}  # as a template knows the role
+
+conversations: SearchStrategy[list[Message]] = st.lists(_MESSAGES, min_size=1, max_size=5)
+
+
+def faults(messages: Sequence[Message], renderer: Renderer) -> list[str]:
+    """What the Renderer promises of the tiny model's template, ChatML, and does not keep."""
+    rendered = renderer.render_example(messages)
+    prompt = renderer.render_prompt(messages)
+    text = "".join(
+        f"<|im_start|>{_SHOWN.get(message.role, message.role)}\n{message.content}<|im_end|>\n"
+        for message in messages
+    )
+    learned = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    [stop] = renderer.stop_ids
+    replies = [
+        token
+        for message in messages
+        if message.role == "assistant" and message.weight != 0
+        for token in (*renderer.encode_text(message.content), stop)
+    ]
+    promises = {
+        "what is rendered decodes to the conversation": _text(renderer, rendered.ids) == text,
+        "learned are exactly the replies and their ends": learned == replies,
+        "nobody forges the end of a turn": rendered.ids.count(stop) == len(messages),
+        "a prompt is its conversation and an open turn": _text(renderer, prompt)
+        == f"{text}<|im_start|>assistant\n",
+    }
+    return [promise for promise, kept in promises.items() if not kept]
+
+
+def _text(renderer: Renderer, ids: Sequence[int]) -> str:
+    decoded: str = renderer.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    return decoded

@@ -1,0 +1,96 @@
+"""Training files: whatever their bytes are, the report is complete and the mended copy sound."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asking import spoiled
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from values import anything, nearly, texts
+
+from emojitune.dataset.issues import RULES
+from emojitune.dataset.line import parse_line
+from emojitune.dataset.mending import mend
+from emojitune.dataset.validation import check_file, raw_lines
+
+_ROLES = st.sampled_from(["system", "user", "user", "user", "assistant", "developer", "tool"])
+_REPLIES = st.sampled_from(["(party)", " (party) ", "party", "(Party)", "(devil)", "", "Hello!"])
+_ENDS = st.sampled_from([*[b"\n"] * 6, b"\r\n", b"\r\n", b"\r", b"\n\n", b"\xe2\x80\xa8", b""])
+_MARKS = st.sampled_from([*[b""] * 7, b"\xef\xbb\xbf", b"\xef\xbb\xbf" * 2, b"\xff\xfe"])
+
+
+@st.composite
+def files(draw: DrawFn) -> bytes:
+    """The bytes of a training file, in which hardly a line is sound."""
+    content = draw(_MARKS)
+    for _ in range(draw(st.integers(0, 4))):
+        line = json.dumps(draw(nearly(_rows())), ensure_ascii=draw(st.booleans()))
+        raw = line.encode("utf-8", "surrogatepass")
+        content += draw(spoiled(raw)) if draw(st.integers(0, 5)) == 0 else raw
+        content += draw(_ENDS)
+    return content
+
+
+@st.composite
+def _rows(draw: DrawFn) -> dict[str, Any]:
+    turns = draw(st.lists(_messages(_ROLES, texts), max_size=2))
+    reply = draw(_messages(st.just("assistant"), st.one_of(_REPLIES, _REPLIES, texts)))
+    row = {"messages": [*turns, reply]}
+    return {**row, "tools": draw(anything)} if draw(st.integers(0, 9)) == 0 else row
+
+
+@st.composite
+def _messages(
+    draw: DrawFn, roles: SearchStrategy[str], contents: SearchStrategy[str]
+) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": draw(roles), "content": draw(contents)}
+    more: Mapping[str, SearchStrategy[Any]] = {
+        "weight": st.sampled_from([0, 0, 1, 1, 1, 2, "1", True, 1.0, None]),
+        "name": texts,
+        "tool_calls": anything,
+    }
+    for key in draw(st.lists(st.sampled_from(sorted(more)), max_size=1)):
+        message[key] = draw(more[key])
+    return message
+
+
+def faults(content: bytes) -> list[str]:
+    """What the checker promises, and does not keep with a file of these bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.jsonl"
+        path.write_bytes(content)
+        try:
+            return [*_of_lines(path), *_of_mending(path, Path(folder) / "mended.jsonl")]
+        except Exception as error:  # it never raises over what a file holds
+            return [f"{type(error).__name__}: {error}"]
+
+
+def _of_lines(path: Path) -> list[str]:
+    found = []
+    for number, raw in raw_lines(path):
+        issues: list[Any] = []
+        example = parse_line(number, raw, issues)
+        wrong = [issue for issue in issues if issue.severity == "error"]
+        if (example is None) != bool(wrong):
+            found.append(f"line {number} is usable and has errors, or neither: {issues}")
+        if example and parse_line(2, example.to_json().encode(), []) != example:
+            found.append(f"line {number} does not come back from JSON: {example}")
+    for issue in check_file(path).issues:
+        if issue.code not in RULES or not issue.message or not issue.advice:
+            found.append(f"an issue that says too little: {issue}")
+        (issue.message + issue.advice).encode()
+    return found
+
+
+def _of_mending(path: Path, copy: Path) -> list[str]:
+    mended = mend(check_file(path))
+    copy.write_text("".join(f"{line}\n" for line in mended.lines), encoding="utf-8", newline="")
+    report = check_file(copy, minimum_examples=0)
+    if len(report.examples) != len(mended.lines):
+        return [f"a mended line is unusable: {report.errors}"]
+    if mend(report).changes:
+        return [f"mending is never done: {mend(report).changes}"]
+    return []
