@@ -26,7 +26,7 @@ test: setup-dev  ## All tests, those with the real base model too
 	$(FAST_TESTS)
 	$(BIN)/python -m pytest -m "slow or gpu"
 
-test-fast: setup-dev  ## The default tier: a tiny random model, about a minute and a half
+test-fast: setup-dev  ## The default tier: a tiny random model, some two minutes
 	$(FAST_TESTS)
 
 load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (two times five minutes)
