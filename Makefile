@@ -32,7 +32,7 @@ test-fast: setup-dev  ## The default tier: a tiny random model, about a minute a
 chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (five minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50
 
-fuzz: setup-dev  ## 10,000 odd requests, files, conversations and searches (ten minutes)
+fuzz: setup-dev  ## 10,000 odd requests, files, conversations and searches (six minutes)
 	PYTHONPATH=tests:tests/api OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --cases 10000
 
 lint: setup-dev  ## Format, lint, types, import contracts
