@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_from_bytes
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from known import KNOWN
-from values import ODD_TEXTS, Fitting, Schema, anything, nearly, texts
+from values import Fitting, Schema, anything, nearly, texts
 
 # Path parameter: the kind of id that belongs there.
 KINDS = {
@@ -26,6 +26,7 @@ KINDS = {
     "response_id": "response",
     "batch_id": "batch",
 }
+_CURSORS = st.sampled_from(["@file", "@job", "@completion", "@response", "@batch", "@model", ""])
 _HEADERS: Mapping[str, SearchStrategy[bytes]] = {
     "content-type": st.sampled_from(
         [b"application/json; charset=utf-16", b"text/plain", b"multipart/form-data", b"\xff", b""]
@@ -175,16 +176,11 @@ def _query(draw: DrawFn, operation: Operation, fitting: Fitting) -> str:
     pairs = []
     for _ in range(draw(st.integers(0, 3)) if own else 0):
         parameter = draw(st.sampled_from(own))
-        right = st.one_of(fitting.value(parameter["schema"]), _cursor(operation))
+        right = st.one_of(fitting.value(parameter["schema"]), _CURSORS)
         value = draw(st.one_of(right, right, anything))
         raw = draw(st.binary(max_size=3)) if draw(st.integers(0, 9)) == 0 else _bytes(value)
         pairs.append(f"{quote(parameter['name'])}={quote_from_bytes(raw)}")
     return "&".join(pairs)
-
-
-def _cursor(operation: Operation) -> SearchStrategy[str]:
-    kind = operation.path.rstrip("/").split("/")[2].removesuffix("s")
-    return st.sampled_from([f"@{kind}", "@completion", ODD_TEXTS[0]])
 
 
 def _bytes(value: Any) -> bytes:
