@@ -33,7 +33,7 @@ from emojitune.jobs.stores import open_stores
 from emojitune.settings import Settings
 
 KEY = "sk-chaos"
-LABELS = ("(party)", "(devil)", "(yawn)")
+LABELS = ("(one)", "(two)", "(three)")  # of no vocabulary: a step is an example of the file
 EXAMPLES, EPOCHS = 12, 20
 PAUSES = (0.1, 4.0)  # seconds, before a kill
 PATIENCE = 15.0  # seconds, for a worker to kill

@@ -46,7 +46,7 @@ def running(settings: Settings) -> Iterator[Dispatcher]:
 
 def create(stores: Stores, epochs: int = 50) -> Job:
     roles = ("user", "assistant")
-    row = {"messages": [{"role": role, "content": "(yawn)"} for role in roles]}
+    row = {"messages": [{"role": role, "content": "(number)"} for role in roles]}
     file = stores.files.add(
         [(json.dumps(row) + "\n").encode()] * 10, filename="f.jsonl", purpose="fine-tune"
     )
