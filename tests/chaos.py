@@ -253,14 +253,21 @@ def reference(chaos: Chaos, path: Path, seed: int) -> Path:
 
 
 def run(folder: Path, *, jobs: int, kills: int, seed: int) -> tuple[Counter[str], list[Outcome]]:
-    """Kill so often while so many jobs run; returns who was killed, and what became of the jobs."""
+    """Kill so often while so many jobs run; returns who was killed, and what became of the jobs.
+
+    Where the jobs end before the last kill, there are more of them.
+    """
     chaos = Chaos(folder, seed)
     path = training_file(folder)
     with chaos.serving():
         for number in range(jobs):
             chaos.create(path, seed=number)
-        while any(chaos.follow(job) not in ("succeeded", "failed") for job in chaos.jobs):
-            if chaos.kills.total() < kills:
+        while (
+            running := any(chaos.follow(job) not in ("succeeded", "failed") for job in chaos.jobs)
+        ) or chaos.kills.total() < kills:
+            if not running:
+                chaos.create(path, seed=len(chaos.jobs))
+            elif chaos.kills.total() < kills:
                 time.sleep(chaos.random.uniform(*PAUSES))
                 chaos.kill_somebody()
             else:

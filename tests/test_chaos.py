@@ -12,7 +12,8 @@ import pytest
 def test_whatever_is_killed_every_job_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     kills, outcomes = chaos.run(tmp_path, jobs=2, kills=3, seed=3)
     assert kills.total() == 3
-    assert [outcome.faults for outcome in outcomes] == [(), ()]
+    assert len(outcomes) >= 2
+    assert {outcome.faults for outcome in outcomes} == {()}
 
 
 @pytest.mark.slow
