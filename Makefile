@@ -26,10 +26,10 @@ test: setup-dev  ## All tests, those with the real base model too
 	$(FAST_TESTS)
 	$(BIN)/python -m pytest -m "slow or gpu"
 
-test-fast: setup-dev  ## The default tier: a tiny random model, some two minutes
+test-fast: setup-dev  ## The default tier: a tiny random model, some three minutes
 	$(FAST_TESTS)
 
-load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (two times five minutes)
+load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (two runs, eight minutes)
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.load --kill --json benchmarks/results/load-with-a-kill.json
 
