@@ -32,5 +32,5 @@ def test_a_server_that_is_told_to_end_saves_its_job_and_goes_within_ten_seconds(
     server.wait(15)
     assert time.monotonic() - asked < 10
     assert chaotic.stores.jobs.get(job.id).status == "queued"
-    assert chaotic.stores.jobs.leases() == []
+    assert chaotic.stores.leases.all() == []
     assert list((chaotic.settings.runs / job.id / "checkpoints").glob("step-*"))

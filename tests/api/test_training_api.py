@@ -71,9 +71,9 @@ def wait(
 
 def rest(home: Path) -> None:
     """Wait until no process holds a job of this home."""
-    jobs = open_stores(Settings(home=home), "default").jobs
+    leases = open_stores(Settings(home=home), "default").leases
     deadline = time.monotonic() + 30
-    while jobs.leased():
+    while leases.leased():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -89,9 +89,9 @@ def test_a_worker_that_had_to_be_killed_leaves_its_job_to_the_next_server(
     running.start()
     # It imports torch now, and hears nothing.
     wait(lambda: stores.jobs.get(job.id).status == "running")
-    assert stores.jobs.leased() == {job.id}
+    assert stores.leases.leased() == {job.id}
     running.stop()
-    assert stores.jobs.leased() == set()
+    assert stores.leases.leased() == set()
     assert stores.jobs.get(job.id).status == "running"
 
 
@@ -119,16 +119,16 @@ def test_a_stopped_worker_is_replaced_and_writes_nothing_when_it_wakes_up(
     with worker(settings, job, "first") as first:
         wait(lambda: len(steps(stores, job)) > 3)
         stop(settings, first.pid)
-        stores.jobs.renew(job.id, "first", -1)
-        assert stores.jobs.leased() == set()
-        assert stores.jobs.claim(job.id, "second", 600)
+        stores.leases.renew(job.id, "first", -1)
+        assert stores.leases.leased() == set()
+        assert stores.leases.claim(job.id, "second", 600)
         told, checkpoints = len(steps(stores, job)), files_of(settings, job)
         first.send_signal(signal.SIGCONT)
         assert first.wait(20) == 0, "it sees that it is not wanted, and goes"
     assert len(steps(stores, job)) == told
     assert files_of(settings, job) == checkpoints
     assert stores.jobs.get(job.id).status == "running"
-    assert stores.jobs.leased() == {job.id}
+    assert stores.leases.leased() == {job.id}
     assert stores.models.list() == [], "not even an epoch's end was registered"
 
 
@@ -139,9 +139,9 @@ def test_a_worker_that_no_longer_answers_is_ended_and_its_job_goes_on(
     job = create(stores)
     running.start()
     wait(lambda: len(steps(stores, job)) > 3)
-    pid, [lease] = pid_of(settings, job), stores.jobs.leases()
+    pid, [lease] = pid_of(settings, job), stores.leases.all()
     stop(settings, pid)
-    stores.jobs.renew(job.id, lease.worker, -1)  # its time runs out
+    stores.leases.renew(job.id, lease.worker, -1)  # its time runs out
     told = len(steps(stores, job))
     wait(lambda: len(steps(stores, job)) > told)
     assert gone(pid)
@@ -168,10 +168,10 @@ def test_a_job_of_a_dead_server_waits_for_no_clock(
 ) -> None:
     """The clock jumped back, or its lease would have a while to go."""
     job = create(stores, epochs=1)
-    assert stores.jobs.claim(job.id, "worker-of-old", 3600)
+    assert stores.leases.claim(job.id, "worker-of-old", 3600)
     running.start()
     wait(lambda: stores.jobs.get(job.id).status == "succeeded")
-    wait(lambda: not stores.jobs.leases())
+    wait(lambda: not stores.leases.all())
     assert not (settings.runs / job.id / "checkpoints").exists()
 
 
@@ -232,7 +232,7 @@ def test_pausing_and_cancelling_are_heard_at_once_whatever_the_worker_does(
         stores.jobs.transition(job.id, status, sources=["running"])
         assert process.wait(hold._TO_SAVE + 15) == 0
     assert stores.jobs.get(job.id).status == status
-    assert stores.jobs.leases() == []
+    assert stores.leases.all() == []
 
 
 @contextmanager

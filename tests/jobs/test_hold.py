@@ -15,8 +15,9 @@ from filelock import Timeout
 from emojitune.jobs import hold as hold_module
 from emojitune.jobs import run_lock
 from emojitune.jobs.hold import Hold, Interrupted
-from emojitune.store.database import open_database
+from emojitune.store.database import Database, open_database
 from emojitune.store.jobs import Job, JobStore
+from emojitune.store.leases import LeaseStore
 
 
 @pytest.fixture(autouse=True)
@@ -26,17 +27,27 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[JobStore]:
-    database = open_database(tmp_path)
-    yield JobStore(database, "default")
-    database.close()
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
-def job(jobs: JobStore) -> Job:
+def jobs(database: Database) -> JobStore:
+    return JobStore(database, "default")
+
+
+@pytest.fixture
+def leases(database: Database) -> LeaseStore:
+    return LeaseStore(database)
+
+
+@pytest.fixture
+def job(jobs: JobStore, leases: LeaseStore) -> Job:
     made = jobs.create(model="m", training_file="file-a", hyperparameters={})
     jobs.transition(made.id, "queued", sources=["validating_files"])
-    assert jobs.claim(made.id, "me", 0.5)
+    assert leases.claim(made.id, "me", 0.5)
     return jobs.transition(made.id, "running", sources=["queued"])
 
 
@@ -55,44 +66,46 @@ def lost(hold: Hold) -> bool:
     return False
 
 
-def test_a_hold_keeps_its_lease(jobs: JobStore, job: Job) -> None:
-    with Hold(jobs, job.id, "me", pytest.fail) as hold:
-        wait(lambda: jobs.leases()[0].expires_at > time.time() + 10)
+def test_a_hold_keeps_its_lease(leases: LeaseStore, job: Job) -> None:
+    with Hold(leases, job.id, "me", pytest.fail) as hold:
+        wait(lambda: leases.all()[0].expires_at > time.time() + 10)
         assert not hold.stopping()
         assert not lost(hold)
 
 
 @pytest.mark.parametrize("status", ["paused", "queued"])
 def test_a_job_that_is_to_go_on_later_is_left_behind_its_checkpoint(
-    jobs: JobStore, job: Job, status: str
+    jobs: JobStore, leases: LeaseStore, job: Job, status: str
 ) -> None:
-    with Hold(jobs, job.id, "me", pytest.fail) as hold:
+    with Hold(leases, job.id, "me", pytest.fail) as hold:
         wait(lambda: hold._ran)
         jobs.transition(job.id, status, sources=["running"])
         wait(hold.stopping)
         assert not lost(hold)
 
 
-def test_a_cancelled_job_is_left_at_once(jobs: JobStore, job: Job) -> None:
-    with Hold(jobs, job.id, "me", pytest.fail) as hold:
+def test_a_cancelled_job_is_left_at_once(jobs: JobStore, leases: LeaseStore, job: Job) -> None:
+    with Hold(leases, job.id, "me", pytest.fail) as hold:
         jobs.transition(job.id, "cancelled", sources=["running"])
         wait(lambda: lost(hold))
 
 
-def test_a_job_that_was_taken_over_is_left_at_once(jobs: JobStore, job: Job) -> None:
-    with Hold(jobs, job.id, "me", pytest.fail) as hold:
-        jobs.release(job.id, "me")
-        jobs.claim(job.id, "another", 60)
+def test_a_job_that_was_taken_over_is_left_at_once(
+    jobs: JobStore, leases: LeaseStore, job: Job
+) -> None:
+    with Hold(leases, job.id, "me", pytest.fail) as hold:
+        leases.release(job.id, "me")
+        leases.claim(job.id, "another", 60)
         wait(lambda: lost(hold))
-    assert jobs.leases()[0].worker == "another"
+    assert leases.all()[0].worker == "another"
 
 
 def test_a_main_thread_that_does_not_hear_is_ended(
-    jobs: JobStore, job: Job, monkeypatch: pytest.MonkeyPatch
+    jobs: JobStore, leases: LeaseStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hold_module, "_TO_LEAVE", 0.1)
     ended = threading.Event()
-    with Hold(jobs, job.id, "me", ended.set):
+    with Hold(leases, job.id, "me", ended.set):
         jobs.transition(job.id, "cancelled", sources=["running"])
         assert ended.wait(10)
 

@@ -6,6 +6,7 @@ import pytest
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
+from emojitune.store.leases import LeaseStore
 from emojitune.store.models import ModelStore
 
 
@@ -24,6 +25,11 @@ def files(database: Database, tmp_path: Path) -> FileStore:
 @pytest.fixture
 def jobs(database: Database) -> JobStore:
     return JobStore(database, "default")
+
+
+@pytest.fixture
+def leases(database: Database) -> LeaseStore:
+    return LeaseStore(database)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from emojitune.errors import StorageError
 from emojitune.store.database import Database, DatabaseUnavailableError, open_database
 from emojitune.store.files import FileStore
-from emojitune.store.jobs import JobStore, LeaseLostError, only_while_held
+from emojitune.store.jobs import JobStore
+from emojitune.store.leases import LeaseLostError, LeaseStore, only_while_held
 from emojitune.store.models import FineTunedModel, ModelStore
 
 
@@ -20,11 +21,27 @@ def everything(database: Database) -> list[object]:
         return [connection.execute(text(f"SELECT * FROM {name}")).all() for name in names]
 
 
+def test_a_lease_belongs_to_one_worker_until_it_ends(jobs: JobStore, leases: LeaseStore) -> None:
+    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    assert leases.claim(job.id, "a", 60)
+    assert leases.claim(job.id, "a", 60)
+    assert not leases.claim(job.id, "b", 60)
+    assert not leases.renew(job.id, "b", 60)
+    assert leases.leased() == {job.id}
+    leases.release(job.id, "b")
+    assert leases.renew(job.id, "a", -1)
+    assert leases.leased() == set()
+    assert leases.claim(job.id, "b", 60)
+    assert not leases.renew(job.id, "a", 60)
+    leases.release(job.id, "b")
+    assert leases.leased() == set()
+
+
 def test_a_worker_whose_job_was_taken_over_writes_nothing(
-    database: Database, jobs: JobStore, tmp_path: Path
+    database: Database, jobs: JobStore, leases: LeaseStore, tmp_path: Path
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
-    assert jobs.claim(job.id, "first", 60)
+    assert leases.claim(job.id, "first", 60)
     fenced = database.guarded(only_while_held(job.id, "first"))
     mine, models, files = (
         JobStore(fenced, "default"),
@@ -34,9 +51,9 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
     mine.add_event(job.id, "mine")
     assert jobs.events(job.id).items[0].message == "mine"
 
-    jobs.renew(job.id, "first", -1)
+    leases.renew(job.id, "first", -1)
     mine.add_event(job.id, "late, but nobody else has it")
-    assert jobs.claim(job.id, "second", 60)
+    assert leases.claim(job.id, "second", 60)
     before = everything(database)
     model = FineTunedModel("ft:m", 1, job.id, "b", "h", "a")
     for write in (

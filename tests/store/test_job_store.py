@@ -101,19 +101,3 @@ def test_a_checkpoint_of_a_step_is_noted_once(jobs: JobStore) -> None:
     found = jobs.checkpoints(job.id).items
     assert [(item.model, item.step) for item in found] == [("last", 20), ("first", 10)]
     assert found[1].metrics == {"train_loss": 0.5}
-
-
-def test_a_lease_belongs_to_one_worker_until_it_ends(jobs: JobStore) -> None:
-    job = create(jobs)
-    assert jobs.claim(job.id, "a", 60)
-    assert jobs.claim(job.id, "a", 60)
-    assert not jobs.claim(job.id, "b", 60)
-    assert not jobs.renew(job.id, "b", 60)
-    assert jobs.leased() == {job.id}
-    jobs.release(job.id, "b")
-    assert jobs.renew(job.id, "a", -1)
-    assert jobs.leased() == set()
-    assert jobs.claim(job.id, "b", 60)
-    assert not jobs.renew(job.id, "a", 60)
-    jobs.release(job.id, "b")
-    assert jobs.leased() == set()

@@ -92,14 +92,14 @@ class Dispatcher:
                 # Else the job would look as if somebody still worked on it, to who reads its row;
                 # the next server looks for itself.
                 with suppress(StorageError):
-                    self._stores.jobs.release(job_id, child.worker)
+                    self._stores.leases.release(job_id, child.worker)
 
     def _end_orphans(self) -> None:
         """No other server has this home: whoever holds a job now lost its server, or is dead."""
-        for lease in self._stores.jobs.leases():
+        for lease in self._stores.leases.all():
             if end_holder(self._settings.runs / lease.job_id):
                 _log.warning("Ended a worker of job %s that an earlier server left.", lease.job_id)
-            self._stores.jobs.release(lease.job_id, lease.worker)
+            self._stores.leases.release(lease.job_id, lease.worker)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -124,7 +124,7 @@ class Dispatcher:
         self._kill_stopped()
         self._sweep()
         unfinished = self._stores.jobs.unfinished()
-        leased = self._stores.jobs.leased()
+        leased = self._stores.leases.leased()
         free = [job for job in unfinished if job.id not in leased and job.id not in self._children]
         validating = sum(not child.trains for child in self._children.values())
         waiting = [job for job in free if job.status == "validating_files"]
@@ -174,7 +174,7 @@ class Dispatcher:
             # In one transaction, and before the child is forgotten: while this cannot be written
             # no other is started in its place.
             with self._stores.jobs.together():
-                self._stores.jobs.release(job_id, child.worker)
+                self._stores.leases.release(job_id, child.worker)
                 job = self._stores.jobs.get(job_id)
                 if status != 0 and job.status not in states.TERMINAL:
                     _log.warning("The process of job %s ended with status %d.", job_id, status)
@@ -200,7 +200,7 @@ class Dispatcher:
         """Kill workers that let their lease lapse: they are stopped, and hear nothing else."""
         clock = time.monotonic()
         lapsed = {
-            lease.worker for lease in self._stores.jobs.leases() if lease.expires_at <= time.time()
+            lease.worker for lease in self._stores.leases.all() if lease.expires_at <= time.time()
         }
         for job_id, child in self._children.items():
             if child.worker not in lapsed:

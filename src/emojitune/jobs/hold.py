@@ -13,7 +13,7 @@ from typing import Protocol
 
 from emojitune.errors import StorageError
 from emojitune.jobs import states
-from emojitune.store.jobs import JobStore
+from emojitune.store.leases import LeaseStore
 
 LEASE_SECONDS = 20.0
 _RENEW_EVERY = 5.0
@@ -44,9 +44,11 @@ class Control(Protocol):
 class Hold:
     """The hold of `worker` on a job, as a Control; a context in which its thread runs."""
 
-    def __init__(self, jobs: JobStore, job_id: str, worker: str, end: Callable[[], None]) -> None:
+    def __init__(
+        self, leases: LeaseStore, job_id: str, worker: str, end: Callable[[], None]
+    ) -> None:
         """`end` gives the job back and ends this process; called by the thread."""
-        self._jobs = jobs
+        self._leases = leases
         self._job_id = job_id
         self._worker = worker
         self._end = end
@@ -87,7 +89,7 @@ class Hold:
             self._end_if_deaf()
 
     def _look(self) -> None:
-        status = self._jobs.status_for(self._job_id, self._worker)
+        status = self._leases.status_for(self._job_id, self._worker)
         if status is None or status in states.TERMINAL:
             self._lost.set()
         elif status == "paused" or (self._ran and status != "running"):
@@ -97,7 +99,7 @@ class Hold:
     def _renew(self) -> None:
         clock = time.monotonic()
         if clock - self._renewed > _RENEW_EVERY and not self._lost.is_set():
-            self._jobs.renew(self._job_id, self._worker, LEASE_SECONDS)
+            self._leases.renew(self._job_id, self._worker, LEASE_SECONDS)
             self._renewed = clock
 
     def _end_if_deaf(self) -> None:

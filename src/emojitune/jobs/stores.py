@@ -6,17 +6,19 @@ from emojitune.settings import Settings
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
+from emojitune.store.leases import LeaseStore
 from emojitune.store.models import ModelStore
 from emojitune.store.projects import Project
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Files, jobs and models: a project's, or those of all."""
+    """Files, jobs and models, a project's or those of all; and the leases on all jobs."""
 
     files: FileStore
     jobs: JobStore
     models: ModelStore
+    leases: LeaseStore
 
 
 def stores_of(database: Database, project: Project, settings: Settings) -> Stores:
@@ -25,6 +27,7 @@ def stores_of(database: Database, project: Project, settings: Settings) -> Store
         files=FileStore(database, project, settings.files),
         jobs=JobStore(database, project),
         models=ModelStore(database, project),
+        leases=LeaseStore(database),
     )
 
 

@@ -24,7 +24,8 @@ from emojitune.jobs.run_lock import only_process
 from emojitune.jobs.stores import stores_of
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
-from emojitune.store.jobs import JobStore, only_while_held
+from emojitune.store.jobs import JobStore
+from emojitune.store.leases import LeaseStore, only_while_held
 from emojitune.store.projects import EVERY_PROJECT
 
 # A training takes what the machine has left: someone waits for each reply, nobody for a step.
@@ -38,14 +39,15 @@ class Worker:
 
     def __init__(self, job_id: str, name: str, settings: Settings) -> None:
         database = open_database(settings.home)
-        # For the lease and for whose turn it is; all else is fenced, and of the job's project.
+        # For whose turn it is; what is written is fenced, and of the job's project.
         self._jobs = JobStore(database, EVERY_PROJECT)
+        self._leases = LeaseStore(database)
         fenced = database.guarded(only_while_held(job_id, name))
         self._stores = stores_of(fenced, self._jobs.get(job_id).project, settings)
         self._job_id = job_id
         self._name = name
         self._settings = settings
-        self._hold = Hold(self._jobs, job_id, name, self._end)
+        self._hold = Hold(self._leases, job_id, name, self._end)
 
     def stop(self) -> None:
         """Ask the job to stop behind its next checkpoint."""
@@ -53,7 +55,7 @@ class Worker:
 
     def work(self) -> None:
         """Take the job as far as it can go now."""
-        if not self._jobs.claim(self._job_id, self._name, LEASE_SECONDS):
+        if not self._leases.claim(self._job_id, self._name, LEASE_SECONDS):
             return
         try:
             with self._hold:
@@ -68,7 +70,7 @@ class Worker:
             _log.exception("The job failed in a way that nobody foresaw.")
             self._give_up()
         finally:
-            self._jobs.release(self._job_id, self._name)
+            self._leases.release(self._job_id, self._name)
 
     def _advance(self) -> None:
         jobs = self._stores.jobs
@@ -107,7 +109,7 @@ class Worker:
     def _end(self) -> None:
         try:
             self._requeue()
-            self._jobs.release(self._job_id, self._name)
+            self._leases.release(self._job_id, self._name)
         finally:  # else the next server would find out from the lock
             end_process()
 

@@ -1,16 +1,15 @@
-"""Fine-tuning jobs with their events and checkpoints, and the leases that workers hold on them.
+"""Fine-tuning jobs with their events and checkpoints.
 
 Knows how a status is changed safely, not which changes make sense: that is `jobs/states.py`.
 """
 
 import secrets
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, select
 from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 
 from emojitune.errors import InvalidStateError, NotFoundError
@@ -18,7 +17,7 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id, now
 from emojitune.store.pages import Page, read_page
-from emojitune.store.projects import EVERY_PROJECT, Project, Rows
+from emojitune.store.projects import Project, Rows
 
 _jobs, _events, _checkpoints = tables.jobs, tables.events, tables.checkpoints
 
@@ -59,19 +58,6 @@ class Job:
     trained_tokens: int | None
     estimated_finish: int | None
     result_files: tuple[str, ...]
-
-
-class LeaseLostError(InvalidStateError):
-    """A worker wrote for a job that is no longer its own: nothing of it was kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A worker's hold on a job; it ends by itself at `expires_at` (unix seconds)."""
-
-    job_id: str
-    worker: str
-    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,42 +205,6 @@ class JobStore:
         with self._database.write() as connection:
             return self._change(connection, job_id, changes)
 
-    def claim(self, job_id: str, worker: str, seconds: float) -> bool:
-        """Lease a job to `worker` unless another one holds it; the lease ends by itself."""
-        free = or_(
-            _jobs.c.lease_expires_at.is_(None),
-            _jobs.c.lease_expires_at <= time.time(),
-            _jobs.c.worker == worker,
-        )
-        return self._lease(job_id, free, worker, time.time() + seconds)
-
-    def renew(self, job_id: str, worker: str, seconds: float) -> bool:
-        """Keep a lease; False when it is no longer `worker`'s."""
-        return self._lease(job_id, _jobs.c.worker == worker, worker, time.time() + seconds)
-
-    def release(self, job_id: str, worker: str) -> None:
-        """Give a lease back, if it is still `worker`'s."""
-        self._lease(job_id, _jobs.c.worker == worker, None, None)
-
-    def leases(self) -> Sequence[Lease]:
-        """Every lease that was not given back, those that have ended too."""
-        query = self._rows.select(_jobs.c.id, _jobs.c.worker, _jobs.c.lease_expires_at)
-        with self._database.read() as connection:
-            rows = connection.execute(query.where(_jobs.c.worker.is_not(None)))
-            return [Lease(*row) for row in rows]
-
-    def leased(self) -> set[str]:
-        """The ids of the jobs that some worker holds now."""
-        return {lease.job_id for lease in self.leases() if lease.expires_at > time.time()}
-
-    def status_for(self, job_id: str, worker: str) -> str | None:
-        """The status of a job that `worker` holds; None when it holds it no longer."""
-        mine = self._rows.select(_jobs.c.status)
-        query = mine.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
-        with self._database.read() as connection:
-            status: str | None = connection.scalar(query)
-            return status
-
     def add_event(
         self,
         job_id: str,
@@ -331,17 +281,6 @@ class JobStore:
             connection.execute(delete(_checkpoints).where(_checkpoints.c.id.in_(ids)))
         return old
 
-    def _lease(
-        self, job_id: str, condition: ColumnElement[bool], worker: str | None, until: float | None
-    ) -> bool:
-        statement = (
-            self._rows.update()
-            .where(_jobs.c.id == job_id, condition)
-            .values(worker=worker, lease_expires_at=until)
-        )
-        with self._database.write() as connection:
-            return connection.execute(statement).rowcount == 1
-
     def _get(self, connection: Connection, job_id: str) -> Job:
         query = self._rows.select().where(_jobs.c.id == job_id)
         row = connection.execute(query).one_or_none()
@@ -359,18 +298,6 @@ class JobStore:
         mine = self._rows.update().where(_jobs.c.id == job_id)
         connection.execute(mine.values(changes))
         return self._get(connection, job_id)
-
-
-def only_while_held(job_id: str, worker: str) -> Callable[[Connection], None]:
-    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job."""
-    every = Rows(_jobs, EVERY_PROJECT).select(_jobs.c.id)
-    holds = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
-
-    def guard(connection: Connection) -> None:
-        if connection.execute(holds).one_or_none() is None:
-            raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
-
-    return guard
 
 
 def _add_event(

@@ -1,0 +1,97 @@
+"""The leases that workers hold on jobs, of whatever project: who may work on which, and until when.
+
+A lease is two columns of the job's row, so that a write can be fenced by it in its own transaction.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, or_
+
+from emojitune.errors import InvalidStateError
+from emojitune.store import tables
+from emojitune.store.database import Database
+from emojitune.store.projects import EVERY_PROJECT, Rows
+
+_jobs = tables.jobs
+
+
+class LeaseLostError(InvalidStateError):
+    """A worker wrote for a job that is no longer its own: nothing of it was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's hold on a job; it ends by itself at `expires_at` (unix seconds)."""
+
+    job_id: str
+    worker: str
+    expires_at: float
+
+
+class LeaseStore:
+    """The leases of every project's jobs, in the rows of `database`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows = Rows(_jobs, EVERY_PROJECT)
+
+    def claim(self, job_id: str, worker: str, seconds: float) -> bool:
+        """Lease a job to `worker` unless another one holds it; the lease ends by itself."""
+        free = or_(
+            _jobs.c.lease_expires_at.is_(None),
+            _jobs.c.lease_expires_at <= time.time(),
+            _jobs.c.worker == worker,
+        )
+        return self._write(job_id, free, worker, time.time() + seconds)
+
+    def renew(self, job_id: str, worker: str, seconds: float) -> bool:
+        """Keep a lease; False when it is no longer `worker`'s."""
+        return self._write(job_id, _jobs.c.worker == worker, worker, time.time() + seconds)
+
+    def release(self, job_id: str, worker: str) -> None:
+        """Give a lease back, if it is still `worker`'s."""
+        self._write(job_id, _jobs.c.worker == worker, None, None)
+
+    def all(self) -> Sequence[Lease]:
+        """Every lease that was not given back, those that have ended too."""
+        query = self._rows.select(_jobs.c.id, _jobs.c.worker, _jobs.c.lease_expires_at)
+        with self._database.read() as connection:
+            rows = connection.execute(query.where(_jobs.c.worker.is_not(None)))
+            return [Lease(*row) for row in rows]
+
+    def leased(self) -> set[str]:
+        """The ids of the jobs that some worker holds now."""
+        return {lease.job_id for lease in self.all() if lease.expires_at > time.time()}
+
+    def status_for(self, job_id: str, worker: str) -> str | None:
+        """The status of a job that `worker` holds; None when it holds it no longer."""
+        mine = self._rows.select(_jobs.c.status)
+        query = mine.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+        with self._database.read() as connection:
+            status: str | None = connection.scalar(query)
+            return status
+
+    def _write(
+        self, job_id: str, condition: ColumnElement[bool], worker: str | None, until: float | None
+    ) -> bool:
+        statement = (
+            self._rows.update()
+            .where(_jobs.c.id == job_id, condition)
+            .values(worker=worker, lease_expires_at=until)
+        )
+        with self._database.write() as connection:
+            return connection.execute(statement).rowcount == 1
+
+
+def only_while_held(job_id: str, worker: str) -> Callable[[Connection], None]:
+    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job."""
+    every = Rows(_jobs, EVERY_PROJECT).select(_jobs.c.id)
+    holds = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+
+    def guard(connection: Connection) -> None:
+        if connection.execute(holds).one_or_none() is None:
+            raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
+
+    return guard
