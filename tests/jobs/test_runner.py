@@ -197,3 +197,17 @@ def test_a_job_asked_to_stop_on_its_way_ends_with_the_same_bytes(
         run(job, stores, settings, Patient(lambda: next(asked, True)))
     assert (settings.runs / job.id / "checkpoints" / "step-1").exists()
     assert_whole(run(job, stores, settings), stores)
+
+
+def test_a_step_is_told_before_the_next_begins(
+    job: Job, stores: Stores, settings: Settings
+) -> None:
+    told = set()
+
+    def look() -> bool:  # asked behind steps 1 and 3, which end no epoch
+        events = stores.jobs.events(job.id, limit=100).items
+        told.add(sum(event.type == "metrics" for event in events))
+        return False
+
+    assert_whole(run(job, stores, settings, Patient(look)), stores)
+    assert {1, 3} <= told

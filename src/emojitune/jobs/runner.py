@@ -212,8 +212,7 @@ class _Run:
         config: TrainingConfig,
         runs: MetricsRuns,
     ) -> None:
-        """Store what training yields. Metrics of a step are told when the next event is there,
-        so that validation and the end of an epoch are part of them."""
+        """Store what training yields. The last step of an epoch is told with its validation."""
         estimate = FinishEstimate()
         metrics: dict[str, Any] = {}
         for event in events:
@@ -222,16 +221,17 @@ class _Run:
                 case ForwardChosen():
                     self._tell(f"Training through {event.name}", "forward")
                 case StepCompleted():
-                    self._tell_step(metrics, runs)
                     metrics = step_metrics.of_step(event)
+                    if not event.ends_epoch:
+                        self._tell_step(metrics, runs)
                     finish = estimate.after(event.step, event.total_steps)
                     if finish is not None:
                         self.stores.jobs.update(self.job.id, estimated_finish=finish)
                 case ValidationCompleted():
                     metrics |= step_metrics.of_validation(event)
                 case CheckpointSaved():
-                    self._tell_step(metrics, runs)
                     if event.ends_epoch:
+                        self._tell_step(metrics, runs)
                         self._register(event, base, metrics, final=event.epoch == config.epochs)
                     self.saved_at = time.monotonic()
                     self._leave_if_asked()
@@ -247,8 +247,6 @@ class _Run:
             raise Interrupted
 
     def _tell_step(self, metrics: dict[str, Any], runs: MetricsRuns) -> None:
-        if not metrics:
-            return
         runs.log(metrics)
         self.stores.jobs.add_event(
             self.job.id,

@@ -2,7 +2,7 @@
 
     step-12/
       adapter/                 the adapter, in PEFT's format
-      optimizer.safetensors    AdamW's two moments of each tensor
+      optimizer.safetensors    Adam's two moments of each tensor
       position.json            epochs and steps done, and what the last step reported
       sha256.json              the digest of each of these files
 
@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from emojitune.disk import disk_errors, put_in_place
 from emojitune.errors import TrainingError
 from emojitune.models import adapter, lora
+from emojitune.training.adam import Adam
 from emojitune.training.events import CheckpointSaved, StepCompleted, ValidationCompleted
 
 _DIGESTS = "sha256.json"
@@ -73,7 +73,7 @@ class CheckpointFolder:
         self._permit = permit
 
     def save(
-        self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, position: Position
+        self, state: Mapping[str, Tensor], optimizer: Adam, position: Position
     ) -> CheckpointSaved:
         """Write a checkpoint of the trainable tensors, by name.
 
@@ -92,9 +92,7 @@ class CheckpointFolder:
             shutil.rmtree(old, ignore_errors=True)
         return _event(target, position)
 
-    def restore(
-        self, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-    ) -> Saved | None:
+    def restore(self, state: Mapping[str, Tensor], optimizer: Adam) -> Saved | None:
         """Put the newest whole checkpoint, if there is one, into the tensors and the optimizer.
 
         Raises:
@@ -106,41 +104,26 @@ class CheckpointFolder:
                 if info.base != self._info.base:
                     raise _another_base(info.base, self._info.base)
                 lora.load_adapter_state(state, tensors)
-                return _restore(folder, state, optimizer)
+                position = _position(folder)
+                optimizer.restore(load_file(folder / "optimizer.safetensors"), position.steps)
+                return Saved(position, _event(folder, position))
         return None
 
     def _write(
         self,
         folder: Path,
         state: Mapping[str, Tensor],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Adam,
         position: Position,
     ) -> None:
         adapter.write(folder / "adapter", state, self._info)
-        moments = {
-            f"{name}.{moment}": optimizer.state[parameter][moment]
-            for name, parameter in state.items()
-            for moment in ("exp_avg", "exp_avg_sq")
-        }
-        save_file(moments, folder / "optimizer.safetensors")
+        save_file(dict(optimizer.moments()), folder / "optimizer.safetensors")
         _write_json(folder / "position.json", asdict(position))
         _write_json(folder / _DIGESTS, _digests(folder))
 
     def _newest_first(self) -> list[Path]:
         folders = self._folder.glob("step-*")
         return sorted(folders, key=lambda f: int(f.name.removeprefix("step-")), reverse=True)
-
-
-def _restore(folder: Path, state: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> Saved:
-    position = _position(folder)
-    moments = load_file(folder / "optimizer.safetensors")
-    for name, parameter in state.items():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(position.steps)),
-            "exp_avg": moments[f"{name}.exp_avg"].to(parameter.device),
-            "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter.device),
-        }
-    return Saved(position, _event(folder, position))
 
 
 def _event(folder: Path, position: Position) -> CheckpointSaved:

@@ -16,7 +16,8 @@ class StepCompleted:
     """One optimizer step. Loss is the mean cross-entropy in nats over the learned tokens.
 
     `tokens` counts the whole examples of the batch; `token_accuracy` is the share of learned
-    tokens that the model, before this step, would have put first.
+    tokens that the model, before this step, would have put first. Behind the last step of an epoch
+    come a validation, where there is a file for it, and a checkpoint.
     """
 
     step: int
@@ -26,6 +27,7 @@ class StepCompleted:
     token_accuracy: float
     learning_rate: float
     tokens: int
+    ends_epoch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

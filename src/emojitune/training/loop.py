@@ -10,6 +10,7 @@ from emojitune.errors import TrainingError
 from emojitune.models import lora
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Trainable
+from emojitune.training.adam import Adam
 from emojitune.training.batches import learned_tokens, shuffled_batches, truncate
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
@@ -54,7 +55,7 @@ def train(
     if initial is not None:
         lora.load_adapter_state(forward.state, initial)
     parameters = list(forward.state.values())
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
+    optimizer = Adam(forward.state)
     saved = checkpoints.restore(forward.state, optimizer)
     yield from saved.reports() if saved else ()
     done_epochs, step = (saved.position.epochs, saved.position.steps) if saved else (0, 0)
@@ -66,12 +67,11 @@ def train(
             for batch in batches[step - epoch * len(batches) :]:
                 step += 1
                 learning_rate = config.learning_rate * schedule(step, total_steps, config.warmup)
-                optimizer.param_groups[0]["lr"] = learning_rate
                 score = shares.backward(batch)
                 if not isfinite(score.loss):
                     raise _diverged(step, config)
                 nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-                optimizer.step()
+                optimizer.step(learning_rate)
                 report = StepCompleted(
                     step=step,
                     total_steps=total_steps,
@@ -80,9 +80,10 @@ def train(
                     token_accuracy=score.accuracy,
                     learning_rate=learning_rate,
                     tokens=sum(len(example.ids) for example in batch),
+                    ends_epoch=step % len(batches) == 0,
                 )
                 yield report
-                if step % len(batches) and save_now():
+                if not report.ends_epoch and save_now():
                     yield checkpoints.save(forward.state, optimizer, Position(epoch, step, report))
             validated = None
             if validation:
