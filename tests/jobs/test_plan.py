@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,16 +12,19 @@ def plan(examples: int, **requested: Any) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("examples", "epochs", "batch_size"),
-    [(10, 10, 1), (50, 3, 4), (569, 3, 16), (20_000, 1, 16)],
+    ("examples", "epochs", "batch_size", "multiplier"),
+    [(10, 10, 1, 0.775), (50, 3, 4, 1.0), (569, 3, 16, 0.745), (20_000, 1, 16, 0.219)],
 )
-def test_auto_fits_the_number_of_examples(examples: int, epochs: int, batch_size: int) -> None:
+def test_auto_fits_the_number_of_examples(
+    examples: int, epochs: int, batch_size: int, multiplier: float
+) -> None:
     found = plan(examples, n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto")
     assert found.hyperparameters == {
         "n_epochs": epochs,
         "batch_size": batch_size,
-        "learning_rate_multiplier": 1.0,
+        "learning_rate_multiplier": multiplier,
     }
+    assert found.config.learning_rate == pytest.approx(2e-3 * multiplier)
     assert found == plan(examples), "what is not asked for is auto"
 
 
@@ -38,13 +42,17 @@ def test_what_is_asked_for_is_what_is_done() -> None:
 def test_every_number_has_a_reason_that_is_true(examples: int) -> None:
     found = plan(examples)
     epochs, batch_size, rate = found.reasons
-    n_epochs, size, _ = found.hyperparameters.values()
+    n_epochs, size, multiplier = found.hyperparameters.values()
     assert epochs.startswith(f"n_epochs {n_epochs}: auto")
     assert ("more than 3" in epochs) == (n_epochs > 3)
     assert ("fewer than 3" in epochs) == (n_epochs < 3)
     assert batch_size.startswith(f"batch_size {size}: auto")
     assert ("small" in batch_size) == (size < 16)
-    assert rate == "learning_rate_multiplier 1: auto, a peak learning rate of 0.002"
+    assert rate.startswith(f"learning_rate_multiplier {multiplier:g}: auto, ")
+    assert rate.endswith(f" a peak learning rate of {2e-3 * multiplier:g}")
+    steps = n_epochs * -(-examples // size)
+    assert ("less than 1" in rate) == (multiplier < 1) == (steps > 60)
+    assert multiplier < 1 or "steps" not in rate
 
 
 @pytest.mark.parametrize("examples", [1, 10, 33, 100, 569, 9_000, 100_000])
@@ -62,6 +70,7 @@ def test_meanings_that_are_trained_beside_the_examples_are_told() -> None:
     found = make_plan(
         requested, examples=569, seed=7, learning_rate=2e-3, max_tokens=256, meanings=698
     )
-    assert found.config == plan(569).config
+    assert replace(found.config, learning_rate=0.0) == replace(plan(569).config, learning_rate=0.0)
+    assert found.config.learning_rate == pytest.approx(1e-3), "they are steps, too: 240"
     assert found.reasons[-1].startswith("meanings 698: ")
     assert "meanings" not in " ".join(plan(569).reasons)

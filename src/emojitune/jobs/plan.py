@@ -6,6 +6,7 @@ events. No torch: a plan is made before anything heavy is loaded.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, sqrt
 from typing import Any
 
 from emojitune.training.config import TrainingConfig
@@ -18,6 +19,9 @@ _MOST_AUTO_EPOCHS = 25
 
 _BATCH_SIZE = 16
 _FEWEST_STEPS_AN_EPOCH = 8
+
+# The peak learning rate falls with the root of the steps: of few, each has to do more.
+_STEPS_AT_FULL_RATE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,15 @@ def make_plan(
     Args:
         requested: `n_epochs`, `batch_size`, `learning_rate_multiplier`; absent means "auto".
         examples: Training examples.
-        learning_rate: The base model's own, which a multiplier of 1 stands for.
+        learning_rate: The base model's own, for few steps, which a multiplier of 1 stands for.
         max_tokens: The base model's context length.
         meanings: Examples that are trained beside them, and say what labels mean.
     """
     epochs, why_epochs = _epochs(requested.get("n_epochs", "auto"), examples)
     batch_size, why_batch = _batch_size(requested.get("batch_size", "auto"), examples)
+    steps = epochs * ceil((examples + meanings) / batch_size)
     multiplier, why_rate = _multiplier(
-        requested.get("learning_rate_multiplier", "auto"), learning_rate
+        requested.get("learning_rate_multiplier", "auto"), learning_rate, steps
     )
     config = TrainingConfig(
         epochs=epochs,
@@ -106,10 +111,12 @@ def _batch_size(asked: int | str, examples: int) -> tuple[int, str]:
     return size, f"batch_size {size}: auto, small so that {examples} examples make enough steps"
 
 
-def _multiplier(asked: float | str, learning_rate: float) -> tuple[float, str]:
-    multiplier = 1.0 if asked == "auto" else float(asked)
-    origin = "auto" if asked == "auto" else "as asked"
+def _multiplier(asked: float | str, learning_rate: float, steps: int) -> tuple[float, str]:
+    if asked == "auto":
+        multiplier = round(min(1.0, sqrt(_STEPS_AT_FULL_RATE / steps)), 3)
+        why = "auto" if multiplier == 1.0 else f"auto, less than 1 for {steps} steps"
+    else:
+        multiplier, why = float(asked), "as asked"
     rate = learning_rate * multiplier
-    return multiplier, (
-        f"learning_rate_multiplier {multiplier:g}: {origin}, a peak learning rate of {rate:g}"
-    )
+    told = f"learning_rate_multiplier {multiplier:g}: {why}, a peak learning rate of {rate:g}"
+    return multiplier, told

@@ -44,7 +44,7 @@ class FolderSource:
 class BaseModel:
     """A model that can be tuned. `name` is what requests call it, `title` what people do.
 
-    `learning_rate` is the peak rate of AdamW on LoRA layers that a multiplier of 1 stands for.
+    `learning_rate` is the peak rate of Adam on LoRA layers that a multiplier of 1 stands for.
     """
 
     name: str
