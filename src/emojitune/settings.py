@@ -79,6 +79,11 @@ class Settings(BaseSettings):
         description="Whether a job whose labels the emoji vocabulary knows also trains what they "
         "mean: quality for time.",
     )
+    neighbours: bool = Field(
+        True,
+        description="Whether a tuned model that replies from a closed set also looks at the "
+        "training examples that are most like a prompt.",
+    )
     # More than the machine answers in a minute: only a program that runs wild meets them.
     requests_per_minute: int = Field(
         3000,

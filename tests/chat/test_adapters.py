@@ -17,6 +17,7 @@ from emojitune.chat.opening import open_beside
 from emojitune.chat.reply import ChatParameters, Delta, Usage
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
+from emojitune.models.products import Product
 
 # The sums are those of the merged weights in another order: float32 allows for that.
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -129,3 +130,22 @@ def test_models_that_reply_at_the_same_time_say_what_they_say_alone(
     alone = replies(together=False)
     assert replies(together=True) == alone
     assert len(set(alone)) == 3
+
+
+def test_products_see_few_numbers_of_rows(
+    models: list[ChatModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    multiply = Product.__call__
+
+    def heard(self: Product, x: torch.Tensor) -> torch.Tensor:
+        seen.add(len(x))
+        return multiply(self, x)
+
+    monkeypatch.setattr(Product, "__call__", heard)
+    forest = Forest(models[0].base.forward)
+    root = forest.longest_known([], None).path
+    for count in range(1, 60):
+        [[one]] = forest.grow([[Growth(root, [40] * count)]], [models[1].adapter])
+        forest.release([one.path.slots])
+    assert {count for count in seen if count > 16} == {32, 48, 64}

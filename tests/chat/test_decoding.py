@@ -72,7 +72,7 @@ def test_a_search_for_the_best_looks_at_less_than_one_for_all(tiny: LoadedModel)
 
 
 def test_a_draw_needs_all_but_a_thousandth_of_the_probability() -> None:
-    found = [Scored((1,), math.log(0.6)), Scored((2,), math.log(0.2))]
+    found = [Scored((1,), math.log(0.6), math.log(0.6)), Scored((2,), math.log(0.2), math.log(0.2))]
     enough = nearly_all_known(1.0)
     assert not enough(found, [math.log(0.01)])
     assert enough(found, [math.log(0.0007)])

@@ -1,12 +1,12 @@
 """What a forward pass is given and what it must be able to do.
 
 A pass computes new tokens, which lie in slots of the engine's cache and see other slots of it, and
-returns logits where they are wanted. It owns keys and values; which slots are free is the engine's
-matter.
+returns logits and hidden states where they are wanted. It owns keys and values; which slots are
+free is the engine's matter.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,15 @@ from torch import Tensor
 from emojitune.models.packed_llama import LlamaAdapter
 
 Slots = NDArray[np.int64]
+
+# Share of the layers behind which hidden states are taken: the last ones hold the next token more
+# than what decides it.
+_DEPTH = 0.8
+
+
+def state_layer(layers: int) -> int:
+    """Behind how many of a model's layers hidden states are taken."""
+    return max(1, int(_DEPTH * layers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class Batch:
         slots: Where their keys and values go, (T,).
         views: One a request, in the order of the tokens.
         wanted: Indices of the tokens after which logits are wanted.
+        states: Indices of the tokens whose hidden states are wanted.
         adapters: Which tokens are computed with an adapter; the base computes the others.
     """
 
@@ -46,6 +56,7 @@ class Batch:
     views: Sequence[View]
     wanted: NDArray[np.int64]
     adapters: Sequence[tuple[LlamaAdapter, slice]] = ()
+    states: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 Past = Any
@@ -66,8 +77,8 @@ class ForwardPass(Protocol):
         """What it takes in memory: weights, keys and values."""
         ...
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Logits (wanted, V); fills the batch's slots."""
+    def compute(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (wanted, V) and hidden states (states, C); fills the batch's slots."""
         ...
 
     def keep(self, slots: int) -> None:

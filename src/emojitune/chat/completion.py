@@ -6,15 +6,19 @@ text. No HTTP: `server/chat.py` gives all this OpenAI's shape.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial, reduce
+
+from torch import Tensor
 
 from emojitune.chat.batch import ForwardPass
-from emojitune.chat.constraint import LabelTrie, label_trie
-from emojitune.chat.decoding import Guide, Sampling, reply_freely, reply_from_set
+from emojitune.chat.constraint import LabelTrie, State, label_trie
+from emojitune.chat.decoding import Guide, Sampling, Weigh, reply_freely, reply_from_set
 from emojitune.chat.embedding import Embedder
 from emojitune.chat.engine import Engine, Request
 from emojitune.chat.forest import Prompt
 from emojitune.chat.grammar import Vocabulary
+from emojitune.chat.neighbours import Neighbours, NeighbourWeights
 from emojitune.chat.reply import ChatParameters, Embedded, Generation, Listener, Usage
 from emojitune.chat.sampling import shapes_of
 from emojitune.chat.tools import described
@@ -52,21 +56,25 @@ class ChatModel:
         base: ChatBase,
         vocabulary: tuple[str, ...] = (),
         adapter: LlamaAdapter | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
+        """`neighbours` are examples whose replies are of the `vocabulary`."""
         self.base = base
         self.vocabulary = vocabulary
         self.adapter = adapter
+        self.neighbours = neighbours
         self._renderer = base.renderer
         self._context_length = base.context_length
         self._embedder = Embedder(
             base.forward, adapter, base.renderer, base.context_length, base.executor
         )
-        self._trie = lru_cache(maxsize=16)(partial(_make_trie, base.renderer))
+        self._set = lru_cache(maxsize=16)(partial(_ClosedSet.of, base.renderer))
 
     @property
     def bytes(self) -> int:
         """What it takes in memory; without the base, where it lies beside one."""
-        return self.base.forward.bytes if self.adapter is None else self.adapter.bytes
+        own = self.base.forward.bytes if self.adapter is None else self.adapter.bytes
+        return own + (self.neighbours.bytes if self.neighbours else 0)
 
     @property
     def busy(self) -> bool:
@@ -84,7 +92,7 @@ class ChatModel:
         Raises:
             InvalidRequestError: The prompt is too long, or parameters contradict the model.
         """
-        trie = self._constraint(parameters)
+        closed = self._closed_set(parameters)
         self._check_bias(parameters)
         guide = self._guides(parameters)
         ids = self._prompt(messages, parameters)
@@ -108,13 +116,13 @@ class ChatModel:
 
         def request(prompt: Prompt) -> Request:
             stop_ids = self._renderer.stop_ids
-            if trie is None:
+            if closed is None:
                 yield from reply_freely(ids, prompt, sampling, stop_ids, writer.token, writer.end)
             else:
                 yield from reply_from_set(
                     ids,
                     prompt,
-                    trie,
+                    closed.trie,
                     sampling,
                     stop_ids,
                     writer.token,
@@ -122,10 +130,12 @@ class ChatModel:
                     writer.rank,
                     alternatives=parameters.alternatives,
                     probabilities=parameters.probabilities,
+                    weigh=weigh,
                 )
             listener(Usage(len(ids), writer.tokens_written, prompt.cached))
 
-        grows = len(trie.children) if trie else sampling.n * sampling.max_tokens
+        weigh = self._weigher(closed)
+        grows = len(closed.trie.children) if closed else sampling.n * sampling.max_tokens
         self.base.engine.submit(
             ids,
             request,
@@ -178,7 +188,7 @@ class ChatModel:
                 param="logit_bias",
             )
 
-    def _constraint(self, parameters: ChatParameters) -> LabelTrie | None:
+    def _closed_set(self, parameters: ChatParameters) -> "_ClosedSet | None":
         if parameters.decoding == "labels" and not (self.vocabulary or parameters.labels):
             raise InvalidRequestError(
                 "decoding 'labels' needs a model with a closed vocabulary, and this one has none: "
@@ -189,7 +199,7 @@ class ChatModel:
         closed = self.vocabulary if parameters.decoding != "free" else ()
         if labels := parameters.labels or closed:
             _refuse_forms(parameters)
-            return self._trie(labels)
+            return self._set(labels)
         if parameters.alternatives:
             raise InvalidRequestError(
                 "alternatives are ranked among labels, and this reply is free. Leave them out, "
@@ -198,6 +208,23 @@ class ChatModel:
                 param="alternatives",
             )
         return None
+
+    def _weigher(self, closed: "_ClosedSet | None") -> Weigh | None:
+        """How replies of a set are weighed; None where there are no examples of all of them."""
+        neighbours, numbers = self.neighbours, self._numbers
+        if neighbours is None or closed is None or not closed.ends.keys() <= numbers.keys():
+            return None
+
+        def weigh(state: Tensor) -> NeighbourWeights:
+            likeness = neighbours.likeness(state, len(numbers))
+            ends = {end: likeness[numbers[label]] for label, end in closed.ends.items()}
+            return NeighbourWeights(closed.trie, ends)
+
+        return weigh
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {label: number for number, label in enumerate(self.vocabulary)}
 
     def _most_tokens(self, asked: int | None, n: int, room: int) -> int:
         """The most tokens of each of `n` replies, which together have to fit into the cache."""
@@ -231,8 +258,19 @@ class ChatModel:
         )
 
 
-def _make_trie(renderer: Renderer, labels: tuple[str, ...]) -> LabelTrie:
-    return label_trie([renderer.encode_text(label) for label in labels])
+@dataclass(frozen=True, slots=True)
+class _ClosedSet:
+    """Labels as a trie of tokens, and the state in which each of them ends."""
+
+    trie: LabelTrie
+    ends: dict[str, State]
+
+    @staticmethod
+    def of(renderer: Renderer, labels: tuple[str, ...]) -> "_ClosedSet":
+        tokens = [renderer.encode_text(label) for label in labels]
+        trie = label_trie(tokens)
+        ends = (reduce(trie.advance, one, trie.start) for one in tokens)
+        return _ClosedSet(trie, dict(zip(labels, ends, strict=True)))
 
 
 def _refuse_forms(parameters: ChatParameters) -> None:

@@ -16,6 +16,7 @@ from emojitune.chat.constraint import Constraint
 from emojitune.chat.drawing import Tokens, draw
 from emojitune.chat.engine import Request
 from emojitune.chat.forest import Grown, Growth, Prompt
+from emojitune.chat.neighbours import NeighbourWeights
 from emojitune.chat.sampling import (
     Shape,
     TokenScore,
@@ -40,6 +41,9 @@ from emojitune.chat.search import (
 # Alternatives are told with their share of the whole set's probability: that good is good enough.
 _SHARE_TOLERANCE = 0.01
 _DRAWN_FROM = 0.5
+
+Weigh = Callable[[Tensor], NeighbourWeights]
+"""From the hidden state of a prompt's last token to what replies weigh besides."""
 
 OnToken = Callable[[int, int, TokenScore | None], bool]
 OnEnd = Callable[[int, Literal["stop", "length"]], None]
@@ -150,21 +154,22 @@ def reply_from_set(
     *,
     alternatives: int = 0,
     probabilities: bool = True,
+    weigh: Weigh | None = None,
 ) -> Request:
     """Whole replies of the set: the most probable, or at a temperature draws among all.
 
     Choosing token by token among what the set allows would renormalize at each branch, and prefer
     replies whose beginnings have few continuations. Shapes weigh whole replies, too: by the sum of
-    what they change along each.
+    what they change along each. `weigh` is `rank`'s.
     """
     generators = [seeded(sampling.seed, index) for index in range(sampling.n)]
     drawn: list[Tokens | None] = [None] * sampling.n
-    if _is_plain_draw(sampling) and not alternatives:
-        drawn = yield from draw(ids, prompt, constraint, stop_ids, sampling.temperature, generators)
+    if not alternatives and _is_plain(sampling):
+        drawn = yield from _drawn(ids, prompt, constraint, stop_ids, sampling, generators, weigh)
     ranking: list[Scored] = []
     if None in drawn:
         rules = _rules(sampling, alternatives, probabilities)
-        ranking = yield from rank(ids, prompt, constraint, stop_ids, rules)
+        ranking = yield from rank(ids, prompt, constraint, stop_ids, rules, weigh=weigh)
         on_ranking(ranking[:alternatives], log_sum(ranking) if probabilities else None)
     chosen = [
         _choose(ranking, sampling, generator) if tokens is None else tokens
@@ -177,17 +182,41 @@ def reply_from_set(
         _deliver(index, tokens, told.get(tokens), sampling.max_tokens, on_token, on_end)
 
 
-def _is_plain_draw(sampling: Sampling) -> bool:
-    """Whether replies are drawn as the model would say them, or not much more sharply: else few
-    draws would be kept, and the search ends soon."""
-    plain = not sampling.shapes and sampling.top_p == 1.0
-    return plain and _DRAWN_FROM <= sampling.temperature <= 1.0
+def _is_plain(sampling: Sampling) -> bool:
+    """Whether replies are drawn, from all of the set and by their weights alone."""
+    return sampling.temperature > 0.0 and not sampling.shapes and sampling.top_p == 1.0
+
+
+def _drawn(
+    ids: Sequence[int],
+    prompt: Prompt,
+    constraint: Constraint,
+    stop_ids: frozenset[int],
+    sampling: Sampling,
+    generators: Sequence[RandomGenerator],
+    weigh: Weigh | None,
+) -> Generator[list[Growth], list[Grown], list[Tokens | None]]:
+    """Draws that need no ranking; None for those that do."""
+    temperature = sampling.temperature
+    if weigh is None and _DRAWN_FROM <= temperature <= 1.0:
+        # As the model would say them, or not much more sharply: else few draws would be kept, and
+        # the search ends soon.
+        return (yield from draw(ids, prompt, constraint, stop_ids, temperature, generators))
+    if weigh is None or sampling.n > 1:  # for several, one ranking is less than a search for each
+        return [None] * sampling.n
+
+    def noisy(state: Tensor) -> NeighbourWeights:
+        return weigh(state).disturbed(temperature, generators[0])
+
+    rules = [best_known(1)]
+    [best, *_] = yield from rank(ids, prompt, constraint, stop_ids, rules, weigh=noisy)
+    return [best.tokens]
 
 
 def _choose(
     ranking: Sequence[Scored], sampling: Sampling, generator: RandomGenerator
 ) -> tuple[int, ...]:
-    weights = [scored.log_probability + shift(scored.tokens, sampling.shapes) for scored in ranking]
+    weights = [scored.weight + shift(scored.tokens, sampling.shapes) for scored in ranking]
     chosen = choose_of(
         weights,
         temperature=sampling.temperature,

@@ -43,12 +43,14 @@ class Growth:
         wanted: For each of the last ids, as many as there are entries, the tokens of which the
             log-probability of coming next is wanted; None wants all tokens after the last id.
         keep: False when nothing will grow from the path: its nodes are free after the pass.
+        state: Index of the id whose hidden state is wanted.
     """
 
     parent: Path
     ids: Sequence[int]
     wanted: Sequence[Sequence[int]] | None = None
     keep: bool = True
+    state: int | None = None
 
     @property
     def rows(self) -> int:
@@ -58,10 +60,12 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """The longer path, and for each row that was wanted its log-probabilities, in float32."""
+    """The longer path, for each row that was wanted its log-probabilities, and the hidden state
+    (C,) where that was wanted; in float32."""
 
     path: Path
     rows: list[Tensor]
+    state: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +147,18 @@ class Forest:
             for growth, slots in zip(growths, own, strict=True)
         ]
         try:
-            logits = self._forward(wants, adapters, paths)
+            logits, states = self._forward(wants, adapters, paths)
         except BaseException:
             self.release(own)
             raise
-        rows = _log_probabilities(logits, growths)
+        rows, found = _log_probabilities(logits, growths), iter(states.float().cpu())
         grown = iter(
             [
-                Grown(path, [next(rows) for _ in range(growth.rows)])
+                Grown(
+                    path,
+                    [next(rows) for _ in range(growth.rows)],
+                    None if growth.state is None else next(found),
+                )
                 for path, growth in zip(paths, growths, strict=True)
             ]
         )
@@ -161,8 +169,9 @@ class Forest:
         wants: Sequence[Sequence[Growth]],
         adapters: Sequence[LlamaAdapter | None],
         paths: Sequence[Path],
-    ) -> Tensor:
-        """Logits after the ids that something is wanted after, (rows, V)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Logits after the ids that something is wanted after, (rows, V), and the hidden states
+        that are wanted, (states, C)."""
         growths = [growth for request in wants for growth in request]
         new = [len(growth.ids) for growth in growths]
         stops = np.cumsum(new)
@@ -179,8 +188,16 @@ class Forest:
             views=[_view([next(pairs) for _ in request]) for request in wants],
             wanted=np.concatenate(rows),
             adapters=_adapted(wants, adapters),
+            states=np.array(
+                [
+                    stop - len(growth.ids) + growth.state
+                    for growth, stop in zip(growths, stops, strict=True)
+                    if growth.state is not None
+                ],
+                dtype=np.int64,
+            ),
         )
-        return self._forward_pass.logits(batch)
+        return self._forward_pass.compute(batch)
 
     def _take(self, counts: Sequence[int]) -> list[Slots]:
         """Free slots, lowest first, held once; the cache grows when there are too few."""

@@ -4,20 +4,20 @@ Base products are of all rows of a pass, whichever model they belong to; then ea
 its update to its own rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emojitune.chat.batch import Batch, Past, to_tensor, write
+from emojitune.chat.batch import Batch, Past, state_layer, to_tensor, write
 from emojitune.chat.slot_attention import Group, alike
 from emojitune.models.llama import normalize, rotate
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
 from emojitune.models.products import Product
 
-# The head's rows come in few numbers: for each, oneDNN keeps a program with ten megabytes.
+# Rows come in few numbers: for each, oneDNN keeps programs with their working memory.
 _FEW, _MULTIPLE = 4, 16
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -47,7 +47,7 @@ class LlamaPass:
     def bytes(self) -> int:
         return self.llama.bytes + sum(side.nbytes for side in (*self._keys, *self._values))
 
-    def logits(self, batch: Batch) -> Tensor:
+    def compute(self, batch: Batch) -> tuple[Tensor, Tensor]:
         size = 1 + max(int(view.slots.max()) for view in batch.views)
         new = to_tensor(batch.slots, self._device)
         groups = [
@@ -56,22 +56,35 @@ class LlamaPass:
         ]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            self._keys[layer] = write(self._keys[layer], new, key, size)
-            self._values[layer] = write(self._values[layer], new, value, size)
+            self._keys[layer] = write(self._keys[layer], new, key[:rows], size)
+            self._values[layer] = write(self._values[layer], new, value[:rows], size)
             mixed = torch.empty_like(query)
+            mixed[rows:] = 0.0
             query = query * self.llama.head_dim**-0.5
             for group in groups:
                 group.attend(query, self._keys[layer], self._values[layer], mixed)
             return mixed.view(len(mixed), -1)
 
-        count = len(batch.wanted)
+        rows, count = len(batch.ids), len(batch.wanted)
+        padding = -rows % _MULTIPLE if rows > _MULTIPLE else 0
         more = -count % _MULTIPLE if count > _FEW else 0
-        ids, positions, wanted = (
+        ids, positions, wanted, states = (
             to_tensor(array, self._device)
-            for array in (batch.ids, batch.positions, np.pad(batch.wanted, (0, more)))
+            for array in (
+                np.pad(batch.ids, (0, padding)),
+                np.pad(batch.positions, (0, padding)),
+                np.pad(batch.wanted, (0, more)),
+                batch.states,
+            )
         )
-        hidden = self._hidden(ids, positions, attend, batch.adapters)[wanted]
-        return self.llama.head(self._normalized(hidden))[:count]
+        taken_behind = state_layer(len(self.llama.layers))
+        adapters = _padded(batch.adapters, rows, padding)
+        for number, x in enumerate(self._layers(ids, positions, attend, adapters), start=1):
+            if number == taken_behind:
+                between = x[states]
+                if not count:  # nobody asks for what comes next, now or later
+                    return x.new_empty(0, self.vocabulary_size), between
+        return self.llama.head(self._normalized(x[wanted]))[:count], between
 
     @torch.inference_mode()
     def keep(self, slots: int) -> None:
@@ -103,13 +116,14 @@ class LlamaPass:
 
         adapters = [] if adapter is None else [(adapter, slice(None))]
         ids = ids.to(self._device).flatten()
-        hidden = self._normalized(self._hidden(ids, positions, attend, adapters))
-        return hidden.view(rows, count, -1), seen
+        for x in self._layers(ids, positions, attend, adapters):
+            hidden = x
+        return self._normalized(hidden).view(rows, count, -1), seen
 
-    def _hidden(
+    def _layers(
         self, ids: Tensor, positions: Tensor, attend: _Attend, adapters: _Adapters
-    ) -> Tensor:
-        """Hidden states before the last norm, (T, C), for ids and positions (T,)."""
+    ) -> Iterator[Tensor]:
+        """Hidden states (T, C) behind each layer, for ids and positions (T,)."""
         llama = self.llama
         cos, sin = llama.rotation(positions)
         x = functional.embedding(ids, llama.embedding)
@@ -122,7 +136,7 @@ class LlamaPass:
             normed, _ = normalize(x, layer.mlp_norm, llama.eps)
             gate, up = products(2, normed).chunk(2, dim=1)
             x = x + products(3, functional.silu(gate) * up)
-        return x
+            yield x
 
     def _normalized(self, hidden: Tensor) -> Tensor:
         return normalize(hidden, self.llama.final_norm, self.llama.eps)[0]
@@ -130,6 +144,14 @@ class LlamaPass:
     def _empty(self) -> Tensor:
         shape = (0, self.llama.kv_heads, self.llama.head_dim)
         return torch.empty(shape, dtype=self.llama.embedding.dtype, device=self._device)
+
+
+def _padded(adapters: _Adapters, rows: int, padding: int) -> _Adapters:
+    """The padding behind all rows goes with the last of them."""
+    if not adapters or adapters[-1][1].stop != rows:
+        return adapters
+    *others, (last, own) = adapters
+    return [*others, (last, slice(own.start, rows + padding))]
 
 
 class _Products:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from emojitune.chat.batch import Batch, Past, to_tensor, write
+from emojitune.chat.batch import Batch, Past, state_layer, to_tensor, write
 from emojitune.models.packed_llama import LlamaAdapter
 
 
@@ -37,7 +37,7 @@ class ModulePass:
         weights: int = sum(parameter.nbytes for parameter in self._module.parameters())
         return weights + self._cache.bytes
 
-    def logits(self, batch: Batch) -> Tensor:
+    def compute(self, batch: Batch) -> tuple[Tensor, Tensor]:
         seen = np.unique(np.concatenate([view.slots for view in batch.views]))
         visible = np.zeros((len(batch.ids), len(seen)), dtype=bool)
         start = 0
@@ -47,15 +47,21 @@ class ModulePass:
             start = rows.stop
         new, device = to_tensor(batch.slots, self._device), self._device
         self._cache.prepare(new, to_tensor(seen, device))
-        logits: Tensor = self._module(
+        out = self._module(
             input_ids=to_tensor(batch.ids, device)[None],
             position_ids=to_tensor(batch.positions, device)[None],
             attention_mask=to_tensor(visible, device)[None, None],
             past_key_values=self._cache,
             logits_to_keep=to_tensor(batch.wanted, device),
             use_cache=True,
-        ).logits[0]
-        return logits
+            output_hidden_states=len(batch.states) > 0,
+        )
+        logits: Tensor = out.logits[0]
+        if not len(batch.states):
+            return logits, logits[:0]
+        # The first are the embeddings.
+        between = out.hidden_states[state_layer(self._module.config.num_hidden_layers)]
+        return logits, between[0, to_tensor(batch.states, device)]
 
     @torch.inference_mode()
     def keep(self, slots: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from emojitune.chat.completion import ChatBase, ChatModel
 from emojitune.chat.llama_pass import LlamaPass
 from emojitune.chat.module_pass import ModulePass
+from emojitune.chat.neighbours import Neighbours
 from emojitune.models import loader
 from emojitune.models.loader import LoadedModel, Precision
 from emojitune.models.products import Product
@@ -28,7 +29,8 @@ def open_beside(base: ChatModel, adapter: Path) -> ChatModel:
     forward = base.base.forward
     assert isinstance(forward, LlamaPass)
     found, vocabulary = loader.load_llama_adapter(forward.llama, adapter)
-    return ChatModel(base.base, vocabulary, found)
+    neighbours = Neighbours.load(adapter, len(vocabulary))
+    return ChatModel(base.base, vocabulary, found, neighbours)
 
 
 def open_tuned(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:

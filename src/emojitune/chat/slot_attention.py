@@ -36,8 +36,8 @@ class Group:
         members: Sequence[tuple[int, View]], device: torch.device, dtype: torch.dtype
     ) -> "Group":
         """The group of views, each with the index of its first token."""
-        most = max(len(view.visible) for _, view in members)
-        widest = max(len(view.slots) for _, view in members)
+        most = _rounded(max(len(view.visible) for _, view in members), 4)
+        widest = _rounded(max(len(view.slots) for _, view in members), 16)
         queries = np.zeros((len(members), most), dtype=np.int64)
         slots = np.zeros((len(members), widest), dtype=np.int64)
         hidden = np.full((len(members), most, widest), -np.inf, dtype=np.float32)
@@ -89,3 +89,8 @@ def alike(views: Sequence[View]) -> Iterator[list[tuple[int, View]]]:
             group = []
         group.append(item)
     yield group
+
+
+def _rounded(count: int, multiple: int) -> int:
+    """Few sizes: oneDNN keeps a program for each that it has seen."""
+    return count if count <= multiple else -(-count // multiple) * multiple

@@ -38,13 +38,13 @@ class Writer:
     def rank(self, ranking: Sequence[Scored], log_total: float | None) -> None:
         """Keep the best replies of a set, to be told with each end.
 
-        `log_total` is the log-probability of the whole set; None where it is not known.
+        `log_total` is the weight of the whole set; None where it is not known.
         """
         alternatives = tuple(
             Alternative(
                 self._renderer.decode(scored.tokens),
                 scored.log_probability,
-                None if log_total is None else exp(scored.log_probability - log_total),
+                None if log_total is None else exp(scored.weight - log_total),
             )
             for scored in ranking
         )

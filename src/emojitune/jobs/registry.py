@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from emojitune.disk import disk_errors, put_in_place
@@ -27,8 +27,12 @@ def model_name(job: Job, hosted_name: str, organization: str, step: int | None =
     return name if step is None else f"{name}:ckpt-step-{step}"
 
 
-def copy_adapter(source: Path, target: Path) -> None:
+def copy_adapter(
+    source: Path, target: Path, complete: Callable[[Path], None] | None = None
+) -> None:
     """Copy an adapter's folder so that `target` is there whole or not at all.
+
+    `complete` may add to the copy before it is.
 
     Raises:
         StorageError: The disk is full or closed.
@@ -39,6 +43,8 @@ def copy_adapter(source: Path, target: Path) -> None:
     with disk_errors(target):
         shutil.rmtree(staging, ignore_errors=True)
         shutil.copytree(source, staging)
+        if complete is not None:
+            complete(staging)
         put_in_place(staging, target)
 
 

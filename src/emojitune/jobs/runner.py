@@ -7,10 +7,11 @@ has a key of its own, so a job that is run again after an interruption tells not
 import base64
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.meanings import explained
@@ -39,6 +40,9 @@ from emojitune.training.events import (
     TrainingEvent,
     ValidationCompleted,
 )
+
+if TYPE_CHECKING:
+    from emojitune.chat.neighbours import Neighbours
 
 _KEPT_CHECKPOINTS = 3  # as on the hosted API
 
@@ -85,6 +89,7 @@ class _Run:
         self.control = control
         self.folder = settings.runs / job.id
         self.saved_at = time.monotonic()
+        self.recognize: Callable[..., Neighbours | None] | None = None
 
     def execute(self) -> None:
         examples = _examples_of(self.job.training_file, self.stores, "training_file")
@@ -139,6 +144,7 @@ class _Run:
     ) -> int:
         """Train, telling all the way; returns the tokens trained on, those of all epochs."""
         torch_environment.import_libraries()
+        from emojitune.jobs.examples import recognized
         from emojitune.jobs.memory_check import MemoryCheck
         from emojitune.models import adapter, loader
         from emojitune.training.batches import truncate
@@ -183,6 +189,8 @@ class _Run:
             save_now=self._save_now,
         )
         self.saved_at = time.monotonic()
+        if self.settings.neighbours:
+            self.recognize = partial(recognized, model, examples=(*examples, *meanings))
         runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
         try:
             self._follow(events, base, plan.config, runs)
@@ -215,6 +223,7 @@ class _Run:
         """Store what training yields. The last step of an epoch is told with its validation."""
         estimate = FinishEstimate()
         metrics: dict[str, Any] = {}
+        last: CheckpointSaved | None = None
         for event in events:
             self.control.check()
             match event:
@@ -232,9 +241,15 @@ class _Run:
                 case CheckpointSaved():
                     if event.ends_epoch:
                         self._tell_step(metrics, runs)
-                        self._register(event, base, metrics, final=event.epoch == config.epochs)
+                        if event.epoch == config.epochs:
+                            last = event
+                            continue
+                        self._register(event, base, metrics, final=False)
                     self.saved_at = time.monotonic()
                     self._leave_if_asked()
+        assert last is not None, "training ends with a checkpoint"
+        self._register(last, base, metrics, final=True)  # with all threads: training is over
+        self._leave_if_asked()
 
     def _save_now(self) -> bool:
         """Whether a checkpoint is due: by the clock, or because the job is to stop behind it."""
@@ -262,7 +277,9 @@ class _Run:
         """Make an epoch's adapter a model of its own; the last one is the job's."""
         name = self._model_name(base, None if final else saved.step)
         folder = f"{self.job.id}-step-{saved.step}"
-        copy_adapter(saved.adapter, self.settings.adapters / folder)
+        copy_adapter(
+            saved.adapter, self.settings.adapters / folder, self._add_examples if final else None
+        )
         model = FineTunedModel(
             name=name,
             created_at=int(time.time()),
@@ -284,6 +301,18 @@ class _Run:
             old = self.stores.jobs.drop_checkpoints(self.job.id, keep=_KEPT_CHECKPOINTS)
             superseded = unregister([one.model for one in old], self.stores.models)
         remove_adapters(superseded, self.settings)
+
+    def _add_examples(self, adapter: Path) -> None:
+        """Put the training examples beside a finished adapter, as its model sees them."""
+        if self.recognize is not None:
+            found = self.recognize(adapter, check=self.control.check)
+            if found is not None:
+                found.save(adapter)
+                self._tell(
+                    f"{len(found.replies)} training examples stay with the model: replies are "
+                    "weighed by those that a prompt is most like",
+                    "examples",
+                )
 
     def _finish(self, name: str, trained_tokens: int) -> None:
         self.control.check()

@@ -16,7 +16,7 @@ from emojitune.models.products import Product
 from emojitune.models.rotary import Rotary
 from emojitune.models.safetensors_folder import SafetensorsFolder
 
-P = TypeVar("P", bound=Product)
+P = TypeVar("P", bound=Product, covariant=True)
 
 _MANY_ROWS = 16
 

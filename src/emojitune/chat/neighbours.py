@@ -1,0 +1,185 @@
+"""What a tuned model recognizes: nearest neighbours of a prompt among its training examples.
+
+Behind most layers of a tuned model, the hidden state of a prompt's last token holds what decides
+the reply. Prompts that are alike there want the same reply, and the model does not always say what
+it knows. So replies of a closed set are weighed by both. The weight of a reply y to a prompt x is
+
+    SCALE · log p(y | x)  +  log Σ exp(cos(h(x), h(x')) / TEMPERATURE)
+
+with a sum over the examples (x', y); h are hidden states less their mean over all examples.
+Khandelwal et al. (2020) do so with next tokens, here it is whole replies. docs/log.md has what it
+is worth, and how the numbers were chosen.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from emojitune.chat.batch import ForwardPass
+from emojitune.chat.constraint import LabelTrie, State
+from emojitune.chat.forest import Forest, Growth
+from emojitune.disk import disk_errors
+from emojitune.errors import ModelError
+from emojitune.models.packed_llama import LlamaAdapter
+
+_SCALE = 0.4
+_TEMPERATURE = 0.1
+_LEAST = exp(-1.0 / _TEMPERATURE)
+
+_FILE = "neighbours.safetensors"
+_AT_ONCE = 16  # prompts of one pass
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Hidden states of examples, and what was replied.
+
+    Attributes:
+        keys: One of each example, less `center` and of length 1: (N, C), float32.
+        center: Their mean, (C,).
+        replies: Indices into the closed set of replies, (N,).
+    """
+
+    keys: Tensor
+    center: Tensor
+    replies: Tensor
+
+    @staticmethod
+    def of(states: Tensor, replies: Sequence[int]) -> "Neighbours":
+        """From hidden states (N, C)."""
+        center = states.mean(0)
+        return Neighbours(_unit(states - center), center, torch.tensor(replies))
+
+    @property
+    def bytes(self) -> int:
+        return self.keys.nbytes + self.center.nbytes + self.replies.nbytes
+
+    def likeness(self, state: Tensor, count: int) -> list[float]:
+        """For each of `count` replies the sum over its examples."""
+        near = (self.keys @ _unit(state - self.center) / _TEMPERATURE).exp()
+        # One that has none left is as likely as if it had the most unlike.
+        found: list[float] = torch.full((count,), _LEAST).index_add_(0, self.replies, near).tolist()
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Into an adapter's folder. Raises StorageError when the disk is full or closed."""
+        tensors = {"keys": self.keys.half(), "center": self.center, "replies": self.replies}
+        with disk_errors(folder):
+            save_file(tensors, folder / _FILE)
+
+    @staticmethod
+    def load(folder: Path, count: int) -> "Neighbours | None":
+        """Those of an adapter with `count` replies; None where it was trained without.
+
+        Raises:
+            ModelError: The file is damaged.
+        """
+        if not (folder / _FILE).exists():
+            return None
+        try:
+            tensors = load_file(folder / _FILE)
+            keys, center, replies = (tensors[name] for name in ("keys", "center", "replies"))
+            whole = keys.shape == (len(replies), len(center))
+            whole = whole and 0 <= int(replies.min()) <= int(replies.max()) < count
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise _damaged(folder, error) from error
+        if not whole or not all(torch.isfinite(one).all() for one in (keys, center)):
+            raise _damaged(folder, "its numbers do not belong together")
+        return Neighbours(keys.float(), center.float(), replies)
+
+
+class NeighbourWeights:
+    """Weights of the replies of a trie; see `chat/search.py`."""
+
+    def __init__(self, trie: LabelTrie, likeness: dict[State, float]) -> None:
+        """`likeness` is that of each reply, by the state where it ends."""
+        self._trie = trie
+        self._likeness = likeness
+        total = [0.0] * len(trie.children)
+        for state in reversed(range(len(total))):  # children come behind their parents
+            behind = sum(total[child] for child in trie.children[state].values())
+            total[state] = likeness.get(state, 0.0) + behind
+        self._ending = {state: log(value) for state, value in likeness.items()}
+        self._behind = [log(value) for value in total]
+
+    def disturbed(self, temperature: float, generator: torch.Generator) -> "NeighbourWeights":
+        """With noise, such that the reply of most weight is a draw from all at the temperature.
+
+        What is most of some log-probabilities, each with Gumbel noise of its own, is drawn by them.
+        So a draw takes a search for one reply, and no sum over all.
+        """
+        count = len(self._likeness)
+        noise = torch.empty(count, dtype=torch.float64).exponential_(generator=generator)
+        factors = (noise.clamp_min(1e-100) ** -temperature).tolist()
+        pairs = zip(self._likeness.items(), factors, strict=True)
+        return NeighbourWeights(self._trie, {end: one * factor for (end, one), factor in pairs})
+
+    def of_reply(self, log_probability: float, state: State) -> float:
+        return _SCALE * log_probability + self._ending[state]
+
+    def of_path(self, log_probability: float, state: State) -> float:
+        return _SCALE * log_probability + self._behind[state]
+
+
+def by_turns(replies: Sequence[int]) -> list[int]:
+    """Indices of examples: the first of each reply, then the second of each, and so on."""
+    seen: Counter[int] = Counter()
+    turns = []
+    for index, reply in enumerate(replies):
+        turns.append((seen[reply], index))
+        seen[reply] += 1
+    return [index for _, index in sorted(turns)]
+
+
+def hidden_states(
+    forward: ForwardPass,
+    adapter: LlamaAdapter | None,
+    prompts: Sequence[Sequence[int]],
+    check: Callable[[], None],
+) -> Tensor:
+    """That of each prompt's last token, (N, C), in float32. `check` is called between passes, and
+    may raise."""
+    forest = Forest(forward)
+    return torch.stack(list(_states(forest, adapter, prompts, check)))
+
+
+def _states(
+    forest: Forest,
+    adapter: LlamaAdapter | None,
+    prompts: Sequence[Sequence[int]],
+    check: Callable[[], None],
+) -> Iterator[Tensor]:
+    for start in range(0, len(prompts), _AT_ONCE):
+        check()
+        some = [tuple(prompt) for prompt in prompts[start : start + _AT_ONCE]]
+        known = [forest.longest_known(prompt, adapter) for prompt in some]
+        wants = [
+            [Growth(one.path, prompt[one.cached :], wanted=(), state=len(prompt) - one.cached - 1)]
+            for one, prompt in zip(known, some, strict=True)
+        ]
+        grown = [one for [one] in forest.grow(wants, [adapter] * len(wants))]
+        if start == 0:  # what the others begin with is not computed again
+            forest.remember(some[0], adapter, grown[0].path)
+        for before, one in zip(known, grown, strict=True):
+            forest.release([one.path.slots[before.cached :]])
+            assert one.state is not None
+            yield one.state
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def _damaged(folder: Path, reason: object) -> ModelError:
+    return ModelError(
+        f"The examples beside the adapter in {folder} cannot be read: {reason}. Run the "
+        f"fine-tuning job again, or remove {_FILE} there to do without them.",
+        code="adapter_damaged",
+    )

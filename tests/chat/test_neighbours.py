@@ -1,0 +1,229 @@
+"""Replies weighed by the examples that a prompt is like, held against sums by hand."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_completion import LABELS as WORDS
+from test_completion import USER, ask, text
+from tiny_model import chat_tiny, load_tiny, make_adapter
+from torch import Tensor
+
+from emojitune.chat.completion import ChatModel
+from emojitune.chat.constraint import LabelTrie, label_trie
+from emojitune.chat.forest import Forest, Prompt
+from emojitune.chat.llama_pass import LlamaPass
+from emojitune.chat.module_pass import ModulePass
+from emojitune.chat.neighbours import Neighbours, NeighbourWeights, by_turns, hidden_states
+from emojitune.chat.opening import open_beside
+from emojitune.chat.reply import ChatParameters
+from emojitune.chat.search import Scored, Weights, all_known, best_known, nearly_all_known, rank
+from emojitune.errors import ModelError
+from emojitune.models.loader import LoadedModel
+
+PROMPT = [1, 40, 41, 42]
+STOPS = frozenset({2})
+LABELS = [(30, 31, 32), (30, 31, 34), (30, 33), (30, 33, 35, 32), (36, 37)]
+
+
+def states(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def end(trie: LabelTrie, label: Sequence[int]) -> int:
+    state = trie.start
+    for token in label:
+        state = trie.advance(state, token)
+    return state
+
+
+def test_likeness_is_the_sum_over_the_examples_of_a_reply() -> None:
+    examples, replies = states(5), [0, 2, 0, 1, 2]
+    center, asked = examples.mean(0), states(1, seed=1)[0]
+    expected = [math.exp(-10)] * 4  # the fourth reply has no example
+    for example, reply in zip(examples, replies, strict=True):
+        a, b = asked - center, example - center
+        expected[reply] += math.exp(10 * float(a @ b / (a.norm() * b.norm())))
+    found = Neighbours.of(examples, replies).likeness(asked, 4)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_replies_weigh_more_than_the_path_to_them() -> None:
+    chance = random.Random(1)
+    labels = [tuple(chance.choices(range(3), k=chance.randint(1, 5))) for _ in range(40)]
+    trie = label_trie(labels)
+    ends = {end(trie, label): chance.uniform(0.001, 50) for label in set(labels)}
+    weights = NeighbourWeights(trie, ends)
+    for label in set(labels):
+        for cut in range(len(label) + 1):
+            state = end(trie, label[:cut])
+            below = [end(trie, other) for other in set(labels) if other[:cut] == label[:cut]]
+            log_probabilities = [-2.0 - chance.random() for _ in below]
+            total = sum(
+                math.exp(weights.of_reply(log_probability, one))
+                for one, log_probability in zip(below, log_probabilities, strict=True)
+            )
+            assert total <= math.exp(weights.of_path(-2.0, state)) * (1 + 1e-9)
+
+
+def joint(model: LoadedModel, label: tuple[int, ...]) -> float:
+    tokens = [*label, 2] if label == (30, 33) else list(label)
+    with torch.no_grad():
+        logits = model.module(torch.tensor([[*PROMPT, *tokens]])).logits[0]
+    rows = torch.log_softmax(logits.float(), -1)
+    return sum(float(rows[len(PROMPT) - 1 + i, token]) for i, token in enumerate(tokens))
+
+
+def ranked(
+    model: LoadedModel, weigh: Callable[[Tensor], Weights], count: int | None
+) -> list[Scored]:
+    forest = Forest(ModulePass(model.module, torch.device("cpu")))
+    path = forest.longest_known(PROMPT, None).path
+    rules = [best_known(count), nearly_all_known(1.0)] if count else [all_known]
+    search = rank(PROMPT, Prompt(path, 0), label_trie(LABELS), STOPS, rules, weigh=weigh, width=1)
+    growths = next(search)
+    while True:
+        try:
+            growths = search.send(forest.grow([growths], [None])[0])
+        except StopIteration as stop:
+            found: list[Scored] = stop.value
+            return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [1, 2, None])
+def test_the_search_finds_the_replies_of_most_weight(
+    tiny: LoadedModel, seed: int, count: int | None
+) -> None:
+    chance = random.Random(seed)
+    likeness = {label: math.exp(chance.uniform(-8, 8)) for label in LABELS}
+    trie, heard = label_trie(LABELS), []
+
+    def weigh(state: Tensor) -> Weights:
+        heard.append(state)
+        return NeighbourWeights(trie, {end(trie, label): likeness[label] for label in LABELS})
+
+    found = ranked(tiny, weigh, count)
+    expected = {label: 0.4 * joint(tiny, label) + math.log(likeness[label]) for label in LABELS}
+    best = sorted(LABELS, key=lambda label: -expected[label])[:count]
+    assert [scored.tokens for scored in found][:count] == best
+    for scored in found:
+        assert scored.weight == pytest.approx(expected[scored.tokens], abs=1e-3)
+        assert scored.log_probability == pytest.approx(joint(tiny, scored.tokens), abs=1e-3)
+    with torch.no_grad():
+        layers = tiny.module(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(heard[0], layers[1][0, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_hidden_states_are_those_of_each_prompt_alone(tiny_base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
+    model = open_beside(chat_tiny(tiny_base), adapter)
+    prompts = [(1, 40, 41, *range(50, 50 + length)) for length in (*range(1, 40), 1, 7)]
+    found = hidden_states(model.base.forward, model.adapter, prompts, lambda: None)
+    alone = load_tiny(tiny_base, adapter).module
+    for prompt, state in zip(prompts, found, strict=True):
+        with torch.no_grad():
+            layers = alone(torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        torch.testing.assert_close(state, layers[1][0, -1], atol=1e-3, rtol=1e-3)
+
+
+def test_the_cache_is_as_empty_after_hidden_states_as_before(tiny_base: Path) -> None:
+    forward = chat_tiny(tiny_base).base.forward
+    assert isinstance(forward, LlamaPass)
+    prompts = [(1, *range(40, 60), number) for number in range(100)]
+    hidden_states(forward, None, prompts, lambda: None)
+    assert len(forward._keys[0]) <= 1024, "slots are used again"
+
+
+def test_each_reply_has_its_turn_before_any_has_a_second() -> None:
+    assert by_turns([0, 0, 0, 1, 1, 2]) == [0, 3, 5, 1, 4, 2]
+
+
+def test_neighbours_come_back_from_an_adapters_folder(tmp_path: Path) -> None:
+    made = Neighbours.of(states(6), [0, 1, 2, 0, 1, 2])
+    made.save(tmp_path)
+    found = Neighbours.load(tmp_path, 3)
+    assert found is not None
+    torch.testing.assert_close(found.keys, made.keys, atol=1e-3, rtol=1e-3)
+    assert torch.equal(found.center, made.center)
+    assert torch.equal(found.replies, made.replies)
+    assert Neighbours.load(tmp_path / "elsewhere", 3) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "count", "shape", "nan"])
+def test_damaged_neighbours_are_told(tmp_path: Path, damage: str) -> None:
+    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
+    [file] = tmp_path.iterdir()
+    tensors = load_file(file)
+    match damage:
+        case "cut":
+            file.write_bytes(file.read_bytes()[:-5])
+        case "missing":
+            del tensors["center"]
+        case "shape":
+            tensors["keys"] = tensors["keys"][:-1]
+        case "nan":
+            tensors["center"][0] = math.nan
+    if damage != "cut":
+        save_file(tensors, file)
+    with pytest.raises(ModelError, match=r"neighbours\.safetensors"):
+        Neighbours.load(tmp_path, 2 if damage == "count" else 3)
+
+
+def label_of(model: ChatModel, **parameters: object) -> str:
+    [deltas], _ = ask(model, ChatParameters(temperature=0.0, **parameters))  # type: ignore[arg-type]
+    return text(deltas)
+
+
+def test_a_model_replies_as_the_examples_that_a_prompt_is_like(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
+    alone = open_beside(chat_tiny(tiny_base), adapter)
+    usual = label_of(alone)
+    other = next(number for number, label in enumerate(WORDS) if number and label != usual)
+    prompt = alone.base.renderer.render_prompt([USER])
+    own = hidden_states(alone.base.forward, alone.adapter, [prompt], lambda: None)
+    examples = torch.cat([own.repeat(4, 1), own + 1])
+    Neighbours.of(examples, [other] * 4 + [0]).save(adapter)
+    tuned = open_beside(chat_tiny(tiny_base), adapter)
+    assert label_of(tuned) == WORDS[other] != usual
+    assert label_of(tuned, labels=(usual, WORDS[other])) == WORDS[other], "of a part of them too"
+    assert label_of(tuned, labels=(*WORDS, "(cat)")) == usual, "not where one has no examples"
+    assert tuned.bytes > alone.bytes
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_the_most_under_noise_is_a_draw_at_the_temperature(temperature: float) -> None:
+    trie, chance = label_trie(LABELS), random.Random(2)
+    ends = [end(trie, label) for label in LABELS]
+    log_probabilities = [chance.uniform(-6, -1) for _ in LABELS]
+    weights = NeighbourWeights(trie, {one: chance.uniform(0.1, 3) for one in ends})
+    plain = [weights.of_reply(*pair) for pair in zip(log_probabilities, ends, strict=True)]
+    expected = torch.softmax(torch.tensor(plain) / temperature, 0)
+    generator, counts = torch.Generator().manual_seed(1), [0] * len(LABELS)
+    for _ in range(4000):
+        noisy = weights.disturbed(temperature, generator)
+        drawn = [noisy.of_reply(*pair) for pair in zip(log_probabilities, ends, strict=True)]
+        counts[drawn.index(max(drawn))] += 1
+    assert [count / 4000 for count in counts] == pytest.approx(expected.tolist(), abs=0.03)
+
+
+def test_replies_of_a_model_with_examples_are_drawn_too(tiny_base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
+    Neighbours.of(torch.randn(10, 32), [0, 1, 2, 3, 4] * 2).save(adapter)
+    tuned = open_beside(chat_tiny(tiny_base), adapter)
+
+    def drawn(seed: int, n: int = 1) -> list[str]:
+        replies, _ = ask(tuned, ChatParameters(temperature=2.0, seed=seed, n=n))
+        return [text(deltas) for deltas in replies]
+
+    found = {reply for seed in range(20) for reply in drawn(seed)}
+    assert len(found) > 1
+    assert found <= set(WORDS)
+    assert drawn(3) == drawn(3)
+    assert set(drawn(3, n=8)) <= set(WORDS)
