@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_completion import LABELS as WORDS
 from test_completion import USER, ask, text
+from test_decoding import LABELS, PROMPT, STOPS, joint
 from tiny_model import chat_tiny, load_tiny, make_adapter
 from torch import Tensor
 
@@ -24,10 +25,6 @@ from emojitune.chat.reply import ChatParameters
 from emojitune.chat.search import Scored, Weights, all_known, best_known, nearly_all_known, rank
 from emojitune.errors import ModelError
 from emojitune.models.loader import LoadedModel
-
-PROMPT = [1, 40, 41, 42]
-STOPS = frozenset({2})
-LABELS = [(30, 31, 32), (30, 31, 34), (30, 33), (30, 33, 35, 32), (36, 37)]
 
 
 def states(count: int, seed: int = 0) -> Tensor:
@@ -68,14 +65,6 @@ def test_no_replies_weigh_more_than_the_path_to_them() -> None:
                 for one, log_probability in zip(below, log_probabilities, strict=True)
             )
             assert total <= math.exp(weights.of_path(-2.0, state)) * (1 + 1e-9)
-
-
-def joint(model: LoadedModel, label: tuple[int, ...]) -> float:
-    tokens = [*label, 2] if label == (30, 33) else list(label)
-    with torch.no_grad():
-        logits = model.module(torch.tensor([[*PROMPT, *tokens]])).logits[0]
-    rows = torch.log_softmax(logits.float(), -1)
-    return sum(float(rows[len(PROMPT) - 1 + i, token]) for i, token in enumerate(tokens))
 
 
 def ranked(
