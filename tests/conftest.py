@@ -8,6 +8,9 @@ import pytest
 from fake_api import FakeApi, running_fake_api
 
 from emojitune.models.torch_environment import import_libraries
+from emojitune.store.database import Database, open_database
+from emojitune.store.jobs import JobStore
+from emojitune.store.leases import LeaseStore
 
 
 def pytest_collectstart() -> None:
@@ -20,6 +23,23 @@ def _no_real_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EMOJITUNE_HOME", str(tmp_path / "home"))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path / "home")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def jobs(database: Database) -> JobStore:
+    return JobStore(database, "default")
+
+
+@pytest.fixture
+def leases(database: Database) -> LeaseStore:
+    return LeaseStore(database)
 
 
 @pytest.fixture

@@ -69,6 +69,28 @@ def wait(
     raise AssertionError(f"the job did not end: {messages(client, job_id)[-3:]}")
 
 
+def tuned_on(client: OpenAI, path: Path, replies: list[str]) -> FineTuningJob:
+    """A job of two epochs in batches of 5 that has ended, on an example of each reply."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"number {number}"},
+                {"role": "assistant", "content": reply},
+            ]
+        }
+        for number, reply in enumerate(replies)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    job = client.fine_tuning.jobs.create(
+        model="gpt-3.5-turbo",
+        training_file=client.files.create(file=path, purpose="fine-tune").id,
+        hyperparameters={"n_epochs": 2, "batch_size": 5},
+    )
+    ended = wait(client, job.id)
+    assert ended.status == "succeeded", ended.error
+    return ended
+
+
 def rest(home: Path) -> None:
     """Wait until no process holds a job of this home."""
     leases = open_stores(Settings(home=home), "default").leases

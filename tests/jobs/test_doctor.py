@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from emojitune.chat import neighbours
 from emojitune.errors import ConfigurationError
 from emojitune.jobs import doctor
 from emojitune.jobs.stores import Stores, open_stores
-from emojitune.models import adapter
 from emojitune.settings import Settings
 from emojitune.store.files import StoredFile
 from emojitune.store.models import FineTunedModel
@@ -43,7 +43,18 @@ def tuned(stores: Stores, settings: Settings, tiny_base: Path) -> Path:
 
 
 def examine(settings: Settings) -> list[doctor.Finding]:
-    return doctor.examine(settings, verify=adapter.verify)
+    return doctor.examine(settings, verify=neighbours.verify)
+
+
+def test_examples_beside_an_adapter_that_cannot_be_read_are_named(
+    settings: Settings, stores: Stores, tuned: Path
+) -> None:
+    file = tuned / "neighbours.safetensors"
+    file.write_bytes(b"no such thing")
+    [finding] = examine(settings)
+    assert finding.area == "adapters"
+    assert "ft:m" in finding.found
+    assert f"remove {file.name} there" in finding.found
 
 
 def test_a_home_that_is_well_has_no_findings(

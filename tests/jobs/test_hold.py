@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from filelock import Timeout
 from emojitune.jobs import hold as hold_module
 from emojitune.jobs import run_lock
 from emojitune.jobs.hold import Hold, Interrupted
-from emojitune.store.database import Database, open_database
 from emojitune.store.jobs import Job, JobStore
 from emojitune.store.leases import LeaseStore
 
@@ -24,23 +23,6 @@ from emojitune.store.leases import LeaseStore
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_LOOK_EVERY", "_RENEW_EVERY"):
         monkeypatch.setattr(hold_module, name, 0.02)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def jobs(database: Database) -> JobStore:
-    return JobStore(database, "default")
-
-
-@pytest.fixture
-def leases(database: Database) -> LeaseStore:
-    return LeaseStore(database)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ is worth, and how the numbers were chosen.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import exp, log
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from emojitune.chat.constraint import LabelTrie, State
 from emojitune.chat.forest import Forest, Growth
 from emojitune.disk import disk_errors
 from emojitune.errors import ModelError
+from emojitune.models import adapter
 from emojitune.models.packed_llama import LlamaAdapter
 
 _SCALE = 0.4
@@ -95,6 +97,16 @@ class Neighbours:
         return Neighbours(keys.float(), center.float(), replies)
 
 
+def verify(folder: Path) -> None:
+    """Look at all that a tuned model has on the disk: its adapter, and the examples beside it.
+
+    Raises:
+        ModelError: It is not whole.
+    """
+    adapter.verify(folder)
+    Neighbours.load(folder, len(adapter.read_info(folder).vocabulary))
+
+
 class NeighbourWeights:
     """Weights of the replies of a trie; see `chat/search.py`."""
 
@@ -102,12 +114,6 @@ class NeighbourWeights:
         """`likeness` is that of each reply, by the state where it ends."""
         self._trie = trie
         self._likeness = likeness
-        total = [0.0] * len(trie.children)
-        for state in reversed(range(len(total))):  # children come behind their parents
-            behind = sum(total[child] for child in trie.children[state].values())
-            total[state] = likeness.get(state, 0.0) + behind
-        self._ending = {state: log(value) for state, value in likeness.items()}
-        self._behind = [log(value) for value in total]
 
     def disturbed(self, temperature: float, generator: torch.Generator) -> "NeighbourWeights":
         """With noise, such that the reply of most weight is a draw from all at the temperature.
@@ -122,10 +128,20 @@ class NeighbourWeights:
         return NeighbourWeights(self._trie, {end: one * factor for (end, one), factor in pairs})
 
     def of_reply(self, log_probability: float, state: State) -> float:
-        return _SCALE * log_probability + self._ending[state]
+        return _SCALE * log_probability + log(self._likeness[state])
 
     def of_path(self, log_probability: float, state: State) -> float:
         return _SCALE * log_probability + self._behind[state]
+
+    @cached_property
+    def _behind(self) -> list[float]:
+        """By state, the likeness of all replies through it together, as a logarithm."""
+        children = self._trie.children
+        total = [0.0] * len(children)
+        for state in reversed(range(len(total))):  # children come behind their parents
+            behind = sum(total[child] for child in children[state].values())
+            total[state] = self._likeness.get(state, 0.0) + behind
+        return [log(value) for value in total]
 
 
 def by_turns(replies: Sequence[int]) -> list[int]:
@@ -140,33 +156,33 @@ def by_turns(replies: Sequence[int]) -> list[int]:
 
 def hidden_states(
     forward: ForwardPass,
-    adapter: LlamaAdapter | None,
+    tuned: LlamaAdapter | None,
     prompts: Sequence[Sequence[int]],
     check: Callable[[], None],
 ) -> Tensor:
     """That of each prompt's last token, (N, C), in float32. `check` is called between passes, and
     may raise."""
     forest = Forest(forward)
-    return torch.stack(list(_states(forest, adapter, prompts, check)))
+    return torch.stack(list(_states(forest, tuned, prompts, check)))
 
 
 def _states(
     forest: Forest,
-    adapter: LlamaAdapter | None,
+    tuned: LlamaAdapter | None,
     prompts: Sequence[Sequence[int]],
     check: Callable[[], None],
 ) -> Iterator[Tensor]:
     for start in range(0, len(prompts), _AT_ONCE):
         check()
         some = [tuple(prompt) for prompt in prompts[start : start + _AT_ONCE]]
-        known = [forest.longest_known(prompt, adapter) for prompt in some]
+        known = [forest.longest_known(prompt, tuned) for prompt in some]
         wants = [
             [Growth(one.path, prompt[one.cached :], wanted=(), state=len(prompt) - one.cached - 1)]
             for one, prompt in zip(known, some, strict=True)
         ]
-        grown = [one for [one] in forest.grow(wants, [adapter] * len(wants))]
+        grown = [one for [one] in forest.grow(wants, [tuned] * len(wants))]
         if start == 0:  # what the others begin with is not computed again
-            forest.remember(some[0], adapter, grown[0].path)
+            forest.remember(some[0], tuned, grown[0].path)
         for before, one in zip(known, grown, strict=True):
             forest.release([one.path.slots[before.cached :]])
             assert one.state is not None

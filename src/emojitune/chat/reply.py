@@ -91,10 +91,10 @@ class Alternative:
     """A label that might have been the reply.
 
     Attributes:
-        logprob: Joint log-probability of its tokens.
-        probability: Its share of the probability of all labels, at most a hundredth too large; over
-            the whole vocabulary, where that was asked for, the shares sum to 1. None where nobody
-            asked.
+        logprob: Joint log-probability of its tokens, by the model alone.
+        probability: Its share of the probability of all labels, weighed by examples where there are
+            some, at most a hundredth too large; over the whole vocabulary, where that was asked
+            for, the shares sum to 1. None where nobody asked.
     """
 
     content: str

@@ -14,9 +14,9 @@ from emojitune.store.backup import back_up
 def examine(settings: Settings, *, repair: bool, screen: Screen) -> tuple[dict[str, Any], bool]:
     """Tell what is wrong, and repair it if asked to; returns that, and whether nothing is left."""
     import_libraries()
-    from emojitune.models import adapter
+    from emojitune.chat.neighbours import verify
 
-    findings = doctor.examine(settings, verify=adapter.verify)
+    findings = doctor.examine(settings, verify=verify)
     left = doctor.repair(findings, settings) if repair else findings
     for one in findings:
         screen.say(f"{one.area}: {one.found}", style="yellow")

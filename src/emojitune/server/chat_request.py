@@ -158,8 +158,9 @@ class ChatRequest(Body):
         0,
         ge=0,
         le=2000,
-        description="How many best labels to tell besides the reply, each with its joint "
-        "log-probability (`logprob`) and its share of all labels' probability (`probability`).",
+        description="How many best labels to tell besides the reply, the likeliest first, each "
+        "with the model's joint log-probability of it (`logprob`) and its share of all labels' "
+        "probability (`probability`), which the training examples are part of.",
     )
     probabilities: bool = Field(
         True,
