@@ -24,7 +24,7 @@ from servers import KEY
 from test_training_api import LABELS, messages, training_file, training_server, wait
 
 import emojitune
-from emojitune.jobs.states import move
+from emojitune.jobs.states import move, validated
 from emojitune.server.openapi import api_routes, body_of, describe
 
 ASK: Any = [{"role": "user", "content": "What a day, what is going on?"}]
@@ -111,7 +111,7 @@ def test_trap_03_a_paused_job_says_paused_and_loose_clients_read_it(
     new_job, http: httpx2.Client, loose: OpenAI, client: OpenAI, server
 ) -> None:
     job = new_job()["id"]
-    move(server.services.jobs, job, "queued")
+    validated(server.services.jobs, job)
     assert http.post(f"/fine_tuning/jobs/{job}/pause").json()["status"] == "paused"
     assert loose.fine_tuning.jobs.retrieve(job).status == "paused"
     with pytest.raises(APIResponseValidationError):

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from emojitune.errors import InvalidStateError
-from emojitune.jobs.states import TERMINAL, TRANSITIONS, move
+from emojitune.jobs.states import TERMINAL, TRANSITIONS, move, resume, validated
 from emojitune.store.database import Database, open_database
 from emojitune.store.jobs import JobStore
 
@@ -73,3 +73,16 @@ def test_a_job_goes_its_way_and_no_other(jobs: JobStore) -> None:
         assert (job.status, job.trained_tokens) == (state, 7)
     with pytest.raises(InvalidStateError, match="this one is succeeded"):
         move(jobs, job.id, "cancelled")
+
+
+def test_a_job_that_is_paused_while_it_is_validated_goes_back_there(jobs: JobStore) -> None:
+    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    move(jobs, job.id, "paused")
+    with pytest.raises(InvalidStateError, match="this one is paused"):
+        validated(jobs, job.id)  # whoever was at it must not wake it up
+    assert resume(jobs, job.id).status == "validating_files"
+    assert validated(jobs, job.id).status == "queued"
+    move(jobs, job.id, "paused")
+    assert resume(jobs, job.id).status == "queued"
+    with pytest.raises(InvalidStateError, match="this one is queued"):
+        resume(jobs, job.id)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from emojitune.jobs import states
 from emojitune.jobs.stores import open_stores
 from emojitune.jobs.worker import Worker
 from emojitune.settings import Settings
@@ -44,3 +45,18 @@ def test_a_job_reads_no_file_of_another_project(settings: Settings) -> None:
     assert error is not None
     assert error.code == "invalid_training_file"
     assert f"{file.id} was deleted before it was used" in error.message
+
+
+def test_a_job_that_is_paused_as_its_worker_goes_stays_paused(settings: Settings) -> None:
+    """Paused between the worker's look at the job and its putting it back into the queue."""
+    stores = open_stores(settings, "default")
+    job = stores.jobs.create(model="m", training_file="file-a", hyperparameters={})
+    states.validated(stores.jobs, job.id)
+    states.move(stores.jobs, job.id, "running")
+    worker = Worker(job.id, "worker-1", settings)
+    running = stores.jobs.get(job.id)
+    states.move(stores.jobs, job.id, "paused")
+    worker._stores.jobs.get = lambda _: running  # type: ignore[method-assign]
+    assert stores.leases.claim(job.id, "worker-1", 60)
+    worker._requeue()
+    assert stores.jobs.get(job.id).status == "paused"

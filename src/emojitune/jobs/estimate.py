@@ -7,9 +7,11 @@ _EVERY = 2.0  # seconds between updates
 
 
 class FinishEstimate:
-    """When the steps that this process sees will be done, at the pace so far."""
+    """When a job will be done, at the pace of the steps that this process sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: float = 0.0) -> None:
+        """`then` is what follows the last step, in steps."""
+        self._then = then
         self._first: tuple[int, float] | None = None
         self._told = 0.0
 
@@ -22,5 +24,5 @@ class FinishEstimate:
         if step == first_step or clock - self._told < _EVERY:
             return None
         self._told = clock
-        left = (total - step) * (clock - started) / (step - first_step)
+        left = (total - step + self._then) * (clock - started) / (step - first_step)
         return math.ceil(time.time() + left)

@@ -7,9 +7,8 @@ has a key of its own, so a job that is run again after an interruption tells not
 import base64
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,7 +41,7 @@ from emojitune.training.events import (
 )
 
 if TYPE_CHECKING:
-    from emojitune.chat.neighbours import Neighbours
+    from emojitune.jobs.examples import KeptExamples
 
 _KEPT_CHECKPOINTS = 3  # as on the hosted API
 
@@ -62,9 +61,7 @@ def validate(job: Job, stores: Stores) -> None:
         _examples_of(job.training_file, stores, "training_file")
         if job.validation_file:
             _examples_of(job.validation_file, stores, "validation_file")
-        with stores.jobs.together():
-            states.move(stores.jobs, job.id, "queued")
-            _tell(stores, job, "Files validated, moving job to queued state", key="validated")
+        states.validated(stores.jobs, job.id)
 
 
 def run(job: Job, stores: Stores, settings: Settings, control: Control) -> None:
@@ -89,7 +86,7 @@ class _Run:
         self.control = control
         self.folder = settings.runs / job.id
         self.saved_at = time.monotonic()
-        self.recognize: Callable[..., Neighbours | None] | None = None
+        self.examples: KeptExamples | None = None
 
     def execute(self) -> None:
         examples = _examples_of(self.job.training_file, self.stores, "training_file")
@@ -144,7 +141,7 @@ class _Run:
     ) -> int:
         """Train, telling all the way; returns the tokens trained on, those of all epochs."""
         torch_environment.import_libraries()
-        from emojitune.jobs.examples import recognized
+        from emojitune.jobs.examples import choose
         from emojitune.jobs.memory_check import MemoryCheck
         from emojitune.models import adapter, loader
         from emojitune.training.batches import truncate
@@ -190,7 +187,7 @@ class _Run:
         )
         self.saved_at = time.monotonic()
         if self.settings.neighbours:
-            self.recognize = partial(recognized, model, examples=(*examples, *meanings))
+            self.examples = choose(model, (*examples, *meanings), info.vocabulary)
         runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
         try:
             self._follow(events, base, plan.config, runs)
@@ -221,7 +218,8 @@ class _Run:
         runs: MetricsRuns,
     ) -> None:
         """Store what training yields. The last step of an epoch is told with its validation."""
-        estimate = FinishEstimate()
+        then = self.examples.steps(config.batch_size) if self.examples else 0.0
+        estimate = FinishEstimate(then)
         metrics: dict[str, Any] = {}
         last: CheckpointSaved | None = None
         for event in events:
@@ -304,15 +302,13 @@ class _Run:
 
     def _add_examples(self, adapter: Path) -> None:
         """Put the training examples beside a finished adapter, as its model sees them."""
-        if self.recognize is not None:
-            found = self.recognize(adapter, check=self.control.check)
-            if found is not None:
-                found.save(adapter)
-                self._tell(
-                    f"{len(found.replies)} training examples stay with the model: replies are "
-                    "weighed by those that a prompt is most like",
-                    "examples",
-                )
+        if self.examples is not None:
+            self._tell(
+                f"{len(self.examples.replies)} training examples stay with the model: replies are "
+                "weighed by those that a prompt is most like",
+                "examples",
+            )
+            self.examples.seen(adapter, self.control.check).save(adapter)
 
     def _finish(self, name: str, trained_tokens: int) -> None:
         self.control.check()

@@ -101,8 +101,8 @@ class Worker:
     def _requeue(self) -> None:
         jobs = self._stores.jobs
         try:
-            if jobs.get(self._job_id).status == "running":
-                states.move(jobs, self._job_id, "queued")
+            if jobs.get(self._job_id).status == "running":  # and not paused since
+                jobs.transition(self._job_id, "queued", sources=["running"])
         except InvalidStateError:
             _log.info("The job ended meanwhile, or is another worker's now.")
 

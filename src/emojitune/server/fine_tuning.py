@@ -11,7 +11,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
-from emojitune.jobs.states import move
+from emojitune.jobs import states
 from emojitune.server import models
 from emojitune.server.job_request import CreateJob
 from emojitune.server.replies import listing, reply
@@ -74,7 +74,9 @@ def cancel(job_id: str, request: Request, services: Shared) -> Response:
     """Cancel a job that has not ended; its checkpoints stay usable."""
 
     def change() -> Job:
-        return move(services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None)
+        return states.move(
+            services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None
+        )
 
     told = "Fine-tuning job was cancelled"
     return _change(job_id, change, told, {"cancelled"}, request, services)
@@ -82,22 +84,22 @@ def cancel(job_id: str, request: Request, services: Shared) -> Response:
 
 @router.post("/{job_id}/pause")
 def pause(job_id: str, request: Request, services: Shared) -> Response:
-    """Pause a queued or running job; it stops within a step."""
+    """Pause a job that has not ended; one that runs stops within a step."""
 
     def change() -> Job:
-        return move(services.jobs, job_id, "paused", estimated_finish=None)
+        return states.move(services.jobs, job_id, "paused", estimated_finish=None)
 
     return _change(job_id, change, "Fine-tuning job paused", {"paused"}, request, services)
 
 
 @router.post("/{job_id}/resume")
 def resume(job_id: str, request: Request, services: Shared) -> Response:
-    """Put a paused job back into the queue; it goes on from its last checkpoint."""
+    """Put a paused job back to where it waited; it goes on from its last checkpoint."""
 
     def change() -> Job:
-        return services.jobs.transition(job_id, "queued", sources=["paused"])
+        return states.resume(services.jobs, job_id)
 
-    after = {"queued", "running"}
+    after = {"validating_files", "queued", "running"}
     return _change(job_id, change, "Fine-tuning job resumed", after, request, services)
 
 
