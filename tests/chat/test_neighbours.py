@@ -19,7 +19,13 @@ from emojitune.chat.constraint import LabelTrie, label_trie
 from emojitune.chat.forest import Forest, Prompt
 from emojitune.chat.llama_pass import LlamaPass
 from emojitune.chat.module_pass import ModulePass
-from emojitune.chat.neighbours import Neighbours, NeighbourWeights, by_turns, hidden_states
+from emojitune.chat.neighbours import (
+    Neighbours,
+    NeighbourWeights,
+    by_turns,
+    hidden_states,
+    verify,
+)
 from emojitune.chat.opening import open_beside
 from emojitune.chat.reply import ChatParameters
 from emojitune.chat.search import Scored, Weights, all_known, best_known, nearly_all_known, rank
@@ -161,6 +167,22 @@ def test_damaged_neighbours_are_told(tmp_path: Path, damage: str) -> None:
         save_file(tensors, file)
     with pytest.raises(ModelError, match=r"neighbours\.safetensors"):
         Neighbours.load(tmp_path, 2 if damage == "count" else 3)
+
+
+def test_a_bit_that_changed_on_the_disk_is_found(tiny_base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", 1, WORDS)
+    verify(adapter)
+    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(adapter)
+    verify(adapter)
+    file = adapter / "neighbours.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-16] ^= 1
+    file.write_bytes(content)
+    assert Neighbours.load(adapter, len(WORDS)) is not None, "each number is still one"
+    with pytest.raises(ModelError, match="not what was written"):
+        verify(adapter)
+    save_file(load_file(file), file)
+    verify(adapter)  # as those that were written before there was a digest
 
 
 def label_of(model: ChatModel, **parameters: object) -> str:

@@ -11,15 +11,16 @@ Khandelwal et al. (2020) do so with next tokens, here it is whole replies. docs/
 is worth, and how the numbers were chosen.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, log
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,6 +37,7 @@ _TEMPERATURE = 0.1
 _LEAST = exp(-1.0 / _TEMPERATURE)
 
 _FILE = "neighbours.safetensors"
+_DIGEST = "sha256"
 _AT_ONCE = 16  # prompts of one pass
 
 
@@ -74,7 +76,7 @@ class Neighbours:
         """Into an adapter's folder. Raises StorageError when the disk is full or closed."""
         tensors = {"keys": self.keys.half(), "center": self.center, "replies": self.replies}
         with disk_errors(folder):
-            save_file(tensors, folder / _FILE)
+            save_file(tensors, folder / _FILE, metadata={_DIGEST: _digest(tensors)})
 
     @staticmethod
     def load(folder: Path, count: int) -> "Neighbours | None":
@@ -104,7 +106,13 @@ def verify(folder: Path) -> None:
         ModelError: It is not whole.
     """
     adapter.verify(folder)
-    Neighbours.load(folder, len(adapter.read_info(folder).vocabulary))
+    if Neighbours.load(folder, len(adapter.read_info(folder).vocabulary)) is None:
+        return
+    with safe_open(folder / _FILE, "pt") as file:
+        expected = (file.metadata() or {}).get(_DIGEST)  # older ones have none
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if expected is not None and _digest(tensors) != expected:
+        raise _damaged(folder, "they are not what was written")
 
 
 class NeighbourWeights:
@@ -187,6 +195,13 @@ def _states(
             forest.release([one.path.slots[before.cached :]])
             assert one.state is not None
             yield one.state
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _unit(rows: Tensor) -> Tensor:
