@@ -587,5 +587,20 @@ def test_jobs(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
     assert emojitune("jobs", "cancel", JOB, *here).out == f"{JOB}: cancelled\n"
 
 
+def test_jobs_plot(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], tmp_path: Path
+) -> None:
+    fake_api.polls = 0
+    early = emojitune("jobs", "plot", JOB, "--out", tmp_path / "early.svg", *here)
+    assert early.code == 1
+    assert "no steps to draw yet" in early.err
+    fake_api.polls = 10
+    assert emojitune("jobs", "plot", JOB, "--out", tmp_path / "curve.svg", *here).code == 0
+    assert "<svg" in (tmp_path / "curve.svg").read_text()
+    odd = emojitune("jobs", "plot", JOB, "--out", tmp_path / "curve.xyz", *here)
+    assert odd.code == 1
+    assert "Name a .png or .svg file" in odd.err
+
+
 def test_models_list(emojitune: Run, here: tuple[str, str]) -> None:
     assert MODEL in emojitune("models", "list", *here).out

@@ -112,11 +112,7 @@ def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
     numbers = describe(report.examples)
     screen.statistics(numbers)
     if plot is not None:
-        try:
-            draw_frequencies(numbers.frequencies, plot)
-        except (OSError, ValueError) as error:
-            message = f"The picture {plot} cannot be written: {error}. Name a .png or .svg file."
-            raise InvalidRequestError(message) from error
+        draw_frequencies(numbers.frequencies, plot)
         screen.say(str(plot))
     return {**asdict(numbers), "frequencies": dict(numbers.frequencies)}
 

@@ -14,6 +14,7 @@ from emojitune.cli.context import (
     open_screen,
     read_settings,
 )
+from emojitune.errors import InvalidRequestError
 
 jobs = typer.Typer(help="Fine-tuning jobs of a provider.", no_args_is_help=True)
 
@@ -126,5 +127,7 @@ def jobs_plot(
         for step in steps
         if isinstance(step, dict)
     ]
+    if not points:
+        raise InvalidRequestError(f"{job} has no steps to draw yet: see emojitune jobs show {job}.")
     draw_training_curve(points, out, title=job)
     open_screen().say(str(out))

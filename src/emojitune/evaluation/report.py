@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.calibration import Bin
 from emojitune.evaluation.evaluate import Evaluation, Scored
@@ -19,6 +20,9 @@ from emojitune.evaluation.figures import (
     figures,
     reliability,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
 
 _SHORT = ("in_style", "in_vocabulary", "top_1", "top_5")
 COLUMNS = ("in style", "in vocabulary", "top-1", "top-5")
@@ -135,7 +139,7 @@ def draw_frequencies(frequencies: Sequence[tuple[str, int]], path: Path) -> None
     total = sum(count for _, count in frequencies)
     title = f"{len(drawn)} of {len(frequencies)} different replies, {total} examples"
     axes.set(xlabel="examples", title=title)
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
 
 
 def draw_training_curve(points: Sequence[CurvePoint], path: Path, *, title: str = "") -> None:
@@ -151,4 +155,12 @@ def draw_training_curve(points: Sequence[CurvePoint], path: Path, *, title: str 
     axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
     axes.set_ylim(bottom=0)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
+
+
+def _write(figure: "Picture", path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:  # no such folder, or an ending that is no format
+        message = f"The picture {path} cannot be written: {error}. Name a .png or .svg file."
+        raise InvalidRequestError(message) from error
