@@ -74,3 +74,11 @@ def test_meanings_that_are_trained_beside_the_examples_are_told() -> None:
     assert found.config.learning_rate == pytest.approx(1e-3), "they are steps, too: 240"
     assert found.reasons[-1].startswith("meanings 698: ")
     assert "meanings" not in " ".join(plan(569).reasons)
+
+
+@pytest.mark.parametrize(("labels", "smoothing"), [(0, 0.0), (1, 0.0), (349, 0.1)])
+def test_a_closed_set_of_replies_is_learned_too(labels: int, smoothing: float) -> None:
+    found = make_plan({}, examples=569, seed=7, learning_rate=2e-3, max_tokens=256, labels=labels)
+    assert found.config == replace(plan(569).config, smoothing=smoothing)
+    told = [reason for reason in found.reasons if reason.startswith("smoothing 0.1: ")]
+    assert len(told) == bool(smoothing)

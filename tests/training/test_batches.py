@@ -50,7 +50,7 @@ def gradients(base: Path, batches: list[list[Rendered]]) -> tuple[float, list[to
     total, sums = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
     for examples in batches:
         leaves = forward.leaves()
-        loss, _ = score_row(forward, leaves, pack(examples))
+        loss = score_row(forward, leaves, pack(examples)).loss
         forward.assign(torch.autograd.grad(loss, leaves))
         total += float(loss.detach())
         for sum_, parameter in zip(sums, parameters, strict=True):
@@ -111,7 +111,7 @@ def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Pa
         )
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)  # starts at zero
     with torch.no_grad():
-        loss, _ = score_row(forward, forward.leaves(), pack(examples))
+        loss = score_row(forward, forward.leaves(), pack(examples)).loss
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 

@@ -23,6 +23,9 @@ _FEWEST_STEPS_AN_EPOCH = 8
 # The peak learning rate falls with the root of the steps: of few, each has to do more.
 _STEPS_AT_FULL_RATE = 60
 
+# Of a closed set of replies.
+_SMOOTHING = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -47,6 +50,7 @@ def make_plan(
     learning_rate: float,
     max_tokens: int,
     meanings: int = 0,
+    labels: int = 0,
 ) -> Plan:
     """Resolve a job's hyperparameters.
 
@@ -56,6 +60,7 @@ def make_plan(
         learning_rate: The base model's own, for few steps, which a multiplier of 1 stands for.
         max_tokens: The base model's context length.
         meanings: Examples that are trained beside them, and say what labels mean.
+        labels: Size of the closed set of replies; 0 where it is open.
     """
     epochs, why_epochs = _epochs(requested.get("n_epochs", "auto"), examples)
     batch_size, why_batch = _batch_size(requested.get("batch_size", "auto"), examples)
@@ -69,6 +74,7 @@ def make_plan(
         learning_rate=learning_rate * multiplier,
         seed=seed,
         max_tokens=max_tokens,
+        smoothing=_SMOOTHING if labels > 1 else 0.0,
     )
     return Plan(
         config=config,
@@ -77,7 +83,7 @@ def make_plan(
             "batch_size": batch_size,
             "learning_rate_multiplier": multiplier,
         },
-        reasons=(why_epochs, why_batch, why_rate, *_meanings(meanings)),
+        reasons=(why_epochs, why_batch, why_rate, *_meanings(meanings), *_smoothing(labels)),
     )
 
 
@@ -86,6 +92,12 @@ def _meanings(count: int) -> tuple[str, ...]:
         return ()
     why = "more examples, two a label, since the emoji vocabulary knows them all"
     return (f"meanings {count}: {why}",)
+
+
+def _smoothing(labels: int) -> tuple[str, ...]:
+    if labels < 2:
+        return ()
+    return (f"smoothing {_SMOOTHING}: replies are a closed set of {labels}, which is learned too",)
 
 
 def _epochs(asked: int | str, examples: int) -> tuple[int, str]:

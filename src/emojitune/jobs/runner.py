@@ -154,10 +154,12 @@ class _Run:
         model = loader.load_for_training(model_folder, precision)
         self._leave_if_asked()  # what came before took seconds
         meanings = explained(examples) if self.settings.label_meanings else ()
+        vocabulary = closed_vocabulary(examples)
         plan = make_plan(
             self._requested(),
             examples=len(examples),
             meanings=len(meanings),
+            labels=len(vocabulary),
             seed=self.job.seed,
             learning_rate=base.model.learning_rate,
             max_tokens=model.context_length,
@@ -167,7 +169,7 @@ class _Run:
             base=base.model.name,
             rank=plan.config.rank,
             alpha=plan.config.alpha,
-            vocabulary=closed_vocabulary(examples),
+            vocabulary=vocabulary,
         )
         checkpoints = CheckpointFolder(
             self.folder / "checkpoints", info, permit=self.stores.jobs.assert_writable
@@ -187,7 +189,7 @@ class _Run:
         )
         self.saved_at = time.monotonic()
         if self.settings.neighbours:
-            self.examples = choose(model, (*examples, *meanings), info.vocabulary)
+            self.examples = choose(model, (*examples, *meanings), vocabulary)
         runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
         try:
             self._follow(events, base, plan.config, runs)

@@ -9,12 +9,14 @@ and a system prompt costs one computation a batch, not one an example.
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from emojitune.models.chat_template import Rendered
 from emojitune.training.attention import RowLayout, row_layout
+from emojitune.training.smoothing import Smoothing
 
 # Rows of tokens, and places, come in multiples of this: for every new shape of a product oneDNN
 # makes a program, which takes longer than the product, and keeps it with its working memory.
@@ -31,6 +33,8 @@ class Pack:
         layout: Which tokens are the prefix, and which an example's own.
         places: Indices into the row whose next token is learned, then some that are padding.
         targets: Those next tokens, (S,).
+        shifts: What smoothing adds to the probabilities that the loss asks for: at places (M,),
+            for tokens (M,), so much (M,).
         tokens: Tokens of the examples when counted one by one (at least T).
     """
 
@@ -39,6 +43,7 @@ class Pack:
     layout: RowLayout
     places: Tensor
     targets: Tensor
+    shifts: tuple[Tensor, Tensor, Tensor]
     tokens: int
 
     def to(self, device: torch.device) -> "Pack":
@@ -49,6 +54,7 @@ class Pack:
             self.layout.to(device),
             self.places.to(device),
             self.targets.to(device),
+            (self.shifts[0].to(device), self.shifts[1].to(device), self.shifts[2].to(device)),
             self.tokens,
         )
 
@@ -72,7 +78,9 @@ def learned_tokens(example: Rendered) -> int:
     return sum(example.mask[1:])
 
 
-def packs(examples: Sequence[Rendered], *, max_tokens: int) -> Iterator[Pack]:
+def packs(
+    examples: Sequence[Rendered], *, max_tokens: int, smoothing: Smoothing | None = None
+) -> Iterator[Pack]:
     """Pack a batch into as few rows of at most about `max_tokens` as its order allows.
 
     The bound holds memory down where chats are long. An example longer than it gets a row of its
@@ -82,15 +90,15 @@ def packs(examples: Sequence[Rendered], *, max_tokens: int) -> Iterator[Pack]:
     length = 0
     for example in examples:
         if group and length + len(example.ids) > max_tokens:
-            yield pack(group)
+            yield pack(group, smoothing)
             group, length = [], 0
         group.append(example)
         length += len(example.ids)
     if group:
-        yield pack(group)
+        yield pack(group, smoothing)
 
 
-def pack(examples: Sequence[Rendered]) -> Pack:
+def pack(examples: Sequence[Rendered], smoothing: Smoothing | None = None) -> Pack:
     """Pack examples into one row behind their common prefix."""
     prefix = _common_prefix(examples)
     lengths = [len(example.ids) - prefix for example in examples]
@@ -109,12 +117,22 @@ def pack(examples: Sequence[Rendered]) -> Pack:
                 places.append(position - 1 + offset)
                 targets.append(example.ids[position])
     places += [0] * (-len(places) % _MULTIPLE)
+    shifts: list[tuple[int, int, float]] = []
+    if smoothing is not None:
+        found = chain.from_iterable(map(smoothing.shifts, examples))
+        shifts = [(at, token, by) for at, shift in enumerate(found) for token, by in shift.items()]
+    at, token, by = zip(*shifts, strict=True) if shifts else ((), (), ())
     return Pack(
         ids=torch.tensor([ids]),
         positions=torch.tensor([positions]),
         layout=row_layout(prefix, [one + more for one, more in zip(lengths, padding, strict=True)]),
         places=torch.tensor(places, dtype=torch.long),
         targets=torch.tensor(targets, dtype=torch.long),
+        shifts=(
+            torch.tensor(at, dtype=torch.long),
+            torch.tensor(token, dtype=torch.long),
+            torch.tensor(by, dtype=torch.float32),
+        ),
         tokens=sum(len(example.ids) for example in examples),
     )
 

@@ -18,6 +18,7 @@ class TrainingConfig:
             straight line.
         max_grad_norm: Gradients are scaled down to this norm (L2, all of them together).
         max_tokens: Longer examples lose tokens from their end.
+        smoothing: Share of a target's probability that goes to the other replies of a closed set.
     """
 
     epochs: int
@@ -29,3 +30,4 @@ class TrainingConfig:
     warmup: float = 0.05
     max_grad_norm: float = 1.0
     max_tokens: int = 2048
+    smoothing: float = 0.0

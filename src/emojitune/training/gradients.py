@@ -14,6 +14,7 @@ from emojitune.models.chat_template import Rendered
 from emojitune.training.batches import Pack, learned_tokens, packs
 from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.forward import Forward
+from emojitune.training.smoothing import Smoothing
 
 # Longest row, in tokens. Longer ones are no quicker; and what is kept of them for the way back, the
 # weights of attention above all, grows with the square of an example's length.
@@ -37,8 +38,15 @@ class Shares:
     examples through the model, and they meet once a step.
     """
 
-    def __init__(self, forward: Forward, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        device: torch.device,
+        batch_size: int,
+        smoothing: Smoothing | None = None,
+    ) -> None:
         self._forward = forward
+        self._smoothing = smoothing
         self._device = device
         self._cores = torch.get_num_threads()
         alone = device.type != "cpu"
@@ -54,7 +62,8 @@ class Shares:
         torch.set_num_threads(self._cores)
 
     def backward(self, batch: Sequence[Rendered]) -> Score:
-        """Set the gradients: of the mean loss over the batch's learned tokens."""
+        """Set the gradients: of the mean loss over the batch's learned tokens, smoothed if so
+        wanted. The score is of the loss as it is without."""
         count = max(1, sum(map(learned_tokens, batch)))
         parts = shared_out(batch, self._count)
         leaves = self._forward.leaves()
@@ -71,14 +80,14 @@ class Shares:
         """Gradients in float32, summed loss and tokens put first, of a share of a batch."""
         total: list[Tensor] = []
         loss, correct = 0.0, 0
-        for row in packs(examples, max_tokens=_PACK_TOKENS):
-            row_loss, row_correct = score_row(self._forward, leaves, row.to(self._device))
-            grads = [grad.float() for grad in torch.autograd.grad(row_loss / count, leaves)]
+        for row in packs(examples, max_tokens=_PACK_TOKENS, smoothing=self._smoothing):
+            scored = score_row(self._forward, leaves, row.to(self._device))
+            grads = [grad.float() for grad in torch.autograd.grad(scored.smoothed / count, leaves)]
             if total:
                 torch._foreach_add_(total, grads)
             total = total or grads
-            loss += float(row_loss.detach())
-            correct += row_correct
+            loss += float(scored.loss.detach())
+            correct += scored.correct
         return total, loss, correct
 
 
@@ -100,16 +109,29 @@ def evaluate(forward: Forward, device: torch.device, examples: Sequence[Rendered
     loss, correct = 0.0, 0
     leaves = forward.leaves()
     for row in packs(examples, max_tokens=_PACK_TOKENS):
-        row_loss, row_correct = score_row(forward, leaves, row.to(device))
-        loss += float(row_loss)
-        correct += row_correct
+        scored = score_row(forward, leaves, row.to(device))
+        loss += float(scored.loss)
+        correct += scored.correct
     return Score(loss / max(count, 1), correct / max(count, 1))
 
 
-def score_row(forward: Forward, leaves: Sequence[Tensor], row: Pack) -> tuple[Tensor, int]:
-    """Summed loss of a row, and how many of its targets the model put first.
+@dataclass(frozen=True, slots=True)
+class RowScore:
+    """Summed loss of a row, the same after smoothing, and how many targets were put first."""
+
+    loss: Tensor
+    smoothed: Tensor
+    correct: int
+
+
+def score_row(forward: Forward, leaves: Sequence[Tensor], row: Pack) -> RowScore:
+    """Score a row.
 
     The output head runs at the learned places only: it is the largest product of a small model.
     """
-    loss, correct = summed_cross_entropy(forward.logits(row, leaves), row.targets)
-    return loss, int(correct)
+    logits = forward.logits(row, leaves)
+    loss, correct = summed_cross_entropy(logits, row.targets)
+    places, tokens, shifts = row.shifts
+    # Shifts at a place sum to zero: of log-probabilities or of logits, the sum is the same.
+    smoothed = loss - logits[places, tokens].float() @ shifts if len(shifts) else loss
+    return RowScore(loss, smoothed, int(correct))

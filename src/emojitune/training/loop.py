@@ -22,6 +22,7 @@ from emojitune.training.events import (
 )
 from emojitune.training.forward import attach_lora
 from emojitune.training.gradients import Shares, evaluate
+from emojitune.training.smoothing import Smoothing
 
 
 def train(
@@ -61,7 +62,8 @@ def train(
     done_epochs, step = (saved.position.epochs, saved.position.steps) if saved else (0, 0)
     total_steps = steps_of(len(examples), config)
 
-    with Shares(forward, device, config.batch_size) as shares:
+    smoothing = Smoothing(examples, config.smoothing) if config.smoothing else None
+    with Shares(forward, device, config.batch_size, smoothing) as shares:
         for epoch in range(done_epochs, config.epochs):
             batches = shuffled_batches(examples, config.batch_size, config.seed, epoch)
             for batch in batches[step - epoch * len(batches) :]:
