@@ -23,7 +23,7 @@ TEXTS = [
 ]
 
 
-def make_tiny_base(folder: Path, context_length: int = 256) -> Path:
+def make_tiny_base(folder: Path, context_length: int = 256, layers: int = 2) -> Path:
     """A base model folder, the same on every call."""
     import torch
     import transformers
@@ -51,7 +51,7 @@ def make_tiny_base(folder: Path, context_length: int = 256) -> Path:
         vocab_size=len(fast),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=context_length,

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_completion import LABELS as WORDS
 from test_completion import USER, ask, text
 from test_decoding import LABELS, PROMPT, STOPS, joint
-from tiny_model import chat_tiny, load_tiny, make_adapter
+from tiny_model import chat_tiny, load_tiny, make_adapter, make_tiny_base
 from torch import Tensor
 
 from emojitune.chat.completion import ChatModel
@@ -164,7 +165,9 @@ def test_damaged_neighbours_are_told(tmp_path: Path, damage: str) -> None:
         case "nan":
             tensors["center"][0] = math.nan
     if damage != "cut":
-        save_file(tensors, file)
+        with safe_open(file, "pt") as written:
+            told = written.metadata()
+        save_file(tensors, file, metadata=told)
     with pytest.raises(ModelError, match=r"neighbours\.safetensors"):
         Neighbours.load(tmp_path, 2 if damage == "count" else 3)
 
@@ -181,8 +184,31 @@ def test_a_bit_that_changed_on_the_disk_is_found(tiny_base: Path, tmp_path: Path
     assert Neighbours.load(adapter, len(WORDS)) is not None, "each number is still one"
     with pytest.raises(ModelError, match="not what was written"):
         verify(adapter)
+
+
+def test_states_of_other_layers_are_not_compared(tmp_path: Path) -> None:
+    """As an earlier version wrote them."""
+    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
+    [file] = tmp_path.iterdir()
     save_file(load_file(file), file)
-    verify(adapter)  # as those that were written before there was a digest
+    assert Neighbours.load(tmp_path, 3) is None
+
+
+@pytest.mark.parametrize("way", ["fast", "modules"])
+def test_hidden_states_are_summed_over_three_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "modules":
+        monkeypatch.setattr("emojitune.models.loader.is_llama", lambda folder: False)
+    base = make_tiny_base(tmp_path / "base", layers=16)
+    prompts = [(1, 40, 41), (1, 42, 43, 44)]
+    found = hidden_states(chat_tiny(base).base.forward, None, prompts, lambda: None)
+    module = load_tiny(base).module
+    for prompt, state in zip(prompts, found, strict=True):
+        with torch.no_grad():
+            layers = module(torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        expected = sum(layers[number][0, -1] for number in (12, 13, 14))
+        torch.testing.assert_close(state, expected, atol=1e-3, rtol=1e-3)
 
 
 def label_of(model: ChatModel, **parameters: object) -> str:

@@ -18,14 +18,14 @@ from emojitune.models.packed_llama import LlamaAdapter
 
 Slots = NDArray[np.int64]
 
-# Share of the layers behind which hidden states are taken: the last ones hold the next token more
-# than what decides it.
-_DEPTH = 0.8
+# Sixteenths of the layers behind which hidden states are taken: earlier ones do not know yet what
+# decides a reply, and the last ones hold the next token more than that.
+_DEPTHS = (12, 13, 14)
 
 
-def state_layer(layers: int) -> int:
-    """Behind how many of a model's layers hidden states are taken."""
-    return max(1, int(_DEPTH * layers))
+def state_layers(layers: int) -> frozenset[int]:
+    """Behind how many of a model's layers hidden states are taken; their sum is told."""
+    return frozenset(max(1, layers * depth // 16) for depth in _DEPTHS)
 
 
 @dataclass(frozen=True, slots=True)

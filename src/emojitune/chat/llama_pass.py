@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emojitune.chat.batch import Batch, Past, state_layer, to_tensor, write
+from emojitune.chat.batch import Batch, Past, state_layers, to_tensor, write
 from emojitune.chat.slot_attention import Group, alike
 from emojitune.models.llama import normalize, rotate
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
@@ -77,13 +77,14 @@ class LlamaPass:
                 batch.states,
             )
         )
-        taken_behind = state_layer(len(self.llama.layers))
+        taken_behind = state_layers(len(self.llama.layers))
+        between = torch.zeros((), device=self._device)
         adapters = _padded(batch.adapters, rows, padding)
         for number, x in enumerate(self._layers(ids, positions, attend, adapters), start=1):
-            if number == taken_behind:
-                between = x[states]
-                if not count:  # nobody asks for what comes next, now or later
-                    return x.new_empty(0, self.vocabulary_size), between
+            if number in taken_behind:
+                between = between + x[states].float()
+            if not count and number == max(taken_behind):  # nobody asks what comes next, or later
+                return x.new_empty(0, self.vocabulary_size), between
         return self.llama.head(self._normalized(x[wanted]))[:count], between
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from emojitune.chat.batch import Batch, Past, state_layer, to_tensor, write
+from emojitune.chat.batch import Batch, Past, state_layers, to_tensor, write
 from emojitune.models.packed_llama import LlamaAdapter
 
 
@@ -60,8 +60,10 @@ class ModulePass:
         if not len(batch.states):
             return logits, logits[:0]
         # The first are the embeddings.
-        between = out.hidden_states[state_layer(self._module.config.num_hidden_layers)]
-        return logits, between[0, to_tensor(batch.states, device)]
+        states = to_tensor(batch.states, device)
+        layers = state_layers(self._module.config.num_hidden_layers)
+        between = [out.hidden_states[layer][0, states].float() for layer in layers]
+        return logits, torch.stack(between).sum(0)
 
     @torch.inference_mode()
     def keep(self, slots: int) -> None:

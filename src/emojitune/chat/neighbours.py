@@ -6,7 +6,8 @@ it knows. So replies of a closed set are weighed by both. The weight of a reply 
 
     SCALE · log p(y | x)  +  log Σ exp(cos(h(x), h(x')) / TEMPERATURE)
 
-with a sum over the examples (x', y); h are hidden states less their mean over all examples.
+with a sum over the examples (x', y); h are hidden states, summed over three layers, less their
+mean over all examples.
 Khandelwal et al. (2020) do so with next tokens, here it is whole replies. docs/log.md has what it
 is worth, and how the numbers were chosen.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from emojitune.chat.batch import ForwardPass
@@ -38,6 +39,7 @@ _LEAST = exp(-1.0 / _TEMPERATURE)
 
 _FILE = "neighbours.safetensors"
 _DIGEST = "sha256"
+_STATES, _OF = "states", "12+13+14/16"  # see chat/batch.py
 _AT_ONCE = 16  # prompts of one pass
 
 
@@ -76,11 +78,13 @@ class Neighbours:
         """Into an adapter's folder. Raises StorageError when the disk is full or closed."""
         tensors = {"keys": self.keys.half(), "center": self.center, "replies": self.replies}
         with disk_errors(folder):
-            save_file(tensors, folder / _FILE, metadata={_DIGEST: _digest(tensors)})
+            told = {_DIGEST: _digest(tensors), _STATES: _OF}
+            save_file(tensors, folder / _FILE, metadata=told)
 
     @staticmethod
     def load(folder: Path, count: int) -> "Neighbours | None":
-        """Those of an adapter with `count` replies; None where it was trained without.
+        """Those of an adapter with `count` replies; None where it was trained without, or its
+        hidden states are others than are compared today.
 
         Raises:
             ModelError: The file is damaged.
@@ -88,7 +92,9 @@ class Neighbours:
         if not (folder / _FILE).exists():
             return None
         try:
-            tensors = load_file(folder / _FILE)
+            tensors, told = _read(folder)
+            if told.get(_STATES) != _OF:
+                return None
             keys, center, replies = (tensors[name] for name in ("keys", "center", "replies"))
             whole = keys.shape == (len(replies), len(center))
             whole = whole and 0 <= int(replies.min()) <= int(replies.max()) < count
@@ -108,10 +114,8 @@ def verify(folder: Path) -> None:
     adapter.verify(folder)
     if Neighbours.load(folder, len(adapter.read_info(folder).vocabulary)) is None:
         return
-    with safe_open(folder / _FILE, "pt") as file:
-        expected = (file.metadata() or {}).get(_DIGEST)  # older ones have none
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if expected is not None and _digest(tensors) != expected:
+    tensors, told = _read(folder)
+    if _digest(tensors) != told.get(_DIGEST):
         raise _damaged(folder, "they are not what was written")
 
 
@@ -195,6 +199,12 @@ def _states(
             forest.release([one.path.slots[before.cached :]])
             assert one.state is not None
             yield one.state
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(folder / _FILE, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, file.metadata() or {}
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
