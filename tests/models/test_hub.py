@@ -1,0 +1,101 @@
+"""Base models from the hub, through its own library, from a small server that does as the hub."""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from emojitune.models.catalog import resolve_base
+from emojitune.models.download import fetch
+from emojitune.settings import Settings
+
+REVISION = "a" * 40
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": os.urandom(5_000_000),
+    "pytorch_model.bin": b"pickled",
+}
+
+
+class _Hub(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = self.path.partition("?")[0]
+        if path.startswith("/api/models/org/name/revision/"):
+            siblings = [{"rfilename": name, "size": len(body)} for name, body in FILES.items()]
+            self._send(json.dumps({"id": "org/name", "sha": REVISION, "siblings": siblings}), True)
+        elif path.startswith("/api/models/org/name/tree/"):
+            tree = [
+                {"type": "file", "path": name, "size": len(body), "oid": "0"}
+                for name, body in FILES.items()
+            ]
+            self._send(json.dumps(tree), True)
+        elif (name := path.rpartition("/")[2]) in FILES:
+            self._send(FILES[name], with_body)
+        else:
+            self.send_error(404)
+
+    def _send(self, body: str | bytes, with_body: bool) -> None:
+        content = body.encode() if isinstance(body, str) else body
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.send_header("etag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("x-repo-commit", REVISION)
+        self.end_headers()
+        if with_body:
+            for start in range(0, len(content), 1_000_000):
+                self.wfile.write(content[start : start + 1_000_000])
+                time.sleep(0.02)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Those of a machine whose hub is this one."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        monkeypatch.setattr(
+            huggingface_hub.constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield Settings(cache=tmp_path / "cache")
+        server.shutdown()
+
+
+def test_a_model_is_fetched_and_its_bytes_are_told(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    folder = fetch(resolve_base("org/name@main", settings), settings, lambda *one: told.append(one))
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert {what for what, _, _ in told} == {"Downloading org/name"}
+    assert max(done for _, done, _ in told) == 5_000_002
+    assert told[-1][2] == 5_000_002
+    assert "%" not in capfd.readouterr().err, "no bar of the library's own"
+
+
+def test_who_cancels_is_no_failure_of_the_hub(settings: Settings) -> None:
+    class CancelledError(Exception): ...
+
+    def cancel(*_: object) -> None:
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        fetch(resolve_base("org/name@main", settings), settings, cancel)
