@@ -48,10 +48,10 @@ def end(trie: LabelTrie, label: Sequence[int]) -> int:
 def test_likeness_is_the_sum_over_the_examples_of_a_reply() -> None:
     examples, replies = states(5), [0, 2, 0, 1, 2]
     center, asked = examples.mean(0), states(1, seed=1)[0]
-    expected = [math.exp(-12.5)] * 4  # the fourth reply has no example
+    expected = [math.exp(-1 / 0.075)] * 4  # the fourth reply has no example
     for example, reply in zip(examples, replies, strict=True):
         a, b = asked - center, example - center
-        expected[reply] += math.exp(12.5 * float(a @ b / (a.norm() * b.norm())))
+        expected[reply] += math.exp(float(a @ b / (a.norm() * b.norm())) / 0.075)
     found = Neighbours.of(examples, replies).likeness(asked, 4)
     assert found == pytest.approx(expected, rel=1e-4)
 

@@ -34,7 +34,7 @@ from emojitune.models import adapter
 from emojitune.models.packed_llama import LlamaAdapter
 
 _SCALE = 0.4
-_TEMPERATURE = 0.08
+_TEMPERATURE = 0.075
 _LEAST = exp(-1.0 / _TEMPERATURE)
 
 _FILE = "neighbours.safetensors"

@@ -24,7 +24,7 @@ _FEWEST_STEPS_AN_EPOCH = 8
 _STEPS_AT_FULL_RATE = 60
 
 # Of a closed set of replies.
-_SMOOTHING = 0.1
+_SMOOTHING = 0.15
 
 
 @dataclass(frozen=True, slots=True)
