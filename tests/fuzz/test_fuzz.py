@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import wire
 from asking import Asked
 from hypothesis import HealthCheck, given, settings
 from kinds import NAMES, Kind, all_kinds
@@ -54,3 +55,21 @@ def test_an_answer_of_another_shape_is_a_fault(
     monkeypatch.setattr(files, "reply", lambda item: files.Response(b"{}"))
     [fault] = kinds["described"].faults(Asked("GET", "/v1/files/@file"))
     assert fault.startswith("GET /v1/files/@file: 200")
+
+
+def test_every_answer_on_a_connection_is_looked_at() -> None:
+    refused = b"HTTP/1.1 401 U\r\nContent-Length: 2\r\n\r\n{}"
+    broken = b"HTTP/1.1 500 E\r\nContent-Length: 1\r\n\r\nx"
+    assert list(wire.answers(refused + broken, with_bodies=True)) == [(401, b"{}"), (500, b"x")]
+    assert list(wire.answers(refused + broken, with_bodies=False)) == [(401, None)]
+
+
+def test_an_error_on_the_wire_without_an_object_is_a_fault(
+    kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert kinds["wire"].faults(sent) == []
+    empty = b"HTTP/1.1 400 B\r\nContent-Length: 0\r\n\r\n"
+    monkeypatch.setattr(wire, "_heard", lambda sent, url: empty)
+    [fault] = kinds["wire"].faults(sent)
+    assert fault.startswith("400: ")

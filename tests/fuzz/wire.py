@@ -1,7 +1,9 @@
 """Bytes on a connection that are hardly HTTP: refused in words, or not answered; never a 5xx."""
 
 import json
+import re
 import socket
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import schemas
@@ -57,18 +59,35 @@ def wires(draw: DrawFn) -> bytes:
 
 
 def faults(sent: bytes, url: str) -> list[str]:
-    """What is promised of every answer, and not kept by the one to these bytes."""
+    """What is promised of every answer, and not kept by those to these bytes."""
     try:
         heard = _heard(sent, url)
     except TimeoutError:
         return ["the connection is neither answered nor closed"]
-    if not heard:
-        return []
-    head, _, body = heard.partition(b"\r\n\r\n")
-    status = int(head.split()[1])
+    return [
+        fault
+        for status, body in answers(heard, with_bodies=not sent.startswith(b"HEAD"))
+        for fault in _faults(status, body)
+    ]
+
+
+def answers(heard: bytes, *, with_bodies: bool) -> Iterator[tuple[int, bytes | None]]:
+    """Status and body of each answer: bytes behind a whole request are another one.
+
+    Without bodies, of the first alone: HEAD has none, and one that is refused unread has.
+    """
+    while heard:
+        head, _, rest = heard.partition(b"\r\n\r\n")
+        length = re.search(rb"(?im)^content-length: *(\d+)", head)
+        size = int(length[1]) if length else len(rest)
+        yield int(head.split()[1]), rest[:size] if with_bodies else None
+        heard = rest[size:] if with_bodies else b""
+
+
+def _faults(status: int, body: bytes | None) -> list[str]:
     if status >= 500 or status < 200:
-        return [f"{status}: {heard[:300]!r}"]
-    if status < 400 or sent.startswith(b"HEAD"):
+        return [f"{status}: {(body or b'')[:300]!r}"]
+    if status < 400 or body is None:
         return []
     try:
         schemas.check(json.loads(body), "")
