@@ -186,6 +186,15 @@ def test_a_bit_that_changed_on_the_disk_is_found(tiny_base: Path, tmp_path: Path
         verify(adapter)
 
 
+def test_the_same_examples_make_the_same_bytes(tmp_path: Path) -> None:
+    made = Neighbours.of(states(6), [0, 1, 2, 0, 1, 2])
+    written = set()
+    for _ in range(20):
+        made.save(tmp_path)
+        written.add((tmp_path / "neighbours.safetensors").read_bytes())
+    assert len(written) == 1
+
+
 def test_states_of_other_layers_are_not_compared(tmp_path: Path) -> None:
     """As an earlier version wrote them."""
     Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)

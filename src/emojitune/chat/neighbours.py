@@ -13,6 +13,7 @@ is worth, and how the numbers were chosen.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _LEAST = exp(-1.0 / _TEMPERATURE)
 
 _FILE = "neighbours.safetensors"
 _DIGEST = "sha256"
+_TOLD = "emojitune"
 _STATES, _OF = "states", "12+13+14/16"  # see chat/batch.py
 _AT_ONCE = 16  # prompts of one pass
 
@@ -78,8 +80,9 @@ class Neighbours:
         """Into an adapter's folder. Raises StorageError when the disk is full or closed."""
         tensors = {"keys": self.keys.half(), "center": self.center, "replies": self.replies}
         with disk_errors(folder):
-            told = {_DIGEST: _digest(tensors), _STATES: _OF}
-            save_file(tensors, folder / _FILE, metadata=told)
+            # One entry: several are written in a random order, and a job makes the same bytes.
+            told = json.dumps({_DIGEST: _digest(tensors), _STATES: _OF})
+            save_file(tensors, folder / _FILE, metadata={_TOLD: told})
 
     @staticmethod
     def load(folder: Path, count: int) -> "Neighbours | None":
@@ -98,7 +101,7 @@ class Neighbours:
             keys, center, replies = (tensors[name] for name in ("keys", "center", "replies"))
             whole = keys.shape == (len(replies), len(center))
             whole = whole and 0 <= int(replies.min()) <= int(replies.max()) < count
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
             raise _damaged(folder, error) from error
         if not whole or not all(torch.isfinite(one).all() for one in (keys, center)):
             raise _damaged(folder, "its numbers do not belong together")
@@ -204,7 +207,7 @@ def _states(
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(folder / _FILE, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, file.metadata() or {}
+        return tensors, json.loads((file.metadata() or {}).get(_TOLD, "{}"))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
