@@ -36,7 +36,7 @@ load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (t
 chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50
 
-fuzz: setup-dev  ## 10,000 odd requests, files, conversations and searches (six minutes)
+fuzz: setup-dev  ## 10,000 odd requests, files, conversations and searches (some minutes)
 	PYTHONPATH=tests:tests/api OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --cases 10000
 
 lint: setup-dev  ## Format, lint, types, import contracts

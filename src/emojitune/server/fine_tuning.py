@@ -84,7 +84,7 @@ def cancel(job_id: str, request: Request, services: Shared) -> Response:
 
 @router.post("/{job_id}/pause")
 def pause(job_id: str, request: Request, services: Shared) -> Response:
-    """Pause a job that has not ended; one that runs stops within a step."""
+    """Pause a job that waits or runs; one that runs stops within a step."""
 
     def change() -> Job:
         return states.move(services.jobs, job_id, "paused", estimated_finish=None)
