@@ -65,11 +65,11 @@ class Outcome:
 class Chaos:
     """One server that is started again whenever it dies, and the jobs that were given to it."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, layers: int = 2) -> None:
         self.random = random.Random(seed)
         self.settings = Settings(
             home=folder / "home",
-            base_model=str(make_tiny_base(folder / "base")),
+            base_model=str(make_tiny_base(folder / "base", layers=layers)),
             device="cpu",
             dtype="float32",
             threads=1,

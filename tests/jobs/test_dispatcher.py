@@ -176,7 +176,10 @@ def test_a_job_of_a_dead_server_waits_for_no_clock(
 
 
 def test_a_server_whose_home_was_deleted_starts_no_more_workers(
-    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     started: list[Job] = []
     monkeypatch.setattr(dispatcher, "_LOOK_EVERY", 0.01)
@@ -192,6 +195,8 @@ def test_a_server_whose_home_was_deleted_starts_no_more_workers(
     assert len(started) == count
     assert not settings.home.exists(), "nor is it made anew"
     running.stop()
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"Jobs wait, and none is started: The database {settings.home}")
 
 
 def test_a_job_whose_worker_cannot_run_is_given_up(

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from emojitune.disk import disk_errors
 from emojitune.errors import StorageError
 from emojitune.jobs import deaths, states
 from emojitune.jobs.run_lock import end_holder
@@ -106,20 +107,22 @@ class Dispatcher:
             try:
                 self._look()
                 self._troubled = False
-            except Exception:  # a full disk, say: the next look may succeed
-                if not self._troubled:  # told once, not every second
-                    _log.exception("The dispatcher could not look after its jobs.")
-                self._troubled = True
+            except StorageError as error:  # a full disk, say: the next look may succeed
+                self._tell("Jobs wait, and none is started: %s", error)
+            except Exception as error:
+                self._tell("The dispatcher could not look after its jobs.", exc_info=error)
             if self._changed.wait(_LOOK_EVERY):
                 self._changed.clear()
                 self._swept = False
 
+    def _tell(self, message: str, *told: object, exc_info: Exception | None = None) -> None:
+        """Log a trouble once, not every second."""
+        if not self._troubled:
+            _log.error(message, *told, exc_info=exc_info)
+        self._troubled = True
+
     def _look(self) -> None:
-        if not self._database.is_in_place():
-            raise FileNotFoundError(
-                f"The home folder {self._settings.home} was deleted or replaced while the server "
-                "ran. No job is started any more; stop the server, and start it again."
-            )
+        self._database.require_in_place()
         self._reap()
         self._kill_stopped()
         self._sweep()
@@ -140,10 +143,12 @@ class Dispatcher:
 
     def _spawn(self, job: Job, *, trains: bool) -> None:
         log = log_file(self._settings, job.id)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
         end_holder(log.parent)
         worker = f"worker-{secrets.token_hex(8)}"
-        with log.open("ab") as output:
+        with output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "emojitune.jobs.worker", job.id, worker],
                 stdin=subprocess.PIPE,

@@ -69,7 +69,7 @@ class Database:
             self._engine.connect().execution_options(**options) as connection,
             connection.begin(),
         ):
-            self._require_in_place()
+            self.require_in_place()
             self._guard(connection)
             self._open.connection = connection
             try:
@@ -98,7 +98,8 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
-    def _require_in_place(self, found: str = "another file is in its place, or none") -> None:
+    def require_in_place(self, found: str = "another file is in its place, or none") -> None:
+        """Raises DatabaseUnavailableError where it is not."""
         if not self.is_in_place():
             raise DatabaseUnavailableError(
                 f"The database {self._path} is no longer the one that was opened: {found}. Was its "
@@ -122,7 +123,7 @@ class Database:
                 ) from error
             if not isinstance(error, OperationalError):
                 raise
-            self._require_in_place(said)
+            self.require_in_place(said)
             if "full" in said:
                 raise disk.full(self._path) from error
             if "readonly" in said:

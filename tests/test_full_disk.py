@@ -1,0 +1,126 @@
+"""A server whose disk is full, really: a small volume, where this system lets us have one."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import chaos
+import pytest
+from openai import InternalServerError
+
+MEGABYTE = 1 << 20
+SIZE = 32 * MEGABYTE
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MB."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only who may mount a volume can fill one")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def serving(request: pytest.FixtureRequest, volume: Path) -> Iterator[chaos.Chaos]:
+    on_it = chaos.Chaos(volume, seed=1, layers=getattr(request, "param", 2))
+    with on_it.serving():
+        on_it.patiently(on_it.client.models.list)
+        yield on_it
+
+
+def fill(volume: Path) -> Path:
+    """Leave no byte free."""
+    filler = volume / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_an_upload_that_does_not_fit_is_refused_and_harms_nothing(
+    serving: chaos.Chaos, volume: Path, tmp_path: Path
+) -> None:
+    client = serving.client.with_options(max_retries=0)
+    path = chaos.training_file(tmp_path)
+    kept = client.files.create(file=path, purpose="fine-tune")
+    with pytest.raises(InternalServerError) as refused:
+        client.files.create(file=("large.jsonl", bytes(SIZE)), purpose="fine-tune")
+    assert (refused.value.status_code, refused.value.code) == (503, "disk_full")
+    assert [file.id for file in client.files.list()] == [kept.id]
+    assert client.files.content(kept.id).read() == path.read_bytes()
+    client.files.create(file=("next.jsonl", path.read_bytes()), purpose="fine-tune")
+    assert not list(volume.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_job_whose_disk_is_full_waits_and_ends_as_if_nothing_had_happened(
+    serving: chaos.Chaos, volume: Path, tmp_path: Path
+) -> None:
+    path = chaos.training_file(tmp_path)
+    serving.create(path, seed=1)
+    [job] = serving.jobs
+    until(lambda: serving.steps(job) > 5)
+    filler = fill(volume)
+    stopped_at = wait_until_steady(lambda: serving.steps(job))
+    assert 0 < stopped_at < chaos.EXAMPLES * chaos.EPOCHS
+    assert serving.follow(job) not in ("succeeded", "failed")
+    log = (serving.folder / "server.log").read_text()
+    assert log.count("Jobs wait, and none is started: The disk is full") == 1
+    filler.unlink()
+    until(lambda: serving.follow(job) in ("succeeded", "failed"))
+    reference = chaos.reference(serving, path, job.seed)
+    assert serving.outcome(job, reference).faults == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("serving", [20], indirect=True, ids=["checkpoints of 2 MB"])
+def test_a_job_whose_checkpoint_does_not_fit_says_so_and_the_next_one_trains(
+    serving: chaos.Chaos, volume: Path, tmp_path: Path
+) -> None:
+    path = chaos.training_file(tmp_path)
+    serving.create(path, seed=1)
+    [job] = serving.jobs
+    until(lambda: serving.steps(job) > 5)
+    filler = fill(volume)
+    # Room for the database, and not for a checkpoint.
+    os.truncate(filler, filler.stat().st_size - MEGABYTE)
+    until(lambda: serving.follow(job) in ("succeeded", "failed"))
+    failed = serving.client.fine_tuning.jobs.retrieve(job.id)
+    assert failed.error is not None
+    assert failed.error.code == "disk_full"
+    [last] = serving.client.fine_tuning.jobs.list_events(job.id, limit=1).data
+    assert (last.level, last.message) == ("error", failed.error.message)
+    filler.unlink()
+    serving.create(path, seed=2)
+    until(lambda: serving.steps(serving.jobs[1]) > 5)
+
+
+def wait_until_steady(number: Callable[[], int]) -> int:
+    """The number that has stood still for two seconds."""
+    seen, since = number(), time.monotonic()
+
+    def steady() -> bool:
+        nonlocal seen, since
+        if (now := number()) != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > 2.0
+
+    until(steady)
+    return seen
