@@ -40,6 +40,7 @@ class FakeApi:
     embedded: list[list[str]] = field(default_factory=list)
     uploaded: bytes = b""
     cancelled: bool = False
+    estimated_finish: int | None = None  # while the job runs
     held: str | None = None  # the status in which the job was put by hand
 
     def job(self) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class FakeApi:
             "object": "fine_tuning.job",
             "created_at": 1000,
             "error": self.error if done else None,
+            "estimated_finish": None if done else self.estimated_finish,
             "fine_tuned_model": MODEL if status == "succeeded" else None,
             "finished_at": None,
             "hyperparameters": {"n_epochs": 2 if self.polls else "auto"},

@@ -75,6 +75,14 @@ def test_follow_reckons_epoch_and_time_left(client: OpenAI) -> None:
     assert steps[4].seconds_left == 0
 
 
+def test_follow_believes_a_job_that_says_when_it_will_be_done(
+    client: OpenAI, fake_api: FakeApi
+) -> None:
+    fake_api.estimated_finish = 1050  # the second step is told at 1020
+    steps = {state.step: state for state in follow(client)}
+    assert [steps[n].seconds_left for n in (1, 2)] == [40, 30]
+
+
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
 def test_follow_ends_on_every_terminal_state(
     client: OpenAI, fake_api: FakeApi, status: str

@@ -88,7 +88,7 @@ def follow(
         last_contact = time.monotonic()
         state = replace(state, epochs=_epochs(job))
         for event in fresh:
-            state = _advance(state, event, pace)
+            state = _advance(state, event, pace, job.finished_at or job.estimated_finish)
             yield state
         state = replace(state, status=job.status, message=None)
         yield state
@@ -133,16 +133,22 @@ class _Pace:
         return (now - self.at) / (step - self.step) * (total - step)
 
 
-def _advance(state: Progress, event: FineTuningJobEvent, pace: _Pace) -> Progress:
+def _advance(
+    state: Progress, event: FineTuningJobEvent, pace: _Pace, finish: int | None
+) -> Progress:
+    """The state after an event. `finish` is when the job was or expects to be done, in unix
+    seconds: it knows what follows the last step. The event's own time is of the same clock."""
     state = replace(state, message=event.message)
+    if finish is not None:
+        state = replace(state, seconds_left=max(0.0, finish - event.created_at))
     data = event.data
     if event.type != "metrics" or not isinstance(data, dict) or "step" not in data:
         return state
     step, total = int(data["step"]), data.get("total_steps")
-    left = pace.seconds_left(step, total, event.created_at) if total else None
-    return replace(
-        state, step=step, total_steps=total, loss=data.get("train_loss"), seconds_left=left
-    )
+    state = replace(state, step=step, total_steps=total, loss=data.get("train_loss"))
+    if finish is None and total:
+        state = replace(state, seconds_left=pace.seconds_left(step, total, event.created_at))
+    return state
 
 
 def fine_tuned_model(job: FineTuningJob) -> str:
