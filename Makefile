@@ -4,10 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-# Two processes with a thread of torch each: more of either only wait for one another. The files in
-# their order, so that the longest one does not come last.
-FAST_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" \
-  -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes: more only wait for one another. The files in their order, so that the longest ones
+# do not come last.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+FAST_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu"
+SLOW_TESTS := $(PYTEST) -m "slow or gpu" tests/test_main_job.py tests/test_intents.py tests
 
 .PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training \
   bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load clean
@@ -24,7 +25,7 @@ run: setup  ## The main job: fine-tune the emoji chatbot on this machine, chat w
 
 test: setup-dev  ## All tests, those with the real base model too
 	$(FAST_TESTS)
-	$(BIN)/python -m pytest -m "slow or gpu"
+	$(SLOW_TESTS)
 
 test-fast: setup-dev  ## The default tier: a tiny random model, some three minutes
 	$(FAST_TESTS)

@@ -129,7 +129,7 @@ def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -
     "sent",
     [
         b"no HTTP at all\r\n\r\n",
-        b"GET /v1/models HTTP/9.9\r\n\r\n",
+        b"GET /v1/models HTTP/9.9\r\nConnection: close\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\n\r\n",  # for want of a Host
         b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
         b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",

@@ -45,7 +45,7 @@ def end(trie: LabelTrie, label: Sequence[int]) -> int:
     return state
 
 
-def test_likeness_is_the_sum_over_the_examples_of_a_reply() -> None:
+def test_likeness_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None:
     examples, replies = states(5), [0, 2, 0, 1, 2]
     center, asked = examples.mean(0), states(1, seed=1)[0]
     expected = [math.exp(-1 / 0.075)] * 4  # the fourth reply has no example
@@ -53,7 +53,7 @@ def test_likeness_is_the_sum_over_the_examples_of_a_reply() -> None:
         a, b = asked - center, example - center
         expected[reply] += math.exp(float(a @ b / (a.norm() * b.norm())) / 0.075)
     found = Neighbours.of(examples, replies).likeness(asked, 4)
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx([total**1.15 for total in expected], rel=1e-4)
 
 
 def test_no_replies_weigh_more_than_the_path_to_them() -> None:
@@ -104,7 +104,7 @@ def test_the_search_finds_the_replies_of_most_weight(
         return NeighbourWeights(trie, {end(trie, label): likeness[label] for label in LABELS})
 
     found = ranked(tiny, weigh, count)
-    expected = {label: 0.4 * joint(tiny, label) + math.log(likeness[label]) for label in LABELS}
+    expected = {label: 0.46 * joint(tiny, label) + math.log(likeness[label]) for label in LABELS}
     best = sorted(LABELS, key=lambda label: -expected[label])[:count]
     assert [scored.tokens for scored in found][:count] == best
     for scored in found:

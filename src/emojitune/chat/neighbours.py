@@ -4,10 +4,11 @@ Behind most layers of a tuned model, the hidden state of a prompt's last token h
 the reply. Prompts that are alike there want the same reply, and the model does not always say what
 it knows. So replies of a closed set are weighed by both. The weight of a reply y to a prompt x is
 
-    SCALE · log p(y | x)  +  log Σ exp(cos(h(x), h(x')) / TEMPERATURE)
+    OF_MODEL · log p(y | x)  +  OF_EXAMPLES · log Σ exp(cos(h(x), h(x')) / TEMPERATURE)
 
 with a sum over the examples (x', y); h are hidden states, summed over three layers, less their
-mean over all examples.
+mean over all examples. The ratio of the two factors decides which reply is best, their size how
+sure of it one may be.
 Khandelwal et al. (2020) do so with next tokens, here it is whole replies. docs/log.md has what it
 is worth, and how the numbers were chosen.
 """
@@ -34,7 +35,8 @@ from emojitune.errors import ModelError
 from emojitune.models import adapter
 from emojitune.models.packed_llama import LlamaAdapter
 
-_SCALE = 0.4
+_OF_MODEL = 0.46
+_OF_EXAMPLES = 1.15
 _TEMPERATURE = 0.075
 _LEAST = exp(-1.0 / _TEMPERATURE)
 
@@ -70,10 +72,11 @@ class Neighbours:
         return self.keys.nbytes + self.center.nbytes + self.replies.nbytes
 
     def likeness(self, state: Tensor, count: int) -> list[float]:
-        """For each of `count` replies the sum over its examples."""
+        """For each of `count` replies the sum over its examples, to the power OF_EXAMPLES."""
         near = (self.keys @ _unit(state - self.center) / _TEMPERATURE).exp()
         # One that has none left is as likely as if it had the most unlike.
-        found: list[float] = torch.full((count,), _LEAST).index_add_(0, self.replies, near).tolist()
+        total = torch.full((count,), _LEAST).index_add_(0, self.replies, near)
+        found: list[float] = total.pow(_OF_EXAMPLES).tolist()
         return found
 
     def save(self, folder: Path) -> None:
@@ -143,10 +146,10 @@ class NeighbourWeights:
         return NeighbourWeights(self._trie, {end: one * factor for (end, one), factor in pairs})
 
     def of_reply(self, log_probability: float, state: State) -> float:
-        return _SCALE * log_probability + log(self._likeness[state])
+        return _OF_MODEL * log_probability + log(self._likeness[state])
 
     def of_path(self, log_probability: float, state: State) -> float:
-        return _SCALE * log_probability + self._behind[state]
+        return _OF_MODEL * log_probability + self._behind[state]
 
     @cached_property
     def _behind(self) -> list[float]:
