@@ -12,10 +12,17 @@ from emojitune.store.database import Database, open_database
 from emojitune.store.jobs import JobStore
 from emojitune.store.leases import LeaseStore
 
+_LONGEST = ("test_main_job.py", "test_intents.py")
+
 
 def pytest_collectstart() -> None:
     """Before any of the tests' modules does, and not in xdist's process that only hands out."""
     import_libraries()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: whoever takes one last keeps all others waiting."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(autouse=True)
