@@ -4,11 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-# Two processes: more only wait for one another. The files in their order (see tests/conftest.py), so
-# that the longest ones do not come last.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-FAST_TESTS := OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu"
-SLOW_TESTS := $(PYTEST) -m "slow or gpu"
+# Two processes with a thread of torch each: more of either only wait for one another. The files in
+# their order (see tests/conftest.py), so that the longest ones do not come last.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+FAST_TESTS := $(PYTEST) -m "not slow and not gpu"
+SLOW_TESTS := $(PYTEST) --durations=12 --durations-min=5 -m "slow or gpu"
 
 .PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training \
   bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load clean
