@@ -7,8 +7,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # Two processes with a thread of torch each: more of either only wait for one another. The files in
 # their order (see tests/conftest.py), so that the longest ones do not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-FAST_TESTS := $(PYTEST) -m "not slow and not gpu"
-SLOW_TESTS := $(PYTEST) --durations=12 --durations-min=5 -m "slow or gpu"
 
 .PHONY: help setup setup-dev run test test-fast lint format docs bench bench-training \
   bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load clean
@@ -24,11 +22,10 @@ run: setup  ## The main job: fine-tune the emoji chatbot on this machine, chat w
 	$(BIN)/emojitune run
 
 test: setup-dev  ## All tests, those with the real base model too
-	$(FAST_TESTS)
-	$(SLOW_TESTS)
+	$(PYTEST) --durations=12 --durations-min=5
 
 test-fast: setup-dev  ## The default tier: a tiny random model, some three minutes
-	$(FAST_TESTS)
+	$(PYTEST) -m "not slow and not gpu"
 
 load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (two runs, eight minutes)
 	$(BIN)/python -m benchmarks.load
