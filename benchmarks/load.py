@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
@@ -124,16 +125,6 @@ def uploading(client: OpenAI) -> Callable[[], object]:
     return ask
 
 
-def following(client: OpenAI, job: str) -> Callable[[], object]:
-    """Looks at a job and at its last events, as a client that draws its progress does."""
-
-    def ask() -> None:
-        client.fine_tuning.jobs.retrieve(job)
-        client.fine_tuning.jobs.list_events(job, limit=20)
-
-    return ask
-
-
 def told_wrongly(client: OpenAI, job: str) -> int:
     """How many of a job's steps are missing among its events, or there twice."""
     events = list(client.fine_tuning.jobs.list_events(job, limit=100))
@@ -154,7 +145,10 @@ def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict
         load = Load()
         load.keep("chat", chatting(client, model), CHATS, 0.0)
         load.keep("upload, read back, delete", uploading(client), UPLOADS, PAUSE)
-        load.keep("job and its events", following(client, job.id), FOLLOWERS, PAUSE)
+        # Followers look at both; apart, each is timed.
+        jobs = client.fine_tuning.jobs
+        load.keep("GET a job", partial(jobs.retrieve, job.id), FOLLOWERS, PAUSE)
+        load.keep("GET its events", partial(jobs.list_events, job.id, limit=20), FOLLOWERS, PAUSE)
         load.keep("GET /v1/models", client.models.list, LOOKERS, PAUSE / 2)
         load.keep("GET /v1/files", lambda: client.files.list(limit=20), LOOKERS, PAUSE / 2)
         server = psutil.Process(json.loads((home / "server.json").read_text())["pid"])

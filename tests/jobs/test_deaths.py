@@ -24,11 +24,18 @@ def job(stores: Stores) -> Job:
     return made
 
 
-def die(job: Job, stores: Stores, number: int, *, for_memory: bool = False) -> Job:
+def die(
+    job: Job,
+    stores: Stores,
+    number: int,
+    *,
+    status: int = -signal.SIGKILL,
+    for_memory: bool = False,
+) -> Job:
     if stores.jobs.get(job.id).status == "queued":
         stores.jobs.transition(job.id, "running", sources=["queued"])
     log = Path("/home/worker.log")
-    death = Death(f"worker-{number}", -signal.SIGKILL, for_memory=for_memory, log=log)
+    death = Death(f"worker-{number}", status, for_memory=for_memory, log=log)
     deaths.note(stores.jobs.get(job.id), stores, death)
     return stores.jobs.get(job.id)
 
@@ -54,6 +61,16 @@ def test_the_third_death_without_a_step_in_between_ends_it(
     for words in ("3 times", "SIGKILL", "/home/worker.log", "smaller batch_size"):
         assert words in found.error.message
     assert stores.jobs.events(job.id).items[0].message == found.error.message
+
+
+def test_a_disk_that_stays_full_is_the_reason(job: Job, stores: Stores) -> None:
+    for number in range(3):
+        found = die(job, stores, number, status=deaths.DISK_FULL)
+    assert found.error
+    assert found.error.code == "disk_full"
+    told = [event.message for event in stores.jobs.events(job.id).items]
+    assert told[0] == found.error.message
+    assert "(the disk is full)" in told[1]
 
 
 def test_a_job_that_gets_further_each_time_is_never_given_up(job: Job, stores: Stores) -> None:

@@ -16,6 +16,7 @@ from emojitune.jobs.stores import Stores
 from emojitune.store.jobs import Job
 
 MOST_DEATHS = 3  # without a new step in between
+DISK_FULL = 73  # the status of a worker that ended for that: sysexits' EX_CANTCREAT
 _KEY = "death-"
 
 
@@ -64,6 +65,13 @@ def _given_up(count: int, death: Death) -> TrainingError:
             "examples, and create the job again.",
             code="out_of_memory",
         )
+    if death.status == DISK_FULL:
+        return TrainingError(
+            f"The disk is full: {count} times without a step in between the job's process could "
+            "not write. What was there before is unharmed. Free some space and create the job "
+            "again; `emojitune doctor` lists what can go.",
+            code="disk_full",
+        )
     return TrainingError(
         f"The job's process ended {count} times without a step in between ({_how(death)}). The "
         f"last lines of {death.log} may say why. If it was killed, most likely memory ran out: "
@@ -75,6 +83,8 @@ def _given_up(count: int, death: Death) -> TrainingError:
 def _how(death: Death) -> str:
     if death.for_memory:
         return "the system ran out of memory"
+    if death.status == DISK_FULL:
+        return "the disk is full"
     if death.status < 0:
         with suppress(ValueError):
             return f"killed by {signal.Signals(-death.status).name}"

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 
 from emojitune.errors import InvalidStateError, StorageError, TrainingError
-from emojitune.jobs import runner, states
+from emojitune.jobs import deaths, runner, states
 from emojitune.jobs.failing import fail
 from emojitune.jobs.hold import LEASE_SECONDS, Hold, Interrupted, end_process
 from emojitune.jobs.run_lock import only_process
@@ -130,7 +130,13 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
         threading.Thread(target=_stop_with_server, args=[worker], daemon=True).start()
-        worker.work()
+        try:
+            worker.work()
+        except StorageError as error:
+            if error.code != "disk_full":
+                raise
+            _log.error(error.message)
+            sys.exit(deaths.DISK_FULL)
 
 
 def _stop_with_server(worker: Worker) -> None:
