@@ -66,7 +66,7 @@ def test_an_upload_that_does_not_fit_is_refused_and_harms_nothing(
     assert [file.id for file in client.files.list()] == [kept.id]
     assert client.files.content(kept.id).read() == path.read_bytes()
     client.files.create(file=("next.jsonl", path.read_bytes()), purpose="fine-tune")
-    assert not list(volume.rglob("*.part"))
+    assert not list(volume.rglob("incoming-*"))
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_job_whose_disk_is_full_waits_and_ends_as_if_nothing_had_happened(
     assert 0 < stopped_at < chaos.EXAMPLES * chaos.EPOCHS
     assert serving.follow(job) not in ("succeeded", "failed")
     log = (serving.folder / "server.log").read_text()
-    assert log.count("Jobs wait, and none is started: The disk is full") == 1
+    assert "Jobs wait, and none is started: The disk is full" in log
     filler.unlink()
     until(lambda: serving.follow(job) in ("succeeded", "failed"))
     reference = chaos.reference(serving, path, job.seed)
