@@ -74,9 +74,7 @@ def test_a_job_whose_disk_is_full_waits_and_ends_as_if_nothing_had_happened(
     serving: chaos.Chaos, volume: Path, tmp_path: Path
 ) -> None:
     path = chaos.training_file(tmp_path)
-    serving.create(path, seed=1)
-    [job] = serving.jobs
-    until(lambda: serving.steps(job) > 5)
+    job = start(serving, path, seed=1)
     filler = fill(volume)
     stopped_at = wait_until_steady(lambda: serving.steps(job))
     assert 0 < stopped_at < chaos.EXAMPLES * chaos.EPOCHS
@@ -95,9 +93,7 @@ def test_a_job_whose_checkpoint_does_not_fit_says_so_and_the_next_one_trains(
     serving: chaos.Chaos, volume: Path, tmp_path: Path
 ) -> None:
     path = chaos.training_file(tmp_path)
-    serving.create(path, seed=1)
-    [job] = serving.jobs
-    until(lambda: serving.steps(job) > 5)
+    job = start(serving, path, seed=1)
     filler = fill(volume, leaving=MEGABYTE)  # for the database: a checkpoint takes two
     until(lambda: serving.follow(job) in ("succeeded", "failed"))
     failed = serving.client.fine_tuning.jobs.retrieve(job.id)
@@ -106,8 +102,15 @@ def test_a_job_whose_checkpoint_does_not_fit_says_so_and_the_next_one_trains(
     [last] = serving.client.fine_tuning.jobs.list_events(job.id, limit=1).data
     assert (last.level, last.message) == ("error", failed.error.message)
     filler.unlink()
-    serving.create(path, seed=2)
-    until(lambda: serving.steps(serving.jobs[1]) > 5)
+    start(serving, path, seed=2)
+
+
+def start(serving: chaos.Chaos, path: Path, seed: int) -> chaos.Followed:
+    """A job, as soon as it trains."""
+    serving.create(path, seed)
+    job = serving.jobs[-1]
+    until(lambda: serving.steps(job) > 5)
+    return job
 
 
 def wait_until_steady(number: Callable[[], int]) -> int:
