@@ -143,11 +143,11 @@ class Dispatcher:
 
     def _spawn(self, job: Job, *, trains: bool) -> None:
         log = log_file(self._settings, job.id)
+        end_holder(log.parent)
+        worker = f"worker-{secrets.token_hex(8)}"
         with disk_errors(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             output = log.open("ab")
-        end_holder(log.parent)
-        worker = f"worker-{secrets.token_hex(8)}"
         with output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "emojitune.jobs.worker", job.id, worker],
