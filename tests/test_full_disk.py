@@ -83,6 +83,8 @@ def test_a_job_whose_disk_is_full_waits_and_ends_as_if_nothing_had_happened(
     assert "Jobs wait, and none is started: The disk is full" in log
     filler.unlink()
     until(lambda: serving.follow(job) in ("succeeded", "failed"))
+    told = [event.message for event in serving.client.fine_tuning.jobs.list_events(job.id)]
+    assert any("(the disk is full)" in message for message in told), "why its worker ended"
     reference = chaos.reference(serving, path, job.seed)
     assert serving.outcome(job, reference).faults == ()
 
