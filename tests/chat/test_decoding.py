@@ -8,7 +8,7 @@ from emojitune.chat.constraint import label_trie
 from emojitune.chat.forest import Forest, Growth, Prompt
 from emojitune.chat.module_pass import ModulePass
 from emojitune.chat.sampling import choose, seeded
-from emojitune.chat.search import Scored, best_known, nearly_all_known, rank
+from emojitune.chat.search import BestKnown, Scored, nearly_all_known, rank
 from emojitune.models.loader import LoadedModel
 
 PROMPT = [1, 40, 41, 42]
@@ -33,7 +33,7 @@ def ranking(
     """What a search finds, and how many tokens it computed."""
     forest = Forest(ModulePass(model.module, torch.device("cpu")))
     known = forest.longest_known(PROMPT, None)
-    rules = [best_known(count)] if count else [lambda found, open_scores: False]
+    rules = [BestKnown(count)] if count else [lambda found, open_scores: False]
     search = rank(PROMPT, Prompt(known.path, 0), label_trie(labels), STOPS, rules, width=width)
     growths: list[Growth] = next(search)
     computed = 0

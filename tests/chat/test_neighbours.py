@@ -29,7 +29,15 @@ from emojitune.chat.neighbours import (
 )
 from emojitune.chat.opening import open_beside
 from emojitune.chat.reply import ChatParameters
-from emojitune.chat.search import Scored, Weights, all_known, best_known, nearly_all_known, rank
+from emojitune.chat.search import (
+    BestKnown,
+    Enough,
+    Scored,
+    Weights,
+    all_known,
+    nearly_all_known,
+    rank,
+)
 from emojitune.errors import ModelError
 from emojitune.models.loader import LoadedModel
 
@@ -56,7 +64,7 @@ def test_likeness_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None:
     assert found == pytest.approx([total**1.15 for total in expected], rel=1e-4)
 
 
-def test_no_replies_weigh_more_than_the_path_to_them() -> None:
+def test_no_replies_weigh_more_than_is_said_of_the_path_to_them() -> None:
     chance = random.Random(1)
     labels = [tuple(chance.choices(range(3), k=chance.randint(1, 5))) for _ in range(40)]
     trie = label_trie(labels)
@@ -67,22 +75,28 @@ def test_no_replies_weigh_more_than_the_path_to_them() -> None:
             state = end(trie, label[:cut])
             below = [end(trie, other) for other in set(labels) if other[:cut] == label[:cut]]
             log_probabilities = [-2.0 - chance.random() for _ in below]
-            total = sum(
+            found = [
                 math.exp(weights.of_reply(log_probability, one))
                 for one, log_probability in zip(below, log_probabilities, strict=True)
-            )
-            assert total <= math.exp(weights.of_path(-2.0, state)) * (1 + 1e-9)
+            ]
+            assert sum(found) <= math.exp(weights.of_all(-2.0, state)) * (1 + 1e-9)
+            assert max(found) <= math.exp(weights.of_path(-2.0, state)) * (1 + 1e-9)
 
 
 def ranked(
-    model: LoadedModel, weigh: Callable[[Tensor], Weights], count: int | None
+    model: LoadedModel,
+    weigh: Callable[[Tensor], Weights],
+    rules: Sequence[Enough],
+    labels: Sequence[Sequence[int]] = LABELS,
+    opened: Callable[[int], None] = lambda _count: None,
 ) -> list[Scored]:
+    """What a search finds; `opened` hears how many paths each pass opens."""
     forest = Forest(ModulePass(model.module, torch.device("cpu")))
     path = forest.longest_known(PROMPT, None).path
-    rules = [best_known(count), nearly_all_known(1.0)] if count else [all_known]
-    search = rank(PROMPT, Prompt(path, 0), label_trie(LABELS), STOPS, rules, weigh=weigh, width=1)
+    search = rank(PROMPT, Prompt(path, 0), label_trie(labels), STOPS, rules, weigh=weigh, width=1)
     growths = next(search)
     while True:
+        opened(len(growths))
         try:
             growths = search.send(forest.grow([growths], [None])[0])
         except StopIteration as stop:
@@ -91,9 +105,18 @@ def ranked(
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("count", [1, 2, None])
+@pytest.mark.parametrize(
+    ("count", "rules"),
+    [
+        (1, [BestKnown(1)]),
+        (2, [BestKnown(2)]),
+        (1, [BestKnown(1), nearly_all_known(1.0)]),
+        (2, [BestKnown(2), nearly_all_known(1.0)]),
+        (None, [all_known]),
+    ],
+)
 def test_the_search_finds_the_replies_of_most_weight(
-    tiny: LoadedModel, seed: int, count: int | None
+    tiny: LoadedModel, seed: int, count: int | None, rules: list[Enough]
 ) -> None:
     chance = random.Random(seed)
     likeness = {label: math.exp(chance.uniform(-8, 8)) for label in LABELS}
@@ -103,7 +126,7 @@ def test_the_search_finds_the_replies_of_most_weight(
         heard.append(state)
         return NeighbourWeights(trie, {end(trie, label): likeness[label] for label in LABELS})
 
-    found = ranked(tiny, weigh, count)
+    found = ranked(tiny, weigh, rules)
     expected = {label: 0.46 * joint(tiny, label) + math.log(likeness[label]) for label in LABELS}
     best = sorted(LABELS, key=lambda label: -expected[label])[:count]
     assert [scored.tokens for scored in found][:count] == best
@@ -113,6 +136,26 @@ def test_the_search_finds_the_replies_of_most_weight(
     with torch.no_grad():
         layers = tiny.module(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
     torch.testing.assert_close(heard[0], layers[1][0, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_many_replies_that_begin_alike_do_not_make_one_of_them_likelier(tiny: LoadedModel) -> None:
+    labels = [(30, 31, token, 32) for token in range(40, 60)] + [(36, token) for token in (37, 38)]
+    trie = label_trie(labels)
+
+    def opened(rules: list[Enough], seed: int) -> tuple[tuple[int, ...], int]:
+        chance, counts = random.Random(seed), list[int]()
+        alike = {end(trie, label): chance.uniform(1, 3) for label in labels[:20]}
+        likeness = alike | {end(trie, label): chance.uniform(10, 15) for label in labels[20:]}
+        rank_by = NeighbourWeights(trie, likeness)
+        [best, *_] = ranked(tiny, lambda _state: rank_by, rules, labels, counts.append)
+        return best.tokens, sum(counts)
+
+    # A rule that is always content, but not only about the best.
+    bound_by_sums: list[Enough] = [BestKnown(1), lambda _found, _open_scores: True]
+    fewer = [opened([BestKnown(1)], seed) for seed in range(10)]
+    more = [opened(bound_by_sums, seed) for seed in range(10)]
+    assert [best for best, _ in fewer] == [best for best, _ in more]
+    assert sum(count for _, count in fewer) < 0.8 * sum(count for _, count in more)
 
 
 def test_hidden_states_are_those_of_each_prompt_alone(tiny_base: Path, tmp_path: Path) -> None:

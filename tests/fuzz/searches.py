@@ -1,17 +1,29 @@
-"""Searches: the best-first search over a trie finds what weighing every label one by one finds."""
+"""Searches: the best-first search over a trie finds what weighing every label one by one finds.
+
+With the model's word alone, and with what examples say beside it: then the search guesses, too.
+"""
 
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
 from emojitune.chat.constraint import LabelTrie, label_trie
-from emojitune.chat.forest import Grown, Growth, Prompt
-from emojitune.chat.search import Scored, all_known, best_known, rank
+from emojitune.chat.forest import Grown, Growth, Path, Prompt
+from emojitune.chat.neighbours import NeighbourWeights
+from emojitune.chat.search import (
+    PLAIN,
+    BestKnown,
+    Scored,
+    Weights,
+    all_known,
+    nearly_all_known,
+    rank,
+)
 
 _STOPS = (0, 1)
 _TOKENS = range(2, 7)
@@ -28,6 +40,8 @@ class Search:
     sharpness: float
     count: int | None
     width: int
+    likeness: float  # how much replies differ by their examples; 0 has none
+    sums: bool  # whether what all weigh together is asked for, too
 
 
 searches = st.builds(
@@ -41,6 +55,8 @@ searches = st.builds(
     st.sampled_from([0.1, 1.0, 5.0, 30.0]),
     st.sampled_from([None, 1, 2, 5]),
     st.sampled_from([1, 2, 4, 50]),
+    st.sampled_from([0.0, 0.1, 1.0, 5.0]),
+    st.booleans(),
 )
 
 
@@ -50,15 +66,20 @@ def faults(search: Search) -> list[str]:
     labels = set(search.labels)
     if _language(trie, trie.start) != labels:
         return ["the trie spells other labels than it was made of"]
+    weights = _weights(search, trie)
     expected = {label: _joint(search, label, labels) for label in labels}
-    found = _ranked(search, trie)[: search.count]
-    best = sorted(expected.values(), reverse=True)[: search.count]
+    weighed = {
+        label: weights.of_reply(score, _end(trie, label)) for label, score in expected.items()
+    }
+    found = _ranked(search, trie, weights)[: search.count]
+    best = sorted(weighed.values(), reverse=True)[: search.count]
     if len({scored.tokens for scored in found}) != len(best):
         return [f"{len(found)} labels, not {len(best)}"]
     return [
-        f"{scored} where the best has {score}, and it {expected[scored.tokens]}"
-        for scored, score in zip(found, best, strict=True)
-        if not _close(scored.log_probability, score)
+        f"{scored} where the best weighs {weight}, and it {expected[scored.tokens]}"
+        for scored, weight in zip(found, best, strict=True)
+        if not _close(scored.weight, weight)
+        or not _close(scored.weight, weighed[scored.tokens])
         or not _close(scored.log_probability, expected[scored.tokens])
     ]
 
@@ -94,10 +115,30 @@ def _joint(search: Search, label: Label, labels: set[Label]) -> float:
     return score
 
 
-def _ranked(search: Search, trie: LabelTrie) -> list[Scored]:
-    rule = best_known(search.count) if search.count else all_known
-    root: Any = ()  # a path here is its tokens
-    asking = rank(_PROMPT, Prompt(root, 0), trie, frozenset(_STOPS), [rule], width=search.width)
+def _weights(search: Search, trie: LabelTrie) -> Weights:
+    if not search.likeness:
+        return PLAIN
+    draw = random.Random(search.seed)
+    labels = sorted(set(search.labels))
+    return NeighbourWeights(
+        trie, {_end(trie, label): math.exp(draw.gauss(0, search.likeness)) for label in labels}
+    )
+
+
+def _end(trie: LabelTrie, label: Label) -> int:
+    state = trie.start
+    for token in label:
+        state = trie.advance(state, token)
+    return state
+
+
+def _ranked(search: Search, trie: LabelTrie, weights: Weights) -> list[Scored]:
+    rules = [BestKnown(search.count) if search.count else all_known]
+    if search.sums:
+        rules.append(nearly_all_known(1.0))
+    root = Prompt(Path(np.zeros(0, np.int64)), 0)  # a path here is its tokens
+    stops, weigh = frozenset(_STOPS), (lambda _state: weights) if search.likeness else None
+    asking = rank(_PROMPT, root, trie, stops, rules, weigh=weigh, width=search.width)
     growths = next(asking)
     while True:
         try:
@@ -108,12 +149,12 @@ def _ranked(search: Search, trie: LabelTrie) -> list[Scored]:
 
 
 def _grown(search: Search, growth: Growth) -> Grown:
-    parent: Any = growth.parent
-    path = (*parent, *growth.ids)
+    path = (*growth.parent.slots.tolist(), *growth.ids)
     wanted = growth.wanted or []
     ends = range(len(path) - len(wanted) + 1, len(path) + 1)
     rows = [
         _following(search, path[:end])[list(tokens)]
         for end, tokens in zip(ends, wanted, strict=True)
     ]
-    return Grown(path, rows)  # type: ignore[arg-type]
+    state = None if growth.state is None else torch.zeros(1)
+    return Grown(Path(np.array(path)), rows, state)

@@ -29,10 +29,10 @@ from emojitune.chat.sampling import (
     shift,
 )
 from emojitune.chat.search import (
+    BestKnown,
     Enough,
     Scored,
     all_known,
-    best_known,
     log_sum,
     nearly_all_known,
     rank,
@@ -208,7 +208,7 @@ def _drawn(
     def noisy(state: Tensor) -> NeighbourWeights:
         return weigh(state).disturbed(temperature, generators[0])
 
-    rules = [best_known(1)]
+    rules = [BestKnown(1)]
     [best, *_] = yield from rank(ids, prompt, constraint, stop_ids, rules, weigh=noisy)
     return [best.tokens]
 
@@ -230,7 +230,7 @@ def _rules(sampling: Sampling, alternatives: int, probabilities: bool) -> list[E
     """How far down the search has to look."""
     if sampling.shapes:
         return [all_known]  # what is improbable may be weighed up
-    rules = [best_known(max(1, alternatives))]
+    rules: list[Enough] = [BestKnown(max(1, alternatives))]
     if sampling.temperature > 0.0:
         rules.append(nearly_all_known(sampling.temperature))
     if alternatives and probabilities:

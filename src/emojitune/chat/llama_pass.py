@@ -17,8 +17,9 @@ from emojitune.models.llama import normalize, rotate
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
 from emojitune.models.products import Product
 
-# Rows come in few numbers: for each, oneDNN keeps programs with their working memory.
-_FEW, _MULTIPLE = 4, 16
+# Rows come in few numbers: for each, oneDNN keeps programs with their working memory. The fewer
+# rows, the more one of padding costs, and the smaller a program is.
+_FEW, _SMALL_MULTIPLE, _MANY, _MULTIPLE = 4, 4, 64, 16
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, query (T, H, D), key and value (T, K, D)) to (T, H × D)."""
@@ -66,8 +67,7 @@ class LlamaPass:
             return mixed.view(len(mixed), -1)
 
         rows, count = len(batch.ids), len(batch.wanted)
-        padding = -rows % _MULTIPLE if rows > _MULTIPLE else 0
-        more = -count % _MULTIPLE if count > _FEW else 0
+        padding, more = _padding(rows), _padding(count)
         ids, positions, wanted, states = (
             to_tensor(array, self._device)
             for array in (
@@ -145,6 +145,12 @@ class LlamaPass:
     def _empty(self) -> Tensor:
         shape = (0, self.llama.kv_heads, self.llama.head_dim)
         return torch.empty(shape, dtype=self.llama.embedding.dtype, device=self._device)
+
+
+def _padding(rows: int) -> int:
+    if rows <= _FEW:
+        return 0
+    return -rows % (_SMALL_MULTIPLE if rows <= _MANY else _MULTIPLE)
 
 
 def _padded(adapters: _Adapters, rows: int, padding: int) -> _Adapters:

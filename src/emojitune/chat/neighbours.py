@@ -16,7 +16,7 @@ is worth, and how the numbers were chosen.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import exp, log
@@ -149,17 +149,31 @@ class NeighbourWeights:
         return _OF_MODEL * log_probability + log(self._likeness[state])
 
     def of_path(self, log_probability: float, state: State) -> float:
-        return _OF_MODEL * log_probability + self._behind[state]
+        return _OF_MODEL * log_probability + self._best_behind[state]
+
+    def of_all(self, log_probability: float, state: State) -> float:
+        return _OF_MODEL * log_probability + self._all_behind[state]
+
+    def guess(self, state: State) -> int | None:
+        children = self._trie.children[state]
+        return max(children, key=lambda token: self._best_behind[children[token]], default=None)
 
     @cached_property
-    def _behind(self) -> list[float]:
-        """By state, the likeness of all replies through it together, as a logarithm."""
+    def _best_behind(self) -> list[float]:
+        return self._behind(max)
+
+    @cached_property
+    def _all_behind(self) -> list[float]:
+        return self._behind(sum)
+
+    def _behind(self, join: Callable[[Iterable[float]], float]) -> list[float]:
+        """By state, the likeness of the replies through it, as a logarithm."""
         children = self._trie.children
-        total = [0.0] * len(children)
-        for state in reversed(range(len(total))):  # children come behind their parents
-            behind = sum(total[child] for child in children[state].values())
-            total[state] = self._likeness.get(state, 0.0) + behind
-        return [log(value) for value in total]
+        found = [0.0] * len(children)
+        for state in reversed(range(len(found))):  # children come behind their parents
+            behind = [found[child] for child in children[state].values()]
+            found[state] = join([self._likeness.get(state, 0.0), *behind])
+        return [log(value) for value in found]
 
 
 def by_turns(replies: Sequence[int]) -> list[int]:

@@ -17,6 +17,7 @@ from emojitune.chat.forest import Grown, Growth, Path, Prompt
 
 # Nats behind the best open path: what is further off is likely given up before its last token.
 _LOOK_AHEAD = 2.0
+_GUESSED = 2  # paths of a pass that go on beyond choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,15 @@ class Weights(Protocol):
         ...
 
     def of_path(self, log_probability: float, state: State) -> float:
+        """What no reply through a state exceeds, behind a path to it."""
+        ...
+
+    def of_all(self, log_probability: float, state: State) -> float:
         """What all replies through a state weigh together, at most, behind a path to it."""
+        ...
+
+    def guess(self, state: State) -> int | None:
+        """The token that a state likely goes on with; None where nothing tells beforehand."""
         ...
 
 
@@ -57,11 +66,20 @@ class Plain:
     def of_path(self, log_probability: float, state: State) -> float:
         return log_probability
 
+    def of_all(self, log_probability: float, state: State) -> float:
+        return log_probability
+
+    def guess(self, state: State) -> int | None:
+        return None
+
 
 PLAIN = Plain()
 
+Bound = Callable[[float, State], float]
+"""(log-probability of a path, its state) to what lies behind it at most."""
+
 Enough = Callable[[Sequence[Scored], Sequence[float]], bool]
-"""Whether a search knows enough: given the replies found, best first, and open paths' weights."""
+"""Whether a search knows enough: given the replies found, best first, and open paths' bounds."""
 
 
 def all_known(_found: Sequence[Scored], _open_scores: Sequence[float]) -> bool:
@@ -69,13 +87,14 @@ def all_known(_found: Sequence[Scored], _open_scores: Sequence[float]) -> bool:
     return False
 
 
-def best_known(count: int) -> Enough:
+@dataclass(frozen=True, slots=True)
+class BestKnown:
     """The `count` best replies are found: no open path can lead to a better one."""
 
-    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
-        return len(found) >= count and found[count - 1].weight >= max(open_scores)
+    count: int
 
-    return enough
+    def __call__(self, found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
+        return len(found) >= self.count and found[self.count - 1].weight >= max(open_scores)
 
 
 def log_sum(replies: Sequence[Scored]) -> float:
@@ -110,16 +129,19 @@ def rank(
     rules: Sequence[Enough],
     *,
     weigh: Callable[[Tensor], Weights] | None = None,
-    width: int = 4,
+    width: int = 3,
     widest: int = 16,
 ) -> Generator[list[Growth], list[Grown], list[Scored]]:
     """The replies of a set, best first, as far down as all `rules` want to know.
 
-    Best-first search. A weight only falls along a path, so no reply that is still to be found
-    beats the best open path: what the rules conclude from that is exact. `width` paths are opened
-    in one pass, because a pass over many tokens costs little more than over one, and twice as many
-    in the next, up to `widest`: what is not settled soon needs many. The promising ones look ahead,
-    through all tokens that follow without a choice.
+    Best-first search. A bound only falls along a path, so no reply that is still to be found
+    beats the best open path: what the rules conclude from that is exact. Where they ask for the
+    best replies alone, a path is bound by its best one; else by what all behind it weigh together,
+    which is far more where many replies begin alike. `width` paths are opened in one pass, because
+    a pass over many tokens costs little more than over one, and twice as many in the next, up to
+    `widest`: what is not settled soon needs many. The promising ones look ahead, through all
+    tokens that follow without a choice, and the best of them through guesses, too: most often they
+    are right, and a pass is saved.
 
     Args:
         weigh: Makes the weights, given the hidden state of the prompt's last token.
@@ -134,10 +156,11 @@ def rank(
             ended, children = node.expand(grown, constraint, weights)
             found.extend(ended)
             for child in children:
-                heapq.heappush(heap, (-child.weight(weights), next(order), child))
+                heapq.heappush(heap, (-child.bound(bound), next(order), child))
         found.sort(key=lambda scored: -scored.weight)
 
     weights: Weights = PLAIN
+    bound = _bound(weights, rules)
     root = OpenPath.root(prompt, constraint)
     before = ids[prompt.cached :]
     growth = root.growth(constraint, stops, before)
@@ -147,96 +170,132 @@ def rank(
         [grown] = yield [replace(growth, state=len(before) - 1)]
         assert grown.state is not None
         weights = weigh(grown.state)
+        bound = _bound(weights, rules)
         take([root], [grown])
     while heap:
         open_scores = [-negative for negative, _, _ in heap]
         if all(enough(found, open_scores) for enough in rules):
             break
         opened = [heapq.heappop(heap)[2] for _ in range(min(width, len(heap)))]
-        promising = opened[0].weight(weights) - _LOOK_AHEAD
+        promising = opened[0].bound(bound) - _LOOK_AHEAD
         opened = [
-            node.ahead(constraint) if node.weight(weights) > promising else node for node in opened
+            node.ahead(constraint, weights.guess if place < _GUESSED else None)
+            if node.bound(bound) > promising
+            else node
+            for place, node in enumerate(opened)
         ]
         take(opened, (yield [node.growth(constraint, stops) for node in opened]))
         width = min(2 * width, widest)
     return found
 
 
+def _bound(weights: Weights, rules: Sequence[Enough]) -> Bound:
+    only_best = all(isinstance(rule, BestKnown) for rule in rules)
+    return weights.of_path if only_best else weights.of_all
+
+
 @dataclass(frozen=True, slots=True)
 class OpenPath:
-    """A step behind the end of a path, with what must follow it, not computed yet.
+    """A step behind the end of a path, with what likely follows it, not computed yet.
 
     Attributes:
         path: Where it grows from.
         step: The step; nothing at the root.
-        chain: Tokens that then follow without a choice, as far as to be computed with it.
-        state: The constraint's state behind the chain.
-        spelled: The reply so far, up to and with the chain.
+        state: The constraint's state behind the step.
+        spelled: The reply so far, up to and with the step.
         score: Joint log-probability up to and with the step.
+        chain: Tokens behind the step to be computed with it: where there is no choice what must
+            follow, at a choice a guess. What is left aside can be opened later.
     """
 
     path: Path
     step: tuple[int, ...]
-    chain: tuple[int, ...]
     state: State
     spelled: tuple[int, ...]
     score: float
+    chain: tuple[int, ...] = ()
 
     @staticmethod
     def root(prompt: Prompt, constraint: Constraint) -> "OpenPath":
         """Where every reply begins: behind the prompt, and all that each of them begins with."""
-        return OpenPath(prompt.path, (), (), constraint.start, (), 0.0).ahead(constraint)
+        return OpenPath(prompt.path, (), constraint.start, (), 0.0).ahead(constraint)
 
-    def ahead(self, constraint: Constraint) -> "OpenPath":
-        """With the chain up to where a choice is."""
-        chain, state = [], self.state
-        while not constraint.can_end(state) and len(constraint.allowed_tokens(state)) == 1:
-            [token] = constraint.allowed_tokens(state)
+    def ahead(
+        self, constraint: Constraint, guess: Callable[[State], int | None] | None = None
+    ) -> "OpenPath":
+        """With the chain up to where a choice is, or beyond it as far as there is a guess."""
+        chain: list[int] = []
+        state = self.state
+        while not constraint.can_end(state):
+            following = constraint.allowed_tokens(state)
+            forced = following[0] if len(following) == 1 else None
+            token = guess(state) if forced is None and guess else forced
+            if token is None:
+                break
             chain.append(token)
             state = constraint.advance(state, token)
-        return replace(self, chain=tuple(chain), state=state, spelled=(*self.spelled, *chain))
+        return replace(self, chain=tuple(chain))
 
-    def weight(self, weights: Weights) -> float:
-        """What no reply that begins so exceeds, nor do all of them together."""
-        return weights.of_path(self.score, self.state)
+    def bound(self, bound: Bound) -> float:
+        """What replies that begin so weigh at most."""
+        return bound(self.score, self.state)
 
     def growth(
         self, constraint: Constraint, stops: Sequence[int], before: Sequence[int] = ()
     ) -> Growth:
-        """What to compute: each token of the chain, then what may follow it, an end included.
+        """What to compute: what may follow the step, and each token of the chain, an end included.
 
         `before` are tokens of the prompt. Behind the last token of a reply that cannot go on
         nothing is left to know, and it is not computed.
         """
-        following = constraint.allowed_tokens(self.state)
         ids = [*before, *self.step, *self.chain]
-        wanted: list[Sequence[int]] = [(token,) for token in self.chain]
-        if not following:
-            return Growth(self.path, ids[:-1], wanted, keep=False)
-        ends = stops if constraint.can_end(self.state) else ()
-        return Growth(self.path, ids, [*wanted, [*ends, *following]])
+        wanted = [
+            [*(stops if constraint.can_end(state) else ()), *constraint.allowed_tokens(state)]
+            for state in self._states(constraint)
+        ]
+        if wanted[-1]:
+            return Growth(self.path, ids, wanted)
+        aside = any(len(tokens) > 1 for tokens in wanted)
+        return Growth(self.path, ids[:-1], wanted[:-1], keep=aside)
 
     def expand(
         self, grown: Grown, constraint: Constraint, weights: Weights = PLAIN
     ) -> tuple[list[Scored], list["OpenPath"]]:
         """The replies that end here or with one more token, and the steps to be opened."""
-        forced = sum(float(row[0]) for row in grown.rows[: len(self.chain)])
-        score = self.score + forced
-        following = constraint.allowed_tokens(self.state)
-        if not following:
-            return [Scored(self.spelled, score, weights.of_reply(score, self.state))], []
-        last = grown.rows[-1]
-        stops = last[: len(last) - len(following)]
-        ended = []
-        if len(stops):
-            total = score + float(stops.logsumexp(0))
-            ended.append(Scored(self.spelled, total, weights.of_reply(total, self.state)))
-        opened = []
-        for token, gain in zip(following, last[len(stops) :].tolist(), strict=True):
-            state, spelled = constraint.advance(self.state, token), (*self.spelled, token)
-            if constraint.allowed_tokens(state):
-                opened.append(OpenPath(grown.path, (token,), (), state, spelled, score + gain))
-            else:
-                total = score + gain
-                ended.append(Scored(spelled, total, weights.of_reply(total, state)))
+        ended: list[Scored] = []
+        opened: list[OpenPath] = []
+        spelled, score = self.spelled, self.score
+        states = self._states(constraint)
+        # What is computed ends before the last row's choice.
+        start = len(grown.path) - len(grown.rows) + 1
+
+        def end(spelled: tuple[int, ...], score: float, state: State) -> None:
+            ended.append(Scored(spelled, score, weights.of_reply(score, state)))
+
+        for depth, state in enumerate(states):
+            following = constraint.allowed_tokens(state)
+            if not following:
+                end(spelled, score, state)
+                break
+            row = grown.rows[depth]
+            stops = row[: len(row) - len(following)]
+            if len(stops):
+                end(spelled, score + float(stops.logsumexp(0)), state)
+            gains = dict(zip(following, row[len(stops) :].tolist(), strict=True))
+            taken = gains.pop(self.chain[depth]) if depth < len(self.chain) else 0.0
+            for token, gain in gains.items():
+                after, longer = constraint.advance(state, token), (*spelled, token)
+                if constraint.allowed_tokens(after):
+                    path = Path(grown.path.slots[: start + depth])
+                    opened.append(OpenPath(path, (token,), after, longer, score + gain))
+                else:
+                    end(longer, score + gain, after)
+            spelled, score = (*spelled, *self.chain[depth : depth + 1]), score + taken
         return ended, opened
+
+    def _states(self, constraint: Constraint) -> list[State]:
+        """The state behind the step, and those behind each token of the chain."""
+        states = [self.state]
+        for token in self.chain:
+            states.append(constraint.advance(states[-1], token))
+        return states
