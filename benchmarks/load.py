@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -166,16 +166,15 @@ def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict
                 time.sleep(1.0)
             last = job.step()
         job.end(cancel=True)
-        third = len(memory) // 3
+        sixths = [len(memory) * n // 6 for n in range(7)]
         return {
             "requests": {name: kind.summary() for name, kind in load.kinds.items()},
             "errors": {name: kind.errors[:5] for name, kind in load.kinds.items() if kind.errors},
             "steps": last - first,
             "examples a second": BATCH * (last - first) / seconds,
             "events lost or told twice": told_wrongly(client, job.id),
-            "server MB, second and last third": [
-                median(memory[third : 2 * third]),
-                median(memory[2 * third :]),
+            "server MB, sixth by sixth": [
+                round(median(memory[begin:end])) for begin, end in pairwise(sixths)
             ],
         }
 
