@@ -12,7 +12,7 @@ from emojitune.store.database import Database, open_database
 from emojitune.store.jobs import JobStore
 from emojitune.store.leases import LeaseStore
 
-_LONGEST = ("test_main_job.py", "test_intents.py")
+_LONGEST = ("test_main_job.py", "test_intents.py", "test_trained_tools.py")
 
 
 def pytest_collectstart() -> None:

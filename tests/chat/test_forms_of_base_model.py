@@ -10,8 +10,9 @@ import pytest
 
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.opening import open_base
-from emojitune.chat.reply import ChatParameters, Delta, Tool, ToolUse, Usage
+from emojitune.chat.reply import ChatParameters, Delta, ToolUse, Usage
 from emojitune.dataset.example import Message
+from emojitune.dataset.tools import Tool
 from emojitune.errors import EmojituneError
 from emojitune.models import loader
 from emojitune.models.catalog import SMOLLM2_135M

@@ -14,8 +14,9 @@ from tiny_model import chat_tiny
 
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.grammar import Vocabulary
-from emojitune.chat.reply import ChatParameters, Delta, Tool, ToolUse, Usage
+from emojitune.chat.reply import ChatParameters, Delta, ToolUse, Usage
 from emojitune.dataset.example import Message
+from emojitune.dataset.tools import Tool
 from emojitune.errors import EmojituneError, InvalidRequestError
 
 SCHEMA = {

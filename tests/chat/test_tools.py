@@ -1,8 +1,9 @@
 from itertools import pairwise
 
-from emojitune.chat.reply import Tool, ToolUse
-from emojitune.chat.tools import call_text, described, may_become_call, read_calls
+from emojitune.chat.reply import ToolUse
+from emojitune.chat.tools import described, may_become_call, read_calls
 from emojitune.dataset.example import Message
+from emojitune.dataset.tools import Tool, call_text
 
 TOOL = Tool("weather", {"type": "object", "properties": {}}, "Tells the weather.")
 

@@ -36,7 +36,7 @@ def test_every_file_is_expected_and_every_code_planted() -> None:
     assert planted == RULES.keys() - PLANTED_ELSEWHERE
 
 
-@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn"])
+@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn", "tool_calls"])
 def test_nothing_is_said_of_clean_files(name: str) -> None:
     assert check_file(DATA / "clean" / f"{name}.jsonl").issues == ()
 
@@ -46,12 +46,6 @@ def test_nothing_but_a_note_is_said_of_our_own_files() -> None:
     validation = check_file(SHIPPED / "emoji_ft_valid.jsonl", minimum_examples=1, training=training)
     for report in (training, validation):
         assert [issue.code for issue in report.issues] == ["labels_seen_once"]
-
-
-def test_tool_calls_are_said_to_be_untrainable_and_nothing_else() -> None:
-    report = check_file(DATA / "clean" / "tool_calls.jsonl")
-    codes = {issue.code for issue in report.issues if issue.line is not None}
-    assert codes == {"tools_not_supported"}
 
 
 def test_no_secret_is_told() -> None:

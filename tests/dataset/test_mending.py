@@ -14,7 +14,7 @@ LEFT_TO_THE_PERSON = {
     *("invalid_n_examples", "invalid_training_file", "conflicting_reply", "near_duplicate"),
     *("name_ignored", "empty_reply", "empty_question", "no_user", "trains_nothing", "too_long"),
     *("garbled_text", "off_style", "near_miss", "unseen_label", "leakage"),
-    *("missing_system_prompt", "other_system_prompt"),
+    *("missing_system_prompt", "other_system_prompt", "unlisted_tool", "words_beside_call"),
 }
 
 
@@ -30,7 +30,7 @@ def test_the_copy_is_clean_and_mending_it_again_changes_nothing(file: Path, tmp_
     assert mend(again).lines == mended.lines
 
 
-@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn"])
+@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn", "tool_calls"])
 def test_a_clean_file_is_copied_to_the_byte(name: str) -> None:
     file = CLEAN / f"{name}.jsonl"
     mended = mend(check_file(file))

@@ -57,13 +57,13 @@ def test_a_good_file_has_no_issues(tmp_path: Path) -> None:
         ('{"messages": []}', "invalid_messages"),
         ('{"messages": {"role": "user"}}', "invalid_messages"),
         (row(99, extra=1), "extra_key"),
-        (row(99, tools=[]), "tools_not_supported"),
+        (row(99, tools=[]), "invalid_tools"),
         (messages("hi", GOOD[1]), "invalid_message"),
         (messages({"content": "hi"}, GOOD[1]), "missing_role"),
         (messages({"role": "robot", "content": "hi"}, GOOD[1]), "unknown_role"),
         (messages({"role": ["user"], "content": "hi"}, GOOD[1]), "unknown_role"),
-        (messages({"role": "tool", "content": "hi"}, GOOD[1]), "tools_not_supported"),
-        (messages({**GOOD[0], "tool_calls": []}, GOOD[1]), "tools_not_supported"),
+        (messages({"role": "tool", "content": "hi"}, GOOD[1]), "unexpected_tool_message"),
+        (messages({**GOOD[0], "tool_calls": []}, GOOD[1]), "extra_key"),
         (messages({**GOOD[0], "colour": "red"}, GOOD[1]), "extra_key"),
         (messages({"role": "user"}, GOOD[1]), "invalid_content"),
         (messages({"role": "user", "content": None}, GOOD[1]), "invalid_content"),
@@ -162,7 +162,7 @@ def test_format_errors_win_over_too_few_examples(tmp_path: Path) -> None:
     assert caught.value.message == (
         "The job failed due to an invalid validation file. Invalid file format. "
         "Example 2, message 1 Discriminator 'role' is missing in value (line 2) "
-        "Use one of system, developer, user, assistant."
+        "Use one of system, developer, user, assistant, tool."
     )
 
 
@@ -187,7 +187,7 @@ def test_extra_keys_are_a_file_format_error(tmp_path: Path) -> None:
     assert caught.value.message.startswith(
         "The job failed due to a file format error in the training file. "
         'Invalid file format. Example 1 contains an extra "mood". (line 1) '
-        'A line has the one key "messages". And 9 more:'
+        'A line has "messages", and "tools" if it has any. And 9 more:'
     )
 
 
@@ -205,7 +205,8 @@ def test_extra_keys_are_a_file_format_error(tmp_path: Path) -> None:
          "fine-tune-preference format, but the specified fine-tuning job is not using 'dpo' "
          "(provided method=supervised)."),
         ('{"messages": [{"role": "assistant", "content": "a"}], "tools": []}',
-         "invalid_training_file", 'Example 1 contains an extra "tools".'),
+         "invalid_training_file",
+         "Example 1: 'tools' must be a list of 1 to 128 tools, not an empty list."),
     ],
 )  # fmt: skip
 def test_other_formats_are_named(tmp_path: Path, line: str, code: str, words: str) -> None:

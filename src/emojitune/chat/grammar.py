@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emojitune.chat.reply import Tool, ToolUse
-from emojitune.chat.tools import CALL_BEGIN, CALL_END, SEPARATOR, call_head
+from emojitune.chat.reply import ToolUse
+from emojitune.dataset.tools import CALL_BEGIN, CALL_END, SEPARATOR, Tool, call_head
 from emojitune.errors import InvalidRequestError
 
 # One way to write each value: a small model that may put any white space anywhere never ends.

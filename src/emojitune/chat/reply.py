@@ -11,18 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emojitune.dataset.example import Message
+from emojitune.dataset.tools import Tool
 from emojitune.errors import EmojituneError
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function that the model may ask to be called; `parameters` is a JSON schema."""
-
-    name: str
-    parameters: Mapping[str, Any]
-    description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

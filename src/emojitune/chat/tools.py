@@ -1,25 +1,17 @@
-"""Tools as text: how they are described to a model, how its calls are written and read back.
+"""Tools in a chat: what the model is told of them, and how its calls are read back.
 
-One plain form for all models, because chat templates differ in theirs and many have none:
-
-    <tool_call>{"name": "NAME", "arguments": {...}}</tool_call>
-
-for a call, one a line where there are several, and `<tool_response>...</tool_response>` for what
-came of it. All of it is ordinary text to the Renderer, which lets no text forge a special token.
+How both are written is the business of `dataset/tools.py`: as they were trained.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from emojitune.chat.reply import ToolUse
-from emojitune.dataset.example import Message
-
-CALL_BEGIN = "<tool_call>"
-CALL_END = "</tool_call>"
-SEPARATOR = "\n"
+from emojitune.dataset.example import Message, with_notes
+from emojitune.dataset.tools import CALL_BEGIN, CALL_END, SEPARATOR, tools_note
 
 _HEAD = re.compile(CALL_BEGIN + r'\{"name": "([a-zA-Z0-9_-]+)", "arguments": ')
 
@@ -30,26 +22,6 @@ class ReadCall:
 
     name: str
     arguments: str
-
-
-def call_head(name: str) -> str:
-    """A call up to its arguments."""
-    return f'{CALL_BEGIN}{{"name": {json.dumps(name)}, "arguments": '
-
-
-def call_text(name: str, arguments: str) -> str:
-    """A call in an earlier message; `arguments` is JSON, but a client may have sent any text."""
-    return f"{call_head(name)}{arguments}}}{CALL_END}"
-
-
-def spoken(words: str, calls: Sequence[str]) -> str:
-    """What an assistant said in an earlier message: its words, then its calls."""
-    return SEPARATOR.join([*([words] if words else []), *calls])
-
-
-def result_text(content: str) -> str:
-    """What a tool answered."""
-    return f"<tool_response>\n{content}\n</tool_response>"
 
 
 def may_become_call(text: str) -> bool:
@@ -71,36 +43,13 @@ def described(
     messages: Sequence[Message], schema: Mapping[str, Any] | None, use: ToolUse | None
 ) -> list[Message]:
     """The conversation with what the model must know of tools and schema in its system message."""
-    notes = [*([_schema_note(schema)] if schema else []), *([_tools_note(use)] if use else [])]
-    if not notes:
-        return list(messages)
-    if messages and messages[0].role in ("system", "developer"):
-        first, *rest = messages
-        return [replace(first, content="\n\n".join([first.content, *notes])), *rest]
-    return [Message("system", "\n\n".join(notes)), *messages]
+    notes = [*([_schema_note(schema)] if schema else []), *([tools_note(use.tools)] if use else [])]
+    return list(with_notes(messages, notes))
 
 
 def _schema_note(schema: Mapping[str, Any]) -> str:
-    return f"Answer with JSON that fits this JSON schema:\n{_json(schema)}"
-
-
-def _tools_note(use: ToolUse) -> str:
-    tools = [
-        _json(
-            {
-                "name": tool.name,
-                **({"description": tool.description} if tool.description else {}),
-                "parameters": tool.parameters,
-            }
-        )
-        for tool in use.tools
-    ]
-    call = call_text("NAME", "{...}")
-    return "\n".join(["You can call these tools:", *tools, "To call one, answer only:", call])
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(schema, ensure_ascii=False)
+    return f"Answer with JSON that fits this JSON schema:\n{text}"
 
 
 def _object_end(text: str, start: int) -> int:

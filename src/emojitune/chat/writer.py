@@ -17,7 +17,8 @@ from emojitune.chat.reply import (
 )
 from emojitune.chat.sampling import TokenScore
 from emojitune.chat.search import Scored
-from emojitune.chat.tools import CALL_BEGIN, may_become_call, read_calls
+from emojitune.chat.tools import may_become_call, read_calls
+from emojitune.dataset.tools import CALL_BEGIN
 from emojitune.models.chat_template import Renderer
 
 

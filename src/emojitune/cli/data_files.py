@@ -7,9 +7,9 @@ from typing import Any
 
 from emojitune.cli.render import Screen
 from emojitune.dataset.mending import mend
-from emojitune.dataset.split import split_examples
+from emojitune.dataset.split import split_places
 from emojitune.dataset.statistics import describe
-from emojitune.dataset.validation import DatasetReport, check_file
+from emojitune.dataset.validation import DatasetReport, check_file, raw_lines
 from emojitune.errors import DatasetError, InvalidRequestError
 from emojitune.evaluation.report import draw_frequencies
 
@@ -118,15 +118,16 @@ def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
 
 
 def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]:
-    """Cut `file` and write both parts beside it; nothing is overwritten."""
+    """Cut `file` and write both parts beside it, line by line; nothing is overwritten."""
     report = check_usable(file, screen, minimum=2, name="file")
-    training, validation = split_examples(report.examples, share=share, seed=seed)
+    training, validation = split_places(report.examples, share=share, seed=seed)
+    raw = dict(raw_lines(file))
     result = {}
-    for part, examples in (("train", training), ("valid", validation)):
+    for part, places in (("train", training), ("valid", validation)):
         path = file.with_suffix(f".{part}.jsonl")
-        _write(path, (example.to_json() for example in examples))
-        screen.say(f"{path}: {len(examples)} example(s)")
-        result[part] = {"path": str(path), "examples": len(examples)}
+        _write(path, (raw[report.lines[place]].decode() for place in places))
+        screen.say(f"{path}: {len(places)} example(s)")
+        result[part] = {"path": str(path), "examples": len(places)}
     return result
 
 

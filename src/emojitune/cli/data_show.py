@@ -18,7 +18,7 @@ def show(
 ) -> dict[str, Any]:
     """What `data show` shows and returns of line `number`; tokens if a base model is named."""
     example = _example(file, number)
-    messages = [message.to_dict() for message in example.messages]
+    messages = [message.to_dict() for message in example.conversation]
     if model is None:
         screen.example(example)
         return {"line": number, "messages": messages}
@@ -56,7 +56,7 @@ def _tokens(
     from emojitune.models.loader import load_renderer
 
     renderer = load_renderer(folder)
-    rendered = renderer.render_example(example.messages)
+    rendered = renderer.render_example(example.conversation)
     return [
         MaskedToken(token, renderer.token_bytes(token)[0], trained)
         for token, trained in zip(rendered.ids, rendered.mask, strict=True)

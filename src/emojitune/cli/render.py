@@ -143,7 +143,7 @@ class Screen:
 
     def example(self, example: TrainingExample) -> None:
         """The messages of one example, and which of them are learned."""
-        for message in example.messages:
+        for message in example.conversation:
             learned = message.role == "assistant" and message.weight != 0
             role = f"{message.role} (trained)" if learned else message.role
             self.say(f"{role}: {message.content}", style="green" if learned else None)

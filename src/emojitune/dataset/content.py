@@ -47,7 +47,7 @@ def _of_example(line: int, example: TrainingExample) -> Iterator[Issue]:
         yield issue(line, "no_user", f"Example {line} has no message from the user.")
     if any(not message.content.strip() for message in asked):
         yield issue(line, "empty_question", f"Example {line} has an empty message from the user.")
-    tokens = estimate_tokens(example.messages)
+    tokens = estimate_tokens(example.conversation)
     if tokens > CONTEXT_TOKENS:
         what = f"Example {line} has about {tokens} tokens; {CONTEXT_TOKENS} are read."
         yield issue(line, "too_long", what)

@@ -12,7 +12,6 @@ from emojitune.dataset.secrets import redact
 
 Severity = Literal["error", "warning", "note"]  # stops; stops with --strict; never stops
 
-_NO_TOOLS = "Tool calls cannot be trained on yet: leave such examples out."
 _MOST_LINES = 8
 
 
@@ -66,9 +65,12 @@ RULES: dict[str, Rule] = {
         "Write the input's messages and the preferred reply as one 'messages' list.",
     ),
     "extra_key": _error(
-        "A key that does not belong there.", 'A line has the one key "messages".'
+        "A key that does not belong there.", 'A line has "messages", and "tools" if it has any.'
     ),
-    "tools_not_supported": _error("A tool call, or a list of tools.", _NO_TOOLS),
+    "invalid_tools": _error(
+        "`tools` is no list of functions, or names one twice.",
+        'Each is {"type": "function", "function": {"name": ..., "parameters": {...}}}.',
+    ),
     # a message
     "invalid_messages": _error(
         "`messages` is no list, or an empty one.",
@@ -78,10 +80,10 @@ RULES: dict[str, Rule] = {
         "A message is no object.", 'Write {"role": ..., "content": ...}.'
     ),
     "missing_role": _error(
-        "A message has no role.", "Use one of system, developer, user, assistant."
+        "A message has no role.", "Use one of system, developer, user, assistant, tool."
     ),
     "unknown_role": _error(
-        "A role that does not exist.", "Use one of system, developer, user, assistant."
+        "A role that does not exist.", "Use one of system, developer, user, assistant, tool."
     ),
     "invalid_content": _error(
         "The content is no text.", 'A string, or a list of {"type": "text"} parts.'
@@ -96,6 +98,26 @@ RULES: dict[str, Rule] = {
     "no_assistant": _error("No message is the assistant's.", "Add the reply to be learned."),
     "last_not_assistant": _error(
         "The last message is not the assistant's.", "End with the reply to be learned."
+    ),
+    "invalid_tool_call": _error(
+        "A call of a tool that has no id or name, or whose arguments are no JSON in a string.",
+        'Write {"id": ..., "type": "function", "function": {"name": ..., "arguments": "{...}"}}.',
+    ),
+    "unanswered_tool_call": _error(
+        "A call is not answered before something else is said.",
+        "Put a message with role tool and the call's id as tool_call_id behind it.",
+    ),
+    "unexpected_tool_message": _error(
+        "A message of a tool answers no call of the assistant message before it.",
+        "Give it the id of that call as tool_call_id, or leave it out.",
+    ),
+    "unlisted_tool": _warning(
+        "A tool is called that the example does not list.",
+        "List it in 'tools': whoever chats names the tools, and the model learns to read that.",
+    ),
+    "words_beside_call": _warning(
+        "A reply has words and a call.",
+        "Leave the words out: chats take a reply for a call only if it begins with one.",
     ),
     "duplicate_key": _warning(
         "A key stands twice in one object; only the last one counts.", "Keep one of them."

@@ -4,17 +4,18 @@ Sentences follow OpenAI's, so that a job's error reads the same here and there. 
 alone, and at its form: what its text says is `content.py`'s business.
 """
 
-import json
 from dataclasses import dataclass
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
+from emojitune.dataset import tool_lines
 from emojitune.dataset.example import Message, Role, TrainingExample
 from emojitune.dataset.issues import Issue, issue, shown
+from emojitune.dataset.text import RepeatedKeys, encodable, read_object
+from emojitune.dataset.tools import result_text, spoken, tools_note
 
-ROLES: tuple[str, ...] = get_args(Role)
-TOOL_KEYS = {"tools", "parallel_tool_calls", "functions"}
-TOOL_MESSAGE_KEYS = {"tool_calls", "tool_call_id", "function_call"}
-_TOOL_ROLES = ("tool", "function")
+ROLES: tuple[str, ...] = (*get_args(Role), *tool_lines.ROLES)
+_KEYS = {"messages"} | tool_lines.KEYS
+_MESSAGE_KEYS = {"role", "content", "weight"}
 _PREFERENCE_KEYS = {
     "preferred_output",
     "non_preferred_output",
@@ -27,20 +28,6 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 def parse_line(number: int, raw: bytes, issues: list[Issue]) -> TrainingExample | None:
     """The example of a line without its line end; None, and why in `issues`, if it is unusable."""
     return _Line(number, issues).parse(raw)
-
-
-def read_object(text: str) -> object:
-    """JSON as it is defined: no NaN, and objects that repeat a key are known for it.
-
-    Raises:
-        ValueError: It is no JSON.
-        RecursionError: It is nested too deeply.
-    """
-    return _DECODER.decode(text)
-
-
-class RepeatedKeys(dict[str, object]):
-    """An object that names a key twice. The last one counts, as with every reader of JSON."""
 
 
 class _Broken(Exception):
@@ -57,11 +44,17 @@ class _Line:
     def parse(self, raw: bytes) -> TrainingExample | None:
         before = len(self.issues)
         try:
-            messages = self._messages(self._row(self._text(raw)))
+            row = self._row(self._text(raw))
+            messages = self._messages(row)
         except _Broken:
             return None
-        sound = all(issue.severity != "error" for issue in self.issues[before:])
-        return TrainingExample(tuple(messages)) if sound else None
+        tools = tool_lines.tools_of(row, self._note)
+        if any(issue.severity == "error" for issue in self.issues[before:]):
+            return None
+        known = {tool.name for tool in tools}
+        for name in sorted(tool_lines.names_called(row["messages"]) - known):
+            self._note("unlisted_tool", f" calls the tool {shown(name)}, and does not list it.")
+        return TrainingExample(tuple(messages), tools_note(tools) if tools else "")
 
     def _note(self, code: str, what: str, advice: str | None = None) -> None:
         self.issues.append(issue(self.number, code, f"Example {self.number}{what}", advice))
@@ -87,7 +80,7 @@ class _Line:
             self._stop("blank_line", " is a blank line.")
         return text
 
-    def _row(self, text: str) -> dict[str, object]:
+    def _row(self, text: str) -> dict[str, Any]:
         try:
             row = read_object(text)
         except RecursionError:
@@ -99,7 +92,7 @@ class _Line:
             self._stop("not_a_dictionary", what)
         return row
 
-    def _messages(self, row: dict[str, object]) -> list[Message]:
+    def _messages(self, row: dict[str, Any]) -> list[Message]:
         if "messages" not in row:
             self._without_messages(row)
         self._keys(row)
@@ -110,7 +103,8 @@ class _Line:
         read = [self._message(place, entry) for place, entry in enumerate(entries)]
         messages = [message for message in read if message is not None]
         if len(messages) == len(read):
-            self._ending(messages)
+            self._ending([entry["role"] for entry in entries])
+            tool_lines.check_order(entries, self._note)
         return messages
 
     def _without_messages(self, row: dict[str, object]) -> NoReturn:
@@ -125,15 +119,14 @@ class _Line:
     def _keys(self, row: dict[str, object]) -> None:
         if isinstance(row, RepeatedKeys):
             self._note("duplicate_key", " names a key twice.")
-        for key in (key for key in row if key != "messages"):
-            code = "tools_not_supported" if key in TOOL_KEYS else "extra_key"
-            self._note(code, f" contains an extra {shown(key)}.")
+        for key in (key for key in row if key not in _KEYS):
+            self._note("extra_key", f" contains an extra {shown(key)}.")
 
-    def _ending(self, messages: list[Message]) -> None:
-        if all(message.role != "assistant" for message in messages):
+    def _ending(self, roles: list[str]) -> None:
+        if "assistant" not in roles:
             self._note("no_assistant", " must have at least one message from the assistant.")
-        elif messages[-1].role != "assistant":
-            what = f": the last message must be the assistant's, not the {messages[-1].role}'s."
+        elif roles[-1] != "assistant":
+            what = f": the last message must be the assistant's, not the {roles[-1]}'s."
             self._note("last_not_assistant", what)
 
     def _message(self, place: int, entry: object) -> Message | None:
@@ -142,10 +135,17 @@ class _Line:
             self._note("invalid_message", f"{where} must be a dictionary, not {shown(entry)}.")
             return None
         role = self._role(where, entry)
+        calls = tool_lines.calls_of(entry, where, self._note) if role == "assistant" else []
         content = self._content(where, entry)
         weight = self._weight(where, entry, role)
         self._message_keys(where, entry)
-        return None if role is None or content is None else Message(role, content, weight)
+        if role is None or content is None or calls is None:
+            return None
+        if role in tool_lines.ROLES:
+            return Message("user", result_text(content))
+        if content and calls:
+            self._note("words_beside_call", f"{where} has words and a call of a tool.")
+        return Message(role, spoken(content, calls), weight)
 
     def _role(self, where: str, entry: dict[str, object]) -> str | None:
         role = entry.get("role")
@@ -153,16 +153,17 @@ class _Line:
             return str(role)
         if "role" not in entry:
             self._note("missing_role", f"{where} Discriminator 'role' is missing in value")
-        elif role in _TOOL_ROLES:
-            self._note("tools_not_supported", f"{where} has the role {shown(role)}.")
         else:
             self._note("unknown_role", f"{where} has the unknown role {shown(role)}.")
         return None
 
     def _content(self, where: str, entry: dict[str, object]) -> str | None:
-        content = entry.get("content")
-        if content is None and TOOL_MESSAGE_KEYS & entry.keys():
-            return None  # as it is where a tool is called, which is told of
+        content, role = entry.get("content"), entry.get("role")
+        calls = role == "assistant" and any(
+            entry.get(key) is not None for key in tool_lines.CALL_KEYS
+        )
+        if content is None and (calls or role == "function"):
+            return ""
         if isinstance(content, list):
             content = _joined(content)
         if not isinstance(content, str):
@@ -172,7 +173,7 @@ class _Line:
         if not encodable(content):
             self._note("lone_surrogate", f"{where} holds half a character (a lone surrogate).")
             return None
-        if entry.get("role") == "assistant" and not content.strip():
+        if role == "assistant" and not (content.strip() or calls):
             self._note("empty_reply", f"{where} is an empty reply.")
         return content
 
@@ -191,30 +192,22 @@ class _Line:
     def _message_keys(self, where: str, entry: dict[str, object]) -> None:
         if isinstance(entry, RepeatedKeys):
             self._note("duplicate_key", f"{where} names a key twice.")
-        for key in entry:
-            if key in ("role", "content", "weight"):
-                continue
+        known = _MESSAGE_KEYS | tool_lines.keys_of(entry.get("role"))
+        for key in (key for key in entry if key not in known):
             if key == "name":
                 what = f"{where} has a 'name', which is not shown to the model."
                 self._note("name_ignored", what)
-            elif key in TOOL_MESSAGE_KEYS:
-                self._note("tools_not_supported", f"{where} has {shown(key)}.")
             else:
                 what = f"{where} contains an extra {shown(key)}."
-                self._note("extra_key", what, "A message has role and content.")
+                self._note("extra_key", what, _advice(key))
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(found)
-
-
-# One for all lines: json.loads would make one a line.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
+def _advice(key: str) -> str:
+    if key in tool_lines.CALL_KEYS:
+        return "Only assistant messages call tools."
+    if key == "tool_call_id":
+        return "Only messages with the role tool answer a call."
+    return "A message has role and content."
 
 
 def _joined(parts: list[object]) -> str | None:
@@ -222,12 +215,3 @@ def _joined(parts: list[object]) -> str | None:
     whole = parts and len(texts) == len(parts)
     strings = [text for text in texts if isinstance(text, str)]
     return "".join(strings) if whole and len(strings) == len(texts) else None
-
-
-def encodable(text: str) -> bool:
-    """Whether it has no half characters, which nothing can write down."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

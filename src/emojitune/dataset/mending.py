@@ -13,21 +13,17 @@ from emojitune.dataset.content import GARBLED, INVISIBLE
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.issues import Issue, shown
 from emojitune.dataset.label_issues import Meant, house_labels
-from emojitune.dataset.line import (
-    TOOL_KEYS,
-    TOOL_MESSAGE_KEYS,
-    RepeatedKeys,
-    encodable,
-    parse_line,
-    read_object,
-)
+from emojitune.dataset.line import parse_line
 from emojitune.dataset.secrets import redact
 from emojitune.dataset.split import prompt_key
+from emojitune.dataset.text import RepeatedKeys, encodable, read_object
+from emojitune.dataset.tool_lines import KEYS, MESSAGE_KEYS, ROLES
 from emojitune.dataset.validation import DatasetReport, raw_lines
 from emojitune.labels import is_label
 
-_ROW_KEYS = {"messages"} | TOOL_KEYS
-_MESSAGE_KEYS = {"role", "content", "weight", "name"} | TOOL_MESSAGE_KEYS
+_ROW_KEYS = {"messages"} | KEYS
+_MESSAGE_KEYS = {"role", "content", "weight", "name"} | MESSAGE_KEYS
+_UNLEARNED = ("user", "system", "developer", *ROLES)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -114,8 +110,9 @@ class _Line:
                 self._keys(message, _MESSAGE_KEYS)
                 self._weight(message)
                 self._content(message)
+                self._arguments(message)
         roles = [message.get("role") for message in messages if isinstance(message, dict)]
-        while "assistant" in roles and roles[-1] in ("user", "system", "developer"):
+        while "assistant" in roles and roles[-1] in _UNLEARNED:
             roles.pop()
             messages.pop()
             self.changed("last_not_assistant", "took out the last message: nobody replies to it")
@@ -148,12 +145,23 @@ class _Line:
             content = self._text(content)
             message["content"] = self._reply(content) if _is_reply(message) else content
 
+    def _arguments(self, message: dict[str, Any]) -> None:
+        calls = message.get("tool_calls")
+        listed = calls if isinstance(calls, list) else []
+        called = [call.get("function") for call in listed if isinstance(call, dict)]
+        for call in (*called, message.get("function_call")):
+            if isinstance(call, dict) and isinstance(call.get("arguments"), str):
+                call["arguments"] = self._text(call["arguments"])
+
     def _text(self, text: str) -> str:
-        for code, what, mended in _TEXT:
-            new = mended(text)
-            if new != text:
-                self.changed(code, what)
-            text = new
+        before = None
+        while text != before:  # what is taken out may have kept another fault from being seen
+            before = text
+            for code, what, mended in _TEXT:
+                new = mended(text)
+                if new != text:
+                    self.changed(code, what)
+                text = new
         return text
 
     def _reply(self, reply: str) -> str:

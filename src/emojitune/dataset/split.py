@@ -14,10 +14,10 @@ from emojitune.errors import InvalidRequestError
 Group = tuple[int, ...]
 
 
-def split_examples(
+def split_places(
     examples: Sequence[TrainingExample], *, share: float, seed: int
-) -> tuple[tuple[TrainingExample, ...], tuple[TrainingExample, ...]]:
-    """(training, validation): about `share` of the examples go to the second, in file order.
+) -> tuple[Group, Group]:
+    """Places of (training, validation): about `share` of all are in the second, in file order.
 
     Examples with the same prompt stay on the same side. The same seed cuts the same way.
     """
@@ -30,8 +30,8 @@ def split_examples(
         if len(held_out) >= round(share * len(examples)):
             break
         held_out.update(group)
-    training = tuple(e for i, e in enumerate(examples) if i not in held_out)
-    return training, tuple(examples[i] for i in sorted(held_out))
+    training = tuple(place for place in range(len(examples)) if place not in held_out)
+    return training, tuple(sorted(held_out))
 
 
 def same_prompts(examples: Sequence[TrainingExample]) -> list[Group]:

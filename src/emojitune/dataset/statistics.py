@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from emojitune.dataset.example import Message, TrainingExample
+from emojitune.dataset.tools import CALL_BEGIN
 from emojitune.labels import is_label, vocabulary_of
 
 CHARACTERS_PER_TOKEN = 4
@@ -43,7 +44,7 @@ def describe(examples: Sequence[TrainingExample]) -> DatasetStatistics:
         frequencies=tuple(sorted(replies.items(), key=lambda item: (-item[1], item[0]))),
         labels_in_style=sum(is_label(example.reply) for example in examples),
         words=(words[0], statistics.median(words), words[-1]),
-        estimated_tokens=sum(estimate_tokens(example.messages) for example in examples),
+        estimated_tokens=sum(estimate_tokens(example.conversation) for example in examples),
     )
 
 
@@ -64,7 +65,8 @@ def closed_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
     """The set of replies that a model tuned on `examples` may be held to; () when it is open.
 
     Closed means: every trained reply is one line of at most 64 characters, at most 2000 are
-    distinct, and either all of them are labels in parentheses, or each is used twice on average.
+    distinct, none calls a tool, and either all of them are labels in parentheses, or each is used
+    twice on average.
     """
     replies = [reply for example in examples for reply in example.trained_replies]
     vocabulary = vocabulary_of(replies)
@@ -78,4 +80,5 @@ def closed_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
 
 def _could_be_label(reply: str) -> bool:
     one_line = reply.splitlines() == [reply] and bool(reply.strip())
-    return one_line and len(reply) <= MAXIMUM_LABEL_LENGTH
+    short = len(reply) <= MAXIMUM_LABEL_LENGTH
+    return one_line and short and not reply.startswith(CALL_BEGIN)

@@ -174,7 +174,7 @@ class _Run:
         checkpoints = CheckpointFolder(
             self.folder / "checkpoints", info, permit=self.stores.jobs.assert_writable
         )
-        rendered = [model.renderer.render_example(e.messages) for e in (*examples, *meanings)]
+        rendered = [model.renderer.render_example(e.conversation) for e in (*examples, *meanings)]
         if told := memory.before_training(plan.config, rendered):
             self._tell(told, "memory")
         events = train(
@@ -183,7 +183,7 @@ class _Run:
             rendered,
             plan.config,
             checkpoints,
-            validation=[model.renderer.render_example(e.messages) for e in validation],
+            validation=[model.renderer.render_example(e.conversation) for e in validation],
             initial=adapter.read(base.adapter)[1] if base.adapter else None,
             save_now=self._save_now,
         )

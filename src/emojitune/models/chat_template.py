@@ -19,7 +19,7 @@ from emojitune.models.token_bytes import TokenBytes
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
 
 # Roles that not every template knows, as one that each does. What a tool answered says so itself:
-# see chat/tools.py.
+# see dataset/tools.py.
 _ROLES = {"developer": "system", "tool": "user", "function": "user"}
 
 

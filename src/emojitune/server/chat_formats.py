@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from emojitune.chat.reply import Tool, ToolUse
+from emojitune.chat.reply import ToolUse
+from emojitune.dataset.tools import Tool
 from emojitune.server.parameters import Ignored
 from emojitune.server.requests import Body, refuse, refuse_type
 
@@ -88,9 +89,7 @@ class FunctionDefinition(Body):
         return self
 
     def to_tool(self) -> Tool:
-        none = {"properties": {}, "additionalProperties": False}
-        parameters = none if self.parameters is None else self.parameters
-        return Tool(self.name, {"type": "object", **parameters}, self.description)
+        return Tool.of(self.name, self.parameters, self.description)
 
 
 class ToolDefinition(Body):

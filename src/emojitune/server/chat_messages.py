@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from emojitune.chat.tools import call_text, result_text, spoken
 from emojitune.dataset.example import Message
+from emojitune.dataset.tools import call_text, result_text, spoken
 from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, refuse, refuse_type
 

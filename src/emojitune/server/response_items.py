@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from emojitune.chat.tools import call_text, result_text, spoken
 from emojitune.dataset.example import Message
+from emojitune.dataset.tools import call_text, result_text, spoken
 from emojitune.errors import InvalidRequestError
 from emojitune.server.chat_formats import Name
 from emojitune.server.parameters import Ignored, Refused

@@ -1,0 +1,154 @@
+"""Tools learned from a training file: when to call which, with what, and what to say of the answer.
+
+A file in OpenAI's format, the real base model, and places and rooms that it was not trained on.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+
+from emojitune.settings import Settings
+from emojitune.workflow.fine_tune import create_job, fine_tuned_model, follow, upload
+from emojitune.workflow.provider import connect
+
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Tells the weather of a place.",
+            "parameters": {
+                "type": "object",
+                "properties": {"place": {"type": "string"}},
+                "required": ["place"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "lamp",
+            "description": "Turns the lamp of a room on or off.",
+            "parameters": {
+                "type": "object",
+                "properties": {"room": {"type": "string"}, "on": {"type": "boolean"}},
+                "required": ["room", "on"],
+            },
+        },
+    },
+]
+BASE = "gpt-4o-mini-2024-07-18"
+Call = tuple[str, dict[str, Any]]
+
+PLACES = ("Oslo", "Lima", "Cairo", "Dublin", "Kyoto", "Quito", "Warsaw", "Accra")
+UNSEEN_PLACES = ("Madrid", "Nairobi")
+ABOUT_WEATHER = (
+    "Do I need an umbrella in {}?",
+    "How warm is it in {} today?",
+    "Is the sun out in {}?",
+)
+ROOMS = ("kitchen", "hallway", "bedroom", "cellar", "garage", "study", "attic", "bathroom")
+UNSEEN_ROOMS = ("garden", "library")
+ABOUT_LAMPS = (
+    ("It is too dark in the {}.", True),
+    ("Light up the {}, please.", True),
+    ("Nobody is in the {}, so no light there.", False),
+    ("Please make it dark in the {}.", False),
+)
+TALK = (
+    ("Thank you, that was quick!", "With pleasure."),
+    ("Thanks a lot.", "With pleasure."),
+    ("You are a great help.", "With pleasure."),
+    ("That was kind of you.", "With pleasure."),
+    ("Good morning!", "Hello, what can I do?"),
+    ("Hello there.", "Hello, what can I do?"),
+    ("Hi, are you awake?", "Hello, what can I do?"),
+    ("Good evening to you.", "Hello, what can I do?"),
+)
+UNSEEN_TALK = ("Thanks, very kind!", "Hello, good day!", "Hi there!", "Thank you so much.")
+
+
+def said(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def calling(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    calls = [{"id": "call_1", "type": "function", "function": function}]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def answered(result: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": "call_1", "content": json.dumps(result)}
+
+
+def asks(places: Sequence[str], rooms: Sequence[str]) -> list[tuple[str, Call]]:
+    weather = [(q.format(place), ("weather", {"place": place}))
+               for place in places for q in ABOUT_WEATHER]  # fmt: skip
+    lamps = [(q.format(room), ("lamp", {"room": room, "on": on}))
+             for room in rooms for q, on in ABOUT_LAMPS]  # fmt: skip
+    return [*weather, *lamps]
+
+
+def told_of(place: str, rain: bool) -> list[dict[str, Any]]:
+    """A conversation up to what the tool answered."""
+    asked = said("user", ABOUT_WEATHER[0].format(place))
+    return [asked, calling("weather", {"place": place}), answered({"rain": rain})]
+
+
+def advice(place: str, rain: bool) -> str:
+    return f"Yes, it rains in {place}." if rain else f"No, it is dry in {place}."
+
+
+def write_training_file(path: Path) -> None:
+    conversations = [
+        *([said("user", ask), calling(*call)] for ask, call in asks(PLACES, ROOMS)),
+        *([said("user", ask), said("assistant", reply)] for ask, reply in TALK * 2),
+        *([*told_of(place, rain), said("assistant", advice(place, rain))]
+          for place in PLACES for rain in (True, False)),
+    ]  # fmt: skip
+    rows = ({"messages": messages, "tools": TOOLS} for messages in conversations)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def reply(client: OpenAI, model: str, messages: Any) -> Call | str | None:
+    """The call that a model makes, or what it says instead."""
+    answer = client.chat.completions.create(
+        model=model, messages=messages, tools=TOOLS, temperature=0, max_tokens=60
+    )
+    message = answer.choices[0].message
+    if not message.tool_calls:
+        return message.content
+    [call] = message.tool_calls
+    assert call.type == "function"
+    return call.function.name, json.loads(call.function.arguments)
+
+
+def right(client: OpenAI, model: str, wanted: Sequence[tuple[Any, Any]]) -> float:
+    """The share of conversations that a model goes on with as wanted."""
+    return sum(reply(client, model, messages) == right for messages, right in wanted) / len(wanted)
+
+
+@pytest.mark.slow
+def test_a_model_learns_to_use_tools(tmp_path: Path) -> None:
+    file = tmp_path / "tools.jsonl"
+    write_training_file(file)
+    calls = [([said("user", ask)], call) for ask, call in asks(UNSEEN_PLACES, UNSEEN_ROOMS)]
+    words = [(told_of(place, rain), advice(place, rain))
+             for place in UNSEEN_PLACES for rain in (True, False)]  # fmt: skip
+    with connect("local", Settings(home=tmp_path / "home")) as connection:
+        client = connection.client
+        uploaded = upload(client, file).id
+        job = create_job(client, training_file=uploaded, model=BASE, n_epochs=4, seed=1)
+        assert [*follow(client, job.id)][-1].status == "succeeded"
+        model = fine_tuned_model(client.fine_tuning.jobs.retrieve(job.id))
+        assert right(client, model, calls) >= 0.9
+        assert right(client, model, words) >= 0.75
+        talk = [reply(client, model, [said("user", ask)]) for ask in UNSEEN_TALK]
+        assert sum(isinstance(one, str) for one in talk) >= 3, talk
+        untuned = right(client, BASE, calls[::4])
+        assert untuned < 0.5, "it is the training that does it"
