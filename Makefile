@@ -64,7 +64,7 @@ bench-agreement: $(VENV)/.bench  ## How far the fast paths are from plain float3
 bench-growth: $(VENV)/.bench  ## What grows with files and prompts (half an hour)
 	$(BIN)/python -m benchmarks.growth
 
-bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (a quarter of an hour)
+bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (twenty minutes)
 	$(BIN)/python -m benchmarks.neighbours
 
 docs: setup  ## Write docs/api.md anew, from the request models and the routes

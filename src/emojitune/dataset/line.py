@@ -46,9 +46,12 @@ class _Line:
         try:
             row = self._row(self._text(raw))
             messages = self._messages(row)
+            tools = tool_lines.tools_of(row, self._note)
         except _Broken:
             return None
-        tools = tool_lines.tools_of(row, self._note)
+        except RecursionError:  # what could just be read, and not be written as text
+            self._note("too_deep", ": its tools are nested too deeply.")
+            return None
         if any(issue.severity == "error" for issue in self.issues[before:]):
             return None
         known = {tool.name for tool in tools}
