@@ -50,8 +50,9 @@ def replying(axes: Axes, rows: dict[str, Any]) -> None:
         speeds = row["replies_per_second"]
         ours = name.startswith("emojitune")
         colour, width = (ACCENT, 2.5) if ours else (next(others), 1.5)
+        line = "o--" if ours and name.endswith("free") else "o-"
         axes.plot(
-            list(speeds), list(speeds.values()), "o-", color=colour, linewidth=width, label=name
+            list(speeds), list(speeds.values()), line, color=colour, linewidth=width, label=name
         )
     axes.set_xlabel("replies asked for at the same time")
     axes.set_ylabel("replies a second")
