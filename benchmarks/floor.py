@@ -1,8 +1,9 @@
 """The least that a step must take: its matrix products, at the rate this machine has for them.
 
 `python -m benchmarks.floor FILE STEPS` prints the seconds of each step. Counted are the distinct
-tokens only (what all examples of a batch begin with, once), the output head at learned places
-only, each product forward and once backward, for the gradient of its input; nothing else.
+tokens only (what all examples of a batch begin with, once, and nothing behind the last place at
+which something is learned), the output head at learned places only, each product forward and once
+backward, for the gradient of its input; nothing else.
 """
 
 import sys
@@ -21,6 +22,7 @@ from benchmarks.processes import say
 from emojitune.dataset.validation import load_examples
 from emojitune.models.chat_template import Rendered, Renderer
 from emojitune.models.products import Product
+from emojitune.training.batches import tokens_run
 
 _REPEATS = 3
 
@@ -29,7 +31,7 @@ def rows(batch: Sequence[Rendered]) -> tuple[int, int]:
     """Distinct tokens of a batch, and how many of them carry loss."""
     columns = zip(*(example.ids for example in batch), strict=False)
     shared = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
-    tokens = shared + sum(len(example.ids) - shared for example in batch)
+    tokens = shared + sum(tokens_run(example) - shared for example in batch)
     return tokens, sum(sum(example.mask) for example in batch)
 
 

@@ -8,7 +8,7 @@ from emojitune.dataset.example import Message
 from emojitune.models import loader
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import LoadedModel
-from emojitune.training.batches import pack, packs, shuffled_batches, truncate
+from emojitune.training.batches import pack, packs, shuffled_batches, tokens_run, truncate
 from emojitune.training.forward import Forward, attach_lora
 from emojitune.training.gradients import Shares, score_row, shared_out
 
@@ -120,9 +120,8 @@ def test_the_common_prefix_is_in_a_row_once(tiny: LoadedModel) -> None:
     row = pack(examples)
     prefix = row.layout.prefix
     assert prefix >= len(tiny.renderer.render_prompt([SYSTEM])) - 2
-    tokens = prefix + sum(len(e.ids) - prefix for e in examples)
+    tokens = prefix + sum(tokens_run(e) - prefix for e in examples)
     assert row.ids.shape[1] == tokens + -tokens % 16
-    assert row.tokens == sum(len(e.ids) for e in examples)
     assert row.positions[0, prefix : prefix + 2].tolist() == [prefix, prefix + 1]
 
 
@@ -134,6 +133,26 @@ def test_places_and_targets_are_the_learned_tokens(tiny: LoadedModel) -> None:
     places = row.places.tolist()
     assert all(place >= row.layout.prefix for place in places[: len(learned)])
     assert len(places) == len(learned) + -len(learned) % 16
+
+
+def test_what_stands_behind_the_last_learned_token_is_not_run(
+    tiny: LoadedModel, tiny_base: Path
+) -> None:
+    examples = rendered(tiny)
+    assert all(e.ids[tokens_run(e)] in tiny.renderer.stop_ids for e in examples)
+    thanks = (Message("user", "Thank you so much for that."), Message("assistant", "no", weight=0))
+    longer = [
+        tiny.renderer.render_example([SYSTEM, Message("user", u), Message("assistant", a), *thanks])
+        for u, a in CHATS
+    ]
+    assert all(len(one.ids) > len(e.ids) for one, e in zip(longer, examples, strict=True))
+    assert torch.equal(pack(longer).ids, pack(examples).ids)
+    nothing = Rendered(examples[0].ids, (False,) * len(examples[0].ids))
+    loss, expected = gradients(tiny_base, [examples])
+    same, found = gradients(tiny_base, [[nothing, *longer]])
+    assert same == pytest.approx(loss, rel=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_equal_prompts_with_different_replies_keep_their_own_places(tiny: LoadedModel) -> None:

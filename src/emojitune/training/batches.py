@@ -3,7 +3,8 @@
 A pack is one row of tokens: the prefix that all its examples begin with, once, then what follows
 it in each example. A token sees the prefix and the earlier tokens of its own example, at the
 positions that it has in its example; so losses and gradients are those of the separate examples,
-and a system prompt costs one computation a batch, not one an example.
+and a system prompt costs one computation a batch, not one an example. What stands behind the last
+token to be predicted, such as the stop token, is seen by nothing that is learned, and left out.
 """
 
 import random
@@ -35,7 +36,6 @@ class Pack:
         targets: Those next tokens, (S,).
         shifts: What smoothing adds to the probabilities that the loss asks for: at places (M,),
             for tokens (M,), so much (M,).
-        tokens: Tokens of the examples when counted one by one (at least T).
     """
 
     ids: Tensor
@@ -44,7 +44,6 @@ class Pack:
     places: Tensor
     targets: Tensor
     shifts: tuple[Tensor, Tensor, Tensor]
-    tokens: int
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on `device`."""
@@ -55,7 +54,6 @@ class Pack:
             self.places.to(device),
             self.targets.to(device),
             (self.shifts[0].to(device), self.shifts[1].to(device), self.shifts[2].to(device)),
-            self.tokens,
         )
 
 
@@ -78,6 +76,11 @@ def learned_tokens(example: Rendered) -> int:
     return sum(example.mask[1:])
 
 
+def tokens_run(example: Rendered) -> int:
+    """How many tokens of an example the model has to see to predict its last learned one."""
+    return max((i for i, on in enumerate(example.mask) if on), default=0)
+
+
 def packs(
     examples: Sequence[Rendered], *, max_tokens: int, smoothing: Smoothing | None = None
 ) -> Iterator[Pack]:
@@ -89,11 +92,11 @@ def packs(
     group: list[Rendered] = []
     length = 0
     for example in examples:
-        if group and length + len(example.ids) > max_tokens:
+        if group and length + tokens_run(example) > max_tokens:
             yield pack(group, smoothing)
             group, length = [], 0
         group.append(example)
-        length += len(example.ids)
+        length += tokens_run(example)
     if group:
         yield pack(group, smoothing)
 
@@ -101,17 +104,19 @@ def packs(
 def pack(examples: Sequence[Rendered], smoothing: Smoothing | None = None) -> Pack:
     """Pack examples into one row behind their common prefix."""
     prefix = _common_prefix(examples)
-    lengths = [len(example.ids) - prefix for example in examples]
+    # One that teaches nothing keeps a token of its own, so that no part of a row is empty.
+    ends = [max(tokens_run(example), prefix + 1) for example in examples]
+    lengths = [end - prefix for end in ends]
     padding = [0] * len(examples)
     padding[lengths.index(min(lengths))] = -(prefix + sum(lengths)) % _MULTIPLE
     ids = list(examples[0].ids[:prefix])
     positions = list(range(prefix))
     places: list[int] = []
     targets: list[int] = []
-    for example, more in zip(examples, padding, strict=True):
+    for example, end, more in zip(examples, ends, padding, strict=True):
         offset = len(ids) - prefix  # from a token's position in its example to its index in the row
-        ids += [*example.ids[prefix:], *[0] * more]
-        positions += [*range(prefix, len(example.ids)), *[0] * more]
+        ids += [*example.ids[prefix:end], *[0] * more]
+        positions += [*range(prefix, end), *[0] * more]
         for position in range(1, len(example.ids)):
             if example.mask[position]:
                 places.append(position - 1 + offset)
@@ -133,7 +138,6 @@ def pack(examples: Sequence[Rendered], smoothing: Smoothing | None = None) -> Pa
             torch.tensor(token, dtype=torch.long),
             torch.tensor(by, dtype=torch.float32),
         ),
-        tokens=sum(len(example.ids) for example in examples),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emojitune.models.chat_template import Rendered
-from emojitune.training.batches import Pack, learned_tokens, packs
+from emojitune.training.batches import Pack, learned_tokens, packs, tokens_run
 from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.forward import Forward
 from emojitune.training.smoothing import Smoothing
@@ -95,10 +95,10 @@ def shared_out(batch: Sequence[Rendered], count: int) -> list[list[Rendered]]:
     """A batch in at most `count` parts of about as many tokens: all wait for the slowest."""
     parts: list[list[Rendered]] = [[] for _ in range(min(count, len(batch)))]
     tokens = [0] * len(parts)
-    for example in sorted(batch, key=lambda example: len(example.ids), reverse=True):
+    for example in sorted(batch, key=tokens_run, reverse=True):
         fewest = tokens.index(min(tokens))
         parts[fewest].append(example)
-        tokens[fewest] += len(example.ids)
+        tokens[fewest] += tokens_run(example)
     return parts
 
 
