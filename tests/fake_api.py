@@ -28,6 +28,7 @@ class FakeApi:
 
     url: str = ""
     healthy: bool = True
+    closed: bool = True  # whether the tuned model has a vocabulary of its own
     final_status: str = "succeeded"
     error: dict[str, Any] | None = None
     polls: int = 0
@@ -173,7 +174,10 @@ class FakeApi:
             case "POST", "/embeddings":
                 return 200, self.embeddings(json.loads(body))
             case "POST", "/chat/completions":
-                return 200, self.chat(json.loads(body))
+                request = json.loads(body)
+                if request.get("decoding") == "labels" and not self.closed:
+                    return 400, {"error": {"message": "No vocabulary.", "param": "decoding"}}
+                return 200, self.chat(request)
         return 404, {"error": {"message": f"Invalid URL ({method} {path})", "code": None}}
 
 

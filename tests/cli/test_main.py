@@ -170,13 +170,65 @@ def test_run_on_a_foreign_api_scores_what_that_can(
     assert not any("decoding" in asked for asked in fake_api.chats)
 
 
-def test_run_without_a_closed_vocabulary_scores_nothing(
-    emojitune: Run, here: tuple[str, str], tmp_path: Path, valid: Path
+@pytest.fixture
+def prose(tmp_path: Path) -> Path:
+    rows = [row(f"question {i} is {i}", f"It depends.\nOn {i}.") for i in range(12)]
+    return write(tmp_path / "prose.jsonl", rows)
+
+
+def test_run_without_a_closed_vocabulary_compares_text(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], prose: Path
 ) -> None:
-    prose = [row(f"question {i} is {i}", f"It depends.\nOn {i}.") for i in range(12)]
-    train = write(tmp_path / "prose.jsonl", prose)
-    done = emojitune("run", "--train", train, "--valid", valid, "--json", *here)
-    assert json.loads(done.out)["scores"] == []
+    fake_api.reply = lambda request: "It depends.\nOn 3."
+    done = emojitune("run", "--train", prose, "--valid", prose, "--json", *here)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert [(row["model"], row["decoding"]) for row in result["scores"]] == [
+        ("gpt-3.5-turbo", "free"),
+        (MODEL, "free"),
+    ]
+    for scored in result["scores"]:
+        assert scored["top_1"] == pytest.approx(1 / 12)
+        assert scored["rouge_l"] == pytest.approx((1 + 11 * 3 / 4) / 12)
+        assert "in_style" not in scored
+    # The model is greeted as its own users would, and its replies are whole and asked once.
+    smoke, *asked = fake_api.chats
+    assert [message["content"] for message in smoke["messages"]] == [
+        "Only emojis!",
+        "question 0 is 0",
+    ]
+    assert len(asked) == 2 * (1 + 12)
+    assert all(one["max_tokens"] > 12 and "n" not in one for one in asked)
+    shown = emojitune("run", "--train", prose, "--valid", prose, *here).out
+    assert "ROUGE-L" in shown
+    assert "in style" not in shown
+
+
+def test_evaluate_compares_text(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], prose: Path, tmp_path: Path
+) -> None:
+    fake_api.closed = False
+    fake_api.reply = lambda request: "It depends.\nOn 3."
+    page = tmp_path / "page.html"
+    asked = ("evaluate", MODEL, "--data", prose, "--against", "gpt-3.5-turbo")
+    done = emojitune(*asked, "--report", page, "--json", *here)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert [row["decoding"] for row in result["scores"]] == ["free", "free"]
+    assert result["comparisons"][0]["differences"] == {"top_1": 0, "rouge_l": 0}
+    assert "ROUGE-L" in page.read_text(encoding="utf-8")
+    assert "confusions" not in page.read_text(encoding="utf-8")
+    assert "compared as text" in done.err
+
+
+def test_a_model_without_a_vocabulary_is_scored_on_labels_too(
+    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+) -> None:
+    fake_api.closed = False
+    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
+    assert [row["decoding"] for row in json.loads(done.out)["scores"]] == ["free"]
+    fake_api.refuse = 400
+    assert "No, not you." in emojitune("evaluate", MODEL, "--data", valid, *here).err
 
 
 def test_run_ends_with_the_reason_of_a_failed_job(

@@ -8,7 +8,7 @@ from fake_api import JOB, MODEL, FakeApi
 from openai import OpenAI
 
 from emojitune.errors import ConfigurationError, InvalidRequestError, ProviderError
-from emojitune.labels import SMOKE_TEST_PROMPT
+from emojitune.labels import SYSTEM_PROMPT
 from emojitune.workflow import fine_tune
 from emojitune.workflow.progress import Progress
 
@@ -139,9 +139,14 @@ def test_events_in_time_order(client: OpenAI, fake_api: FakeApi) -> None:
     assert messages[-1] == "The job is over"
 
 
-def test_smoke_test(client: OpenAI, fake_api: FakeApi) -> None:
-    assert fine_tune.smoke_test(client, MODEL) == "(party)"
-    (asked,) = fake_api.chats
-    assert [message["role"] for message in asked["messages"]] == ["system", "user"]
-    assert asked["messages"][1]["content"] == SMOKE_TEST_PROMPT
+def test_chat(client: OpenAI, fake_api: FakeApi) -> None:
+    assert fine_tune.chat(client, MODEL, "Hello!") == "(party)"
+    fine_tune.chat(client, MODEL, "Hello!", system="", decoding="free")
+    asked, bare = fake_api.chats
+    assert [(message["role"], message["content"]) for message in asked["messages"]] == [
+        ("system", SYSTEM_PROMPT),
+        ("user", "Hello!"),
+    ]
     assert "decoding" not in asked
+    assert [message["role"] for message in bare["messages"]] == ["user"]
+    assert bare["decoding"] == "free"

@@ -33,8 +33,13 @@ def is_adapter_folder(name: str) -> bool:
     return True
 
 
-def adapter_completers(folder: Path, settings: Settings) -> dict[str, Complete]:
-    """What the adapter replies, by decoding; constrained only if it has a closed vocabulary."""
+def adapter_completers(
+    folder: Path, settings: Settings, *, text: int | None = None
+) -> dict[str, Complete]:
+    """What the adapter replies, by decoding; constrained only if it has a closed vocabulary.
+
+    `text`: as of a `Contender`.
+    """
     prepare_chat()
     import_libraries()
     from emojitune.chat.opening import open_tuned
@@ -46,7 +51,7 @@ def adapter_completers(folder: Path, settings: Settings) -> dict[str, Complete]:
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     precision = loader.choose_precision(settings)
     model = executor.submit(open_tuned, base, folder, precision, executor).result()
-    found = {FREE: _free(model)}
+    found = {FREE: _free(model, text)}
     return {**found, CONSTRAINED: _constrained(model)} if info.vocabulary else found
 
 
@@ -66,8 +71,10 @@ def _constrained(model: Replier) -> Complete:
     return complete
 
 
-def _free(model: Replier) -> Complete:
-    greedy = ChatParameters(max_tokens=MAX_TOKENS, temperature=0, decoding="free", top_logprobs=0)
+def _free(model: Replier, text: int | None) -> Complete:
+    greedy = ChatParameters(
+        max_tokens=text or MAX_TOKENS, temperature=0, decoding="free", top_logprobs=0
+    )
     sampled = ChatParameters(
         max_tokens=MAX_TOKENS, n=ALTERNATIVES - 1, seed=SAMPLING_SEED, decoding="free"
     )
@@ -78,8 +85,10 @@ def _free(model: Replier) -> Complete:
         seconds = time.perf_counter() - asked
         best = _text(deltas)
         confidence = math.exp(sum(one.logprob for delta in deltas for one in delta.logprobs))
-        samples = (_text(pieces) for pieces in _ask(model, messages, sampled))
-        return Reply(best, (best, *samples), confidence, seconds)
+        alternatives = [best]
+        if text is None:
+            alternatives += [_text(pieces) for pieces in _ask(model, messages, sampled)]
+        return Reply(best, tuple(alternatives), confidence, seconds)
 
     return complete
 

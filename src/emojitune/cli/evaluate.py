@@ -11,14 +11,15 @@ from emojitune.cli.adapter_folder import adapter_completers, is_adapter_folder
 from emojitune.cli.data_files import check_usable
 from emojitune.cli.render import Screen
 from emojitune.dataset.example import TrainingExample
-from emojitune.errors import ConfigurationError
+from emojitune.dataset.statistics import closed_vocabulary
+from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.evaluation.evaluate import evaluate as evaluate_on
 from emojitune.evaluation.page import html_report
 from emojitune.evaluation.report import ReportRow, comparisons, report_row
 from emojitune.labels import label_meanings, vocabulary_of
 from emojitune.settings import Settings
 from emojitune.workflow.provider import Connection
-from emojitune.workflow.score import CONSTRAINED, FREE, Contender, score, warm_up
+from emojitune.workflow.score import CONSTRAINED, FREE, Contender, longest_reply, score, warm_up
 
 Connect = Callable[[], AbstractContextManager[Connection]]
 
@@ -40,6 +41,10 @@ def evaluate(
     """Score one model, or two and what they differ in; returns what --json prints."""
     examples = check_usable(options.file, screen, minimum=1, name="validation file").examples
     data = Data(examples, scored_vocabulary(examples), options.workers)
+    if not data.vocabulary:
+        screen.say(
+            "The file's replies are text, and no small closed set: they are compared as text."
+        )
     rows = _score(options.model, data, settings, connect, screen)
     against: list[ReportRow] = []
     if options.against is not None:
@@ -69,18 +74,27 @@ def write_report(path: Path, page: str, screen: Screen) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What is scored on, the replies that count as known, and how many are asked side by side."""
+    """What is scored on, the replies that count as known, and how many are asked side by side.
+
+    `vocabulary` is () where the replies are text.
+    """
 
     examples: tuple[TrainingExample, ...]
     vocabulary: tuple[str, ...]
     workers: int | None
 
+    @property
+    def text(self) -> int | None:
+        """As of a `Contender`."""
+        return None if self.vocabulary else longest_reply(self.examples)
+
 
 def scored_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
-    """The labels that ship with the package where they cover the file, else the file's replies."""
+    """The labels that ship with the package where they cover the file, else the file's replies if
+    they are labels at all."""
     replies = vocabulary_of(example.reply for example in examples)
     shipped = tuple(label_meanings())
-    return shipped if set(replies) <= set(shipped) else replies
+    return shipped if set(replies) <= set(shipped) else closed_vocabulary(examples)
 
 
 def _score(
@@ -98,26 +112,32 @@ def _score(
 
 def _score_model(connection: Connection, model: str, data: Data, screen: Screen) -> list[ReportRow]:
     """A fine-tuned model on its own labels, a base held to those it should say."""
-    labels = () if model.startswith("ft:") else data.vocabulary
-    contenders = [Contender(model, FREE)]
-    if connection.is_emojitune:  # nobody else constrains
-        contenders.append(Contender(model, CONSTRAINED, labels))
+    tuned = model.startswith("ft:")
     with screen.counting() as count:
-        return score(
+        ask = partial(
+            score,
             connection.client,
-            contenders,
-            data.examples,
-            data.vocabulary,
+            examples=data.examples,
+            vocabulary=data.vocabulary,
             is_emojitune=connection.is_emojitune,
             workers=data.workers,
             progress=lambda row, done, of: count(row.decoding, done, of),
         )
+        rows = ask([Contender(model, FREE, text=data.text)])
+        if connection.is_emojitune and (tuned or data.vocabulary):  # nobody else constrains
+            labels = () if tuned else data.vocabulary
+            try:
+                rows += ask([Contender(model, CONSTRAINED, labels)])
+            except ProviderError as error:
+                if error.param != "decoding":  # which a model without a closed set refuses
+                    raise
+    return rows
 
 
 def _score_folder(folder: Path, data: Data, settings: Settings, screen: Screen) -> list[ReportRow]:
     rows = []
     with screen.counting() as count:
-        for decoding, complete in adapter_completers(folder, settings).items():
+        for decoding, complete in adapter_completers(folder, settings, text=data.text).items():
             warm_up(complete, data.examples)
             result = evaluate_on(
                 complete,

@@ -27,7 +27,7 @@ from emojitune.dataset.statistics import DatasetStatistics
 from emojitune.dataset.validation import DatasetReport
 from emojitune.errors import EmojituneError
 from emojitune.evaluation.figures import TITLES
-from emojitune.evaluation.report import COLUMNS, Comparison, ReportRow, shown
+from emojitune.evaluation.report import Comparison, ReportRow, shown
 from emojitune.labels import to_emoji
 from emojitune.workflow.progress import Progress
 
@@ -186,8 +186,13 @@ class Screen:
             self.say(f"... and {distinct - MOST_LABELS} more; --json lists all")
 
     def scores(self, rows: Sequence[ReportRow]) -> None:
-        cells = [(short_name(row.model), row.decoding, *row.cells) for row in rows]
-        self.table(("model", "decoding", *COLUMNS), cells)
+        """The figures that tell most, a line for each row."""
+        titles = dict.fromkeys(title for row in rows for title in row.short)
+        cells = [
+            (short_name(row.model), row.decoding, *(row.short.get(title, "") for title in titles))
+            for row in rows
+        ]
+        self.table(("model", "decoding", *titles), cells)
 
     def figures(self, rows: Sequence[ReportRow]) -> None:
         """Every figure of one model with its interval: a line each, a column for each decoding."""

@@ -20,6 +20,7 @@ from emojitune.evaluation.report import ReportRow
 from emojitune.labels import (
     SMOKE_TEST_PROMPT,
     SYSTEM_PROMPT,
+    is_label,
     to_emoji,
 )
 from emojitune.models.catalog import resolve_base
@@ -27,7 +28,7 @@ from emojitune.models.download import fetch
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import AskKey, Connection, connect, provider_errors
-from emojitune.workflow.score import FREE, Contender, contenders, score
+from emojitune.workflow.score import FREE, Contender, contenders, score, text_contenders
 
 LAST_EVENTS = 5
 
@@ -81,13 +82,14 @@ def _train_and_score(
     screen.step("Last events")
     for event in fine_tune.events(connection.client, job_id, limit=LAST_EVENTS):
         screen.say(f"[{event.level}] {event.message}")
-    reply = _smoke_test(connection, model, screen)
+    prompt, system = _smoke_prompt(data)
+    reply = _smoke_test(connection, model, prompt, system, screen)
     rows = _score(connection, options, model, data, screen)
     _what_next(connection, model, settings, screen)
     return {
         "job": job.to_dict(mode="json"),
         "fine_tuned_model": model,
-        "smoke_test": {"prompt": SMOKE_TEST_PROMPT, "reply": reply, "emoji": to_emoji(reply)},
+        "smoke_test": {"prompt": prompt, "reply": reply, "emoji": to_emoji(reply)},
         "scores": [row.to_dict() for row in rows],
     }
 
@@ -172,10 +174,24 @@ def _options_of(provider: str, settings: Settings) -> str:
     return f" --home {settings.home}" if "home" in settings.model_fields_set else ""
 
 
-def _smoke_test(connection: Connection, model: str, screen: Screen) -> str:
+def _smoke_prompt(data: Data) -> tuple[str, str]:
+    """What is said to the model, and under which system prompt; where it does not speak in emoji,
+    as the validation file begins."""
+    first = data.validation[0]
+    systems = (said.content for said in first.prompt if said.role in ("system", "developer"))
+    labels = closed_vocabulary(data.training)
+    speaks_emoji = bool(labels) and all(map(is_label, labels))
+    return SMOKE_TEST_PROMPT if speaks_emoji else first.question, next(systems, "")
+
+
+def _smoke_test(
+    connection: Connection, model: str, prompt: str, system: str, screen: Screen
+) -> str:
     screen.step("Smoke test")
-    screen.say(SMOKE_TEST_PROMPT)
-    reply = fine_tune.smoke_test(connection.client, model)
+    screen.say(prompt)
+    reply = fine_tune.chat(
+        connection.client, model, prompt, system=system, max_tokens=fine_tune.SMOKE_TEST_TOKENS
+    )
     screen.reply(reply)
     return reply
 
@@ -185,10 +201,13 @@ def _score(
 ) -> list[ReportRow]:
     screen.step(f"Scores on {options.valid}")
     vocabulary = closed_vocabulary(data.training)
-    if not vocabulary:
-        screen.say("The training file's replies are no small closed set: there is no label to hit.")
-        return []
-    rows = contenders(model, base=options.model, vocabulary=vocabulary)
+    if vocabulary:
+        rows = contenders(model, base=options.model, vocabulary=vocabulary)
+    else:
+        screen.say(
+            "The training file's replies are text, and no small closed set: compared as text."
+        )
+        rows = text_contenders(model, base=options.model, examples=data.validation)
     return _score_with_bars(connection, rows, data.validation, vocabulary, screen)
 
 

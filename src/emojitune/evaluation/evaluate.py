@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import InvalidRequestError
-from emojitune.evaluation.metrics import METRICS, Reply
+from emojitune.evaluation.metrics import METRICS, TEXT_METRICS, Reply
 
 Complete = Callable[[Sequence[Message]], Reply]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One example, its reply, and what each of `METRICS` says of it, by name."""
+    """One example, its reply, and what each metric says of it, by name."""
 
     example: TrainingExample
     reply: Reply
@@ -34,6 +34,16 @@ class Evaluation:
 
     scored: tuple[Scored, ...]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that scored them."""
+        return tuple(self.scored[0].values)
+
+    @property
+    def of_labels(self) -> bool:
+        """Whether replies were scored as labels, or as text."""
+        return "in_vocabulary" in self.metrics
+
     def mean(self, metric: str) -> float:
         """The figure of a metric, by its name: from 0 to 1."""
         return sum(one.values[metric] for one in self.scored) / len(self.scored)
@@ -49,12 +59,13 @@ def evaluate(
 ) -> Evaluation:
     """Score `complete` on `examples`; `progress` hears (done, all) after each reply.
 
-    Requests run side by side in threads, so that a server can batch them. The first error ends
-    the evaluation and is raised.
+    Replies count as labels of the `vocabulary`, and without one as text. Requests run side by side
+    in threads, so that a server can batch them. The first error ends the evaluation and is raised.
     """
     if not examples:
         raise InvalidRequestError("There is nothing to evaluate: the file holds no example.")
     known = frozenset(vocabulary)
+    metrics = METRICS if known else TEXT_METRICS
     pool = ThreadPoolExecutor(workers)
     try:
         futures = [pool.submit(complete, example.prompt) for example in examples]
@@ -65,9 +76,9 @@ def evaluate(
     finally:
         pool.shutdown(cancel_futures=True)
     pairs = zip(examples, futures, strict=True)
-    return Evaluation(tuple(_score(example, f.result(), known) for example, f in pairs))
-
-
-def _score(example: TrainingExample, reply: Reply, vocabulary: Collection[str]) -> Scored:
-    values = {m.name: float(m.of(reply, example.reply, vocabulary)) for m in METRICS}
-    return Scored(example, reply, values)
+    scored = []
+    for example, future in pairs:
+        reply = future.result()
+        values = {m.name: float(m.of(reply, example.reply, known)) for m in metrics}
+        scored.append(Scored(example, reply, values))
+    return Evaluation(tuple(scored))

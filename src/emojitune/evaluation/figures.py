@@ -10,16 +10,16 @@ from emojitune.dataset.example import TrainingExample
 from emojitune.evaluation.bootstrap import Figure, Floats, bootstrap, sign_flip_test
 from emojitune.evaluation.calibration import Bin, expected_calibration_error, reliability_curve
 from emojitune.evaluation.evaluate import Evaluation
-from emojitune.evaluation.metrics import METRICS
+from emojitune.evaluation.metrics import METRICS, TEXT_METRICS
 
 CALIBRATION_ERROR = "expected_calibration_error"
 SECONDS = "seconds_per_reply"
 TITLES = {
-    **{metric.name: metric.title for metric in METRICS},
+    **{metric.name: metric.title for metric in (*METRICS, *TEXT_METRICS)},
     CALIBRATION_ERROR: "expected calibration error",
     SECONDS: "seconds per reply",
 }
-SHARES = frozenset(m.name for m in METRICS if not m.name.endswith("mean_reciprocal_rank"))
+SHARES = frozenset(m.name for m in (*METRICS, *TEXT_METRICS) if m.is_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
     values, hits = _values(evaluation), _hits(evaluation)
     confidences = _known([one.reply.confidence for one in evaluation.scored])
     seconds = _known([one.reply.seconds for one in evaluation.scored])
-    names = [metric.name for metric in METRICS]
+    names = [*evaluation.metrics]
     names += [CALIBRATION_ERROR] * (confidences is not None) + [SECONDS] * (seconds is not None)
 
     def statistic(counts: Floats) -> Floats:
@@ -59,18 +59,19 @@ def reliability(evaluation: Evaluation) -> list[Bin]:
 def compare(one: Evaluation, other: Evaluation) -> dict[str, Difference]:
     """`one` less `other`, metric by metric; both scored the same examples in the same order."""
     assert [s.example for s in one.scored] == [s.example for s in other.scored]
+    assert one.metrics == other.metrics
     differences, clusters = _values(one) - _values(other), _clusters(one)
     found = bootstrap(lambda counts: counts @ differences / counts.sum(), clusters)
     p_values = sign_flip_test(differences, clusters)
     return {
-        metric.name: Difference(figure, float(p))
-        for metric, figure, p in zip(METRICS, found, p_values, strict=True)
+        metric: Difference(figure, float(p))
+        for metric, figure, p in zip(one.metrics, found, p_values, strict=True)
     }
 
 
 def _values(evaluation: Evaluation) -> Floats:
     """(examples, metrics)."""
-    return np.array([[one.values[m.name] for m in METRICS] for one in evaluation.scored])
+    return np.array([[one.values[m] for m in evaluation.metrics] for one in evaluation.scored])
 
 
 def _hits(evaluation: Evaluation) -> Floats:

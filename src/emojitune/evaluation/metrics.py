@@ -1,12 +1,13 @@
 """Pure scorers of one reply. White space around a reply is not held against it.
 
-`METRICS` names all that an evaluation reports. Each gives a number from 0 to 1 for one reply; the
-figure of a model is their mean.
+`METRICS` names all that an evaluation reports of replies that are labels, `TEXT_METRICS` of others.
+Each gives a number from 0 to 1 for one reply; the figure of a model is their mean.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from emojitune.evaluation.similarity import rouge_l
 from emojitune.labels import is_label, to_emoji
 
 
@@ -60,11 +61,15 @@ def as_shown(reply: Reply) -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A scorer with its names: in JSON, and to people. `of(reply, expected, vocabulary)`."""
+    """A scorer with its names: in JSON, and to people. `of(reply, expected, vocabulary)`.
+
+    Of a share a reply has all or nothing.
+    """
 
     name: str
     title: str
     of: Callable[[Reply, str, Collection[str]], float]
+    is_share: bool = True
 
 
 def _same_emoji(metric: Metric) -> Metric:
@@ -74,17 +79,20 @@ def _same_emoji(metric: Metric) -> Metric:
         lambda reply, expected, known: metric.of(
             as_shown(reply), to_emoji(expected.strip()), known
         ),
+        metric.is_share,
     )
 
 
+_TOP_1 = Metric("top_1", "top-1", lambda reply, expected, _: top_1(reply.text, expected))
 _HITS = (
-    Metric("top_1", "top-1", lambda reply, expected, _: top_1(reply.text, expected)),
+    _TOP_1,
     Metric("top_3", "top-3", lambda reply, expected, _: top_k(reply.alternatives, expected, k=3)),
     Metric("top_5", "top-5", lambda reply, expected, _: top_k(reply.alternatives, expected)),
     Metric(
         "mean_reciprocal_rank",
         "mean reciprocal rank",
         lambda reply, expected, _: reciprocal_rank(reply.alternatives, expected),
+        is_share=False,
     ),
 )
 METRICS = (
@@ -94,4 +102,13 @@ METRICS = (
     ),
     *_HITS,
     *(_same_emoji(metric) for metric in _HITS),
+)
+TEXT_METRICS = (
+    _TOP_1,
+    Metric(
+        "rouge_l",
+        "ROUGE-L",
+        lambda reply, expected, _: rouge_l(reply.text, expected),
+        is_share=False,
+    ),
 )

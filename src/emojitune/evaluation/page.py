@@ -15,7 +15,7 @@ from emojitune.evaluation.report import Comparison, ReportRow, shown
 from emojitune.labels import to_emoji
 
 MOST_CONFUSIONS = 20
-_PLOTTED = ("in_vocabulary", "top_1", "top_3", "top_5", "same_emoji_top_1")
+_PLOTTED = ("in_vocabulary", "top_1", "top_3", "top_5", "same_emoji_top_1", "rouge_l")
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c1e21; --page: #ffffff; --faint: #d9dce1;
   --mark: #2a62c9; --band: #f3f5f8; }
@@ -77,7 +77,8 @@ def _plotted(rows: Sequence[ReportRow]) -> Iterable[tuple[str, Figure]]:
 
     for name in _PLOTTED:
         for row in rows:
-            yield f"{TITLES[name]}: {short(row.model)}, {row.decoding}", row.figures[name]
+            if name in row.figures:
+                yield f"{TITLES[name]}: {short(row.model)}, {row.decoding}", row.figures[name]
 
 
 def _comparison(one: Comparison) -> str:
@@ -107,16 +108,20 @@ def _calibration(rows: Sequence[ReportRow]) -> str:
 
 def _mistakes(row: ReportRow) -> str:
     wrong = wrong_replies(row.evaluation)
+    return (
+        (_confusions(row) if row.evaluation.of_labels else "")
+        + f"<h2>{escape(_named(row))}: {len(wrong)} wrong replies</h2>"
+        + _table(["message", "expected", "reply", "confidence", "next best"], map(_wrong, wrong))
+    )
+
+
+def _confusions(row: ReportRow) -> str:
     pairs = [
         [_label(one.expected), _label(one.reply), str(one.count)]
         for one in confusions(row.evaluation)[:MOST_CONFUSIONS]
     ]
-    return (
-        f"<h2>{escape(_named(row))}: worst confusions</h2>"
-        + _table(["expected", "reply", "times"], pairs)
-        + f"<h2>{escape(_named(row))}: {len(wrong)} wrong replies</h2>"
-        + _table(["message", "expected", "reply", "confidence", "next best"], map(_wrong, wrong))
-    )
+    heading = f"<h2>{escape(_named(row))}: worst confusions</h2>"
+    return heading + _table(["expected", "reply", "times"], pairs)
 
 
 def _wrong(one: Scored) -> list[str]:

@@ -15,6 +15,7 @@ from emojitune.evaluation.calibration import Bin
 from emojitune.evaluation.evaluate import Evaluation, Scored
 from emojitune.evaluation.figures import (
     SHARES,
+    TITLES,
     Difference,
     compare,
     figures,
@@ -24,8 +25,7 @@ from emojitune.evaluation.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
-_SHORT = ("in_style", "in_vocabulary", "top_1", "top_5")
-COLUMNS = ("in style", "in vocabulary", "top-1", "top-5")
+_SHORT = ("in_style", "in_vocabulary", "top_1", "top_5", "rouge_l")
 MOST_DRAWN = 40  # bars of a picture that can still be read
 
 
@@ -40,9 +40,13 @@ class ReportRow:
     reliability: list[Bin]
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """The shares of a short table as percentages, in the order of `COLUMNS`."""
-        return tuple(f"{self.figures[name].value:.1%}" for name in _SHORT)
+    def short(self) -> dict[str, str]:
+        """What a short table shows: figures by their titles, shares in per cent."""
+        return {
+            TITLES[name]: f"{self.figures[name].value:{'.1%' if name in SHARES else '.3f'}}"
+            for name in _SHORT
+            if name in self.figures
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -11,15 +11,17 @@ from pathlib import Path
 import openai
 from openai import OpenAI
 from openai.types import FileObject
+from openai.types.chat import ChatCompletionMessageParam
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from emojitune.errors import ConfigurationError, InvalidRequestError, ProviderError
-from emojitune.labels import SMOKE_TEST_PROMPT, SYSTEM_PROMPT
+from emojitune.labels import SYSTEM_PROMPT
 from emojitune.workflow.progress import Progress
 from emojitune.workflow.provider import provider_errors
 
 PATIENCE_SECONDS = 120.0  # how long a lost connection may stay lost while a job is followed
 SMOKE_TEST_TOKENS = 50
+CHAT_TOKENS = 1024
 
 # What may pass by itself; an error of another kind will be the same at the next poll.
 _PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError)
@@ -176,19 +178,21 @@ def chat(
     *,
     system: str = SYSTEM_PROMPT,
     decoding: str | None = None,
+    max_tokens: int = CHAT_TOKENS,
 ) -> str:
-    """One reply to one message. `decoding` is emojitune's own field: leave it out elsewhere."""
+    """One reply to one message, under a system prompt unless that is empty.
+
+    `decoding` is emojitune's own field: leave it out elsewhere.
+    """
+    opening: list[ChatCompletionMessageParam] = (
+        [{"role": "system", "content": system}] if system else []
+    )
     with provider_errors():
         answer = client.chat.completions.create(
             model=model,
-            messages=[{"role": "system", "content": system}, {"role": "user", "content": text}],
-            max_tokens=SMOKE_TEST_TOKENS,
+            messages=[*opening, {"role": "user", "content": text}],
+            max_tokens=max_tokens,
             temperature=0,
             extra_body={"decoding": decoding} if decoding else None,
         )
     return answer.choices[0].message.content or ""
-
-
-def smoke_test(client: OpenAI, model: str, prompt: str = SMOKE_TEST_PROMPT) -> str:
-    """The tuned model's reply to the smoke test's prompt."""
-    return chat(client, model, prompt)

@@ -1,4 +1,7 @@
-"""Score a model through the SDK: what it replies freely, and what it replies held to labels."""
+"""Score a model through the SDK: what it replies freely, and what it replies held to labels.
+
+Where no labels are expected, but text, only the former, and no second best.
+"""
 
 import math
 import time
@@ -29,12 +32,15 @@ CONSTRAINED = "constrained"
 class Contender:
     """One row of the table to be: a model, and how it is decoded.
 
-    `labels` hold a model to a vocabulary that it was not tuned on; () leaves it to its own.
+    Attributes:
+        labels: Hold a model to a vocabulary that it was not tuned on; () leaves it to its own.
+        text: Free replies are text of at most so many tokens, not labels.
     """
 
     model: str
     decoding: str
     labels: tuple[str, ...] = ()
+    text: int | None = None
 
 
 def contenders(model: str, *, base: str, vocabulary: tuple[str, ...]) -> tuple[Contender, ...]:
@@ -45,6 +51,20 @@ def contenders(model: str, *, base: str, vocabulary: tuple[str, ...]) -> tuple[C
         Contender(model, FREE),
         Contender(model, CONSTRAINED),
     )
+
+
+def text_contenders(
+    model: str, *, base: str, examples: Sequence[TrainingExample]
+) -> tuple[Contender, ...]:
+    """Untuned and fine-tuned, where the examples' replies are text."""
+    most = longest_reply(examples)
+    return Contender(base, FREE, text=most), Contender(model, FREE, text=most)
+
+
+def longest_reply(examples: Sequence[TrainingExample]) -> int:
+    """Tokens that no expected reply exceeds: in most languages one has more than two bytes."""
+    longest = max((len(example.reply.encode()) for example in examples), default=0)
+    return MAX_TOKENS + longest // 2
 
 
 def score(
@@ -87,7 +107,7 @@ def completer(
     """The callable that `evaluate` asks for replies."""
     if contender.decoding == CONSTRAINED:
         return _labels_completer(client, contender, calibrated)
-    return _free_completer(client, contender.model, {"decoding": "free"} if is_emojitune else {})
+    return _free_completer(client, contender, {"decoding": "free"} if is_emojitune else {})
 
 
 def _labels_completer(client: OpenAI, contender: Contender, calibrated: bool) -> Complete:
@@ -99,7 +119,7 @@ def _labels_completer(client: OpenAI, contender: Contender, calibrated: bool) ->
 
     def complete(messages: Sequence[Message]) -> Reply:
         asked = time.perf_counter()
-        answer = _ask(client, contender.model, messages, extra, temperature=0)
+        answer = _ask(client, contender.model, messages, extra=extra, temperature=0)
         seconds = time.perf_counter() - asked
         found = _alternatives(answer)
         labels = tuple(one["content"] for one in found)
@@ -108,24 +128,22 @@ def _labels_completer(client: OpenAI, contender: Contender, calibrated: bool) ->
     return complete
 
 
-def _free_completer(client: OpenAI, model: str, extra: dict[str, Any]) -> Complete:
-    """Alternatives of free text: the greedy reply, then samples; every API can do that."""
+def _free_completer(client: OpenAI, contender: Contender, extra: dict[str, Any]) -> Complete:
+    """The greedy reply; of labels, samples as alternatives too. Every API can do that."""
+    ask = partial(
+        _ask, client, contender.model, extra=extra, max_tokens=contender.text or MAX_TOKENS
+    )
 
     def complete(messages: Sequence[Message]) -> Reply:
         asked = time.perf_counter()
-        greedy = _ask(client, model, messages, extra, temperature=0, logprobs=True)
+        greedy = ask(messages, temperature=0, logprobs=True)
         seconds = time.perf_counter() - asked
-        sampled = _ask(
-            client,
-            model,
-            messages,
-            extra,
-            temperature=1,
-            n=ALTERNATIVES - 1,
-            seed=SAMPLING_SEED,
-        )
         (best,) = _texts(greedy)
-        return Reply(best, (best, *_texts(sampled)), _confidence(greedy), seconds)
+        alternatives = [best]
+        if contender.text is None:
+            sampled = ask(messages, temperature=1, n=ALTERNATIVES - 1, seed=SAMPLING_SEED)
+            alternatives += _texts(sampled)
+        return Reply(best, tuple(alternatives), _confidence(greedy), seconds)
 
     return complete
 
@@ -134,13 +152,15 @@ def _ask(
     client: OpenAI,
     model: str,
     messages: Sequence[Message],
+    *,
     extra: dict[str, Any],
+    max_tokens: int = MAX_TOKENS,
     **parameters: Any,
 ) -> ChatCompletion:
     plain: Any = [{"role": message.role, "content": message.content} for message in messages]
     with provider_errors():
         answer: ChatCompletion = client.chat.completions.create(
-            model=model, messages=plain, max_tokens=MAX_TOKENS, extra_body=extra, **parameters
+            model=model, messages=plain, max_tokens=max_tokens, extra_body=extra, **parameters
         )
     return answer
 
