@@ -30,7 +30,8 @@ class Settings(BaseSettings):
     )
     cache: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_path("emojitune", appauthor=False)),
-        description="Folder of downloaded base models, shared by all homes.",
+        description="Folder of downloaded base models, and what untuned ones were heard to reply, "
+        "shared by all homes.",
     )
     host: str = Field("127.0.0.1", description="Address the server listens on.")
     port: int = Field(8808, ge=0, le=65535, description="Port of the server; 0 takes a free one.")

@@ -23,10 +23,11 @@ from emojitune.labels import (
     is_label,
     to_emoji,
 )
-from emojitune.models.catalog import resolve_base
+from emojitune.models.catalog import WheelSource, resolve_base
 from emojitune.models.download import fetch
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
+from emojitune.workflow.kept_replies import KeptReplies
 from emojitune.workflow.provider import AskKey, Connection, connect, provider_errors
 from emojitune.workflow.score import FREE, Contender, contenders, score, text_contenders
 
@@ -84,7 +85,7 @@ def _train_and_score(
         screen.say(f"[{event.level}] {event.message}")
     prompt, system = _smoke_prompt(data)
     reply = _smoke_test(connection, model, prompt, system, screen)
-    rows = _score(connection, options, model, data, screen)
+    rows = _score(connection, options, settings, model, data, screen)
     _what_next(connection, model, settings, screen)
     return {
         "job": job.to_dict(mode="json"),
@@ -197,7 +198,12 @@ def _smoke_test(
 
 
 def _score(
-    connection: Connection, options: RunOptions, model: str, data: Data, screen: Screen
+    connection: Connection,
+    options: RunOptions,
+    settings: Settings,
+    model: str,
+    data: Data,
+    screen: Screen,
 ) -> list[ReportRow]:
     screen.step(f"Scores on {options.valid}")
     vocabulary = closed_vocabulary(data.training)
@@ -208,7 +214,31 @@ def _score(
             "The training file's replies are text, and no small closed set: compared as text."
         )
         rows = text_contenders(model, base=options.model, examples=data.validation)
-    return _score_with_bars(connection, rows, data.validation, vocabulary, screen)
+    kept = _kept_replies(connection, rows, settings)
+    table = _score_with_bars(connection, rows, data.validation, vocabulary, kept, screen)
+    if any(replies.used for replies in kept.values()):
+        screen.say(
+            "The untuned base's replies are known from an earlier run, and were not asked for."
+        )
+    return table
+
+
+def _kept_replies(
+    connection: Connection, rows: tuple[Contender, ...], settings: Settings
+) -> dict[Contender, KeptReplies]:
+    """What is known of an untuned base that never changes, if this very program replies."""
+    base, *_ = rows
+    if connection.server is None or base.model.startswith("ft:"):
+        return {}
+    found = resolve_base(base.model, settings)
+    if not isinstance(found.source, WheelSource):
+        return {}
+    computed = (settings.device, settings.dtype, settings.threads)
+    return {
+        row: KeptReplies(settings.cache / "replies", repr((found, computed, row)))
+        for row in rows
+        if row.model == base.model
+    }
 
 
 def _score_with_bars(
@@ -216,6 +246,7 @@ def _score_with_bars(
     rows: tuple[Contender, ...],
     examples: tuple[TrainingExample, ...],
     vocabulary: tuple[str, ...],
+    kept: dict[Contender, KeptReplies],
     screen: Screen,
 ) -> list[ReportRow]:
     """Score what this provider can do, with a bar for each contender."""
@@ -233,6 +264,7 @@ def _score_with_bars(
             progress=lambda row, done, of: count(
                 f"{short_name(row.model)}, {row.decoding}", done, of
             ),
+            kept=kept.get,
         )
     screen.scores(table)
     return table

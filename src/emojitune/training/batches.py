@@ -19,9 +19,9 @@ from emojitune.models.chat_template import Rendered
 from emojitune.training.attention import RowLayout, row_layout
 from emojitune.training.smoothing import Smoothing
 
-# Rows of tokens, and places, come in multiples of this: for every new shape of a product oneDNN
-# makes a program, which takes longer than the product, and keeps it with its working memory.
-_MULTIPLE = 16
+# Tokens of a row, and its places, come in multiples of these: for every new shape of a product
+# oneDNN makes a program, which takes longer than the product, and keeps it with its working memory.
+_TOKENS, _PLACES = 8, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def pack(examples: Sequence[Rendered], smoothing: Smoothing | None = None) -> Pa
     ends = [max(tokens_run(example), prefix + 1) for example in examples]
     lengths = [end - prefix for end in ends]
     padding = [0] * len(examples)
-    padding[lengths.index(min(lengths))] = -(prefix + sum(lengths)) % _MULTIPLE
+    padding[lengths.index(min(lengths))] = -(prefix + sum(lengths)) % _TOKENS
     ids = list(examples[0].ids[:prefix])
     positions = list(range(prefix))
     places: list[int] = []
@@ -121,7 +121,7 @@ def pack(examples: Sequence[Rendered], smoothing: Smoothing | None = None) -> Pa
             if example.mask[position]:
                 places.append(position - 1 + offset)
                 targets.append(example.ids[position])
-    places += [0] * (-len(places) % _MULTIPLE)
+    places += [0] * (-len(places) % _PLACES)
     shifts: list[tuple[int, int, float]] = []
     if smoothing is not None:
         found = chain.from_iterable(map(smoothing.shifts, examples))

@@ -18,6 +18,7 @@ from emojitune.errors import ProviderError
 from emojitune.evaluation.evaluate import Complete, evaluate
 from emojitune.evaluation.metrics import Reply
 from emojitune.evaluation.report import ReportRow, report_row
+from emojitune.workflow.kept_replies import KeptReplies
 from emojitune.workflow.provider import provider_errors
 
 MAX_TOKENS = 12  # the longest label of the vocabulary has 11, and then the end is said
@@ -77,9 +78,11 @@ def score(
     calibrated: bool = True,
     workers: int | None = None,
     progress: Callable[[Contender, int, int], None] | None = None,
+    kept: Callable[[Contender], KeptReplies | None] = lambda row: None,
 ) -> list[ReportRow]:
     """Score each contender on `examples`; `progress` hears (contender, done, all).
 
+    `kept` says where replies of a contender are known from, and where to keep them.
     Unless `calibrated`, constrained replies are not asked how probable they are: to know takes
     about as long again.
     """
@@ -88,6 +91,8 @@ def score(
     table = []
     for row in rows:
         complete = completer(client, row, is_emojitune=is_emojitune, calibrated=calibrated)
+        if replies := kept(row):
+            complete = replies.completing(complete)
         warm_up(complete, examples)
         heard = partial(progress, row) if progress else None
         result = evaluate(complete, examples, vocabulary, workers=workers, progress=heard)
