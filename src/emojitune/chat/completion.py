@@ -13,10 +13,11 @@ from torch import Tensor
 
 from emojitune.chat.batch import ForwardPass
 from emojitune.chat.constraint import LabelTrie, State, label_trie
-from emojitune.chat.decoding import Guide, Sampling, Weigh, reply_freely, reply_from_set
+from emojitune.chat.decoding import Guide, Sampling, Weigh, reply_from_set
 from emojitune.chat.embedding import Embedder
 from emojitune.chat.engine import Engine, Request
 from emojitune.chat.forest import Prompt
+from emojitune.chat.free_reply import Foresight, reply_freely
 from emojitune.chat.grammar import Vocabulary
 from emojitune.chat.neighbours import Neighbours, NeighbourWeights
 from emojitune.chat.reply import ChatParameters, Embedded, Generation, Listener, Usage
@@ -117,7 +118,9 @@ class ChatModel:
         def request(prompt: Prompt) -> Request:
             stop_ids = self._renderer.stop_ids
             if closed is None:
-                yield from reply_freely(ids, prompt, sampling, stop_ids, writer.token, writer.end)
+                yield from reply_freely(
+                    ids, prompt, sampling, stop_ids, writer.token, writer.end, foresight
+                )
             else:
                 yield from reply_from_set(
                     ids,
@@ -135,7 +138,10 @@ class ChatModel:
             listener(Usage(len(ids), writer.tokens_written, prompt.cached))
 
         weigh = self._weigher(closed)
+        foresight = self._foresight(parameters)
         grows = len(closed.trie.children) if closed else sampling.n * sampling.max_tokens
+        if foresight:  # what is foreseen in vain stays until the end: at most once a token
+            grows += sampling.n * self._set(self.vocabulary).longest ** 2 // 2
         self.base.engine.submit(
             ids,
             request,
@@ -222,6 +228,15 @@ class ChatModel:
 
         return weigh
 
+    def _foresight(self, parameters: ChatParameters) -> Foresight | None:
+        """What a free reply likely says: what the model was tuned to, unless another form is asked
+        for."""
+        formed = parameters.json_schema is not None or parameters.tools is not None
+        if not self.vocabulary or formed:
+            return None
+        known = self._set(self.vocabulary)
+        return Foresight(known.trie, self._weigher(known))
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {label: number for number, label in enumerate(self.vocabulary)}
@@ -260,17 +275,20 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True)
 class _ClosedSet:
-    """Labels as a trie of tokens, and the state in which each of them ends."""
+    """Labels as a trie of tokens, the state in which each of them ends, and the most tokens that
+    one has."""
 
     trie: LabelTrie
     ends: dict[str, State]
+    longest: int
 
     @staticmethod
     def of(renderer: Renderer, labels: tuple[str, ...]) -> "_ClosedSet":
         tokens = [renderer.encode_text(label) for label in labels]
         trie = label_trie(tokens)
         ends = (reduce(trie.advance, one, trie.start) for one in tokens)
-        return _ClosedSet(trie, dict(zip(labels, ends, strict=True)))
+        longest = max(map(len, tokens))
+        return _ClosedSet(trie, dict(zip(labels, ends, strict=True)), longest)
 
 
 def _refuse_forms(parameters: ChatParameters) -> None:

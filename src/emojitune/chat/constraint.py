@@ -4,7 +4,7 @@ Token ids in, token ids out: knows neither text nor emoji. States are plain valu
 may hold as many at once as it likes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,23 @@ class Constraint(Protocol):
     def can_end(self, state: State) -> bool:
         """Whether the reply may end here."""
         ...
+
+
+def ahead(
+    constraint: Constraint, state: State, guess: Callable[[State], int | None] | None = None
+) -> tuple[int, ...]:
+    """What follows a state: the tokens up to where a choice is, or beyond it as far as there is a
+    guess; no further than where the reply may end."""
+    found: list[int] = []
+    while not constraint.can_end(state):
+        following = constraint.allowed_tokens(state)
+        forced = following[0] if len(following) == 1 else None
+        token = guess(state) if forced is None and guess else forced
+        if token is None:
+            break
+        found.append(token)
+        state = constraint.advance(state, token)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

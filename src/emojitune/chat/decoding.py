@@ -1,12 +1,12 @@
-"""Requests to the engine: a free reply, token by token, and the best of a closed set.
+"""Requests to the engine: what all have in common, and the best of a closed set.
 
-Token ids only. Who asks is told through two callbacks: `on_token(index, token, score)`, which
-answers whether the reply goes on, and `on_end(index, reason)`.
+Free replies are in free_reply.py. Token ids only. Who asks is told through two callbacks:
+`on_token(index, token, score)`, which answers whether the reply goes on, and `on_end(index,
+reason)`.
 """
 
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Generator as RandomGenerator
@@ -17,17 +17,7 @@ from emojitune.chat.drawing import Tokens, draw
 from emojitune.chat.engine import Request
 from emojitune.chat.forest import Grown, Growth, Prompt
 from emojitune.chat.neighbours import NeighbourWeights
-from emojitune.chat.sampling import (
-    Shape,
-    TokenScore,
-    choose,
-    choose_of,
-    masked,
-    score,
-    seeded,
-    shaped,
-    shift,
-)
+from emojitune.chat.sampling import Shape, TokenScore, choose_of, score, seeded, shift
 from emojitune.chat.search import (
     BestKnown,
     Enough,
@@ -79,67 +69,6 @@ class Sampling:
     shapes: tuple[Shape, ...] = ()
     top: int | None = None
     guide: Callable[[], Guide] | None = None
-
-
-@dataclass(slots=True)
-class _Reply:
-    """One free reply on its way."""
-
-    generator: RandomGenerator
-    guide: Guide | None
-    counts: Counter[int] = field(default_factory=Counter)
-
-    def draw(self, row: Tensor, sampling: Sampling) -> int:
-        row = shaped(row, sampling.shapes, self.counts)
-        if self.guide is not None:
-            row = masked(row, self.guide.allowed(len(row)))
-        token = choose(
-            row,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            generator=self.generator,
-        )
-        self.counts[token] += 1
-        return token
-
-    def is_whole(self, token: int) -> bool:
-        """Whether nothing may follow a drawn token."""
-        return self.guide is not None and not self.guide.advance(token)
-
-
-def reply_freely(
-    ids: Sequence[int],
-    prompt: Prompt,
-    sampling: Sampling,
-    stop_ids: frozenset[int],
-    on_token: OnToken,
-    on_end: OnEnd,
-) -> Request:
-    """Any tokens that the guide allows, until the model stops, the asker does, or `max_tokens`
-    are out."""
-    [first] = yield [Growth(prompt.path, ids[prompt.cached :])]
-    replies = [
-        _Reply(seeded(sampling.seed, index), sampling.guide and sampling.guide())
-        for index in range(sampling.n)
-    ]
-    live = dict.fromkeys(range(sampling.n), first)
-    written = 0
-    while live:
-        wants: dict[int, Growth] = {}
-        for index, grown in live.items():
-            reply, row = replies[index], grown.rows[-1]
-            token = reply.draw(row, sampling)
-            told = None if sampling.top is None else score(row, token, sampling.top)
-            if token in stop_ids or not on_token(index, token, told) or reply.is_whole(token):
-                on_end(index, "stop")
-            elif written + 1 == sampling.max_tokens:
-                on_end(index, "length")
-            else:
-                wants[index] = Growth(grown.path, [token])
-        written += 1
-        if not wants:
-            return
-        live = dict(zip(wants, (yield list(wants.values())), strict=True))
 
 
 def reply_from_set(

@@ -41,14 +41,15 @@ class Growth:
 
     Attributes:
         wanted: For each of the last ids, as many as there are entries, the tokens of which the
-            log-probability of coming next is wanted; None wants all tokens after the last id.
+            log-probability of coming next is wanted; None in place of them wants that of all
+            tokens. None altogether wants all after the last id.
         keep: False when nothing will grow from the path: its nodes are free after the pass.
         state: Index of the id whose hidden state is wanted.
     """
 
     parent: Path
     ids: Sequence[int]
-    wanted: Sequence[Sequence[int]] | None = None
+    wanted: Sequence[Sequence[int] | None] | None = None
     keep: bool = True
     state: int | None = None
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from emojitune.chat.constraint import Constraint, State
+from emojitune.chat.constraint import Constraint, State, ahead
 from emojitune.chat.forest import Grown, Growth, Path, Prompt
 
 # Nats behind the best open path: what is further off is likely given up before its last token.
@@ -224,17 +224,7 @@ class OpenPath:
         self, constraint: Constraint, guess: Callable[[State], int | None] | None = None
     ) -> "OpenPath":
         """With the chain up to where a choice is, or beyond it as far as there is a guess."""
-        chain: list[int] = []
-        state = self.state
-        while not constraint.can_end(state):
-            following = constraint.allowed_tokens(state)
-            forced = following[0] if len(following) == 1 else None
-            token = guess(state) if forced is None and guess else forced
-            if token is None:
-                break
-            chain.append(token)
-            state = constraint.advance(state, token)
-        return replace(self, chain=tuple(chain))
+        return replace(self, chain=ahead(constraint, self.state, guess))
 
     def bound(self, bound: Bound) -> float:
         """What replies that begin so weigh at most."""
