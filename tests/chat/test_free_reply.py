@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from emojitune.chat.constraint import label_trie
 from emojitune.chat.decoding import Sampling
 from emojitune.chat.forest import Grown, Growth, Path, Prompt
-from emojitune.chat.free_reply import Foresight, reply_freely
+from emojitune.chat.free_reply import MOST_DROPPED, Foresight, reply_freely
 from emojitune.chat.neighbours import NeighbourWeights
 from emojitune.chat.sampling import TokenScore, shapes_of
 
@@ -143,3 +144,72 @@ def test_a_reply_that_leaves_the_set_is_foreseen_no_more() -> None:
     plain.reply(sampling, None)
     assert model.passes == plain.passes - 1, "only the beginning of all was foreseen"
     assert model.tokens == plain.tokens
+
+
+class Form:
+    """A guide: a token of choice, then a word that two tokens or four may spell, and again."""
+
+    USUAL, OTHER = (6, 7), (8, 9, 10, 11)
+
+    def __init__(self) -> None:
+        self._left: list[tuple[int, ...]] = []
+        self._words = 0
+
+    def allowed(self, size: int) -> Tensor:
+        allowed = torch.zeros(size, dtype=torch.bool)
+        allowed[[word[0] for word in self._left] or [12, 13, 14]] = True
+        return allowed
+
+    def advance(self, token: int) -> bool:
+        if not self._left:
+            self._left = [self.USUAL, self.OTHER]
+            return True
+        self._left = [word[1:] for word in self._left if word[0] == token]
+        if self._left == [()]:
+            self._left, self._words = [], self._words + 1
+        return self._words < 3
+
+    def forced(self) -> tuple[int, ...]:
+        return self._left[0] if self._left else ()
+
+
+class Unforeseen(Form):
+    def forced(self) -> tuple[int, ...]:
+        return ()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_a_guide_leaves_no_choice_of_is_foreseen(temperature: float) -> None:
+    spelled: set[int] = set()
+    fewer = 0
+    for seed in range(40):
+        sampling = Sampling(
+            n=2, max_tokens=30, temperature=temperature, top_p=1.0, seed=seed, guide=Form
+        )
+        model, plain = Model(seed, (), 0.0), Model(seed, (), 0.0)
+        found = model.reply(sampling, None)
+        assert found == plain.reply(replace(sampling, guide=Unforeseen), None)
+        spelled |= {token for _, said, _, _ in found for token in said}
+        fewer += model.passes < plain.passes
+    assert spelled >= {*Form.USUAL, *Form.OTHER}, "words were spelled both ways"
+    assert fewer > 20
+
+
+def test_a_reply_that_does_otherwise_again_and_again_is_foreseen_no_more() -> None:
+    class Wrong(Form):
+        """Foresees what never comes."""
+
+        def allowed(self, size: int) -> Tensor:
+            return torch.arange(size) == 12
+
+        def advance(self, token: int) -> bool:
+            return True
+
+        def forced(self) -> tuple[int, ...]:
+            return (6,) * 50
+
+    sampling = Sampling(n=1, max_tokens=90, temperature=0.0, top_p=1.0, seed=None, guide=Wrong)
+    model = Model(3, (), 0.0)
+    [(_, said, _, end)] = model.reply(sampling, None)
+    assert (said, end) == ([12] * 90, "length")
+    assert 64 <= model.tokens - 90 <= MOST_DROPPED

@@ -17,7 +17,7 @@ from emojitune.chat.decoding import Guide, Sampling, Weigh, reply_from_set
 from emojitune.chat.embedding import Embedder
 from emojitune.chat.engine import Engine, Request
 from emojitune.chat.forest import Prompt
-from emojitune.chat.free_reply import Foresight, reply_freely
+from emojitune.chat.free_reply import MOST_DROPPED, Foresight, reply_freely
 from emojitune.chat.grammar import Vocabulary
 from emojitune.chat.neighbours import Neighbours, NeighbourWeights
 from emojitune.chat.reply import ChatParameters, Embedded, Generation, Listener, Usage
@@ -140,8 +140,8 @@ class ChatModel:
         weigh = self._weigher(closed)
         foresight = self._foresight(parameters)
         grows = len(closed.trie.children) if closed else sampling.n * sampling.max_tokens
-        if foresight:  # what is foreseen in vain stays until the end: at most once a token
-            grows += sampling.n * self._set(self.vocabulary).longest ** 2 // 2
+        if closed is None:
+            grows += sampling.n * MOST_DROPPED
         self.base.engine.submit(
             ids,
             request,
@@ -275,20 +275,17 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True)
 class _ClosedSet:
-    """Labels as a trie of tokens, the state in which each of them ends, and the most tokens that
-    one has."""
+    """Labels as a trie of tokens, and the state in which each of them ends."""
 
     trie: LabelTrie
     ends: dict[str, State]
-    longest: int
 
     @staticmethod
     def of(renderer: Renderer, labels: tuple[str, ...]) -> "_ClosedSet":
         tokens = [renderer.encode_text(label) for label in labels]
         trie = label_trie(tokens)
         ends = (reduce(trie.advance, one, trie.start) for one in tokens)
-        longest = max(map(len, tokens))
-        return _ClosedSet(trie, dict(zip(labels, ends, strict=True)), longest)
+        return _ClosedSet(trie, dict(zip(labels, ends, strict=True)))
 
 
 def _refuse_forms(parameters: ChatParameters) -> None:

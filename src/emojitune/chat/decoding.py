@@ -50,6 +50,13 @@ class Guide(Protocol):
         """Take a token that was allowed; False when nothing may follow it but the end."""
         ...
 
+    def forced(self) -> Sequence[int]:
+        """The text that follows whatever is chosen, as its usual tokens; nothing at a choice.
+
+        Other tokens may spell the same.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

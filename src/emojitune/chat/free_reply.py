@@ -15,6 +15,11 @@ from emojitune.chat.engine import Request
 from emojitune.chat.forest import Grown, Growth, Path, Prompt
 from emojitune.chat.sampling import TokenScore, choose, masked, score, seeded, shaped
 
+# Tokens of one pass that are foreseen, and those of a reply that come to nothing until it is
+# foreseen no more: they stay in the cache until the reply ends.
+_FARTHEST, _IN_VAIN = 32, 64
+MOST_DROPPED = _FARTHEST + _IN_VAIN
+
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
@@ -39,23 +44,25 @@ def reply_freely(
     """Any tokens that the guide allows, until the model stops, the asker does, or `max_tokens`
     are out.
 
-    A pass computes a token and what is foreseen behind it. Each token is drawn as it would be
-    without foresight, from what the model says behind those before it; what was foreseen otherwise
-    is dropped (Leviathan et al., 2023: speculative decoding, here with a draft that takes no
-    model). So replies are the same, and only passes are fewer.
+    A pass computes a token and what is foreseen behind it: what the guide leaves no choice of, or
+    what `foresight` tells. Each token is drawn as it would be without, from what the model says
+    behind those before it; where that is another one, what was foreseen is dropped. So replies are
+    the same, and only passes are fewer: speculative decoding (Leviathan et al., 2023) with a draft
+    that takes no model.
     """
-    before = ids[prompt.cached :]
+    replies = [
+        _Reply(index, sampling, _Course(foresight.constraint) if foresight else None)
+        for index in range(sampling.n)
+    ]
+    before, likely = ids[prompt.cached :], replies[0].likely()
     weigh = foresight.weigh if foresight else None
-    likely = ahead(foresight.constraint, foresight.constraint.start) if foresight else ()
-    likely = likely[: sampling.max_tokens - 1]
     state = len(before) - 1 if weigh else None
     opening = Growth(prompt.path, [*before, *likely], [None] * (1 + len(likely)), state=state)
     [first] = yield [opening]
-    guess = weigh(first.state).guess if weigh and first.state is not None else None
-    replies = [
-        _Reply(index, sampling, _Course(foresight.constraint, guess) if foresight else None)
-        for index in range(sampling.n)
-    ]
+    if weigh and first.state is not None:
+        guess = weigh(first.state).guess
+        for reply in replies:
+            reply.guess(guess)
     growing = [(reply, opening, first) for reply in replies]
     while growing:
         wants = []
@@ -80,7 +87,6 @@ def _drawn(
     """Draw as far as what came of a growth holds; then what is to be computed next, None where the
     reply has ended."""
     foreseen = growth.ids[len(growth.ids) - growth.rows + 1 :]
-    kept = len(grown.path) - len(foreseen)
     for place, row in enumerate(grown.rows):
         token, told = reply.draw(row)
         if token in stop_ids or not on_token(reply.index, token, told) or reply.is_whole(token):
@@ -91,17 +97,18 @@ def _drawn(
             return None
         if place == len(foreseen) or foreseen[place] != token:
             break
-        kept += 1
-    likely = reply.likely()
-    return Growth(Path(grown.path.slots[:kept]), [token, *likely], [None] * (1 + len(likely)))
+    dropped = len(foreseen) - place
+    reply.in_vain += dropped
+    likely, path = reply.likely(), grown.path.slots[: len(grown.path) - dropped]
+    return Growth(Path(path), [token, *likely], [None] * (1 + len(likely)))
 
 
 class _Course:
     """Where a reply is in the set that is foreseen, as long as it keeps to it."""
 
-    def __init__(self, constraint: Constraint, guess: Callable[[State], int | None] | None) -> None:
+    def __init__(self, constraint: Constraint) -> None:
+        self.guess: Callable[[State], int | None] | None = None
         self._constraint = constraint
-        self._guess = guess
         self._state: State | None = constraint.start
 
     def follow(self, token: int) -> None:
@@ -110,14 +117,15 @@ class _Course:
             self._state = self._constraint.advance(self._state, token) if known else None
 
     def ahead(self) -> tuple[int, ...]:
-        return () if self._state is None else ahead(self._constraint, self._state, self._guess)
+        return () if self._state is None else ahead(self._constraint, self._state, self.guess)
 
 
 class _Reply:
-    """One free reply on its way."""
+    """One free reply on its way. `in_vain` counts the tokens that were foreseen and dropped."""
 
     def __init__(self, index: int, sampling: Sampling, course: _Course | None) -> None:
         self.index = index
+        self.in_vain = 0
         self._sampling = sampling
         self._course = course
         self._generator = seeded(sampling.seed, index)
@@ -149,6 +157,17 @@ class _Reply:
         """Whether nothing may follow a drawn token."""
         return self._guide is not None and not self._guide.advance(token)
 
-    def likely(self) -> tuple[int, ...]:
+    def guess(self, guess: Callable[[State], int | None]) -> None:
+        """Foresee what is a choice of the set, too."""
+        if self._course is not None:
+            self._course.guess = guess
+
+    def likely(self) -> Sequence[int]:
         """What is foreseen behind the tokens so far."""
-        return self._course.ahead()[: self.room - 1] if self._course else ()
+        found: Sequence[int] = ()
+        if self.in_vain < _IN_VAIN:
+            if self._guide is not None:
+                found = self._guide.forced()
+            elif self._course is not None:
+                found = self._course.ahead()
+        return found[: min(_FARTHEST, self.room - 1)]

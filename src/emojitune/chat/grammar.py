@@ -88,6 +88,10 @@ class GrammarGuide:
         self._raise_error()
         return not self._matcher.is_stopped()
 
+    def forced(self) -> Sequence[int]:
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
+
     def _raise_error(self) -> None:
         if self._matcher.is_error():
             reason = self._matcher.get_error().splitlines()[0]
