@@ -32,8 +32,9 @@ class KeptReplies:
     def __init__(self, folder: Path, of: str) -> None:
         self._path = folder / f"{_digest(of, _program())}.jsonl"
         self._replies = dict(_read(self._path))
+        self._earlier = frozenset(self._replies)
         self._lock = threading.Lock()
-        self.used = False  # whether a reply was known
+        self.used = False  # whether a reply of an earlier run was
 
     def completing(self, complete: Complete) -> Complete:
         """The same, asking only for what is not known yet."""
@@ -44,7 +45,7 @@ class KeptReplies:
             if reply is None:
                 reply = complete(messages)
                 self._keep(key, reply)
-            else:
+            elif key in self._earlier:
                 self.used = True
             return reply
 
