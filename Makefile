@@ -3,10 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Nothing is compiled in advance: Python does that when it first imports a module, and most it never
-# does.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
-  --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Two processes with a thread of torch each: more of either only wait for one another. The files in
 # their order (see tests/conftest.py), so that the longest ones do not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
