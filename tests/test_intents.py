@@ -27,7 +27,7 @@ def test_customers_messages_are_routed_to_their_intents(tmp_path: Path) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text("".join(by_intent.values()), encoding="utf-8")
     files = ("--train", str(TRAIN), "--valid", str(few))
-    run = emojitune(tmp_path, "run", *files, "--epochs", "3", "--seed", "1")
+    run = emojitune(tmp_path, "run", *files, "--epochs", "5", "--seed", "1")
     [untuned] = [
         row
         for row in run["scores"]
@@ -37,6 +37,6 @@ def test_customers_messages_are_routed_to_their_intents(tmp_path: Path) -> None:
     scored = emojitune(tmp_path, "evaluate", run["fine_tuned_model"], "--data", str(HELD_OUT))
     [tuned] = [row for row in scored["scores"] if row["decoding"] == "constrained"]
     assert tuned["examples"] == len(tuned["replies"]) == 60
-    assert tuned["top_1"] >= 0.85
+    assert tuned["top_1"] >= 0.9
     assert tuned["expected_calibration_error"] <= 0.1
     assert untuned["top_1"] < tuned["top_1"] / 2, "it is the training that does it"
