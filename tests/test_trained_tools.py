@@ -146,9 +146,9 @@ def test_a_model_learns_to_use_tools(tmp_path: Path) -> None:
         job = create_job(client, training_file=uploaded, model=BASE, n_epochs=3, seed=1)
         assert [*follow(client, job.id)][-1].status == "succeeded"
         model = fine_tuned_model(client.fine_tuning.jobs.retrieve(job.id))
-        assert right(client, model, calls) >= 0.75
+        assert right(client, model, calls) >= 0.9
         assert right(client, model, words) >= 0.75
         talk = [reply(client, model, [said("user", ask)]) for ask in UNSEEN_TALK]
         assert sum(isinstance(one, str) for one in talk) >= 3, talk
-        untuned = right(client, BASE, calls[::7])
+        untuned = right(client, BASE, calls[::4])
         assert untuned < 0.5, "it is the training that does it"
