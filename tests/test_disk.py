@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emojitune.disk import disk_errors, put_in_place
+from emojitune.disk import disk_errors, new_folder, put_in_place
 from emojitune.errors import StorageError
 
 # Real refusals by the system: a process that may write no file larger than so many bytes.
@@ -45,6 +45,7 @@ try:
 except StorageError as error:
     print(error.code)
 assert adapter.read(folder)[1]["layer.lora_A"].sum() == 16, "the one before is unharmed"
+assert [path.name for path in folder.parent.iterdir()] == [folder.name], "half of the other is left"
 """
 
 
@@ -76,6 +77,19 @@ def test_refusals_are_told_apart(tmp_path: Path, error: Exception, code: str) ->
 def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         (tmp_path / "nothing").read_bytes()
+
+
+def test_a_folder_that_could_not_be_written_takes_no_room(tmp_path: Path) -> None:
+    def write(name: str, error: OSError | None) -> None:
+        with new_folder(tmp_path / "target") as staging:
+            (staging / name).write_bytes(bytes(1000))
+            if error is not None:
+                raise error
+
+    write("old", None)
+    with pytest.raises(StorageError):
+        write("new", OSError(errno.ENOSPC, "No space left on device"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "old"]
 
 
 def test_a_folder_is_put_in_the_place_of_another(tmp_path: Path) -> None:

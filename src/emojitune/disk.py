@@ -31,6 +31,30 @@ def put_in_place(staging: Path, target: Path) -> None:
     sync(target.parent)
 
 
+@contextmanager
+def new_folder(target: Path, *, staging: Path | None = None) -> Iterator[Path]:
+    """A folder to write into, which appears as `target` when the block ends, or not at all.
+
+    What is half written goes at once: the bytes that it took may be the last of a disk, and whoever
+    is to tell of the failure has to write that down.
+
+    Args:
+        staging: Where it is written, beside `target`. One that a killed process left is emptied.
+
+    Raises:
+        StorageError: The disk is full or closed; a `target` of before stays.
+    """
+    staging = staging or target.with_name(target.name + ".partial")
+    with disk_errors(target):
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            staging.mkdir(parents=True)
+            yield staging
+            put_in_place(staging, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a file or a folder is on the disk, where folders can be opened at all."""
     if os.name != "posix" and path.is_dir():

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from emojitune.disk import disk_errors, put_in_place
+from emojitune.disk import new_folder
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.models import ModelStore
@@ -39,13 +39,10 @@ def copy_adapter(
     """
     if target.is_dir():
         return
-    staging = target.with_name(target.name + ".partial")
-    with disk_errors(target):
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(source, staging)
+    with new_folder(target) as staging:
+        shutil.copytree(source, staging, dirs_exist_ok=True)
         if complete is not None:
             complete(staging)
-        put_in_place(staging, target)
 
 
 def forget_model(name: str, models: ModelStore, settings: Settings) -> None:

@@ -10,7 +10,6 @@ safetensors only: nothing in an adapter folder is ever unpickled.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emojitune.disk import disk_errors, put_in_place
+from emojitune.disk import new_folder
 from emojitune.errors import ModelError
 
 _PEFT_PREFIX = "base_model.model."
@@ -56,15 +55,11 @@ def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
     Raises:
         StorageError: The disk is full or closed.
     """
-    staging = folder.with_name(folder.name + ".partial")
     tensors = {_peft_name(name): one.detach().cpu().contiguous() for name, one in state.items()}
-    with disk_errors(folder):
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+    with new_folder(folder) as staging:
         save_file(tensors, staging / _TENSORS, metadata={"format": "pt"})
         _write_json(staging / "adapter_config.json", _peft_config(state, info))
         _write_json(staging / _INFO, {**asdict(info), _DIGEST: _digest(staging)})
-        put_in_place(staging, folder)
 
 
 def read_info(folder: Path) -> AdapterInfo:

