@@ -10,6 +10,7 @@ modules in bf16 show what the numbers lose, and what is left is lost by the way.
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,18 +29,29 @@ from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
 from emojitune.models import loader
 from emojitune.models.chat_template import Rendered
+from emojitune.models.loader import Precision
 
 TRAIN, VALID = Path("data/emoji_ft_train.jsonl"), Path("data/emoji_ft_valid.jsonl")
 NOISE = 0.02  # about what B sides hold after an epoch
 
-OURS = {"emojitune, bf16": torch.bfloat16, "emojitune, float32": torch.float32}
 PLAIN = {"transformers, bf16": torch.bfloat16}
+
+
+def ours() -> dict[str, Precision]:
+    """Our ways, on the processor and, where there is one, on a GPU."""
+    numbers = {"bf16": torch.bfloat16, "float32": torch.float32}
+    found = {f"emojitune, {n}": fast_paths.precision(d) for n, d in numbers.items()}
+    if torch.cuda.is_available():
+        found |= {
+            f"emojitune, {n} on CUDA": fast_paths.precision(d, "cuda") for n, d in numbers.items()
+        }
+    return found
 
 
 def training(base: Path, adapter: Path, examples: Sequence[Rendered]) -> dict[str, OfTraining]:
     """Each way's loss and gradients of a batch, beside the reference's."""
     expected = Plain(base, adapter, torch.float32).gradients(examples)
-    found = {n: fast_paths.gradients(base, adapter, d, examples) for n, d in OURS.items()}
+    found = {n: fast_paths.gradients(base, adapter, d, examples) for n, d in ours().items()}
     found |= {n: Plain(base, adapter, d).gradients(examples) for n, d in PLAIN.items()}
     return {name: differences.of_training(one, expected) for name, one in found.items()}
 
@@ -52,8 +64,10 @@ def chat(
     expected, joints = reference.log_probabilities(prompts), reference.joints(prompts)
     said: dict[str, OfChat] = {}
     chosen: dict[str, OfReplies] = {}
-    for name, dtype in (OURS | PLAIN).items():
-        way = (Chat if name in OURS else Plain)(base, adapter, dtype)
+    ways = {n: partial(Chat, base, adapter, d) for n, d in ours().items()}
+    ways |= {n: partial(Plain, base, adapter, d) for n, d in PLAIN.items()}
+    for name, make in ways.items():
+        way = make()
         said[name] = differences.of_chat(way.log_probabilities(prompts), expected)
         chosen[name] = differences.of_replies(way.chosen(prompts), joints)
     return said, chosen

@@ -1,8 +1,9 @@
-"""One contender, one process: `python -m benchmarks.contenders NAME FILE STEPS STARTED`.
+"""One contender, one process: `python -m benchmarks.contenders NAME BASE FILE STEPS STARTED`.
 
-Each trains the same base model with LoRA of the same rank on all linear layers, from the same
-file, in batches of 16, and prints one line of JSON: when it was at its first step, how long each
-step took, and the most memory it held. Who starts it says when, so that imports count.
+Each trains the base model in the folder BASE with LoRA of the same rank on all linear layers, from
+the same file, in batches of 16, and prints one line of JSON: when it was at its first step, how
+long each step took, and the most memory it held, a GPU's where there is one. Who starts it says
+when, so that imports count.
 """
 
 import json
@@ -23,9 +24,10 @@ LEARNING_RATE = 2e-4
 CONTEXT = 2048
 
 
-def emojitune(file: Path, steps: int, folder: Path) -> Iterator[float]:
+def emojitune(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
     """The loop that jobs run."""
     from emojitune.dataset.validation import load_examples
+    from emojitune.jobs.memory_check import MemoryCheck
     from emojitune.models import loader
     from emojitune.models.adapter import AdapterInfo
     from emojitune.settings import Settings
@@ -35,7 +37,7 @@ def emojitune(file: Path, steps: int, folder: Path) -> Iterator[float]:
     from emojitune.training.loop import train
 
     precision = loader.choose_precision(Settings())
-    model = loader.load_for_training(base_model(), precision)
+    model = loader.load_for_training(base, precision)
     config = TrainingConfig(
         epochs=1,
         batch_size=BATCH,
@@ -45,16 +47,17 @@ def emojitune(file: Path, steps: int, folder: Path) -> Iterator[float]:
         seed=1,
         max_tokens=CONTEXT,
     )
+    config = MemoryCheck(base, precision).with_row_tokens(config)
     examples = [model.renderer.render_example(e.messages) for e in load_examples(file)]
     info = AdapterInfo("base", rank=RANK, alpha=2.0 * RANK)
     for event in train(model, precision.device, examples, config, CheckpointFolder(folder, info)):
         if isinstance(event, StepCompleted):
-            yield time.time()
+            yield _now()
             if event.step == steps:
                 return
 
 
-def trainer(file: Path, steps: int, folder: Path) -> Iterator[float]:
+def trainer(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
     """transformers' Trainer with PEFT at its best: bf16, no gradient checkpointing."""
     import torch
     from peft import get_peft_model
@@ -63,7 +66,6 @@ def trainer(file: Path, steps: int, folder: Path) -> Iterator[float]:
     from emojitune.dataset.validation import load_examples
     from emojitune.models.chat_template import Renderer
 
-    base = base_model()
     renderer = Renderer(AutoTokenizer.from_pretrained(base), stop_ids=())
     rows = []
     for example in load_examples(file):
@@ -104,7 +106,7 @@ def trainer(file: Path, steps: int, folder: Path) -> Iterator[float]:
     )
 
 
-def trl_default(file: Path, steps: int, folder: Path) -> Iterator[float]:
+def trl_default(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
     """TRL's SFTTrainer as it comes: a base model's name, a chat dataset, a LoRA configuration."""
     from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
@@ -113,7 +115,7 @@ def trl_default(file: Path, steps: int, folder: Path) -> Iterator[float]:
     arguments = SFTConfig(str(folder), max_steps=steps, **_arguments())
     yield from _told_steps(
         lambda callbacks: SFTTrainer(
-            str(base_model()),
+            str(base),
             args=arguments,
             train_dataset=rows,
             peft_config=_lora(),
@@ -122,7 +124,7 @@ def trl_default(file: Path, steps: int, folder: Path) -> Iterator[float]:
     )
 
 
-def trl_best(file: Path, steps: int, folder: Path) -> Iterator[float]:
+def trl_best(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
     """The same at its best: bf16 weights, no gradient checkpointing, loss on replies only."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -140,7 +142,7 @@ def trl_best(file: Path, steps: int, folder: Path) -> Iterator[float]:
     )
     yield from _told_steps(
         lambda callbacks: SFTTrainer(
-            str(base_model()),
+            str(base),
             args=arguments,
             train_dataset=rows,
             peft_config=_lora(),
@@ -149,7 +151,7 @@ def trl_best(file: Path, steps: int, folder: Path) -> Iterator[float]:
     )
 
 
-CONTENDERS: dict[str, Callable[[Path, int, Path], Iterator[float]]] = {
+CONTENDERS: dict[str, Callable[[Path, Path, int, Path], Iterator[float]]] = {
     "emojitune": emojitune,
     "transformers Trainer + PEFT, bf16": trainer,
     "TRL SFTTrainer as it comes": trl_default,
@@ -163,6 +165,24 @@ def base_model() -> Path:
     from emojitune.settings import Settings
 
     return fetch(SMOLLM2_135M, Settings())
+
+
+def _now() -> float:
+    """The time, once a GPU has done what it was told: it is told long before."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.time()
+
+
+def _peak_mb() -> float:
+    """The most memory that was held: of the GPU, where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _lora() -> Any:
@@ -195,18 +215,17 @@ def _told_steps(make: Callable[[list[Any]], Any]) -> Iterator[float]:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            ended.append(time.time())
+            ended.append(_now())
 
     make([Clock()]).train()
     yield from ended
 
 
-def main(name: str, file: str, steps: str, started: str) -> None:
+def main(name: str, base: str, file: str, steps: str, started: str) -> None:
     with TemporaryDirectory() as folder:
-        ended = list(CONTENDERS[name](Path(file), int(steps), Path(folder)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        ended = list(CONTENDERS[name](Path(base), Path(file), int(steps), Path(folder)))
     seconds = [after - before for before, after in pairwise(ended)]
-    say({"first_step": ended[0] - float(started), "steps": seconds, "peak_mb": peak})
+    say({"first_step": ended[0] - float(started), "steps": seconds, "peak_mb": _peak_mb()})
 
 
 if __name__ == "__main__":

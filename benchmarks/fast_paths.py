@@ -25,23 +25,26 @@ from emojitune.training.forward import attach_lora
 from emojitune.training.gradients import Shares
 
 
-def precision(dtype: torch.dtype) -> Precision:
-    """This machine's processor in the given numbers, whatever it multiplies best."""
-    return Precision(torch.device("cpu"), dtype, "as the comparison asks")
+def precision(dtype: torch.dtype, device: str = "cpu") -> Precision:
+    """A device in the given numbers, whatever it multiplies best."""
+    return Precision(torch.device(device), dtype, "as the comparison asks")
 
 
 def gradients(
-    base: Path, adapter_folder: Path, dtype: torch.dtype, examples: Sequence[Rendered]
+    base: Path,
+    adapter_folder: Path,
+    numbers: Precision,
+    examples: Sequence[Rendered],
 ) -> tuple[float, dict[str, Tensor]]:
     """Mean loss over a batch's learned tokens, and its gradients by `adapter_state`'s names."""
     info, state = adapter.read(adapter_folder)
-    model = loader.load_for_training(base, precision(dtype))
+    model = loader.load_for_training(base, numbers)
     forward = attach_lora(model, rank=info.rank, alpha=info.alpha, seed=0)
     lora.load_adapter_state(forward.state, state)
-    with Shares(forward, torch.device("cpu"), len(examples)) as shares:
+    with Shares(forward, numbers.device, len(examples), 1024) as shares:
         score = shares.backward(examples)
     return score.loss, {
-        name: parameter.grad
+        name: parameter.grad.cpu()
         for name, parameter in forward.state.items()
         if parameter.grad is not None
     }
@@ -50,10 +53,8 @@ def gradients(
 class Chat:
     """A model with an adapter, as the server has it in memory."""
 
-    def __init__(self, base: Path, adapter_folder: Path, dtype: torch.dtype) -> None:
-        self._model = opening.open_tuned(
-            base, adapter_folder, precision(dtype), ThreadPoolExecutor(1)
-        )
+    def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
+        self._model = opening.open_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
         """For each prompt, of all tokens behind it and behind each token of its reply,
@@ -79,7 +80,7 @@ class Chat:
                 adapter=self._model.adapter,
             )
         waiting.wait()
-        return [torch.stack(rows) for rows in found]
+        return [torch.stack(rows).cpu() for rows in found]
 
     def chosen(self, prompts: Prompts) -> list[int]:
         """The place of the label that each prompt is answered with; all are asked at once."""

@@ -1,9 +1,9 @@
 """The least that a step must take: its matrix products, at the rate this machine has for them.
 
-`python -m benchmarks.floor FILE STEPS` prints the seconds of each step. Counted are the distinct
-tokens only (what all examples of a batch begin with, once, and nothing behind the last place at
-which something is learned), the output head at learned places only, each product forward and once
-backward, for the gradient of its input; nothing else.
+`python -m benchmarks.floor BASE FILE STEPS` prints the seconds of each step. Counted are the
+distinct tokens only (what all examples of a batch begin with, once, and nothing behind the last
+place at which something is learned), the output head at learned places only, each product forward
+and once backward, for the gradient of its input; nothing else.
 """
 
 import sys
@@ -17,13 +17,14 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoTokenizer
 
-from benchmarks.contenders import BATCH, base_model
+from benchmarks.contenders import BATCH
 from benchmarks.processes import say
 from emojitune.dataset.validation import load_examples
 from emojitune.models.chat_template import Rendered, Renderer
 from emojitune.models.products import Product
 from emojitune.training.batches import tokens_run
 
+_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _REPEATS = 3
 
 
@@ -48,20 +49,27 @@ def products(config: Any, tokens: int, learned: int) -> Iterator[tuple[int, int,
 
 def seconds_of(rows: int, inner: int, outer: int) -> float:
     """The faster of the ways to multiply, and of a few attempts."""
-    x = torch.randn(rows, inner).bfloat16()
-    weight = torch.randn(outer, inner).bfloat16()
+    x = torch.randn(rows, inner, device=_DEVICE).bfloat16()
+    weight = torch.randn(outer, inner, device=_DEVICE).bfloat16()
     ways = (Product(weight), lambda x: functional.linear(x, weight))
     return min(_timed(way, x) for way in ways for _ in range(_REPEATS + 1))
 
 
 def _timed(way: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
+    _wait()
     start = time.perf_counter()
     way(x)
+    _wait()
     return time.perf_counter() - start
 
 
-def main(file: str, steps: str) -> None:
-    base = base_model()
+def _wait() -> None:
+    """Until a GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main(base: str, file: str, steps: str) -> None:
     config = AutoConfig.from_pretrained(base)
     renderer = Renderer(AutoTokenizer.from_pretrained(base), stop_ids=())
     examples = [renderer.render_example(e.messages) for e in load_examples(Path(file))]

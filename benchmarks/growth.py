@@ -32,7 +32,10 @@ def of_sizes(
 ) -> dict[int, dict[str, Any]]:
     """By the number of examples: our runs, and the parts of the preparation."""
     files = {n: larger_files.repeated(DATA, n, folder / f"times-{n}.jsonl") for n in times}
-    runs = {f"{n} × the file": partial(contender, OURS, file, steps) for n, file in files.items()}
+    runs = {
+        f"{n} × the file": partial(contender, OURS, base_model(), file, steps)
+        for n, file in files.items()
+    }
     prepared = {
         f"{n} × the file, preparation": partial(processes.measured, "benchmarks.preparation", file)
         for n, file in files.items()
@@ -69,7 +72,7 @@ def of_prompts(
 def _fitting(name: str, file: Path, steps: int, limit: int) -> Any:
     """A run; None where it asks for more memory than there is."""
     try:
-        return contender(name, file, steps, limit)
+        return contender(name, base_model(), file, steps, limit)
     except processes.OutOfMemory:
         return None
 

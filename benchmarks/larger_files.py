@@ -34,6 +34,34 @@ def lengthened(file: Path, tokens: int, count: int, renderer: Renderer, target: 
     )
 
 
+def chats(file: Path, tokens: int, count: int, renderer: Renderer, target: Path) -> Path:
+    """`count` chats of at most so many tokens, about half of them in the reply.
+
+    Message and reply are each a message of `file` followed by others, as in `lengthened`.
+    """
+    examples = load_examples(file)
+    questions = [example.question for example in examples]
+    around = len(
+        renderer.render_example(_with_question(_with_reply(examples[0], ""), "").messages).ids
+    )
+    found = []
+    for seed in range(count):
+        first, second = examples[seed % len(examples)], examples[-1 - seed % len(examples)]
+        reply = _text(second.question, questions, tokens // 2, -1 - seed, renderer)
+        for more in range(tokens // 2 - around + 2, 0, -1):  # where texts meet, tokens do
+            asked = _text(first.question, questions, more, seed, renderer)
+            chat = _with_reply(_with_question(first, asked), reply)
+            if len(renderer.render_example(chat.messages).ids) <= tokens:
+                break
+        found.append(chat)
+    return _write(target, found)
+
+
+def _with_reply(example: TrainingExample, reply: str) -> TrainingExample:
+    *before, last = example.messages
+    return TrainingExample((*before, replace(last, content=reply)))
+
+
 def _text(first: str, others: Sequence[str], tokens: int, seed: int, renderer: Renderer) -> str:
     ids, draw = renderer.encode_text(first), random.Random(seed)
     while len(ids) < tokens:

@@ -25,6 +25,7 @@ def state() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "bf16 units": [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)],
         "load": os.getloadavg()[0],
         "system": platform.platform(),

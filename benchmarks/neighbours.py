@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine, processes, report
-from benchmarks.contenders import BATCH
+from benchmarks.contenders import BATCH, base_model
 from benchmarks.neighbour import KINDS, beside
 from benchmarks.training import DATA, OURS, TRAINER, contender
 
@@ -29,7 +29,7 @@ def measure(
     """All runs, by contender and surroundings."""
     runs: dict[str, processes.Measure] = {}
     for name in (OURS, TRAINER):
-        runs[_named(name, QUIET)] = partial(contender, name, DATA, steps)
+        runs[_named(name, QUIET)] = partial(contender, name, base_model(), DATA, steps)
         for kind in KINDS:
             runs[_named(name, BESIDE[kind])] = partial(_beside, kind, name, steps)
     runs[TOGETHER] = partial(processes.measured, "benchmarks.together", seconds, chats)
@@ -38,7 +38,7 @@ def measure(
 
 def _beside(kind: str, name: str, steps: int) -> Any:
     with beside(kind):
-        return contender(name, DATA, steps)
+        return contender(name, base_model(), DATA, steps)
 
 
 def _named(name: str, surroundings: str) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine, processes, report
-from benchmarks.contenders import BATCH, CONTENDERS
+from benchmarks.contenders import BATCH, CONTENDERS, base_model
 from emojitune.models.torch_environment import TRAINING
 
 OURS = "emojitune"
@@ -26,17 +26,19 @@ WARM_UP = 2
 DATA = Path("data/emoji_ft_train.jsonl")
 
 
-def measure(rounds: int, steps: int, file: Path, console: Console) -> dict[str, list[Any]]:
+def measure(
+    base: Path, file: Path, steps: int, rounds: int, console: Console
+) -> dict[str, list[Any]]:
     """All runs of each contender, and of the floor."""
-    contenders = {name: partial(contender, name, file, steps) for name in CONTENDERS}
-    floor = partial(processes.measured, "benchmarks.floor", file, steps)
+    contenders = {name: partial(contender, name, base, file, steps) for name in CONTENDERS}
+    floor = partial(processes.measured, "benchmarks.floor", base, file, steps)
     return processes.interleaved({**contenders, FLOOR: floor}, rounds, console)
 
 
-def contender(name: str, file: Path, steps: int, memory: int | None = None) -> Any:
+def contender(name: str, base: Path, file: Path, steps: int, memory: int | None = None) -> Any:
     """One run; ours as the server starts it, the others as they come."""
     environment = TRAINING if name == OURS else None
-    arguments = (name, file, steps, time.time())
+    arguments = (name, base, file, steps, time.time())
     return processes.measured(
         "benchmarks.contenders", *arguments, environment=environment, memory=memory
     )
@@ -78,7 +80,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=report.RESULTS / "training.json")
     given = parser.parse_args()
     console, before = Console(), machine.state()
-    found = measure(given.rounds, given.steps, given.data, console)
+    found = measure(base_model(), given.data, given.steps, given.rounds, console)
     rows = {name: summary(runs) for name, runs in found.items()}
     console.print(table(rows))
     everything = {"machine": before, "batch": BATCH, "steps": given.steps, "rows": rows}

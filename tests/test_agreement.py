@@ -43,13 +43,25 @@ def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(loader, "is_llama", lambda folder: False)
 
 
+needs_cuda = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no CUDA device here"
+)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.mark.usefixtures("_both_ways")
 def test_training_has_the_loss_and_gradients_of_plain_autograd(
-    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+    tiny: LoadedModel, tiny_base: Path, tmp_path: Path, device: str
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
     examples = [tiny.renderer.render_example(example.messages) for example in EXAMPLES]
-    found = fast_paths.gradients(tiny_base, adapter, torch.float32, examples)
+    numbers = fast_paths.precision(torch.float32, device)
+    found = fast_paths.gradients(tiny_base, adapter, numbers, examples)
     expected = Plain(tiny_base, adapter, torch.float32).gradients(examples)
     off = differences.of_training(found, expected)
     # Both sum the same numbers in float32, in another order.
@@ -59,17 +71,38 @@ def test_training_has_the_loss_and_gradients_of_plain_autograd(
 
 @pytest.mark.usefixtures("_both_ways")
 def test_chat_says_and_chooses_what_plain_modules_do(
-    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+    tiny: LoadedModel, tiny_base: Path, tmp_path: Path, device: str
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
     prompts = Prompts.of(EXAMPLES, LABELS, tiny.renderer)
-    chat = fast_paths.Chat(tiny_base, adapter, torch.float32)
+    chat = fast_paths.Chat(tiny_base, adapter, fast_paths.precision(torch.float32, device))
     plain = Plain(tiny_base, adapter, torch.float32)
     off = differences.of_chat(chat.log_probabilities(prompts), plain.log_probabilities(prompts))
     assert off.largest < 1e-3  # nats
     joints = plain.joints(prompts)
     assert differences.of_replies(chat.chosen(prompts), joints).behind == ()
     assert all(len({round(float(score), 6) for score in joint}) > 1 for joint in joints)
+
+
+@needs_cuda
+@pytest.mark.usefixtures("_both_ways")
+def test_a_gpus_own_kernels_round_no_worse_than_a_processor(
+    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+) -> None:
+    adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
+    examples = [tiny.renderer.render_example(example.messages) for example in EXAMPLES]
+    expected = Plain(tiny_base, adapter, torch.float32).gradients(examples)
+    cpu, cuda = (
+        differences.of_training(
+            fast_paths.gradients(
+                tiny_base, adapter, fast_paths.precision(torch.bfloat16, device), examples
+            ),
+            expected,
+        )
+        for device in ("cpu", "cuda")
+    )
+    assert cuda.gradient < 1.5 * cpu.gradient
+    assert cuda.loss < 0.01
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda: free)
-    monkeypatch.setattr(memory, "training_peak", lambda *_: 2 * 10**9)
+    monkeypatch.setattr(memory, "training_peak", lambda *_, **__: 2 * 10**9)
     failed = run(job, stores, settings)
     assert failed.status == "failed"
     assert failed.error

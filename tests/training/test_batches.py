@@ -217,7 +217,7 @@ def test_a_batch_shared_out_to_threads_has_the_gradients_of_the_whole(
     before = torch.get_num_threads()
     torch.set_num_threads(cores)
     try:
-        with Shares(forward, torch.device("cpu"), len(examples)) as shares:
+        with Shares(forward, torch.device("cpu"), len(examples), 1024) as shares:
             score = shares.backward(examples)
     finally:
         torch.set_num_threads(before)

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_model import trainable_tiny
+from tiny_model import float32
 
 from emojitune.dataset.example import Message
 from emojitune.errors import TrainingError
+from emojitune.models import loader
 from emojitune.models.adapter import AdapterInfo
 from emojitune.models.chat_template import Rendered
+from emojitune.models.loader import Precision
 from emojitune.training.checkpoint import CheckpointFolder
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
@@ -36,13 +38,15 @@ def events(
     weight: int | None = None,
     validation: bool = False,
     every: int = 1000,
+    precision: Precision | None = None,
 ) -> list[TrainingEvent]:
     """Train the tiny model on ten examples; all events, or those up to a number of steps.
 
     A checkpoint is saved at each epoch's end, and behind `every` steps.
     """
     steps = count(1)
-    model = trainable_tiny(base)
+    precision = precision or float32()
+    model = loader.load_for_training(base, precision)
     examples: list[Rendered] = [
         model.renderer.render_example(
             [
@@ -55,7 +59,7 @@ def events(
     found: list[TrainingEvent] = []
     for event in train(
         model,
-        torch.device("cpu"),
+        precision.device,
         examples,
         config,
         CheckpointFolder(folder, AdapterInfo("tiny", rank=4, alpha=8.0)),
@@ -94,6 +98,21 @@ def test_the_same_seed_makes_the_same_adapter(tiny_base: Path, tmp_path: Path) -
     second = final_adapter(events(tiny_base, tmp_path / "second"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_gpu_makes_the_same_adapter_twice(
+    tiny_base: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    precision = Precision(torch.device("cuda"), dtype, "as asked")
+    first, second = (
+        final_adapter(events(tiny_base, tmp_path / name, precision=precision)) for name in "ab"
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    on_processor = final_adapter(events(tiny_base, tmp_path / "c"))
+    for name, tensor in on_processor.items():
+        torch.testing.assert_close(first[name], tensor, atol=0.05, rtol=0.05)
 
 
 def reports(found: list[TrainingEvent]) -> list[TrainingEvent]:
@@ -159,7 +178,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_it(
 
 def test_a_run_does_not_go_on_with_another_base_model(tiny_base: Path, tmp_path: Path) -> None:
     events(tiny_base, tmp_path, stop_after=4)
-    model = trainable_tiny(tiny_base)
+    model = loader.load_for_training(tiny_base, float32())
     example = model.renderer.render_example([Message("user", "a"), Message("assistant", "(yawn)")])
     checkpoints = CheckpointFolder(tmp_path, AdapterInfo("another", 4, 8.0))
     with pytest.raises(TrainingError, match="began on the base model tiny") as error:
@@ -171,7 +190,7 @@ def test_what_is_not_permitted_is_not_saved(tiny_base: Path, tmp_path: Path) -> 
     def forbid() -> None:
         raise PermissionError
 
-    model = trainable_tiny(tiny_base)
+    model = loader.load_for_training(tiny_base, float32())
     example = model.renderer.render_example([Message("user", "a"), Message("assistant", "(yawn)")])
     checkpoints = CheckpointFolder(tmp_path, AdapterInfo("tiny", 4, 8.0), permit=forbid)
     with pytest.raises(PermissionError):

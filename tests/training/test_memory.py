@@ -45,6 +45,24 @@ def test_what_makes_a_run_larger_makes_the_estimate_larger() -> None:
     assert training_peak(SMOLLM2, cut, Longest(9000, 5), 2, 2) == usual
 
 
+def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
+    larger = memory.Sizes(24, 2048, 8192, 32, 3072, 49152)
+    assert [memory.row_tokens(larger, 2, gb * 10**9) for gb in (8, 24, 80, 141)] == [
+        1024,
+        2048,
+        8192,
+        16384,
+    ]
+    assert memory.row_tokens(SMOLLM2, 2, 24 * 10**9) == 8192
+    # What is kept of a row, and no weights of attention, fits into the quarter that it may take.
+    config = replace(CONFIG, row_tokens=2048, batch_size=32)
+    long, short = (
+        training_peak(larger, one, Longest(512, 0), 2, 1, fused=True)
+        for one in (config, replace(config, row_tokens=1024))
+    )
+    assert 0 < long - short < 24 * 10**9 / 4
+
+
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     unbounded = memory.available()

@@ -85,7 +85,7 @@ def test_gradients_are_of_the_smoothed_loss_and_the_score_is_not(tiny_base: Path
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)
     found = []
     for smoothing in (None, Smoothing(EXAMPLES, SHARE)):
-        with Shares(forward, torch.device("cpu"), len(EXAMPLES), smoothing) as shares:
+        with Shares(forward, torch.device("cpu"), len(EXAMPLES), 1024, smoothing) as shares:
             score = shares.backward(EXAMPLES)
         found.append((score, [parameter.grad for parameter in forward.state.values()]))
     (plain, plainly), (smooth, smoothly) = found

@@ -1,6 +1,7 @@
 """Refuses a job that cannot fit into memory, before it takes what others need."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from emojitune.errors import TrainingError
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Precision
 from emojitune.training import memory
+from emojitune.training.attention import has_fused_attention
 from emojitune.training.config import TrainingConfig
 
 
@@ -19,7 +21,17 @@ class MemoryCheck:
         self._sizes = memory.sizes_of(folder)
         self._precision = precision
         self._item = precision.dtype.itemsize
-        self._model = memory.model_peak(self._sizes, self._item) if self._sizes else 0
+        self._gpu = precision.device.type == "cuda"
+        self._model = (
+            memory.model_peak(self._sizes, self._item, gpu=self._gpu) if self._sizes else 0
+        )
+
+    def with_row_tokens(self, config: TrainingConfig) -> TrainingConfig:
+        """The config with rows as long as is quickest here."""
+        if self._sizes is None or not self._gpu:
+            return config
+        everything = torch.cuda.mem_get_info(self._precision.device)[1]
+        return replace(config, row_tokens=memory.row_tokens(self._sizes, self._item, everything))
 
     def before_loading(self) -> None:
         """Raises TrainingError when not even the base model fits."""
@@ -39,9 +51,9 @@ class MemoryCheck:
             max(len(example.ids) for example in examples),
             max(sum(example.mask) for example in examples),
         )
-        more = memory.training_peak(
-            self._sizes, config, longest, self._item, torch.get_num_threads()
-        )
+        fused = has_fused_attention(self._precision.device, self._precision.dtype)
+        threads = 1 if self._gpu else torch.get_num_threads()
+        more = memory.training_peak(self._sizes, config, longest, self._item, threads, fused=fused)
         free = self._free()
         if free is not None and more > free:
             why = f"batch_size {config.batch_size} and a longest example of {longest.tokens} tokens"
@@ -50,7 +62,7 @@ class MemoryCheck:
         return f"Memory: about {(self._model + more) / 1e9:.1f} GB at the peak"
 
     def _free(self) -> int | None:
-        if self._precision.device.type == "cuda":
+        if self._gpu:
             return torch.cuda.mem_get_info(self._precision.device)[0]
         return memory.available()
 

@@ -164,24 +164,25 @@ class _Run:
             learning_rate=base.model.learning_rate,
             max_tokens=model.context_length,
         )
+        config = memory.with_row_tokens(plan.config)
         self._tell_plan(plan, precision.reason)
         info = adapter.AdapterInfo(
             base=base.model.name,
-            rank=plan.config.rank,
-            alpha=plan.config.alpha,
+            rank=config.rank,
+            alpha=config.alpha,
             vocabulary=vocabulary,
         )
         checkpoints = CheckpointFolder(
             self.folder / "checkpoints", info, permit=self.stores.jobs.assert_writable
         )
         rendered = [model.renderer.render_example(e.conversation) for e in (*examples, *meanings)]
-        if told := memory.before_training(plan.config, rendered):
+        if told := memory.before_training(config, rendered):
             self._tell(told, "memory")
         events = train(
             model,
             precision.device,
             rendered,
-            plan.config,
+            config,
             checkpoints,
             validation=[model.renderer.render_example(e.conversation) for e in validation],
             initial=adapter.read(base.adapter)[1] if base.adapter else None,
@@ -192,11 +193,11 @@ class _Run:
             self.examples = choose(model, (*examples, *meanings), vocabulary)
         runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
         try:
-            self._follow(events, base, plan.config, runs)
+            self._follow(events, base, config, runs)
         finally:
             runs.finish()
-        cut = [truncate(example, plan.config.max_tokens) for example in rendered]
-        return plan.config.epochs * sum(len(example.ids) for example in cut)
+        cut = [truncate(example, config.max_tokens) for example in rendered]
+        return config.epochs * sum(len(example.ids) for example in cut)
 
     def _requested(self) -> dict[str, Any]:
         method = self.job.method or {}

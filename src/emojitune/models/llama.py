@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from emojitune.models import rotary
@@ -103,6 +104,9 @@ def linear_shapes(config: LlamaConfig) -> dict[str, tuple[int, int]]:
 
 def normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """RMSNorm of rows x (T, C), and the inverse root mean squares (T, 1), in float32."""
+    if x.is_cuda:
+        normed, inverse = torch.ops.aten._fused_rms_norm(x, weight.shape, weight, eps)
+        return normed, inverse
     wide = x.float()
     inverse = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
     return (wide * inverse).to(x.dtype) * weight, inverse
@@ -111,6 +115,6 @@ def normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 def rotate(columns: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Turn queries and keys (T, heads × D) by their positions, in place."""
     first, second = columns.view(len(columns), -1, 2, cos.shape[-1]).unbind(2)
-    turned = first * cos - second * sin
-    second.mul_(cos).add_(first * sin)
+    turned = (first * cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).addcmul_(first, sin)
     first.copy_(turned)

@@ -2,7 +2,8 @@
 
 A dense mask over the row would do the same, and costs the square of its length: in the backward
 pass of a CPU that was a fifth of a whole training step. Here the scores are two batches of small
-products, own part against prefix and own part against itself, under one softmax.
+products, own part against prefix and own part against itself, under one softmax; GPUs have kernels
+that make all of it one operation.
 
 Knows neither tokens nor losses.
 """
@@ -74,8 +75,86 @@ def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
 
 def attend(qkv: Tensor, heads: int, layout: RowLayout, scaling: float) -> Tensor:
     """Queries, keys and values of all heads (T, H + 2K, D), H a multiple of K, to (T, H × D)."""
+    if has_fused_attention(qkv.device, qkv.dtype) and qkv.shape[2] % 8 == 0 and qkv.shape[2] <= 256:
+        return _attend_fused(qkv, heads, layout, scaling)
     mixed: Tensor = _Attend.apply(qkv, heads, layout, scaling)  # type: ignore[no-untyped-call]
     return mixed
+
+
+def has_fused_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch has FlashAttention (arXiv:2307.08691) there; of D it asks for a multiple of 8,
+    up to 256."""
+    return (
+        device.type == "cuda"
+        and dtype == torch.bfloat16
+        and torch.version.cuda is not None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def _attend_fused(qkv: Tensor, heads: int, layout: RowLayout, scaling: float) -> Tensor:
+    """By a GPU's kernel that keeps no weights, and never writes them to its memory."""
+    examples, longest, p = layout.examples, layout.longest, layout.prefix
+    slots: Tensor = _ToSlots.apply(qkv.flatten(1), layout)  # type: ignore[no-untyped-call]
+    query, keys, values = _heads(slots.view(examples, longest, -1, qkv.shape[2]), heads)
+    mixed = []
+    if p:
+        first, key, value = _heads(qkv[None, :p], heads)
+        mixed.append(_flash(first, key, value, scaling)[0])
+        keys = torch.cat([key.expand(examples, -1, -1, -1), keys], dim=2)
+        values = torch.cat([value.expand(examples, -1, -1, -1), values], dim=2)
+    rows = _flash(query, keys, values, scaling).flatten(0, 1)
+    own: Tensor = _FromSlots.apply(rows, layout)  # type: ignore[no-untyped-call]
+    return torch.cat([*mixed, own])
+
+
+class _ToSlots(torch.autograd.Function):
+    """Rows (T, C) to slots (E × L, C). Nobody looks at what padded slots hold: left to autograd,
+    their gradients, all zero, would make a sum of what is a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, layout: RowLayout) -> Tensor:
+        ctx.layout, ctx.shape = layout, rows.shape
+        return rows.index_select(0, layout.gather)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        p = ctx.layout.prefix
+        grad = grads[0].new_zeros(ctx.shape)
+        torch.index_select(grads[0], 0, ctx.layout.scatter, out=grad[p:])
+        return grad, None
+
+
+class _FromSlots(torch.autograd.Function):
+    """Slots (E × L, C) to rows of own parts (T - P, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, slots: Tensor, layout: RowLayout) -> Tensor:
+        ctx.layout, ctx.shape = layout, slots.shape
+        return slots.index_select(0, layout.scatter)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        grad = grads[0].new_zeros(ctx.shape)
+        return grad.index_copy_(0, ctx.layout.scatter, grads[0]), None
+
+
+def _flash(query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    """Query (E, H, L, D), keys and values (E, K, P + L, D) to (E, L, H × D).
+
+    Causal, from the last key and the last query on: the kernel itself is called, since torch's way
+    to say so by `scaled_dot_product_attention` imports its compiler, which takes a second.
+    """
+    flash = torch.ops.aten._scaled_dot_product_flash_attention
+    mixed: Tensor = flash(query, keys, values, 0.0, True, False, scale=scaling)[0]
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def _heads(rows: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(E, L, H + 2K, D) to queries (E, H, L, D), keys and values (E, K, L, D), as views."""
+    kv = (rows.shape[2] - heads) // 2
+    query, key, value = rows.transpose(1, 2).tensor_split((heads, heads + kv), dim=1)
+    return query, key, value
 
 
 class _Block(NamedTuple):

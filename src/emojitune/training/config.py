@@ -18,6 +18,7 @@ class TrainingConfig:
             straight line.
         max_grad_norm: Gradients are scaled down to this norm (L2, all of them together).
         max_tokens: Longer examples lose tokens from their end.
+        row_tokens: Longest packed row. Rows of a batch are summed up, which rounds in their order.
         smoothing: Share of a target's probability that goes to the other replies of a closed set.
     """
 
@@ -30,4 +31,5 @@ class TrainingConfig:
     warmup: float = 0.05
     max_grad_norm: float = 1.0
     max_tokens: int = 2048
+    row_tokens: int = 1024
     smoothing: float = 0.0

@@ -16,9 +16,6 @@ from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.forward import Forward
 from emojitune.training.smoothing import Smoothing
 
-# Longest row, in tokens. Longer ones are no quicker; and what is kept of them for the way back, the
-# weights of attention above all, grows with the square of an example's length.
-_PACK_TOKENS = 1024
 _SHARE = 8  # examples of a batch that are worth a thread of their own
 
 
@@ -43,9 +40,11 @@ class Shares:
         forward: Forward,
         device: torch.device,
         batch_size: int,
+        row_tokens: int,
         smoothing: Smoothing | None = None,
     ) -> None:
         self._forward = forward
+        self._row_tokens = row_tokens
         self._smoothing = smoothing
         self._device = device
         self._cores = torch.get_num_threads()
@@ -80,7 +79,7 @@ class Shares:
         """Gradients in float32, summed loss and tokens put first, of a share of a batch."""
         total: list[Tensor] = []
         loss, correct = 0.0, 0
-        for row in packs(examples, max_tokens=_PACK_TOKENS, smoothing=self._smoothing):
+        for row in packs(examples, max_tokens=self._row_tokens, smoothing=self._smoothing):
             scored = score_row(self._forward, leaves, row.to(self._device))
             grads = [grad.float() for grad in torch.autograd.grad(scored.smoothed / count, leaves)]
             if total:
@@ -103,12 +102,14 @@ def shared_out(batch: Sequence[Rendered], count: int) -> list[list[Rendered]]:
 
 
 @torch.no_grad()
-def evaluate(forward: Forward, device: torch.device, examples: Sequence[Rendered]) -> Score:
+def evaluate(
+    forward: Forward, device: torch.device, examples: Sequence[Rendered], row_tokens: int
+) -> Score:
     """Loss and accuracy over `examples`, none of them learned from."""
     count = sum(map(learned_tokens, examples))
     loss, correct = 0.0, 0
     leaves = forward.leaves()
-    for row in packs(examples, max_tokens=_PACK_TOKENS):
+    for row in packs(examples, max_tokens=row_tokens):
         scored = score_row(forward, leaves, row.to(device))
         loss += float(scored.loss)
         correct += scored.correct

@@ -34,23 +34,22 @@ class LlamaForward:
         self.state: Mapping[str, Tensor] = lora.fresh(
             llama.linear_shapes, rank=rank, seed=seed, device=device
         )
-        self._adapters = [
-            _JoinedLora(
-                [(self.state[f"{name}.lora_A"], self.state[f"{name}.lora_B"]) for name in names],
-                alpha / rank,
-                dtype,
-            )
-            for names in llama.joined_names
-        ]
+        self._joined = _JoinedLora(
+            [
+                [(self.state[f"{name}.lora_A"], self.state[f"{name}.lora_B"]) for name in names]
+                for names in llama.joined_names
+            ],
+            alpha / rank,
+            dtype,
+        )
 
     def leaves(self) -> list[Tensor]:
         """What to differentiate by, with the values that the parameters have now."""
-        return [side for adapter in self._adapters for side in adapter.sides()]
+        return self._joined.sides()
 
     def assign(self, grads: Sequence[Tensor]) -> None:
         """Set the parameters' gradients from those of the leaves."""
-        for number, adapter in enumerate(self._adapters):
-            adapter.assign(*grads[2 * number : 2 * number + 2])
+        self._joined.assign(grads)
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
         """Logits at the places of a row, (places, V)."""
@@ -74,36 +73,57 @@ class LlamaForward:
 
 
 class _JoinedLora:
-    """The LoRA layers of one product: A sides stacked (R, in), B sides as blocks of (R, out)."""
+    """LoRA layers by product: A sides stacked (R, in), B sides as blocks of (R, out).
+
+    All of them at once: copied one by one, hundreds of small tensors a step take a GPU longer to be
+    told of than to copy.
+    """
 
     def __init__(
-        self, parts: Sequence[tuple[Tensor, Tensor]], scale: float, dtype: torch.dtype
+        self, products: Sequence[Sequence[tuple[Tensor, Tensor]]], scale: float, dtype: torch.dtype
     ) -> None:
-        """`parts` are A (rank, in) and B (out, rank) of each layer."""
-        self._parts = parts
+        """`products` are A (rank, in) and B (out, rank) of each layer of each product."""
+        self._a, self._b = ([part[side] for parts in products for part in parts] for side in (0, 1))
+        self._places = [list(_places(parts)) for parts in products]
         self._scale = scale
         with torch.no_grad():
-            self._a, self._b = lora.join([(a, b, scale) for a, b in parts], dtype)
+            joined = [lora.join([(a, b, scale) for a, b in parts], dtype) for parts in products]
+        self._sides = [side for pair in joined for side in pair]
+        self._a_parts, self._b_parts = self._parts(self._sides)
 
     @torch.no_grad()
-    def sides(self) -> tuple[Tensor, Tensor]:
-        for a, b, rows, columns in self._blocks():
-            self._a[rows] = a
-            self._b[rows, columns] = self._scale * b.T
-        return self._a.requires_grad_(), self._b.requires_grad_()
+    def sides(self) -> list[Tensor]:
+        """A and B of each product, with the values that the layers have now."""
+        torch._foreach_copy_(self._a_parts, self._a)
+        torch._foreach_copy_(self._b_parts, torch._foreach_mul(self._b, self._scale))
+        return [side.requires_grad_() for side in self._sides]
 
-    def assign(self, grad_a: Tensor, grad_b: Tensor) -> None:
-        for a, b, rows, columns in self._blocks():
-            a.grad = grad_a[rows]
-            b.grad = (self._scale * grad_b[rows, columns].T).contiguous()
+    @torch.no_grad()
+    def assign(self, grads: Sequence[Tensor]) -> None:
+        """Set the gradients of the layers from those of `sides`, in float32."""
+        of_a, of_b = self._parts(grads)
+        scaled = [torch.empty_like(b) for b in self._b]
+        torch._foreach_copy_(scaled, of_b)
+        torch._foreach_mul_(scaled, self._scale)
+        for layer, grad in zip((*self._a, *self._b), (*of_a, *scaled), strict=True):
+            layer.grad = grad
 
-    def _blocks(self) -> Iterator[tuple[Tensor, Tensor, slice, slice]]:
-        """Each part, with its rows of both joined sides and its columns of B."""
-        row = column = 0
-        for a, b in self._parts:
-            rows, columns = row + len(a), column + len(b)
-            yield a, b, slice(row, rows), slice(column, columns)
-            row, column = rows, columns
+    def _parts(self, sides: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of A and B of each product, what belongs to each layer, in its shape, as views."""
+        a, b = [], []
+        for number, places in enumerate(self._places):
+            for rows, columns in places:
+                a.append(sides[2 * number].detach()[rows])
+                b.append(sides[2 * number + 1].detach()[rows, columns].T)
+        return a, b
+
+
+def _places(parts: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, slice]]:
+    """Of each layer of a product, its rows of both joined sides and its columns of B."""
+    row = column = 0
+    for a, b in parts:
+        yield slice(row, row + len(a)), slice(column, column + len(b))
+        row, column = row + len(a), column + len(b)
 
 
 def _apply(function: type[Function], *inputs: Any) -> Tensor:
@@ -125,7 +145,11 @@ def _adapted_backward(
 
 
 def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    """The gradient of what was normalized, in float32."""
+    """The gradient of what was normalized; in float32, but where a GPU's own kernel makes it."""
+    if x.is_cuda:
+        backward = torch.ops.aten._fused_rms_norm_backward
+        fused: Tensor = backward(grad, x, weight.shape, inverse, weight, (True, False))[0]
+        return fused
     unit = x * inverse
     scaled = grad * weight.float()
     along = (scaled * unit).mean(-1, keepdim=True)

@@ -63,7 +63,7 @@ def train(
     total_steps = steps_of(len(examples), config)
 
     smoothing = Smoothing(examples, config.smoothing) if config.smoothing else None
-    with Shares(forward, device, config.batch_size, smoothing) as shares:
+    with Shares(forward, device, config.batch_size, config.row_tokens, smoothing) as shares:
         for epoch in range(done_epochs, config.epochs):
             batches = shuffled_batches(examples, config.batch_size, config.seed, epoch)
             for batch in batches[step - epoch * len(batches) :]:
@@ -89,7 +89,7 @@ def train(
                     yield checkpoints.save(forward.state, optimizer, Position(epoch, step, report))
             validated = None
             if validation:
-                score = evaluate(forward, device, validation)
+                score = evaluate(forward, device, validation, config.row_tokens)
                 validated = ValidationCompleted(step, score.loss, score.accuracy)
                 yield validated
             end = Position(epoch + 1, step, report, validated)

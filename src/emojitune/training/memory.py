@@ -15,7 +15,7 @@ from typing import Any
 from emojitune.training.config import TrainingConfig
 
 _PROGRAM = 400 * 10**6  # Python, torch and transformers, and what they keep for themselves
-_ROW_TOKENS = 1024  # of a packed row; see gradients.py
+_FEWEST_ROW_TOKENS, _MOST_ROW_TOKENS = 1024, 16384
 _SHARE = 8  # examples of a batch that are worth a thread of their own
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -70,28 +70,60 @@ class Longest:
     learned: int
 
 
-def model_peak(sizes: Sizes, item: int) -> int:
-    """Bytes of the program with the base model, whose numbers have `item` bytes."""
+def model_peak(sizes: Sizes, item: int, *, gpu: bool = False) -> int:
+    """Bytes of the program with the base model, whose numbers have `item` bytes.
+
+    A GPU multiplies both ways by the same weights.
+    """
     words = 3 * sizes.hidden * sizes.vocabulary
-    return _PROGRAM + item * (2 * sizes.frozen + words)
+    return _PROGRAM + item * ((1 if gpu else 2) * sizes.frozen + words)
+
+
+def row_tokens(sizes: Sizes, item: int, gpu_memory: int) -> int:
+    """How long packed rows are on a GPU with so many bytes: what is kept of one for the way back
+    takes at most a quarter of them.
+
+    Of all its memory, not of what is free, since a row's length decides an adapter's last bits. On
+    a processor longer rows are no quicker.
+    """
+    tokens = _MOST_ROW_TOKENS
+    while (
+        tokens > _FEWEST_ROW_TOKENS and 4 * item * sizes.layers * _kept(sizes) * tokens > gpu_memory
+    ):
+        tokens //= 2
+    return tokens
 
 
 def training_peak(
-    sizes: Sizes, config: TrainingConfig, example: Longest, item: int, threads: int
+    sizes: Sizes,
+    config: TrainingConfig,
+    example: Longest,
+    item: int,
+    threads: int,
+    *,
+    fused: bool = False,
 ) -> int:
-    """Bytes that training adds to that, with at most so many threads."""
+    """Bytes that training adds to that, with at most so many threads.
+
+    Args:
+        fused: Whether attention keeps no weights; see attention.py.
+    """
     longest = min(example.tokens, config.max_tokens)
     shares = max(1, min(threads, config.batch_size // _SHARE))
-    row = min(longest * -(-config.batch_size // shares), max(longest, _ROW_TOKENS))
+    row = min(longest * -(-config.batch_size // shares), max(longest, config.row_tokens))
     learned = max(1, row // longest) * example.learned
-    kept = 4 * sizes.hidden + 3 * sizes.qkv + 3 * sizes.inner  # of a token, in a layer
     # The weights of attention are kept in every layer, and four times in float32 in one.
-    attention = sizes.heads * row * longest * (item * sizes.layers + 16)
+    attention = 0 if fused else sizes.heads * row * longest * (item * sizes.layers + 16)
     logits = 3 * item * sizes.vocabulary * learned
-    activations = shares * (item * row * kept * sizes.layers + attention + logits)
+    activations = shares * (item * row * _kept(sizes) * sizes.layers + attention + logits)
     # A number is there with its gradient and two moments; joined, and once a thread.
     adapter = sizes.trained * config.rank * (16 + 3 * item + 8 * shares)
     return activations + adapter
+
+
+def _kept(sizes: Sizes) -> int:
+    """How many numbers of a token are kept in each layer, for the way back."""
+    return 4 * sizes.hidden + 3 * sizes.qkv + 3 * sizes.inner
 
 
 def available() -> int | None:
