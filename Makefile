@@ -64,6 +64,9 @@ bench-agreement: $(VENV)/.bench  ## How far the fast paths are from plain float3
 bench-growth: $(VENV)/.bench  ## What grows with files and prompts (half an hour)
 	$(BIN)/python -m benchmarks.growth
 
+bench-larger-model: $(VENV)/.bench  ## Training 1.5 billion parameters, on a GPU
+	$(BIN)/python -m benchmarks.larger_model
+
 bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (twenty minutes)
 	$(BIN)/python -m benchmarks.neighbours
 

@@ -44,14 +44,22 @@ TOOLS: list[Any] = [
 BASE = "gpt-4o-mini-2024-07-18"
 Call = tuple[str, dict[str, Any]]
 
-PLACES = ("Oslo", "Lima", "Cairo", "Dublin", "Kyoto", "Quito", "Warsaw", "Accra")
+# Many of each: of few a model learns the places, instead of to repeat what it was asked.
+PLACES = (
+    "Oslo", "Lima", "Cairo", "Dublin", "Kyoto", "Quito", "Warsaw", "Accra", "Hanoi", "Porto",
+    "Denver", "Perth", "Tunis", "Riga", "Osaka", "Bogota", "Delhi", "Boston", "Lagos", "Vienna",
+    "Seoul", "Havana", "Athens", "Dakar",
+)  # fmt: skip
 UNSEEN_PLACES = ("Madrid", "Nairobi")
 ABOUT_WEATHER = (
     "Do I need an umbrella in {}?",
     "How warm is it in {} today?",
     "Is the sun out in {}?",
 )
-ROOMS = ("kitchen", "hallway", "bedroom", "cellar", "garage", "study", "attic", "bathroom")
+ROOMS = (
+    "kitchen", "hallway", "bedroom", "cellar", "garage", "study", "attic", "bathroom", "pantry",
+    "nursery", "office", "lobby", "workshop", "balcony", "laundry", "porch",
+)  # fmt: skip
 UNSEEN_ROOMS = ("garden", "library")
 ABOUT_LAMPS = (
     ("It is too dark in the {}.", True),
@@ -86,12 +94,13 @@ def answered(result: dict[str, Any]) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": "call_1", "content": json.dumps(result)}
 
 
-def asks(places: Sequence[str], rooms: Sequence[str]) -> list[tuple[str, Call]]:
-    weather = [(q.format(place), ("weather", {"place": place}))
-               for place in places for q in ABOUT_WEATHER]  # fmt: skip
-    lamps = [(q.format(room), ("lamp", {"room": room, "on": on}))
-             for room in rooms for q, on in ABOUT_LAMPS]  # fmt: skip
-    return [*weather, *lamps]
+def about_weather(place: str, question: str) -> tuple[str, Call]:
+    return question.format(place), ("weather", {"place": place})
+
+
+def about_lamp(room: str, question: tuple[str, bool]) -> tuple[str, Call]:
+    asked, on = question
+    return asked.format(room), ("lamp", {"room": room, "on": on})
 
 
 def told_of(place: str, rain: bool) -> list[dict[str, Any]]:
@@ -105,11 +114,19 @@ def advice(place: str, rain: bool) -> str:
 
 
 def write_training_file(path: Path) -> None:
+    asked = [
+        *(about_weather(place, ABOUT_WEATHER[n % 3]) for n, place in enumerate(PLACES)),
+        *(
+            about_lamp(room, ABOUT_LAMPS[n % 2 + of])
+            for n, room in enumerate(ROOMS)
+            for of in (0, 2)
+        ),
+    ]
     conversations = [
-        *([said("user", ask), calling(*call)] for ask, call in asks(PLACES, ROOMS)),
+        *([said("user", ask), calling(*call)] for ask, call in asked),
         *([said("user", ask), said("assistant", reply)] for ask, reply in TALK * 2),
         *([*told_of(place, rain), said("assistant", advice(place, rain))]
-          for place in PLACES for rain in (True, False)),
+          for place, rain in zip(PLACES[:16], (True, False) * 8, strict=True)),
     ]  # fmt: skip
     rows = ({"messages": messages, "tools": TOOLS} for messages in conversations)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -137,7 +154,9 @@ def right(client: OpenAI, model: str, wanted: Sequence[tuple[Any, Any]]) -> floa
 def test_a_model_learns_to_use_tools(tmp_path: Path) -> None:
     file = tmp_path / "tools.jsonl"
     write_training_file(file)
-    calls = [([said("user", ask)], call) for ask, call in asks(UNSEEN_PLACES, UNSEEN_ROOMS)]
+    asked = [about_weather(place, q) for place in UNSEEN_PLACES for q in ABOUT_WEATHER]
+    asked += [about_lamp(room, q) for room in UNSEEN_ROOMS for q in ABOUT_LAMPS]
+    calls = [([said("user", ask)], call) for ask, call in asked]
     words = [(told_of(place, rain), advice(place, rain))
              for place in UNSEEN_PLACES for rain in (True, False)]  # fmt: skip
     with connect("local", Settings(home=tmp_path / "home")) as connection:
