@@ -42,6 +42,7 @@ class FakeApi:
     uploaded: bytes = b""
     cancelled: bool = False
     estimated_finish: int | None = None  # while the job runs
+    more_of_model: dict[str, Any] = field(default_factory=dict)  # beside OpenAI's own keys
     held: str | None = None  # the status in which the job was put by hand
 
     def job(self) -> dict[str, Any]:
@@ -170,7 +171,7 @@ class FakeApi:
             case "GET", "/models":
                 return 200, {"object": "list", "data": [_MODEL]}
             case "GET", name if name in (f"/models/{MODEL}", f"/models/{quote(MODEL)}"):
-                return 200, _MODEL
+                return 200, _MODEL | self.more_of_model
             case "POST", "/embeddings":
                 return 200, self.embeddings(json.loads(body))
             case "POST", "/chat/completions":

@@ -41,9 +41,11 @@ def test_the_list_has_base_models_aliases_and_tuned_ones(client: OpenAI, server)
         "owned_by": "openai",
         "shutdown_date": "2026-10-23",
         "served_by": BASE,
+        "system_prompt": "",
     }
     assert found[tuned].owned_by == "local"
     assert found[tuned].to_dict()["served_by"] == BASE
+    assert found[tuned].to_dict()["system_prompt"] is None, "nobody noted it"
 
 
 def test_every_listed_model_can_be_retrieved(client: OpenAI) -> None:
@@ -100,7 +102,8 @@ def test_a_checkpoint_is_deleted_by_its_name(client: OpenAI, server) -> None:
 def test_the_list_has_no_pages_and_every_model_every_key(http: httpx2.Client) -> None:
     body = http.get("/models").json()
     assert set(body) == {"object", "data"}
-    keys = {"id", "object", "created", "owned_by", "shutdown_date", "served_by"}
+    openais = {"id", "object", "created", "owned_by", "shutdown_date"}
+    keys = openais | {"served_by", "system_prompt"}
     assert all(set(model) == keys for model in body["data"])
     dates = {model["id"]: model["shutdown_date"] for model in body["data"]}
     assert dates["gpt-3.5-turbo-0125"] == "2026-10-23"

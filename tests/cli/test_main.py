@@ -520,6 +520,32 @@ def test_chat(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
     assert fake_api.chats[0]["messages"][1]["content"] == "I passed!"
 
 
+@pytest.mark.parametrize(
+    ("told", "asked", "sent"),
+    [
+        ({}, (), "You're a chatbot that only responds with emojis!"),
+        ({"system_prompt": None}, (), "You're a chatbot that only responds with emojis!"),
+        ({"system_prompt": "Route it."}, (), "Route it."),
+        ({"system_prompt": ""}, (), None),
+        ({"system_prompt": "Route it."}, ("--system", "Be brief."), "Be brief."),
+        ({"system_prompt": "Route it."}, ("--system", ""), None),
+    ],
+)
+def test_chat_begins_as_the_training_file_does(
+    emojitune: Run,
+    fake_api: FakeApi,
+    here: tuple[str, str],
+    told: dict[str, str | None],
+    asked: tuple[str, ...],
+    sent: str | None,
+) -> None:
+    fake_api.more_of_model = told
+    assert emojitune("chat", MODEL, "I passed!", *asked, *here).code == 0
+    before = [{"role": "system", "content": sent}] if sent else []
+    said = [{"role": "user", "content": "I passed!"}]
+    assert fake_api.chats[0]["messages"] == before + said
+
+
 def test_chat_tells_a_wrong_name_before_anybody_has_typed(
     emojitune: Run, fake_api: FakeApi, here: tuple[str, str]
 ) -> None:

@@ -8,6 +8,7 @@ from emojitune.dataset.statistics import (
     describe,
     estimate_tokens,
     hosted_dollars,
+    shared_system_prompt,
 )
 
 
@@ -25,6 +26,15 @@ def test_describe() -> None:
     assert numbers.frequencies == (("(b)", 2), ("(a)", 1))
     assert numbers.labels_in_style == 3
     assert numbers.words == (1, 2, 3)
+
+
+def test_a_system_prompt_is_shared_when_all_begin_with_it() -> None:
+    alike = [example("a", "(b)"), example("c", "(a)")]
+    assert shared_system_prompt(alike) == "Be brief."
+    without = TrainingExample((Message("user", "a"), Message("assistant", "(b)")))
+    assert shared_system_prompt([*alike, without]) == ""
+    assert shared_system_prompt([without, without]) == ""
+    assert shared_system_prompt([]) == ""
 
 
 def test_describe_nothing() -> None:

@@ -77,6 +77,24 @@ def assert_whole(job: Job, stores: Stores) -> None:
     assert [event.data["step"] for event in steps] == [4, 3, 2, 1]
 
 
+@pytest.mark.parametrize("system", ["Route it.", ""])
+def test_a_model_knows_the_system_prompt_of_its_training_file(
+    stores: Stores, settings: Settings, system: str
+) -> None:
+    opening = [{"role": "system", "content": system}] if system else []
+    said = [[{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "(number)"}]
+            for n in range(10)]  # fmt: skip
+    lines = "".join(json.dumps({"messages": opening + one}) + "\n" for one in said).encode()
+    file = stores.files.add([lines], filename="f.jsonl", purpose="fine-tune")
+    made = stores.jobs.create(
+        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters={"n_epochs": 1}
+    )
+    runner.validate(made, stores)
+    name = run(made, stores, settings).fine_tuned_model
+    assert name is not None
+    assert stores.models.get(name).system_prompt == system
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_an_interruption_at_an_epochs_end_loses_no_checkpoint(
     job: Job, stores: Stores, settings: Settings, epoch: int

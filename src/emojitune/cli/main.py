@@ -109,7 +109,9 @@ def run(
 def chat(
     model: ModelName,
     message: Annotated[str | None, typer.Argument(help="One message; else a line each.")] = None,
-    system: Annotated[str | None, typer.Option(help="Another system prompt.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="Another system prompt than the training file's.")
+    ] = None,
     free: Annotated[bool, typer.Option("--free", help="Do not hold replies to labels.")] = False,
     provider: Provider = "local",
     home: Home = None,

@@ -281,13 +281,16 @@ def chat(
 ) -> None:
     """Reply to each message that is not empty."""
     with provider_errors():
-        connection.client.models.retrieve(model)  # a wrong name is told before the first message
+        found = connection.client.models.retrieve(model)  # a wrong name is told before all else
+    if system is None:  # other servers do not say which one a model was trained under
+        told: str | None = (found.model_extra or {}).get("system_prompt")
+        system = SYSTEM_PROMPT if told is None else told
     for text in filter(None, said):
         reply = fine_tune.chat(
             connection.client,
             model,
             text,
-            system=SYSTEM_PROMPT if system is None else system,
+            system=system,
             decoding="free" if free else None,
         )
         screen.reply(reply)

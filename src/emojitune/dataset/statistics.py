@@ -48,6 +48,15 @@ def describe(examples: Sequence[TrainingExample]) -> DatasetStatistics:
     )
 
 
+def shared_system_prompt(examples: Sequence[TrainingExample]) -> str:
+    """What every conversation begins with; empty where they begin differently, or with the user."""
+    first = {example.messages[0] for example in examples}
+    opening = next(iter(first), None)
+    if len(first) != 1 or opening is None or opening.role not in ("system", "developer"):
+        return ""
+    return opening.content
+
+
 def estimate_tokens(messages: Iterable[Message]) -> int:
     """About how many tokens a hosted model sees in `messages`."""
     return sum(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.meanings import explained
 from emojitune.dataset.split import leakage
-from emojitune.dataset.statistics import closed_vocabulary
+from emojitune.dataset.statistics import closed_vocabulary, shared_system_prompt
 from emojitune.dataset.validation import load_examples
 from emojitune.errors import NotFoundError
 from emojitune.jobs import states, step_metrics
@@ -87,6 +87,7 @@ class _Run:
         self.folder = settings.runs / job.id
         self.saved_at = time.monotonic()
         self.examples: KeptExamples | None = None
+        self.system_prompt = ""
 
     def execute(self) -> None:
         examples = _examples_of(self.job.training_file, self.stores, "training_file")
@@ -94,6 +95,7 @@ class _Run:
         if self.job.validation_file:
             validation = _examples_of(self.job.validation_file, self.stores, "validation_file")
             self._warn_of_leakage(examples, validation)
+        self.system_prompt = shared_system_prompt(examples)
         base = self._base()
         model_folder = self._fetch(base.model)
         trained_tokens = self._train(base, model_folder, examples, validation)
@@ -289,6 +291,7 @@ class _Run:
             hosted_name=base.hosted_name,
             adapter=folder,
             step=None if final else saved.step,
+            system_prompt=self.system_prompt,
         )
         told = {key: value for key, value in metrics.items() if key != "total_steps"}
         with self.stores.jobs.together():

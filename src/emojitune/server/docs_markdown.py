@@ -14,7 +14,8 @@ Made by `make docs` from the request models and the routes; a running server sho
 - **Base URL** `http://HOST:PORT/v1`; every path under it needs `Authorization: Bearer KEY`. A key
   belongs to a project, and what is another project's answers as what never was: `security.md`.
 - **Replies** are OpenAI's objects, with all their keys. What is ours besides (`served_by`,
-  `alternatives`) is a further key, which the official clients pass over.
+  `alternatives`, a model's `system_prompt`: the one that its training file begins with) is a
+  further key, which the official clients pass over.
 - **Errors** are OpenAI's: `{"error": {"message", "type", "param", "code"}}`, all four keys always.
   400 a rule is broken, 401 the key, 404 not there, 405 not with this method (`Allow` says which),
   413 too large, 429 more than this key may ask for now (`retry-after`), 431 too many headers. A

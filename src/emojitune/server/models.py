@@ -140,11 +140,23 @@ def _base_object(name: str, services: Services) -> Model:
 
 def _tuned_object(model: FineTunedModel) -> Model:
     owner = model.name.split(":")[2]
-    return _object(model.name, created=model.created_at, owner=owner, served_by=model.base)
+    return _object(
+        model.name,
+        created=model.created_at,
+        owner=owner,
+        served_by=model.base,
+        system_prompt=model.system_prompt,
+    )
 
 
 def _object(
-    name: str, *, created: int, owner: str, served_by: str, shutdown_date: str | None = None
+    name: str,
+    *,
+    created: int,
+    owner: str,
+    served_by: str,
+    shutdown_date: str | None = None,
+    system_prompt: str | None = "",
 ) -> Model:
     return Model.model_validate(
         {
@@ -154,5 +166,6 @@ def _object(
             "owned_by": owner,
             "shutdown_date": shutdown_date,
             "served_by": served_by,  # ours: which model really answers under this name
+            "system_prompt": system_prompt,  # ours: what it was trained under
         }
     )

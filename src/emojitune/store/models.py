@@ -20,6 +20,8 @@ class FineTunedModel:
 
     `base` is the base model that really serves it, `hosted_name` what the request called it,
     `adapter` a folder name under `Settings.adapters`, and `step` that of a checkpoint on the way.
+    `system_prompt` is the one of its training file, empty where that has none or several; None of
+    models from before it was noted.
     """
 
     name: str
@@ -29,6 +31,7 @@ class FineTunedModel:
     hosted_name: str
     adapter: str
     step: int | None = None
+    system_prompt: str | None = None
 
 
 class ModelStore:

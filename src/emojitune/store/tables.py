@@ -119,6 +119,7 @@ models = Table(
     Column("hosted_name", String, nullable=False),
     Column("adapter", String, nullable=False),
     Column("step", Integer),
+    Column("system_prompt", String),
     sqlite_autoincrement=True,
 )
 
