@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.prompts import Prompts
 from emojitune.chat import opening
+from emojitune.chat.completion import ChatModel
 from emojitune.chat.engine import Request
 from emojitune.chat.forest import Growth, Prompt
 from emojitune.chat.reply import ChatParameters, Delta, Usage
@@ -51,10 +52,12 @@ def gradients(
 
 
 class Chat:
-    """A model with an adapter, as the server has it in memory."""
+    """A model with an adapter, as the server has it in memory, but for the examples that weigh its
+    replies: the reference knows none."""
 
     def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
-        self._model = opening.open_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
+        opened = opening.open_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
+        self._model = ChatModel(opened.base, opened.vocabulary, opened.adapter)
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
         """For each prompt, of all tokens behind it and behind each token of its reply,
