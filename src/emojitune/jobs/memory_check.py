@@ -22,13 +22,15 @@ class MemoryCheck:
         self._precision = precision
         self._item = precision.dtype.itemsize
         self._gpu = precision.device.type == "cuda"
+        self._fused = has_fused_attention(precision.device, precision.dtype)
         self._model = (
             memory.model_peak(self._sizes, self._item, gpu=self._gpu) if self._sizes else 0
         )
 
     def with_row_tokens(self, config: TrainingConfig) -> TrainingConfig:
-        """The config with rows as long as is quickest here."""
-        if self._sizes is None or not self._gpu:
+        """The config with rows as long as is quickest here: weights of attention, where it keeps
+        any, leave no room for long ones."""
+        if self._sizes is None or not self._fused:
             return config
         everything = torch.cuda.mem_get_info(self._precision.device)[1]
         return replace(config, row_tokens=memory.row_tokens(self._sizes, self._item, everything))
@@ -51,9 +53,10 @@ class MemoryCheck:
             max(len(example.ids) for example in examples),
             max(sum(example.mask) for example in examples),
         )
-        fused = has_fused_attention(self._precision.device, self._precision.dtype)
         threads = 1 if self._gpu else torch.get_num_threads()
-        more = memory.training_peak(self._sizes, config, longest, self._item, threads, fused=fused)
+        more = memory.training_peak(
+            self._sizes, config, longest, self._item, threads, fused=self._fused
+        )
         free = self._free()
         if free is not None and more > free:
             why = f"batch_size {config.batch_size} and a longest example of {longest.tokens} tokens"
