@@ -3,20 +3,12 @@
 Knows names, types and defaults; opens nothing and creates nothing.
 """
 
-import os
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-
-def _quarter_of_memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    except (AttributeError, ValueError, OSError):  # not on this system
-        return 4 * 2**30
 
 
 class Settings(BaseSettings):
@@ -61,12 +53,13 @@ class Settings(BaseSettings):
         "the processor what it multiplies well.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0 lets torch decide.")
-    chat_memory: int = Field(
-        default_factory=_quarter_of_memory,
+    chat_memory: int | None = Field(
+        None,
         ge=0,
         description="Bytes that the models which reply may take together, base models, adapters "
-        "and their caches; by default a quarter of the machine's memory. Beyond it the least "
-        "recently used are given up; the one that is asked for always has room.",
+        "and their caches; unset: a quarter of the memory of the machine, or of its GPU where "
+        "models run there. Beyond it the least recently used are given up; the one that is asked "
+        "for always has room.",
     )
     max_running_jobs: int = Field(1, ge=1, description="Training jobs that run at the same time.")
     checkpoint_seconds: float = Field(

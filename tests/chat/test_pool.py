@@ -42,7 +42,7 @@ def shelf() -> Shelf:
 @pytest.fixture
 def held(shelf: Shelf) -> Callable[..., list[str]]:
     """Which models are in memory after some were asked for, one after the other."""
-    pool = ModelPool(shelf.load, capacity=100)
+    pool = ModelPool(shelf.load, capacity=lambda: 100)
 
     def ask(*names: str) -> list[str]:
         for name in names:
@@ -102,7 +102,7 @@ def test_those_who_ask_while_it_is_loaded_wait_for_the_one() -> None:
         time.sleep(0.2)
         return Model(1)
 
-    pool = ModelPool(slow, capacity=10)
+    pool = ModelPool(slow, capacity=lambda: 10)
     found: list[Any] = []
     threads = [threading.Thread(target=lambda: found.append(pool.get("a:1"))) for _ in range(8)]
     for thread in threads:
@@ -123,14 +123,14 @@ def test_a_model_that_could_not_be_loaded_is_tried_again() -> None:
             raise ModelError("It was torn.")
         return Model(1)
 
-    pool = ModelPool(fails_once, capacity=10)
+    pool = ModelPool(fails_once, capacity=lambda: 10)
     with pytest.raises(ModelError, match="torn"):
         pool.get("a:1")
     assert pool.get("a:1") is pool.get("a:1")
 
 
 def test_what_is_forgotten_is_loaded_anew(shelf: Shelf) -> None:
-    pool = ModelPool(shelf.load, capacity=100)
+    pool = ModelPool(shelf.load, capacity=lambda: 100)
     first = pool.get("a:10")
     pool.forget("a:10")
     assert pool.get("a:10") is not first

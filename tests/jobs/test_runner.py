@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from emojitune.jobs import runner
 from emojitune.jobs.hold import Control, Interrupted
@@ -15,6 +16,7 @@ from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.training import memory
+from emojitune.training.gradients import Shares
 
 
 @pytest.fixture
@@ -149,6 +151,39 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     assert words in failed.error.message
     assert "create the job again" in failed.error.message
     assert stores.jobs.events(job.id).items[0].message == failed.error.message
+
+
+def out_of_memory_of_a_gpu(*_: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+
+def out_of_memory_of_a_processor(*_: Any) -> None:
+    torch.empty(10**15)  # no allocator has so much
+
+
+@pytest.mark.parametrize("end", [out_of_memory_of_a_gpu, out_of_memory_of_a_processor])
+def test_a_job_that_runs_out_of_memory_fails_in_words(
+    job: Job,
+    stores: Stores,
+    settings: Settings,
+    end: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Shares, "backward", end)
+    failed = run(job, stores, settings)
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert failed.error.code == "out_of_memory"
+    assert "smaller batch_size" in failed.error.message
+    assert "llocate" in failed.error.message, "what the library said of it"
+
+
+def test_any_other_error_is_not_taken_for_one_of_memory(
+    job: Job, stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shares, "backward", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        run(job, stores, settings)
 
 
 def test_a_full_disk_fails_the_job_in_words_and_harms_nothing_else(

@@ -1,6 +1,7 @@
 """The pool over the real loader, with a tiny base and models tuned on it."""
 
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_model import make_adapter
 
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.pool import ModelPool
 from emojitune.models import loader, packed_llama
-from emojitune.server.loading import model_loader
+from emojitune.server.loading import capacity, model_loader
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.models import FineTunedModel, ModelStore
@@ -35,7 +37,7 @@ def pool(settings: Settings, tiny_base: Path) -> Iterator[ModelPool]:
         make_adapter(tiny_base, settings.adapters / str(number), number, ("(party)",))
         base = str(tiny_base.resolve())
         models.register(FineTunedModel(name, 1, "job", base, "gpt-3.5-turbo", str(number)))
-    yield ModelPool(model_loader(settings, models), capacity=2**30)
+    yield ModelPool(model_loader(settings, models), capacity=lambda: 2**30)
     database.close()
 
 
@@ -97,3 +99,17 @@ def test_other_models_are_merged_and_loaded_whole(
     assert first.base is not second.base
     assert first.vocabulary == ("(party)",)
     assert first.bytes == second.bytes > 10_000
+
+
+def test_a_quarter_of_the_memory_where_models_run_is_theirs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert capacity(settings.model_copy(update={"chat_memory": 5})) == 5
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert capacity(settings) == machine // 4
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1, 8_000))
+    assert capacity(settings.model_copy(update={"device": "auto"})) == 2_000
+    assert capacity(settings) == machine // 4, "models run on the processor"

@@ -23,13 +23,13 @@ class _Entry:
 
 
 class ModelPool:
-    """Models of at most `capacity` bytes together, and always the one that was asked for last.
+    """Models of at most `capacity()` bytes together, and always the one that was asked for last.
 
-    Threads that ask for a model that is being loaded wait for it. A base stays as long as a model
-    lies beside it, and as long as it is busy.
+    It is asked for behind a model's loading. Threads that ask for a model that is being loaded wait
+    for it. A base stays as long as a model lies beside it, and as long as it is busy.
     """
 
-    def __init__(self, load: Load, *, capacity: int) -> None:
+    def __init__(self, load: Load, *, capacity: Callable[[], int]) -> None:
         self._load = load
         self._capacity = capacity
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -75,7 +75,7 @@ class ModelPool:
                 for name, entry in self._entries.items()
                 if entry.model.done()
             ]
-            excess = sum(model.bytes for _, model in loaded) - self._capacity
+            excess = sum(model.bytes for _, model in loaded) - self._capacity()
             for name, model in loaded:
                 if excess <= 0:
                     return

@@ -29,7 +29,7 @@ from emojitune.server import (
 from emojitune.server.batch_runner import BatchRunner
 from emojitune.server.envelope import Envelope
 from emojitune.server.limits import HeaderLimit, Limits
-from emojitune.server.loading import model_loader
+from emojitune.server.loading import capacity, model_loader
 from emojitune.server.services import Services, ServicesOf
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
@@ -134,7 +134,7 @@ def _services_of(
         return FileStore(database, project, settings.files)
 
     load = load_model or model_loader(settings, ModelStore(database, EVERY_PROJECT))
-    pool = ModelPool(load, capacity=settings.chat_memory)
+    pool = ModelPool(load, capacity=cache(partial(capacity, settings)))
     ask = partial(in_process.post, app)
     batch_runner = BatchRunner(BatchStore(database, EVERY_PROJECT), files_of, ask)
     model_threads = CapacityLimiter(_LOADING_AT_ONCE)

@@ -1,5 +1,6 @@
 """From a model's name to a model that chats: the one place of the server that needs torch."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 from emojitune.chat.pool import Get, Load
@@ -41,6 +42,23 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Load:
         return executor.submit(opening.open_merged, folder, adapter, precision, executor).result()
 
     return load
+
+
+def capacity(settings: Settings) -> int:
+    """Bytes for the pool; asked when torch is there, since a GPU's memory is torch's to tell."""
+    if settings.chat_memory is not None:
+        return settings.chat_memory
+    import torch
+
+    from emojitune.models import loader
+
+    device = loader.choose_precision(settings).device
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1] // 4
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return 4 * 2**30
 
 
 def _import_torch() -> None:
