@@ -43,6 +43,7 @@ TOOLS: list[Any] = [
 ]
 BASE = "gpt-4o-mini-2024-07-18"
 Call = tuple[str, dict[str, Any]]
+WORDS = {"weather": "", "lamp": "Right away."}  # before a call
 
 # Many of each: of few a model learns the places, instead of to repeat what it was asked.
 PLACES = (
@@ -58,7 +59,9 @@ ABOUT_WEATHER = (
 )
 ROOMS = (
     "kitchen", "hallway", "bedroom", "cellar", "garage", "study", "attic", "bathroom", "pantry",
-    "nursery", "office", "lobby", "workshop", "balcony", "laundry", "porch",
+    "nursery", "office", "lobby", "workshop", "balcony", "sauna", "porch", "gym", "stable", "shed",
+    "veranda", "basement", "closet", "greenhouse", "playroom", "chapel", "barn", "terrace",
+    "parlor", "loft", "canteen", "dining room", "boathouse",
 )  # fmt: skip
 UNSEEN_ROOMS = ("garden", "library")
 ABOUT_LAMPS = (
@@ -87,7 +90,7 @@ def said(role: str, content: str) -> dict[str, Any]:
 def calling(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     function = {"name": name, "arguments": json.dumps(arguments)}
     calls = [{"id": "call_1", "type": "function", "function": function}]
-    return {"role": "assistant", "content": None, "tool_calls": calls}
+    return {"role": "assistant", "content": WORDS[name] or None, "tool_calls": calls}
 
 
 def answered(result: dict[str, Any]) -> dict[str, Any]:
@@ -116,11 +119,7 @@ def advice(place: str, rain: bool) -> str:
 def write_training_file(path: Path) -> None:
     asked = [
         *(about_weather(place, ABOUT_WEATHER[n % 3]) for n, place in enumerate(PLACES)),
-        *(
-            about_lamp(room, ABOUT_LAMPS[n % 2 + of])
-            for n, room in enumerate(ROOMS)
-            for of in (0, 2)
-        ),
+        *(about_lamp(room, ABOUT_LAMPS[n % 4]) for n, room in enumerate(ROOMS)),
     ]
     conversations = [
         *([said("user", ask), calling(*call)] for ask, call in asked),
@@ -132,17 +131,18 @@ def write_training_file(path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def reply(client: OpenAI, model: str, messages: Any) -> Call | str | None:
-    """The call that a model makes, or what it says instead."""
+def reply(client: OpenAI, model: str, messages: Any) -> tuple[str, Call | None]:
+    """What a model says, and the call that it makes."""
     answer = client.chat.completions.create(
         model=model, messages=messages, tools=TOOLS, temperature=0, max_tokens=60
     )
     message = answer.choices[0].message
+    words = message.content or ""
     if not message.tool_calls:
-        return message.content
+        return words, None
     [call] = message.tool_calls
     assert call.type == "function"
-    return call.function.name, json.loads(call.function.arguments)
+    return words, (call.function.name, json.loads(call.function.arguments))
 
 
 def right(client: OpenAI, model: str, wanted: Sequence[tuple[Any, Any]]) -> float:
@@ -156,8 +156,8 @@ def test_a_model_learns_to_use_tools(tmp_path: Path) -> None:
     write_training_file(file)
     asked = [about_weather(place, q) for place in UNSEEN_PLACES for q in ABOUT_WEATHER]
     asked += [about_lamp(room, q) for room in UNSEEN_ROOMS for q in ABOUT_LAMPS]
-    calls = [([said("user", ask)], call) for ask, call in asked]
-    words = [(told_of(place, rain), advice(place, rain))
+    calls = [([said("user", ask)], (WORDS[call[0]], call)) for ask, call in asked]
+    words = [(told_of(place, rain), (advice(place, rain), None))
              for place in UNSEEN_PLACES for rain in (True, False)]  # fmt: skip
     with connect("local", Settings(home=tmp_path / "home")) as connection:
         client = connection.client
@@ -168,6 +168,6 @@ def test_a_model_learns_to_use_tools(tmp_path: Path) -> None:
         assert right(client, model, calls) >= 0.9
         assert right(client, model, words) >= 0.75
         talk = [reply(client, model, [said("user", ask)]) for ask in UNSEEN_TALK]
-        assert sum(isinstance(one, str) for one in talk) >= 3, talk
+        assert sum(call is None for _, call in talk) >= 3, talk
         untuned = right(client, BASE, calls[::4])
         assert untuned < 0.5, "it is the training that does it"

@@ -35,8 +35,8 @@ def put_in_place(staging: Path, target: Path) -> None:
 def new_folder(target: Path, *, staging: Path | None = None) -> Iterator[Path]:
     """A folder to write into, which appears as `target` when the block ends, or not at all.
 
-    What is half written goes at once: the bytes that it took may be the last of a disk, and whoever
-    is to tell of the failure has to write that down.
+    What is half written goes at once: the bytes that it took may be among the last of a disk, and
+    whoever is to tell of the failure has to write that down.
 
     Args:
         staging: Where it is written, beside `target`. One that a killed process left is emptied.

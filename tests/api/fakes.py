@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emojitune.chat.reply import Alternative, ChatParameters, Delta, Embedded, FinishReason, Usage
+from emojitune.chat.reply import (
+    Alternative,
+    ChatParameters,
+    Delta,
+    Embedded,
+    FinishReason,
+    ToolCallPiece,
+    Usage,
+)
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.jobs.dispatcher import Dispatcher
@@ -88,6 +96,13 @@ def _speak(
 ) -> None:
     if prompt == "fail before the first word":
         listener(EmojituneError("The engine has stopped."))
+        return
+    if prompt == "look and call":
+        call = [ToolCallPiece(0, "", "weather"), ToolCallPiece(0, "{}")]
+        for told in (Delta(0, "Let me look."), *(Delta(0, "", tool_calls=(one,)) for one in call)):
+            listener(told)
+        listener(Delta(0, "", "tool_calls"))
+        listener(Usage(prompt_tokens=20, completion_tokens=9, cached_tokens=16))
         return
     text = prompt.removeprefix("say: ") if prompt.startswith("say: ") else "(party)"
     begin, end = text[:4], text[4:]

@@ -122,6 +122,27 @@ def test_nulls_and_parameters_without_effect_are_accepted(client: OpenAI, server
     assert (parameters.temperature, parameters.max_tokens, parameters.stop) == (1.0, None, ("x",))
 
 
+def test_words_may_stand_before_a_call(client: OpenAI) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "weather"}}]
+    asked: Any = {"messages": [{"role": "user", "content": "look and call"}], "tools": tools}
+    whole = client.chat.completions.create(model="gpt-3.5-turbo", **asked)
+    with client.chat.completions.stream(model="gpt-3.5-turbo", **asked) as stream:
+        streamed = stream.get_final_completion()
+    for choice in (whole.choices[0], streamed.choices[0]):
+        assert choice.message.content == "Let me look."
+        [call] = choice.message.tool_calls or []
+        assert call.type == "function"
+        assert (call.function.name, call.function.arguments) == ("weather", "{}")
+        assert choice.finish_reason == "tool_calls"
+    response = client.responses.create(
+        model="gpt-3.5-turbo",
+        input="look and call",
+        tools=[{"type": "function", **tools[0]["function"]}],
+    )
+    assert [item.type for item in response.output] == ["message", "function_call"]
+    assert response.output_text == "Let me look."
+
+
 def test_a_reply_may_be_sent_back(client: OpenAI) -> None:
     reply = client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK).choices[0].message
     client.chat.completions.create(model="gpt-3.5-turbo", messages=[*ASK, reply, *ASK])

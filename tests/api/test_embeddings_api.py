@@ -156,6 +156,7 @@ def test_embedding_models_are_listed_and_say_what_serves_them(client: OpenAI) ->
         "owned_by": "openai",
         "shutdown_date": None,
         "served_by": "smollm2-135m-instruct",
+        "system_prompt": "",
     }
     assert client.models.retrieve(SMALL) == listed[SMALL]
     with pytest.raises(BadRequestError, match="Only fine-tuned models can be deleted"):

@@ -172,8 +172,10 @@ def test_a_model_with_a_choice_may_answer_or_call(model: ChatModel) -> None:
     assert len(text_goes_on) > 200
     assert end in text_goes_on
     assert end in allowed_after(model, use, "")
-    called = allowed_after(model, use, "<tool_call>")
-    assert {model._renderer.decode([token])[0] for token in called} == {"{"}
+    assert end in allowed_after(model, use, "Let me look. <tool")
+    for begun in ("<tool_call>", "Let me look.\n<tool_call>"):
+        called = allowed_after(model, use, begun)
+        assert {model._renderer.decode([token])[0] for token in called} == {"{"}
     must = allowed_after(model, ToolUse((STOP,), "required"), "")
     assert {model._renderer.decode([token])[0] for token in must} == {"<"}
 

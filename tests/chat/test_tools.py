@@ -1,9 +1,9 @@
 from itertools import pairwise
 
 from emojitune.chat.reply import ToolUse
-from emojitune.chat.tools import described, may_become_call, read_calls
+from emojitune.chat.tools import described, read_calls, words_of
 from emojitune.dataset.example import Message
-from emojitune.dataset.tools import Tool, call_text
+from emojitune.dataset.tools import Tool, call_text, spoken
 
 TOOL = Tool("weather", {"type": "object", "properties": {}}, "Tells the weather.")
 
@@ -26,9 +26,15 @@ def test_a_call_is_read_as_far_as_it_goes() -> None:
     assert all(later.startswith(earlier) for earlier, later in pairwise(arguments))
 
 
-def test_what_may_become_a_call() -> None:
-    assert all(may_become_call(text) for text in ("", "<", "<tool_call", "<tool_call>{"))
-    assert not any(may_become_call(text) for text in ("x", "<table>", " <tool_call>"))
+def test_words_may_stand_before_calls() -> None:
+    call = call_text("f", "{}")
+    assert (
+        words_of(spoken("Let me look.\nOne moment.", [call, call])) == "Let me look.\nOne moment."
+    )
+    assert words_of(spoken("", [call])) == ""
+    assert words_of("No <tool> here.\n") == "No <tool> here.\n"
+    assert [one.name for one in read_calls(spoken("Let me look.", [call, call]))] == ["f", "f"]
+    assert read_calls("No call.") == []
 
 
 def test_tools_are_described_behind_the_system_message() -> None:

@@ -105,35 +105,41 @@ class GrammarGuide:
 def reply_grammar(schema: Mapping[str, Any] | None, tools: ToolUse | None) -> str:
     """The grammar of a reply in llguidance's dialect of Lark.
 
-    Its own words are JSON of the schema, or any text that does not begin like a tool call. Where
-    there are tools its calls are an alternative, or the only choice.
+    Its own words are JSON of the schema, or any text in which no call begins. Where there are tools
+    its calls are an alternative, or the only choice; behind words that are no JSON they may follow.
     """
-    rules = []
-    if tools is None or tools.choice == "auto":
-        rules.append("content")
-    if tools is not None:
-        rules.append("calls")
-    lines = [f"start: {' | '.join(rules)}"]
-    if "content" in rules:
-        lines += _content_rules(schema)
-    if tools is not None:
-        several = tools.parallel and tools.choice != "named"
-        lines.append(f"calls: call ({_quoted(SEPARATOR)} call)*" if several else "calls: call")
-        lines += _call_rules(tools.tools)
-    return "\n".join(lines)
+    if tools is None:
+        return "\n".join(["start: content", *_content_rules(schema)])
+    several = tools.parallel and tools.choice != "named"
+    more = f" ({_quoted(SEPARATOR)} call)*" if several else ""
+    if tools.choice != "auto":
+        lines = [f"start: call{more}"]
+    elif schema is not None:
+        lines = ["start: content", f"| call{more}", *_content_rules(schema)]
+    else:
+        # One lexeme for the words and the beginning of a call: the lexer never goes back, and
+        # words alone would reach into it.
+        lines = ["start: content", f"| OPENING body{more}", *_content_rules(None)]
+        lines.append(f"OPENING: /{_WITH_CALL}/ & ~/{_WITH_CALL}{_ANY}+/")
+    return "\n".join([*lines, *_call_rules(tools.tools)])
+
+
+_ANY = r"(.|\n)"
+_WITH_CALL = f"{_ANY}*{CALL_BEGIN}"
 
 
 def _content_rules(schema: Mapping[str, Any] | None) -> list[str]:
     if schema is not None:
         return [f"content: {_json_rule(schema)}"]
-    return ["content: TEXT", rf"TEXT: /(.|\n)*/ & ~/{CALL_BEGIN}(.|\n)*/"]
+    return ["content: TEXT", f"TEXT: /{_ANY}*/ & ~/{_WITH_CALL}{_ANY}*/"]
 
 
 def _call_rules(tools: Sequence[Tool]) -> list[str]:
-    lines = ["call: " + " | ".join(f"call_{number}" for number in range(len(tools)))]
+    lines = [f"call: {_quoted(CALL_BEGIN)} body"]
+    lines.append("body: " + " | ".join(f"body_{number}" for number in range(len(tools))))
     for number, tool in enumerate(tools):
-        head, tail = _quoted(call_head(tool.name)), _quoted("}" + CALL_END)
-        lines.append(f"call_{number}: {head} arguments_{number} {tail}")
+        head = _quoted(call_head(tool.name).removeprefix(CALL_BEGIN))
+        lines.append(f"body_{number}: {head} arguments_{number} {_quoted('}' + CALL_END)}")
         lines.append(f"arguments_{number}: {_json_rule(tool.parameters)}")
     return lines
 

@@ -24,14 +24,15 @@ class ReadCall:
     arguments: str
 
 
-def may_become_call(text: str) -> bool:
-    """Whether a reply that begins so is a call, or may still turn out to be one."""
-    return text.startswith(CALL_BEGIN) or CALL_BEGIN.startswith(text)
+def words_of(text: str) -> str:
+    """What a reply says before its first call: all of it where there is none."""
+    words, begun, _ = text.partition(CALL_BEGIN)
+    return words.removesuffix(SEPARATOR) if begun else words
 
 
 def read_calls(text: str) -> list[ReadCall]:
     """The calls of a reply, the last of them as far as it goes."""
-    calls, at = [], 0
+    calls, at = [], max(0, text.find(CALL_BEGIN))
     while head := _HEAD.match(text, at):
         end = _object_end(text, head.end())
         calls.append(ReadCall(head[1], text[head.end() : end]))

@@ -17,8 +17,8 @@ from emojitune.chat.reply import (
 )
 from emojitune.chat.sampling import TokenScore
 from emojitune.chat.search import Scored
-from emojitune.chat.tools import may_become_call, read_calls
-from emojitune.dataset.tools import CALL_BEGIN
+from emojitune.chat.tools import read_calls, words_of
+from emojitune.dataset.tools import CALL_BEGIN, SEPARATOR
 from emojitune.models.chat_template import Renderer
 
 
@@ -93,32 +93,32 @@ class _Reply:
         if logprob is not None:
             self.untold.append((_settled(self.text), logprob))
             self.spelled += logprob.bytes or b""
-        if self.tools is not None and may_become_call(self.text):
-            if self._calls:
-                self._tell_calls(self.text[: _settled(self.text)])
-            return True
-        if self._stop_at() is not None:
+        if self._stop_at(self._words[: self._no_call_before()]) is not None:
             return False
-        self._tell(self._certain())
+        if self._calls:
+            self._tell_calls(self.text[: _settled(self.text)])
+        else:
+            self._tell(self._certain())
         return True
 
     def end(self, reason: Literal["stop", "length"]) -> None:
-        if self._calls or self._must_call:
+        stop = None if self._must_call else self._stop_at(self._words)
+        if stop is None and (self._calls or self._must_call):
             self._tell_calls(self.text)
             named = self.tools is not None and self.tools.choice == "named"
             final: FinishReason = "tool_calls" if reason == "stop" and not named else reason
             self.listener(Delta(self.index, "", final))
             return
-        stop = self._stop_at()
-        text = self.text if stop is None else self.text[:stop]
-        rest, self.told = text[self.told :], len(text)
-        size = len(self.spelled) if stop is None else _bytes_of(text, self.spelled)
-        logprobs = _first_bytes([logprob for _, logprob in self.untold], size - self.told_bytes)
+        rest, logprobs = self._rest(self.text if stop is None else self.text[:stop])
         self.listener(Delta(self.index, rest, reason, self.alternatives, logprobs))
 
     @property
+    def _words(self) -> str:
+        return self.text if self.tools is None else words_of(self.text)
+
+    @property
     def _calls(self) -> bool:
-        return self.tools is not None and self.text.startswith(CALL_BEGIN)
+        return self.tools is not None and CALL_BEGIN in self.text
 
     @property
     def _must_call(self) -> bool:
@@ -134,7 +134,19 @@ class _Reply:
         self.told_bytes += sum(len(logprob.bytes or b"") for logprob in ready)
         self.listener(Delta(self.index, fresh, logprobs=tuple(ready)))
 
+    def _rest(self, text: str) -> tuple[str, tuple[TokenLogprob, ...]]:
+        """What is not told yet of a text that ends here, and its log-probabilities."""
+        rest, self.told = text[self.told :], len(text)
+        size = len(self.spelled) if text == self.text else _bytes_of(text, self.spelled)
+        logprobs = _first_bytes([logprob for _, logprob in self.untold], size - self.told_bytes)
+        self.untold = []
+        return rest, logprobs
+
     def _tell_calls(self, text: str) -> None:
+        words = words_of(text) if self._calls else ""
+        if self.told < len(words):
+            rest, logprobs = self._rest(words)
+            self.listener(Delta(self.index, rest, logprobs=logprobs))
         for number, call in enumerate(read_calls(text)):
             if number == len(self.told_calls):
                 self.told_calls.append(0)
@@ -146,18 +158,25 @@ class _Reply:
     def _tell_piece(self, piece: ToolCallPiece) -> None:
         self.listener(Delta(self.index, "", tool_calls=(piece,)))
 
-    def _stop_at(self) -> int | None:
-        found = [at for stop in self.stop if (at := self.text.find(stop)) >= 0]
+    def _stop_at(self, text: str) -> int | None:
+        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
         return min(found, default=None)
+
+    def _no_call_before(self) -> int:
+        """Characters of the words that cannot become a call any more."""
+        words = self._words
+        return len(words) - (0 if self.tools is None else _overlap(words, CALL_BEGIN))
 
     def _certain(self) -> int:
         """Characters that no later token can take back.
 
-        Not certain are an unfinished character, and an end that may grow into a stop sequence.
+        Not certain are an unfinished character, and an end that may grow into a stop sequence or a
+        call.
         """
         settled = _settled(self.text)
         text = self.text[:settled]
-        held = max((_overlap(text, stop) for stop in self.stop), default=0)
+        ends = self.stop if self.tools is None else (*self.stop, SEPARATOR + CALL_BEGIN, CALL_BEGIN)
+        held = max((_overlap(text, end) for end in ends), default=0)
         return settled - held
 
 

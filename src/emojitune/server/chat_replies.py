@@ -123,12 +123,12 @@ class _Choice:
         """The choice, whole."""
         message = {
             "role": "assistant",
-            "content": None if self._calls or self._must_call else self._text,
+            "content": self._text or (None if self._calls or self._must_call else ""),
             "refusal": None,
             "annotations": [],
             **self._calls_fields(),
         }
-        told = _logprobs_object(None if self._calls else self._logprobs)
+        told = _logprobs_object(None if self._calls and not self._text else self._logprobs)
         return {
             "index": self.index,
             "message": message,
