@@ -29,13 +29,13 @@ SIZES = {
 }
 
 
-def random_model(folder: Path, sizes: dict[str, int] = SIZES) -> Path:
-    """The default base with other sizes and random weights in bf16."""
+def random_model(folder: Path) -> Path:
+    """The default base with the sizes above and random weights in bf16."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     shutil.copytree(base_model(), folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | sizes
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8")) | SIZES
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")

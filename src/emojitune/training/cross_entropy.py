@@ -2,8 +2,8 @@
 
 In float32 the logits of a batch are larger than a processor's cache, and the ready-made loss goes
 over them about ten times, forward and backward: a tenth of a training step. A few rows fit, and
-all that is wanted of them is computed in one visit. A GPU has no such cache, and many rows are
-as quick for it as few: there it is only memory that they save.
+all that is wanted of them is computed in one visit. On a GPU, where each operation has to be
+started, they are many: it is only memory that this saves there.
 """
 
 from typing import Any

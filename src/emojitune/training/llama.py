@@ -75,8 +75,7 @@ class LlamaForward:
 class _JoinedLora:
     """LoRA layers by product: A sides stacked (R, in), B sides as blocks of (R, out).
 
-    All of them at once: copied one by one, hundreds of small tensors a step take a GPU longer to be
-    told of than to copy.
+    All in a few calls: from Python one by one, they would be hundreds of operations a step.
     """
 
     def __init__(
