@@ -7,32 +7,38 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from emojitune.errors import StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+# Entered while something is put in its place; forbids it by an error.
+Permit = Callable[[], AbstractContextManager[object]]
+
 # How libraries that are not written in Python name the number.
 _NUMBER = re.compile(r"os error (\d+)")
 
 
-def put_in_place(staging: Path, target: Path) -> None:
+def put_in_place(staging: Path, target: Path, permit: Permit = nullcontext) -> None:
     """Make the folder that was written as `staging` appear as `target`, for good.
 
     All of it is on the disk before it has its name: not even a power cut leaves half of it there.
     """
     for path in [*staging.rglob("*"), staging]:
         sync(path)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(staging, target)
+    with permit():
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(staging, target)
     sync(target.parent)
 
 
 @contextmanager
-def new_folder(target: Path, *, staging: Path | None = None) -> Iterator[Path]:
+def new_folder(
+    target: Path, *, staging: Path | None = None, permit: Permit = nullcontext
+) -> Iterator[Path]:
     """A folder to write into, which appears as `target` when the block ends, or not at all.
 
     What is half written goes at once: the bytes that it took may be among the last of a disk, and
@@ -40,6 +46,7 @@ def new_folder(target: Path, *, staging: Path | None = None) -> Iterator[Path]:
 
     Args:
         staging: Where it is written, beside `target`. One that a killed process left is emptied.
+        permit: Entered while it appears.
 
     Raises:
         StorageError: The disk is full or closed; a `target` of before stays.
@@ -50,7 +57,7 @@ def new_folder(target: Path, *, staging: Path | None = None) -> Iterator[Path]:
         try:
             staging.mkdir(parents=True)
             yield staging
-            put_in_place(staging, target)
+            put_in_place(staging, target, permit)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -111,22 +111,25 @@ def test_a_server_that_ends_saves_and_requeues_its_job_in_time(
     assert last - steps(stores, job)[-1] in (0, 1), "the step before the end, told by the next run"
 
 
+@pytest.mark.parametrize("saving", [False, True])
 def test_a_stopped_worker_is_replaced_and_writes_nothing_when_it_wakes_up(
-    settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, stores: Stores, saving: bool
 ) -> None:
-    """Nobody ends it here: the fence alone must hold it off."""
-    job = create(stores)
+    """Nobody ends it here: the fence alone must hold it off, also with half a checkpoint saved."""
+    job = create(stores, epochs=500)
+    half = settings.runs / job.id / "checkpoints" / "saving.partial"
     with worker(settings, job, "first") as first:
         wait(lambda: len(steps(stores, job)) > 3)
-        stop(settings, first.pid)
+        stop(settings, first.pid, when=lambda: half.exists() == saving)
         stores.leases.renew(job.id, "first", -1)
         assert stores.leases.leased() == set()
         assert stores.leases.claim(job.id, "second", 600)
-        told, checkpoints = len(steps(stores, job)), files_of(settings, job)
+        told, checkpoints = len(steps(stores, job)), checkpoints_of(settings, job)
         first.send_signal(signal.SIGCONT)
         assert first.wait(20) == 0, "it sees that it is not wanted, and goes"
     assert len(steps(stores, job)) == told
-    assert files_of(settings, job) == checkpoints
+    assert checkpoints_of(settings, job) == checkpoints
+    assert not half.exists()
     assert stores.jobs.get(job.id).status == "running"
     assert stores.leases.leased() == {job.id}
     assert stores.models.list() == [], "not even an epoch's end was registered"
@@ -252,23 +255,27 @@ def worker(settings: Settings, job: Job, name: str) -> Iterator["subprocess.Pope
         process.kill()
 
 
-def stop(settings: Settings, pid: int) -> None:
+def stop(settings: Settings, pid: int, when: Callable[[], bool] = lambda: True) -> None:
     """Stop a process while it is not in the middle of a transaction: others would wait for it."""
-    while True:
+
+    def stopped() -> bool:
         os.kill(pid, signal.SIGSTOP)
-        with closing(sqlite3.connect(settings.home / "emojitune.db", timeout=0.1)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                os.kill(pid, signal.SIGCONT)
-                time.sleep(0.01)
-            else:
-                return
+        database = closing(sqlite3.connect(settings.home / "emojitune.db", timeout=0.1))
+        with database as connection, suppress(sqlite3.OperationalError):
+            connection.execute("BEGIN IMMEDIATE")
+            if when():
+                return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    wait(stopped)
 
 
-def files_of(settings: Settings, job: Job) -> list[tuple[Path, int]]:
+def checkpoints_of(settings: Settings, job: Job) -> list[tuple[Path, int]]:
+    """What the newest of them and the one before hold, which stay while one is saved."""
     folder = settings.runs / job.id / "checkpoints"
-    return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    newest = sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((file, file.stat().st_mtime_ns) for one in newest[-2:] for file in one.rglob("*"))
 
 
 def test_a_worker_killed_at_random_steps_makes_the_same_bytes(

@@ -64,7 +64,7 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
         lambda: mine.drop_checkpoints(job.id, keep=0),
         lambda: models.register(model),
         lambda: files.add([b"result"], filename="f", purpose="fine-tune-results"),
-        mine.assert_writable,
+        lambda: mine.together().__enter__(),
     ):
         with pytest.raises(LeaseLostError, match="first no longer holds"):
             write()

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from pathlib import Path
 
@@ -186,13 +187,20 @@ def test_a_run_does_not_go_on_with_another_base_model(tiny_base: Path, tmp_path:
     assert error.value.code == "base_model_changed"
 
 
-def test_what_is_not_permitted_is_not_saved(tiny_base: Path, tmp_path: Path) -> None:
-    def forbid() -> None:
-        raise PermissionError
+@pytest.mark.parametrize("permitted", [0, 1])  # not even to be written, or not to appear
+def test_what_is_not_permitted_is_not_saved(
+    tiny_base: Path, tmp_path: Path, permitted: int
+) -> None:
+    asked = count()
+
+    def permit() -> AbstractContextManager[None]:
+        if next(asked) == permitted:
+            raise PermissionError
+        return nullcontext()
 
     model = loader.load_for_training(tiny_base, float32())
     example = model.renderer.render_example([Message("user", "a"), Message("assistant", "(yawn)")])
-    checkpoints = CheckpointFolder(tmp_path, AdapterInfo("tiny", 4, 8.0), permit=forbid)
+    checkpoints = CheckpointFolder(tmp_path, AdapterInfo("tiny", 4, 8.0), permit=permit)
     with pytest.raises(PermissionError):
         list(train(model, torch.device("cpu"), [example] * 10, CONFIG, checkpoints))
     assert list(tmp_path.iterdir()) == []

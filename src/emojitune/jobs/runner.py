@@ -175,7 +175,7 @@ class _Run:
             vocabulary=vocabulary,
         )
         checkpoints = CheckpointFolder(
-            self.folder / "checkpoints", info, permit=self.stores.jobs.assert_writable
+            self.folder / "checkpoints", info, permit=self.stores.jobs.together
         )
         rendered = [model.renderer.render_example(e.conversation) for e in (*examples, *meanings)]
         if told := memory.before_training(config, rendered):

@@ -166,11 +166,6 @@ class JobStore:
         """What this thread writes inside, by whatever store of the database, is one transaction."""
         return self._database.write()
 
-    def assert_writable(self) -> None:
-        """Do what each write does first: whoever may not write meets the error now."""
-        with self._database.write():
-            pass
-
     def unfinished(self) -> Sequence[Job]:
         """Every job that has not ended, the oldest first."""
         unfinished = _jobs.c.status.not_in(FINISHED)

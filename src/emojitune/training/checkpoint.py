@@ -14,14 +14,15 @@ and the step, and no random number is drawn behind the first step.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emojitune.disk import new_folder
+from emojitune.disk import Permit, new_folder
 from emojitune.errors import TrainingError
 from emojitune.models import adapter, lora
 from emojitune.training.adam import Adam
@@ -56,7 +57,8 @@ class Saved:
 class CheckpointFolder:
     """The checkpoints of one run; `keep` of them, the newest, stay.
 
-    `permit` is called before anything is written, and may forbid it by an error.
+    `permit` is entered before anything is written, and again while a checkpoint appears: writing
+    one takes a while, in which the run may become another process's.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class CheckpointFolder:
         info: adapter.AdapterInfo,
         *,
         keep: int = 2,
-        permit: Callable[[], None] = lambda: None,
+        permit: Permit = nullcontext,
     ) -> None:
         self._folder = folder
         self._info = info
@@ -80,9 +82,10 @@ class CheckpointFolder:
         Raises:
             StorageError: The disk is full or closed; the checkpoints before this one stay.
         """
-        self._permit()
-        target = self._folder / f"step-{position.steps}"
-        with new_folder(target, staging=self._folder / "saving.partial") as staging:
+        with self._permit():
+            pass
+        target, staging = self._folder / f"step-{position.steps}", self._folder / "saving.partial"
+        with new_folder(target, staging=staging, permit=self._permit) as staging:
             self._write(staging, state, optimizer, position)
         for old in self._newest_first()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
