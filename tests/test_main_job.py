@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from some_examples import write_some
 
 from emojitune.labels import label_meanings
 
 ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data"
+HALF = frozenset(sorted(label_meanings())[::2])
 
 pytestmark = pytest.mark.slow
 
@@ -20,11 +23,12 @@ def emojitune(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_main_job_makes_a_chatbot_that_keeps_its_style_and_often_hits(tmp_path: Path) -> None:
-    # One epoch of three, and every fifth example to score: the bounds hold there already.
-    few = tmp_path / "few.jsonl"
-    examples = (ROOT / "data" / "emoji_ft_valid.jsonl").read_text(encoding="utf-8").splitlines()
-    few.write_text("\n".join(examples[::5]), encoding="utf-8")
-    finished = emojitune("run", "--json", "--seed", "7", "--epochs", "1", "--valid", str(few))
+    # Every second label, one epoch of three and some messages to score: the bounds, which are those
+    # of all of it, hold there already.
+    train = write_some(DATA / "emoji_ft_train.jsonl", tmp_path / "train.jsonl", HALF)
+    valid = write_some(DATA / "emoji_ft_valid.jsonl", tmp_path / "valid.jsonl", HALF, step=4)
+    files = ("--train", str(train), "--valid", str(valid))
+    finished = emojitune("run", "--json", "--seed", "7", "--epochs", "1", *files)
     assert finished.returncode == 0, finished.stderr[-2000:]
     result = json.loads(finished.stdout)
     assert result["job"]["status"] == "succeeded"

@@ -77,23 +77,30 @@ def tuned(server: Server, training_file: Path) -> str:
         return job.fine_tuned_model
 
 
-@pytest.fixture
-def python_with(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def python_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The interpreter of a new environment with these packages in it, at their pinned versions."""
     pinned = "\n".join(path.read_text(encoding="utf-8") for path in CONSTRAINTS)
+    constraints = [word for path in CONSTRAINTS for word in ("--constraint", str(path))]
 
     def make(*packages: str) -> Path:
         for package in packages:
             assert re.search(f"^{package}==", pinned, re.MULTILINE), f"{package} is not pinned"
-        folder = tmp_path / "venv"
-        venv.create(folder, with_pip=True, symlinks=True)
+        folder = tmp_path_factory.mktemp("venv")
+        venv.create(folder, symlinks=True)
         python = folder / "bin" / "python"
-        constraints = [word for path in CONSTRAINTS for word in ("--constraint", str(path))]
-        command = [str(python), "-m", "pip", "install", "--quiet", *constraints, *packages]
-        install(command, tmp_path)
+        # Our pip, since it would take longer to put one there; and most modules are never imported.
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-compile"]
+        install([*pip, "--quiet", *constraints, *packages], folder)
         return python
 
     return make
+
+
+@pytest.fixture(scope="session")
+def python(python_with: Callable[..., Path]) -> Path:
+    """The interpreter of the one environment that all Python clients are in."""
+    return python_with("litellm", "langchain-openai", "llm")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Other people's clients, unmodified, in environments of their own against a server process."""
+"""Other people's clients, unmodified, where there is no emojitune, against a server process."""
 
 import json
 import shutil
@@ -40,10 +40,7 @@ def test_node(server: Server, training_file: Path, node_with: Callable[..., Path
     assert told["error"]["id"].startswith("req_")
 
 
-def test_litellm(
-    server: Server, training_file: Path, python_with: Callable[..., Path], tmp_path: Path
-) -> None:
-    python = python_with("litellm")
+def test_litellm(server: Server, training_file: Path, python: Path, tmp_path: Path) -> None:
     # Its own price list of models, instead of one from the network.
     environment = {**server.environment, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     command = [str(python), str(PROGRAMS / "with_litellm.py"), str(training_file)]
@@ -58,10 +55,7 @@ def test_litellm(
     assert told["sizes"] == [32, 32]
 
 
-def test_langchain(
-    server: Server, tuned: str, python_with: Callable[..., Path], tmp_path: Path
-) -> None:
-    python = python_with("langchain-openai")
+def test_langchain(server: Server, tuned: str, python: Path, tmp_path: Path) -> None:
     command = [str(python), str(PROGRAMS / "with_langchain.py"), tuned]
     told = json.loads(run(command, server.environment, tmp_path))
     assert told["reply"] in LABELS
@@ -78,10 +72,8 @@ def test_langchain(
     assert "send the text instead" in told["refusal"]
 
 
-def test_the_llm_command(
-    server: Server, tuned: str, python_with: Callable[..., Path], tmp_path: Path
-) -> None:
-    llm = python_with("llm").with_name("llm")
+def test_the_llm_command(server: Server, tuned: str, python: Path, tmp_path: Path) -> None:
+    llm = python.with_name("llm")
     (tmp_path / "extra-openai-models.yaml").write_text(
         f"- model_id: tuned\n  model_name: '{tuned}'\n"
         f"  api_base: {server.url}\n  api_key_name: emojitune\n"
