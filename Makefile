@@ -3,7 +3,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# pip compiles on one core what it installs; here all of them do, and some packages carry files that
+# are not to be compiled.
+install = @$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
+  --constraint constraints.txt --editable $(1) && \
+  { $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true; }
 # Two processes with a thread of torch each: more of either only wait for one another. The files in
 # their order (see tests/conftest.py), so that the longest ones do not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -85,15 +89,15 @@ $(VENV)/.python:
 
 $(VENV)/.product: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing emojitune into $(VENV) (the first time this takes a few minutes)"
-	@$(PIP) --editable .
+	$(call install,.)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing emojitune with what it is measured beside into $(VENV)"
-	@$(PIP) --editable ".[bench]"
+	$(call install,".[bench]")
 	@touch $@ $(VENV)/.product
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "Installing emojitune with its test tools into $(VENV)"
-	@$(PIP) --editable ".[dev]"
+	$(call install,".[dev]")
 	@touch $@ $(VENV)/.product

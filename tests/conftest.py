@@ -12,8 +12,6 @@ from emojitune.store.database import Database, open_database
 from emojitune.store.jobs import JobStore
 from emojitune.store.leases import LeaseStore
 
-_LONGEST = ("test_main_job.py", "test_intents.py", "test_trained_tools.py")
-
 
 def pytest_collectstart() -> None:
     """Before any of the tests' modules does, and not in xdist's process that only hands out."""
@@ -21,8 +19,9 @@ def pytest_collectstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: whoever takes one last keeps all others waiting."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    """The files with slow tests first: whoever takes one last keeps all others waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
