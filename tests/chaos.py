@@ -252,19 +252,29 @@ def reference(chaos: Chaos, path: Path, seed: int) -> Path:
     return settings.adapters / stores.models.get(model).adapter
 
 
-def run(folder: Path, *, jobs: int, kills: int, seed: int) -> tuple[Counter[str], list[Outcome]]:
+def run(
+    folder: Path,
+    *,
+    jobs: int,
+    kills: int,
+    seed: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Counter[str], list[Outcome]]:
     """Kill so often while so many jobs run; returns who was killed, and what became of the jobs.
 
-    Where the jobs end before the last kill, there are more of them.
+    Where the jobs end before the last kill, there are more of them. `say` hears how far it is.
     """
     chaos = Chaos(folder, seed)
     path = training_file(folder)
     with chaos.serving():
         for number in range(jobs):
             chaos.create(path, seed=number)
-        while (
-            running := any(chaos.follow(job) not in ("succeeded", "failed") for job in chaos.jobs)
-        ) or chaos.kills.total() < kills:
+        while True:
+            ended = sum(chaos.follow(job) in ("succeeded", "failed") for job in chaos.jobs)
+            say(f"{chaos.kills.total()} of {kills} kills, {ended} of {len(chaos.jobs)} jobs ended")
+            running = ended < len(chaos.jobs)
+            if not running and chaos.kills.total() >= kills:
+                break
             if not running:
                 chaos.create(path, seed=len(chaos.jobs))
             elif chaos.kills.total() < kills:
@@ -272,7 +282,10 @@ def run(folder: Path, *, jobs: int, kills: int, seed: int) -> tuple[Counter[str]
                 chaos.kill_somebody()
             else:
                 time.sleep(0.3)
-    outcomes = [chaos.outcome(job, reference(chaos, path, job.seed)) for job in chaos.jobs]
+    outcomes = []
+    for job in chaos.jobs:
+        say(f"{len(outcomes)} of {len(chaos.jobs)} jobs run again, undisturbed")
+        outcomes.append(chaos.outcome(job, reference(chaos, path, job.seed)))
     return chaos.kills, outcomes
 
 
@@ -292,6 +305,10 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def _show(line: str) -> None:
+    print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """Run, and print a table; the exit status says whether anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -301,8 +318,10 @@ def main() -> None:
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        kills, outcomes = run(Path(folder), jobs=given.jobs, kills=given.kills, seed=given.seed)
-    print("| killed | times |\n|---|---|")
+        kills, outcomes = run(
+            Path(folder), jobs=given.jobs, kills=given.kills, seed=given.seed, say=_show
+        )
+    print("\n\n| killed | times |\n|---|---|")
     for who, times in sorted(kills.items()):
         print(f"| {who} | {times} |")
     print("\n| job | status | its workers killed | steps told | faults |\n|---|---|---|---|---|")

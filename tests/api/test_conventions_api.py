@@ -1,6 +1,7 @@
 """What holds on every endpoint: the key, the headers, the error shape."""
 
 import json
+import logging
 import re
 import socket
 from urllib.parse import urlsplit
@@ -138,11 +139,29 @@ def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -
     ],
 )
 def test_what_is_no_http_gets_an_error_object_too(server, sent: bytes) -> None:
-    address = urlsplit(server.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
-        connection.sendall(sent)
-        heard = b"".join(iter(lambda: connection.recv(65536), b""))
+    heard = heard_of(server, sent)
     head, _, body = heard.partition(b"\r\n\r\n")
     assert head.split()[1] in (b"400", b"401")
     assert b"\r\ncontent-type: application/json\r\n" in head.lower() + b"\r\n"
     schemas.check(json.loads(body), "")
+
+
+def heard_of(server, sent: bytes) -> bytes:
+    """All that comes back until the server ends the connection."""
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(sent)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_what_stops_being_http_is_answered_once(server, caplog: pytest.LogCaptureFixture) -> None:
+    """The application has its head by then, and an answer of its own."""
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(caplog.handler)
+    try:
+        head = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert heard_of(server, head + b"zz\r\n").count(b"HTTP/1.1 ") == 1
+        assert httpx2.get(server.url + "/models").status_code == 401
+    finally:
+        log.removeHandler(caplog.handler)
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR] == []

@@ -24,6 +24,8 @@ class Http(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is on its way
             for event in _refusal():
                 self.transport.write(self.conn.send(event) or b"")
+            if self.cycle is not None:  # the application may have the head, and answer too
+                self.cycle.disconnected = True
         self.transport.close()
 
 
