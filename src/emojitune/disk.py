@@ -15,11 +15,11 @@ from emojitune.errors import StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-# Entered while something is put in its place; forbids it by an error.
-Permit = Callable[[], AbstractContextManager[object]]
-
 # How libraries that are not written in Python name the number.
 _NUMBER = re.compile(r"os error (\d+)")
+
+# Entered while something is put in its place; forbids it by an error.
+Permit = Callable[[], AbstractContextManager[object]]
 
 
 def put_in_place(staging: Path, target: Path, permit: Permit = nullcontext) -> None:
