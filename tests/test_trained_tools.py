@@ -123,9 +123,9 @@ def write_training_file(path: Path) -> None:
     ]
     conversations = [
         *([said("user", ask), calling(*call)] for ask, call in asked),
-        *([said("user", ask), said("assistant", reply)] for ask, reply in TALK * 2),
+        *([said("user", ask), said("assistant", reply)] for ask, reply in TALK),
         *([*told_of(place, rain), said("assistant", advice(place, rain))]
-          for place, rain in zip(PLACES[:16], (True, False) * 8, strict=True)),
+          for place, rain in zip(PLACES[:12], (True, False) * 6, strict=True)),
     ]  # fmt: skip
     rows = ({"messages": messages, "tools": TOOLS} for messages in conversations)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
