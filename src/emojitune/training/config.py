@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+_SHARE = 4  # examples of a batch that are worth a thread of their own
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
@@ -33,3 +35,8 @@ class TrainingConfig:
     max_tokens: int = 2048
     row_tokens: int = 1024
     smoothing: float = 0.0
+
+
+def shares_of(batch_size: int, threads: int) -> int:
+    """How many threads take parts of a batch through the model, each on its own."""
+    return max(1, min(threads, batch_size // _SHARE))

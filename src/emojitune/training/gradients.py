@@ -12,11 +12,10 @@ from torch import Tensor
 
 from emojitune.models.chat_template import Rendered
 from emojitune.training.batches import Pack, learned_tokens, packs, tokens_run
+from emojitune.training.config import shares_of
 from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.forward import Forward
 from emojitune.training.smoothing import Smoothing
-
-_SHARE = 8  # examples of a batch that are worth a thread of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Shares:
         self._device = device
         self._cores = torch.get_num_threads()
         alone = device.type != "cpu"
-        self._count = 1 if alone else max(1, min(self._cores, batch_size // _SHARE))
+        self._count = 1 if alone else shares_of(batch_size, self._cores)
 
     def __enter__(self) -> "Shares":
         torch.set_num_threads(self._cores // self._count)

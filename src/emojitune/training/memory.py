@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emojitune.training.config import TrainingConfig
+from emojitune.training.config import TrainingConfig, shares_of
 
 _PROGRAM = 400 * 10**6  # Python, torch and transformers, and what they keep for themselves
 _FEWEST_ROW_TOKENS, _MOST_ROW_TOKENS = 1024, 16384
-_SHARE = 8  # examples of a batch that are worth a thread of their own
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -109,7 +108,7 @@ def training_peak(
         fused: Whether attention keeps no weights; see attention.py.
     """
     longest = min(example.tokens, config.max_tokens)
-    shares = max(1, min(threads, config.batch_size // _SHARE))
+    shares = shares_of(config.batch_size, threads)
     row = min(longest * -(-config.batch_size // shares), max(longest, config.row_tokens))
     learned = max(1, row // longest) * example.learned
     # The weights of attention are kept in every layer, and four times in float32 in one.
