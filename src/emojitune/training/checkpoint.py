@@ -84,8 +84,8 @@ class CheckpointFolder:
         """
         with self._permit():
             pass
-        target, staging = self._folder / f"step-{position.steps}", self._folder / "saving.partial"
-        with new_folder(target, staging=staging, permit=self._permit) as staging:
+        target, half = self._folder / f"step-{position.steps}", self._folder / "saving.partial"
+        with new_folder(target, staging=half, permit=self._permit) as staging:
             self._write(staging, state, optimizer, position)
         for old in self._newest_first()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
