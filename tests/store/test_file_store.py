@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,5 +126,6 @@ def test_a_dead_servers_leftovers_go_after_a_day(files: FileStore, tmp_path: Pat
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
+    os.utime(young, (time.time(), time.time()))
     files.sweep()
     assert everything_in(tmp_path) == [young]

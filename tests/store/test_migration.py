@@ -1,7 +1,7 @@
 """A home of an older emojitune, as it was left on the disk, with rows in every table."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,17 +88,26 @@ def test_what_was_begun_goes_on(upgraded: Database, home: Path) -> None:
     files = FileStore(upgraded, "default", home / "files")
     [upload_id] = _ids(home, "uploads")
     assert UploadStore(upgraded, "default", home / "parts", files).get(upload_id).bytes == 3
-    creations = CreationStore(upgraded, "default")
+    then = _clock_of(home)
+    creations = CreationStore(upgraded, "default", then)
     attempt = Attempt("/v1/fine_tuning/jobs", "digest", 0, "key-1")
     assert [creations.reserve(attempt, str).subject] == _ids(home, "jobs")
     other = Attempt("/v1/fine_tuning/jobs", "another digest", 0, "key-1")
     with pytest.raises(InvalidRequestError):
         creations.reserve(other, str)
-    assert CreationStore(upgraded, "other").reserve(other, lambda: "new").subject == "new"
+    assert CreationStore(upgraded, "other", then).reserve(other, lambda: "new").subject == "new"
 
 
 def test_a_permission_that_was_only_kept_has_its_effect_now(upgraded: Database) -> None:
     assert ModelStore(upgraded, "team").get(MODEL).name == MODEL
+
+
+def _clock_of(home: Path) -> Callable[[], float]:
+    """The clock at the time of the last request that the home remembers."""
+    with sqlite3.connect(home / "emojitune.db") as plain:
+        [(then,)] = plain.execute("SELECT max(asked_at) FROM creations").fetchall()
+    plain.close()
+    return lambda: float(then)
 
 
 def _ids(home: Path, table: str) -> list[str]:

@@ -6,6 +6,7 @@ The order of the steps, and what is said between them. Each step itself is the w
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from emojitune.labels import (
 )
 from emojitune.models.catalog import WheelSource, resolve_base
 from emojitune.models.download import fetch
+from emojitune.openai_calendar import fine_tuning_notice
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.kept_replies import KeptReplies
@@ -107,14 +109,13 @@ def _check_data(options: RunOptions, screen: Screen) -> Data:
 def _agree_to_hosted(options: RunOptions, data: Data, screen: Screen) -> None:
     tokens = describe(data.training).estimated_tokens
     dollars = hosted_dollars(tokens, options.epochs)
+    today = datetime.fromtimestamp(time.time(), UTC).date()
     screen.step("Before this starts at OpenAI")
     screen.say(
         f"It trains on about {tokens * options.epochs} tokens: {tokens} x {options.epochs} epochs. "
         f"At gpt-3.5-turbo's last price, $8 for a million tokens, that is about ${dollars:.2f}; "
         "an estimate, and scoring is charged on top.\n"
-        "gpt-3.5-turbo and its fine-tunes were shut down on 2026-10-23.\n"
-        "OpenAI stops all new fine-tuning jobs on 2027-01-06, and has already closed the door to "
-        "organizations that have not used it lately (HTTP 403, training_not_available).\n"
+        f"{fine_tuning_notice(today)}\n"
         "Without --provider openai the same job runs on this machine, at no cost."
     )
     if not options.yes and not screen.ask("Start it?"):

@@ -6,9 +6,11 @@ Names and numbers only: nothing here downloads, opens a folder or imports torch.
 import os
 import re
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from emojitune.errors import NotFoundError
+from emojitune.openai_calendar import COMPLETIONS_END, GPT_4_END, GPT_35_END
 from emojitune.settings import Settings
 
 
@@ -60,7 +62,7 @@ class HostedModel:
     """A fine-tunable model of OpenAI's. Here its name is an alias of `Settings.base_model`."""
 
     snapshot: str
-    shutdown_date: str  # YYYY-MM-DD
+    shutdown_date: date
     created: int  # unix seconds
 
 
@@ -107,25 +109,21 @@ CATALOG: dict[str, BaseModel] = {
     ]
 }
 
-_COMPLETIONS_END = "2026-09-28"
-_GPT_35_END = "2026-10-23"
-_GPT_4_END = "2027-01-14"
-
 HOSTED_MODELS: dict[str, HostedModel] = {
-    "babbage-002": HostedModel("babbage-002", _COMPLETIONS_END, 1692634615),
-    "davinci-002": HostedModel("davinci-002", _COMPLETIONS_END, 1692634301),
-    "gpt-3.5-turbo": HostedModel("gpt-3.5-turbo-0125", _GPT_35_END, 1677610602),
-    "gpt-3.5-turbo-0125": HostedModel("gpt-3.5-turbo-0125", _GPT_35_END, 1706048358),
-    "gpt-3.5-turbo-1106": HostedModel("gpt-3.5-turbo-1106", _GPT_35_END, 1698959748),
-    "gpt-3.5-turbo-0613": HostedModel("gpt-3.5-turbo-0613", _GPT_35_END, 1686587434),
-    "gpt-4o": HostedModel("gpt-4o-2024-08-06", _GPT_4_END, 1715367049),
-    "gpt-4o-2024-08-06": HostedModel("gpt-4o-2024-08-06", _GPT_4_END, 1722814719),
-    "gpt-4o-mini": HostedModel("gpt-4o-mini-2024-07-18", _GPT_4_END, 1721172741),
-    "gpt-4o-mini-2024-07-18": HostedModel("gpt-4o-mini-2024-07-18", _GPT_4_END, 1721172717),
-    "gpt-4.1": HostedModel("gpt-4.1-2025-04-14", _GPT_4_END, 1744316542),
-    "gpt-4.1-2025-04-14": HostedModel("gpt-4.1-2025-04-14", _GPT_4_END, 1744315746),
-    "gpt-4.1-mini": HostedModel("gpt-4.1-mini-2025-04-14", _GPT_4_END, 1744318173),
-    "gpt-4.1-mini-2025-04-14": HostedModel("gpt-4.1-mini-2025-04-14", _GPT_4_END, 1744317547),
+    "babbage-002": HostedModel("babbage-002", COMPLETIONS_END, 1692634615),
+    "davinci-002": HostedModel("davinci-002", COMPLETIONS_END, 1692634301),
+    "gpt-3.5-turbo": HostedModel("gpt-3.5-turbo-0125", GPT_35_END, 1677610602),
+    "gpt-3.5-turbo-0125": HostedModel("gpt-3.5-turbo-0125", GPT_35_END, 1706048358),
+    "gpt-3.5-turbo-1106": HostedModel("gpt-3.5-turbo-1106", GPT_35_END, 1698959748),
+    "gpt-3.5-turbo-0613": HostedModel("gpt-3.5-turbo-0613", GPT_35_END, 1686587434),
+    "gpt-4o": HostedModel("gpt-4o-2024-08-06", GPT_4_END, 1715367049),
+    "gpt-4o-2024-08-06": HostedModel("gpt-4o-2024-08-06", GPT_4_END, 1722814719),
+    "gpt-4o-mini": HostedModel("gpt-4o-mini-2024-07-18", GPT_4_END, 1721172741),
+    "gpt-4o-mini-2024-07-18": HostedModel("gpt-4o-mini-2024-07-18", GPT_4_END, 1721172717),
+    "gpt-4.1": HostedModel("gpt-4.1-2025-04-14", GPT_4_END, 1744316542),
+    "gpt-4.1-2025-04-14": HostedModel("gpt-4.1-2025-04-14", GPT_4_END, 1744315746),
+    "gpt-4.1-mini": HostedModel("gpt-4.1-mini-2025-04-14", GPT_4_END, 1744318173),
+    "gpt-4.1-mini-2025-04-14": HostedModel("gpt-4.1-mini-2025-04-14", GPT_4_END, 1744317547),
 }
 
 # OpenAI's embedding models, with the time of their creation. Here their names are aliases of

@@ -134,7 +134,7 @@ def _base_object(name: str, services: Services) -> Model:
         created=created,
         owner="openai" if hosted or name in EMBEDDING_MODELS else "system",
         served_by=base.name,
-        shutdown_date=hosted.shutdown_date if hosted else None,
+        shutdown_date=hosted.shutdown_date.isoformat() if hosted else None,
     )
 
 

@@ -1,0 +1,37 @@
+"""The days on which OpenAI ends its models and its fine-tuning, and how they read on any day.
+
+Days are as OpenAI announced them, in UTC. Knows no clock: the day comes in.
+"""
+
+from datetime import date
+
+COMPLETIONS_END = date(2026, 9, 28)  # babbage-002 and davinci-002
+GPT_35_END = date(2026, 10, 23)
+NEW_JOBS_END = date(2027, 1, 6)
+GPT_4_END = date(2027, 1, 14)
+
+
+def fine_tuning_notice(today: date) -> str:
+    """What becomes of a fine-tuning job that is created at OpenAI today: a sentence a line."""
+    refused = "(HTTP 403, training_not_available)"
+    if today < NEW_JOBS_END:
+        jobs = (
+            f"OpenAI takes no new fine-tuning jobs from {NEW_JOBS_END} on, and already refuses "
+            f"organizations that have not used it lately {refused}."
+        )
+    else:
+        jobs = f"OpenAI has taken no new fine-tuning jobs since {NEW_JOBS_END} {refused}."
+    return "\n".join(
+        (
+            _shutdown("gpt-3.5-turbo and its fine-tunes", GPT_35_END, today),
+            jobs,
+            _shutdown(
+                "gpt-4o and gpt-4.1, their mini models and their fine-tunes", GPT_4_END, today
+            ),
+        )
+    )
+
+
+def _shutdown(models: str, day: date, today: date) -> str:
+    tense = "are shut down" if today < day else "were shut down"
+    return f"{models} {tense} on {day}."

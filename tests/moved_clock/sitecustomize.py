@@ -1,0 +1,17 @@
+"""A clock that is some days ahead, in every Python process that finds this folder on its path.
+
+    DAYS_AHEAD=400 PYTHONPATH=tests/moved_clock python -m pytest tests/store
+
+Python imports a module of this name as it starts, so servers and workers that a test starts live on
+the same day. Only the wall clock moves: waiting and measuring are done by another. Times that the
+disk stamps on files do not move along, so a test of a file's age sets it.
+"""
+
+import os
+import time
+
+_wall_clock, _wall_clock_ns = time.time, time.time_ns
+_ahead = 86_400 * int(os.environ.get("DAYS_AHEAD", "0"))
+
+time.time = lambda: _wall_clock() + _ahead
+time.time_ns = lambda: _wall_clock_ns() + _ahead * 1_000_000_000

@@ -1,0 +1,30 @@
+"""What is said about OpenAI's dates, before, on and after each of them."""
+
+from datetime import date, timedelta
+
+import pytest
+
+from emojitune.openai_calendar import GPT_4_END, GPT_35_END, NEW_JOBS_END, fine_tuning_notice
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize("end", [GPT_35_END, GPT_4_END])
+def test_a_model_is_gone_from_its_last_day_on(end: date) -> None:
+    def said(today: date) -> str:
+        [sentence] = [line for line in fine_tuning_notice(today).split("\n") if f"{end}." in line]
+        return sentence
+
+    assert f"are shut down on {end}" in said(end - DAY)
+    assert f"were shut down on {end}" in said(end)
+    assert said(end + 400 * DAY) == said(end)
+
+
+def test_new_jobs_end_for_everybody_on_their_last_day() -> None:
+    before = fine_tuning_notice(NEW_JOBS_END - DAY)
+    assert f"no new fine-tuning jobs from {NEW_JOBS_END} on" in before
+    assert "already refuses organizations that have not used it lately" in before
+    for day in (NEW_JOBS_END, NEW_JOBS_END + DAY, NEW_JOBS_END + 400 * DAY):
+        after = fine_tuning_notice(day)
+        assert f"no new fine-tuning jobs since {NEW_JOBS_END}" in after
+        assert "already" not in after
