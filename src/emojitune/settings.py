@@ -3,16 +3,38 @@
 Knows names, types and defaults; opens nothing and creates nothing.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+def header_text(name: str, value: str) -> str:
+    """`value` as it may stand in an HTTP header, white space around it taken off.
+
+    Raises:
+        ValueError: It has other characters than visible ASCII. They are not repeated: `value` may
+            be a key.
+    """
+    value = value.strip()
+    found = next((place for place, sign in enumerate(value, 1) if not "!" <= sign <= "~"), None)
+    if found is not None:
+        raise ValueError(
+            f"{name} may have visible ASCII characters only, and character {found} of "
+            f"{len(value)} is another one. Copy it once more: editors turn quotes and dots into "
+            "others"
+        )
+    return value
+
+
 class Settings(BaseSettings):
-    """Frozen settings; each field is also the environment variable `EMOJITUNE_<FIELD>`."""
+    """Frozen settings; each field is also the environment variable `EMOJITUNE_<FIELD>`.
+
+    White space around a value is no part of it, and an empty value counts as none.
+    """
 
     model_config = SettingsConfigDict(env_prefix="EMOJITUNE_", frozen=True, extra="ignore")
 
@@ -100,6 +122,39 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(
         512 * 1024 * 1024, ge=1, description="Largest file that an upload may have."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_is_unset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        tidy = {key: one.strip() if isinstance(one, str) else one for key, one in given.items()}
+        return {key: value for key, value in tidy.items() if value != ""}
+
+    @field_validator("home", "cache", "tls_cert", "tls_key")
+    @classmethod
+    def _expand_user(cls, path: Path | None) -> Path | None:
+        try:
+            return path and path.expanduser()
+        except RuntimeError as error:  # there is no such user
+            said = str(error).rstrip(".")
+            raise ValueError(f"{path} cannot be resolved ({said})") from None
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, host: str) -> str:
+        """An IPv6 address without the brackets that it has in a URL."""
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+    @field_validator("api_key")
+    @classmethod
+    def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
+        return key and SecretStr(header_text("The key", key.get_secret_value()))
+
+    @property
+    def url_host(self) -> str:
+        """The address as a URL writes it: IPv6 in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def files(self) -> Path:

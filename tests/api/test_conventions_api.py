@@ -69,6 +69,34 @@ def test_an_unknown_path_reads_as_openais(http: httpx2.Client) -> None:
     assert error_of(http.get("/nothing"))["message"] == "Invalid URL (GET /v1/nothing)"
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/fine_tuning/jobs", "/v1/fine_tuning/jobs"),
+        ("/files/file-1", "/v1/files/file-1"),
+        ("/v1/v1/models", "/v1/models"),
+    ],
+)
+def test_a_wrong_base_url_is_named(http: httpx2.Client, path: str, meant: str) -> None:
+    response = http.get(str(http.base_url).removesuffix("/v1/") + path)
+    assert response.status_code == 404
+    said = error_of(response)["message"]
+    assert said.startswith(f"Invalid URL (GET {path}). Did you mean {meant}? ")
+    assert "ends in /v1" in said
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/files"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+def test_a_compressed_body_is_named(http: httpx2.Client, path: str, encoding: str) -> None:
+    kind = "multipart/form-data; boundary=x" if path == "/files" else "application/json"
+    headers = {"content-encoding": encoding, "content-type": kind}
+    response = http.post(path, content=b"\x1f\x8b", headers=headers)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert error["code"] == "unsupported_content_encoding"
+    assert f"Content-Encoding: {encoding}" in error["message"].replace("'", "")
+
+
 def test_a_wrong_method_reads_as_openais(http: httpx2.Client) -> None:
     response = http.put("/files")
     assert response.status_code == 405

@@ -53,8 +53,31 @@ def test_every_listed_model_can_be_retrieved(client: OpenAI) -> None:
         assert client.models.retrieve(model.id) == model
 
 
-def test_a_repository_id_reaches_its_model_through_the_slash(client: OpenAI) -> None:
-    assert client.models.retrieve("some-org/some-model").id == "some-org/some-model"
+@pytest.fixture
+def cached(server) -> str:
+    """A model of the hub that was fetched before, and the hub is not reached."""
+    name, revision = "some-org/some-model", "a" * 40
+    folder = server.services.settings.cache / "hub" / "models--some-org--some-model"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs/main").write_text(revision)
+    (folder / "snapshots" / revision).mkdir(parents=True, exist_ok=True)
+    (folder / "snapshots" / revision / "config.json").write_text("{}")
+    return name
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def test_a_repository_id_reaches_its_model_through_the_slash(client: OpenAI, cached: str) -> None:
+    assert client.models.retrieve(cached).id == cached
+
+
+def test_a_repository_that_nobody_has_is_no_model(client: OpenAI) -> None:
+    with pytest.raises(NotFoundError, match="the Hugging Face hub gave none") as caught:
+        client.models.retrieve("no-org/no-model")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
 @pytest.mark.parametrize("name", ["ft:123", "gpt-99", "/etc/passwd"])
@@ -111,6 +134,7 @@ def test_the_list_has_no_pages_and_every_model_every_key(http: httpx2.Client) ->
     assert dates[BASE] is None
 
 
+@pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("path", ["some-org/some-model", "some-org%2Fsome-model"])
 def test_trap_14_a_slash_in_a_name_is_part_of_it(http: httpx2.Client, path: str) -> None:
     assert http.get(f"/models/{path}").json()["id"] == "some-org/some-model"

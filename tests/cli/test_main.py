@@ -707,3 +707,17 @@ def test_jobs_plot(
 
 def test_models_list(emojitune: Run, here: tuple[str, str]) -> None:
     assert MODEL in emojitune("models", "list", *here).out
+
+
+@pytest.mark.parametrize(
+    "command", ["serve", "doctor", "keys list", "backup there", "jobs list", "run --yes"]
+)
+@pytest.mark.parametrize("below", ["", "/home", "/a/home"])
+def test_a_home_that_cannot_be_a_folder_is_one_sentence(
+    emojitune: Run, tmp_path: Path, command: str, below: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = emojitune(*command.split(), "--home", f"{tmp_path}/file{below}")
+    assert done.code == 1
+    assert f"{tmp_path}/file{below}" in done.err.replace("\n", "")
+    assert "--home" in done.err

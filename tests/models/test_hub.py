@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 
 from emojitune.models.catalog import resolve_base
-from emojitune.models.download import fetch
+from emojitune.models.download import exists, fetch
 from emojitune.settings import Settings
 
 REVISION = "a" * 40
@@ -99,3 +99,15 @@ def test_who_cancels_is_no_failure_of_the_hub(settings: Settings) -> None:
 
     with pytest.raises(CancelledError):
         fetch(resolve_base("org/name@main", settings), settings, cancel)
+
+
+def test_what_the_hub_has_exists_and_so_does_what_was_fetched(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, absent = (resolve_base(name, settings) for name in ("org/name@main", "org/nothing"))
+    assert exists(there, settings)
+    assert not exists(absent, settings)
+    fetch(there, settings)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert exists(there, settings)
+    assert not exists(absent, settings)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from emojitune.errors import ConfigurationError
 from emojitune.server.auth import server_key
 from emojitune.settings import Settings
 
@@ -27,3 +28,18 @@ def test_a_key_is_made_once_for_the_owner_alone(settings: Settings) -> None:
     if os.name == "posix":
         assert (settings.home / "api_key").stat().st_mode & 0o777 == 0o600
         assert settings.home.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("written", ["", " \n"])
+def test_an_empty_file_is_no_key(settings: Settings, written: str) -> None:
+    settings.home.mkdir()
+    (settings.home / "api_key").write_text(written)
+    assert len(server_key(settings)) > 40
+
+
+def test_a_kept_key_that_no_client_can_send_is_explained(settings: Settings) -> None:
+    settings.home.mkdir()
+    (settings.home / "api_key").write_text("schlüssel")
+    with pytest.raises(ConfigurationError, match="remove the file") as caught:
+        server_key(settings)
+    assert "schl" not in caught.value.message

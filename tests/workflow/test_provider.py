@@ -72,9 +72,70 @@ def test_a_url_may_be_an_emojitune_server(fake_api: FakeApi, healthy: bool) -> N
         assert connection.base_url == fake_api.url
 
 
-def test_nonsense_is_no_provider() -> None:
-    with pytest.raises(ConfigurationError, match="not 'azure'"):
-        connect("azure")
+@pytest.mark.parametrize(
+    "provider",
+    [
+        "azure",
+        "127.0.0.1:8808/v1",
+        "ftp://127.0.0.1/v1",
+        "http:///v1",
+        "http://[::1/v1",
+        "http://a:b",
+    ],
+)
+def test_nonsense_is_no_provider(provider: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be local, openai or a base URL"):
+        connect(provider, ask_key=lambda prompt: "k")
+
+
+@pytest.mark.parametrize("form", ["{0}", "{0}/", "{0}/v1", " {0}/v1/\n"])
+def test_a_base_url_needs_no_v1(fake_api: FakeApi, form: str) -> None:
+    given = form.format(fake_api.url.removesuffix("/v1").replace("http", "HTTP"))
+    with connect(given, ask_key=lambda prompt: "k") as connection:
+        assert connection.base_url == fake_api.url
+        assert connection.client.models.list().data
+
+
+def test_an_ipv6_address_and_another_path_stay() -> None:
+    for url in ("http://[::1]:8808/v1", "http://127.0.0.1:9/proxy/v1"):
+        with connect(url, ask_key=lambda prompt: "k") as connection:
+            assert connection.base_url == url
+
+
+@pytest.mark.parametrize("provider", ["openai", "url", "local"])
+def test_this_machine_is_reached_without_a_proxy(
+    fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_api.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    note_server(settings.home, fake_api.url)
+    with connect(fake_api.url if provider == "url" else provider, settings) as connection:
+        assert connection.client.models.list().data
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+def test_what_no_header_can_carry_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv(name, "schlüssel")
+    with pytest.raises(ConfigurationError, match=f"{name} may have visible ASCII") as caught:
+        connect("openai")
+    assert "schl" not in caught.value.message
+
+
+def test_white_space_around_a_variable_does_not_count_and_an_empty_one_is_unset(
+    fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f" {fake_api.url}\n")
+    monkeypatch.setenv("OPENAI_ORG_ID", "")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", " \n")
+    with connect("openai", ask_key=lambda prompt: " typed\n") as connection:
+        assert connection.client.api_key == "typed"
+        assert connection.client.organization is None
+        assert connection.client.models.list().data
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1/"])

@@ -40,7 +40,9 @@ def read_settings(**given: Any) -> Any:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        wrong = "; ".join(
+            f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
+        )
         raise ConfigurationError(
             f"These settings cannot be used: {wrong}. "
             "Look at the command's options and at the EMOJITUNE_* environment variables."

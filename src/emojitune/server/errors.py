@@ -93,7 +93,7 @@ async def _routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        message = f"Invalid URL ({asked})"
+        message = f"Invalid URL ({asked}){_meant(request)}"
     elif error.status_code == 405:
         method, path = request.method, request.url.path
         message = (
@@ -109,14 +109,30 @@ async def _routing(request: Request, error: Exception) -> Response:
     return response
 
 
+def _meant(request: Request) -> str:
+    """The path that a client with a wrong base URL had in mind, if there is one."""
+    path = request.url.path
+    meant = path.removeprefix("/v1") if path.startswith("/v1/v1/") else f"/v1{path}"
+    if not _routes(request, meant):
+        return ""
+    return f". Did you mean {meant}? The base URL of this server ends in /v1, and has it once."
+
+
 def _allowed(request: Request) -> str:
     """Every method of this path: Starlette names those of the first route with it only."""
-    routes = [context.original_route for context in iter_route_contexts(request.app.routes)]
-    here = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    methods = {
-        method for route in here if isinstance(route, Route) for method in route.methods or ()
-    }
+    methods = {method for route in _routes(request) for method in route.methods or ()}
     return ", ".join(sorted(methods))
+
+
+def _routes(request: Request, path: str | None = None) -> list[Route]:
+    """The routes of a path, that of the request or another one, for any method."""
+    scope = {**request.scope, "path": path or request.scope["path"]}
+    routes = (context.original_route for context in iter_route_contexts(request.app.routes))
+    return [
+        route
+        for route in routes
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
+    ]
 
 
 async def _parameters(_request: Request, error: Exception) -> Response:

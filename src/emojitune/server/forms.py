@@ -18,7 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from emojitune.disk import disk_errors
 from emojitune.errors import InvalidRequestError
-from emojitune.server.requests import Body, bounded, validate
+from emojitune.server.requests import Body, body_stream, validate
 from emojitune.server.services import Shared
 from emojitune.settings import Settings
 
@@ -82,7 +82,7 @@ async def _form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
         raise InvalidRequestError(
             f"This endpoint takes a form with a file in it: send it as {MEDIA_TYPE}."
         )
-    stream = bounded(request.stream(), max_bytes)
+    stream = body_stream(request, max_bytes)
     parser = _WholeForm(request.headers, stream, max_files=1, max_fields=_MOST_FIELDS)
     try:
         with disk_errors(Path(gettempdir())):  # where large files wait

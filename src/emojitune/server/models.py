@@ -17,6 +17,7 @@ from emojitune.models.catalog import (
     hosted_snapshot,
     resolve_base,
 )
+from emojitune.models.download import exists
 from emojitune.server.replies import listing, reply
 from emojitune.server.services import Services, Shared
 from emojitune.store.models import FineTunedModel
@@ -49,6 +50,14 @@ def retrieve(name: _Name, services: Shared) -> Response:
     model = find_any(name, services)
     if isinstance(model, FineTunedModel):
         return reply(_tuned_object(model))
+    if model.name not in CATALOG and not exists(model, services.settings):
+        raise NotFoundError(
+            f"The model '{name}' does not exist: no base model of this name is in this server's "
+            "cache, and the Hugging Face hub gave none. Look at the list of models, or check the "
+            "id and the network.",
+            code="model_not_found",
+            param="model",
+        )
     return reply(_base_object(name, services))
 
 

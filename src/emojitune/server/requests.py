@@ -61,7 +61,7 @@ def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
 
     async def parse(request: Request) -> BodyT:
         _require_json(request.headers.get("content-type", ""))
-        stream = bounded(request.stream(), MAX_JSON_BYTES)
+        stream = body_stream(request, MAX_JSON_BYTES)
         return check(b"".join([chunk async for chunk in stream]), model)
 
     parse.body_model = model  # type: ignore[attr-defined]  # what the API's description shows
@@ -104,6 +104,22 @@ def validate(data: Any, model: type[BodyT]) -> BodyT:
         return model.model_validate(data)
     except ValidationError as error:
         raise refusal(error.errors()) from None
+
+
+def body_stream(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of a request's body, up to `maximum` bytes; see `bounded`.
+
+    Raises:
+        InvalidRequestError: It is compressed.
+    """
+    encoding = request.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):
+        raise InvalidRequestError(
+            f"This server reads no compressed bodies, and this one has the header "
+            f"Content-Encoding: {_shown(encoding)}. Send it uncompressed, without that header.",
+            code="unsupported_content_encoding",
+        )
+    return bounded(request.stream(), maximum)
 
 
 async def bounded(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenerator[bytes, None]:

@@ -4,6 +4,7 @@ Knows no table but Alembic's own; of the others only that rows with a `project` 
 that a statement on them has to say whose it means (`store/projects.py`).
 """
 
+import errno
 import os
 import sqlite3
 import threading
@@ -23,6 +24,9 @@ from emojitune.errors import ConfigurationError, StorageError
 MIGRATIONS = Path(__file__).parent / "migrations"
 SCOPED = {"scoped": True}  # the execution option of a statement that says whose rows it means
 _BUSY_SECONDS = 30
+_NO_FOLDER = frozenset(
+    {errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
 
 
 class DatabaseUnavailableError(StorageError):
@@ -167,8 +171,36 @@ def open_database(home: Path) -> Database:
 
 
 def make_home(home: Path) -> None:
-    """The folder of a home, for its owner alone: messages are in its database."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the folder of a home, for its owner alone: messages are in its database.
+
+    Raises:
+        ConfigurationError: No folder can have this name.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        raise _no_folder(home, error.strerror) from error
+
+
+def check_home(home: Path) -> None:
+    """Look whether a home is a folder or could be made, without making it.
+
+    Raises:
+        ConfigurationError: No folder can have this name.
+    """
+    nearest = next(path for path in (home, *home.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise _no_folder(home, f"{nearest} is a file")
+
+
+def _no_folder(home: Path, reason: str | None) -> ConfigurationError:
+    return ConfigurationError(
+        f"The home must be a folder, or one that can be made, and {home} cannot be one ({reason}). "
+        "Choose another folder with --home or EMOJITUNE_HOME.",
+        param="home",
+    )
 
 
 def newest_revision() -> str:

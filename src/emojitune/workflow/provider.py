@@ -4,6 +4,7 @@
 is never imported: from here on everything goes through the official SDK.
 """
 
+import ipaddress
 import json
 import os
 import ssl
@@ -18,15 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import openai
 from openai import DefaultHttpx2Client, OpenAI
 
 from emojitune.errors import ConfigurationError, ProviderError
-from emojitune.settings import Settings
+from emojitune.settings import Settings, header_text
 from emojitune.workflow.progress import TERMINAL
 
 IDLE_SECONDS = 600  # an embedded server that nobody needs ends itself after this
+OPENAI_URL = "https://api.openai.com/v1"
 START_SECONDS = 90.0  # the first start creates the database and imports much
 
 AskKey = Callable[[str], str]
@@ -78,23 +81,85 @@ def connect(
     """Connect to `local`, `openai` or a base URL such as `http://127.0.0.1:8808/v1`.
 
     The key of OpenAI and of a URL is `OPENAI_API_KEY`, else what `ask_key` returns.
+
+    Raises:
+        ConfigurationError: There is no key, or it or the URL cannot be used.
     """
+    provider = provider.strip()
     if provider == "local":
         return _connect_local(settings or Settings())
+    _tidy_environment()
     if provider == "openai":
-        return Connection(OpenAI(api_key=_key(ask_key)), provider, is_emojitune=False)
-    if not provider.startswith(("http://", "https://")):
+        url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL)
+        return Connection(_client(url, _key(ask_key)), provider, is_emojitune=False)
+    url = _checked_url(provider)
+    return Connection(_client(url, _key(ask_key)), url, is_emojitune=is_healthy(url))
+
+
+def _client(url: str, key: str, trust: ssl.SSLContext | None = None) -> OpenAI:
+    """A client that reaches this machine directly: no proxy stands between it and itself."""
+    if not _is_loopback(url) and trust is None:
+        return OpenAI(base_url=url, api_key=key)
+    http = DefaultHttpx2Client(trust_env=False, verify=trust or True)
+    return OpenAI(base_url=url, api_key=key, http_client=http)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def _checked_url(url: str) -> str:
+    """A base URL as clients need it: paths begin behind its `/v1`.
+
+    Raises:
+        ConfigurationError: It is no URL of a server.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port  # a number, or a ValueError
+    except ValueError:
+        usable = False
+    if not usable:
         raise ConfigurationError(
-            f"The provider must be local, openai or a URL, not {provider!r}.", param="provider"
+            "The provider must be local, openai or a base URL, such as http://127.0.0.1:8808/v1, "
+            f"not {url!r}.",
+            param="provider",
         )
-    client = OpenAI(base_url=provider, api_key=_key(ask_key))
-    return Connection(client, provider, is_emojitune=is_healthy(provider))
+    path = parts.path.rstrip("/") or "/v1"
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+def _tidy_environment() -> None:
+    """What the SDK reads of the environment, without white space and without empty values.
+
+    Raises:
+        ConfigurationError: No header can carry one of them.
+    """
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        if (value := os.environ.get(name)) is None:
+            continue
+        if tidy := _header_text(name, value):
+            os.environ[name] = tidy
+        else:
+            del os.environ[name]
+
+
+def _header_text(name: str, value: str) -> str:
+    try:
+        return header_text(name, value)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.", param=name) from None
 
 
 def _key(ask_key: AskKey | None) -> str:
-    key = _environment_key()
+    key = os.environ.get("OPENAI_API_KEY", "")
     if not key and ask_key:
-        key = ask_key("API key (not shown, not stored): ").strip()
+        key = _header_text("The key", ask_key("API key (not shown, not stored): "))
     if not key:
         raise ConfigurationError(
             "There is no API key. Set OPENAI_API_KEY, or run this in a terminal and type it, "
@@ -102,10 +167,6 @@ def _key(ask_key: AskKey | None) -> str:
             code="invalid_api_key",
         )
     return key
-
-
-def _environment_key() -> str:
-    return os.environ.get("OPENAI_API_KEY", "").strip()
 
 
 def _connect_local(settings: Settings) -> Connection:
@@ -118,9 +179,7 @@ def _connect_local(settings: Settings) -> Connection:
         except BaseException:
             _end(server)
             raise
-    # No proxy of the environment may stand between us and our own machine.
-    http = DefaultHttpx2Client(trust_env=False, verify=_trust(settings.home) or True)
-    client = OpenAI(base_url=url, api_key=_local_key(settings, url), http_client=http)
+    client = _client(url, _local_key(settings, url), _trust(settings.home))
     return Connection(client, "local", is_emojitune=True, server=server)
 
 
@@ -170,11 +229,15 @@ def is_healthy(base_url: str, trust: ssl.SSLContext | None = None) -> bool:
 def _local_key(settings: Settings, url: str) -> str:
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
-    if os.environ.get("OPENAI_BASE_URL", "").rstrip("/") == url and (own := _environment_key()):
-        return own  # the terminal is set up for this very server
+    said = {
+        name: os.environ.get(name, "").strip() for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY")
+    }
+    if said["OPENAI_BASE_URL"].rstrip("/") == url and said["OPENAI_API_KEY"]:
+        # The terminal is set up for this very server.
+        return _header_text("OPENAI_API_KEY", said["OPENAI_API_KEY"])
     path = settings.home / "api_key"
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return _header_text(f"The key in {path}", path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"The server's key cannot be read from {path} ({error.strerror}). If it was started "
