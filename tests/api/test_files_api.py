@@ -285,7 +285,10 @@ def test_what_is_uploaded_stays_json_lines(client: OpenAI) -> None:
         (b'{\n"messages": []}\n', 'line starts with: "{..."'),
         (b"\n\n[1]\n", "Line 3 is not a dictionary"),
         (b"\n \n", "is not a dictionary"),
-        (b"\xff\xfe{\x00", "Line 1 is not a dictionary"),
+        (b"\xff\xfe{\x00", "The file is UTF-16, and must be UTF-8. Save it as UTF-8."),
+        (b'\x00{\x00}\x00\n', "The file is UTF-16"),
+        (b"\x1f\x8b\x08\x00", "The file is compressed with gzip, and must be UTF-8. Unpack it"),
+        (b'[{"instruction": "a"}]', "Run `emojitune data convert FILE`"),
         (b"{" + b'"a":{' * 100_000, "Line 1 is not a dictionary"),
     ],
 )  # fmt: skip

@@ -42,6 +42,16 @@ def training_file(folder: Path, examples: int = 12) -> Path:
     return path
 
 
+def as_other_programs_write_it(path: Path) -> Path:
+    """The same examples with a byte order mark, Windows's line ends, blank lines and nulls."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["messages"] = [{"name": None, "tool_calls": None, **said} for said in row["messages"]]
+    lines = [json.dumps({**row, "parallel_tool_calls": None, "id": None}) for row in rows]
+    path.write_bytes("\r\n".join(["\ufeff" + lines[0], "", *lines[1:], "", ""]).encode())
+    return path
+
+
 @contextmanager
 def training_server(home: Path, base: Path) -> Iterator[OpenAI]:
     settings = Settings(
@@ -115,9 +125,8 @@ def create(client: OpenAI, path: Path, **parameters: object) -> FineTuningJob:
 
 def test_from_the_file_to_the_chat(tmp_path: Path, tiny_base: Path) -> None:
     with training_server(tmp_path / "home", tiny_base) as client:
-        job = create(
-            client, training_file(tmp_path), hyperparameters={"n_epochs": 3, "batch_size": 4}
-        )
+        file = as_other_programs_write_it(training_file(tmp_path))
+        job = create(client, file, hyperparameters={"n_epochs": 3, "batch_size": 4})
         assert job.status == "validating_files"
         job = wait(client, job.id)
         assert job.status == "succeeded", job.error

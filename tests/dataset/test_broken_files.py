@@ -36,7 +36,7 @@ def test_every_file_is_expected_and_every_code_planted() -> None:
     assert planted == RULES.keys() - PLANTED_ELSEWHERE
 
 
-@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn", "tool_calls"])
+@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn", "tool_calls", "null_keys"])
 def test_nothing_is_said_of_clean_files(name: str) -> None:
     assert check_file(DATA / "clean" / f"{name}.jsonl").issues == ()
 

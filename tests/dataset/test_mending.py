@@ -30,7 +30,7 @@ def test_the_copy_is_clean_and_mending_it_again_changes_nothing(file: Path, tmp_
     assert mend(again).lines == mended.lines
 
 
-@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn", "tool_calls"])
+@pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn", "tool_calls", "null_keys"])
 def test_a_clean_file_is_copied_to_the_byte(name: str) -> None:
     file = CLEAN / f"{name}.jsonl"
     mended = mend(check_file(file))

@@ -116,7 +116,7 @@ def test_tools_that_are_none_are_refused(row: dict[str, Any]) -> None:
         {"id": "a", "type": "function"},
         {**CALL, "function": {"name": "the weather", "arguments": "{}"}},
         {**CALL, "function": {"name": "weather"}},
-        {**CALL, "function": {"name": "weather", "arguments": {"place": "Oslo"}}},
+        {**CALL, "function": {"name": "weather", "arguments": ["Oslo"]}},
         {**CALL, "function": {"name": "weather", "arguments": "Oslo"}},
         {**CALL, "function": {"name": "weather", "arguments": "[1]"}},
         {**CALL, "function": {"name": "weather", "arguments": '{"a": NaN}'}},

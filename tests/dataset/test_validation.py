@@ -43,17 +43,16 @@ def test_a_good_file_has_no_issues(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        (b"", "blank_line"),
-        (b"  \t", "blank_line"),
         (b"{'messages': []}", "invalid_json"),
         (b'{"messages": NaN}', "invalid_json"),
         (b'{"messages": ' + b"9" * 5000 + b"}", "invalid_json"),
         (b"[" * 200_000, "too_deep"),
         (b'{"messages": "\xff"}', "not_utf8"),
-        (b"\xef\xbb\xbf" + row(99).encode(), "byte_order_mark"),
         ("[1, 2]", "not_a_dictionary"),
         ('"text"', "not_a_dictionary"),
-        ('{"prompt": "a", "completion": "b"}', "missing_messages"),
+        ('{"prompt": "a", "completion": "b"}', "other_format"),
+        ('{"question": "a", "answer": "b"}', "missing_messages"),
+        ('{"prompt": "a", "chosen": "b", "rejected": "c"}', "preference_format"),
         ('{"messages": []}', "invalid_messages"),
         ('{"messages": {"role": "user"}}', "invalid_messages"),
         (row(99, extra=1), "extra_key"),
@@ -196,7 +195,9 @@ def test_extra_keys_are_a_file_format_error(tmp_path: Path) -> None:
     [
         ('{"prompt": "a", "completion": "b"}', "invalid_file_format",
          "The job failed due to a file format error in the training file. Invalid file format. "
-         "Example 1 is missing key 'messages' (line 1) Make the prompt"),
+         "Example 1 is missing key 'messages': it is in another format, prompt and completion "
+         "('prompt' and 'completion'), as 9 more are: lines 2, 3, 4, 5, 6, 7, 8, 9 and 1 more "
+         "(line 1) Run `emojitune data convert FILE`"),
         ('{"input": {"messages": []}}', "invalid_file_format",
          "Example 1 is missing key 'messages' (line 1) Add"),
         ('{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}',

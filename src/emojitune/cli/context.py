@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from emojitune.cli.standard_input import or_standard_input
+
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of everything the local server keeps.", show_default=False),
@@ -19,7 +21,14 @@ Provider = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job: ftjob-...")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model.")]
-DataFile = Annotated[Path, typer.Argument(metavar="FILE", help="A JSONL file of examples.")]
+DataFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A JSONL file of examples; - is standard input.",
+        callback=or_standard_input,
+    ),
+]
 TRAIN = Path("data/emoji_ft_train.jsonl")
 VALID = Path("data/emoji_ft_valid.jsonl")
 

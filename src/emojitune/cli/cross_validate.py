@@ -8,6 +8,7 @@ from emojitune.cli.data_files import check_usable
 from emojitune.cli.evaluate import Connect, write_report
 from emojitune.cli.render import Screen
 from emojitune.cli.run import prepare_base
+from emojitune.cli.standard_input import title
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.cross_validation import PROTOCOL
@@ -29,13 +30,13 @@ def cross_validate(
     screen: Screen,
 ) -> dict[str, Any]:
     """Run all rounds; returns what --json prints."""
-    screen.step(f"Cross-validating {file}, seeds {', '.join(map(str, rounds.seeds))}")
+    screen.step(f"Cross-validating {title(file)}, seeds {', '.join(map(str, rounds.seeds))}")
     screen.say(PROTOCOL)
     examples = check_usable(file, screen, minimum=10, name="training file").examples
     vocabulary = closed_vocabulary(examples)
     if not vocabulary:
         raise InvalidRequestError(
-            f"The replies of {file} are no small closed set: there is no label to leave out."
+            f"The replies of {title(file)} are no small closed set: there is no label to leave out."
         )
 
     def follow(seed: int, job: Iterable[Progress]) -> Progress:
@@ -63,7 +64,9 @@ def cross_validate(
     screen.step(f"Cross-validation: {len(ours.evaluation.scored)} replies, all rounds pooled")
     screen.contest(rows, compared)
     if report is not None:
-        write_report(report, html_report(f"Cross-validation of {file}", rows, compared), screen)
+        write_report(
+            report, html_report(f"Cross-validation of {title(file)}", rows, compared), screen
+        )
     return {
         "protocol": PROTOCOL,
         "seeds": list(rounds.seeds),

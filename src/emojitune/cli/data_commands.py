@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from emojitune.cli.context import TRAIN, AsJson, DataFile, open_screen, read_settings
+from emojitune.cli.standard_input import or_standard_input
 
 data = typer.Typer(help="Look at a file of examples before it is used.", no_args_is_help=True)
 
@@ -14,7 +15,10 @@ data = typer.Typer(help="Look at a file of examples before it is used.", no_args
 def data_check(
     file: DataFile,
     valid: Annotated[
-        Path | None, typer.Option(help="The validation file, checked too, and for leakage.")
+        Path | None,
+        typer.Option(
+            help="The validation file, checked too, and for leakage.", callback=or_standard_input
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings stop, too.")] = False,
     fix: Annotated[

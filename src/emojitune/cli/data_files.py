@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emojitune.cli.render import Screen
+from emojitune.cli.standard_input import beside, title
 from emojitune.dataset.mending import mend
 from emojitune.dataset.split import split_places
 from emojitune.dataset.statistics import describe
@@ -27,8 +28,8 @@ def check_usable(
     screen.dataset(report)
     if not report.ok:
         raise DatasetError(
-            f"The {name} {path} cannot be used: {len(report.errors)} error(s), listed above. "
-            "Mend them and run this again.",
+            f"The {name} {title(path)} cannot be used: {len(report.errors)} error(s), listed "
+            "above. Mend them and run this again.",
             code=report.errors[0].code,
         )
     return report
@@ -51,7 +52,7 @@ def check(file: Path, options: CheckOptions, screen: Screen) -> dict[str, Any]:
     reports = [check_file(file)]
     screen.dataset(reports[0], notes=True)
     result = _findings(reports[0])
-    if options.fix and reports[0].examples:
+    if options.fix and reports[0].has_lines:
         reports = [_fix(reports[0], result, screen)]
     if options.valid is not None:
         reports.append(_check_validation(options.valid, reports[0], result, screen))
@@ -72,7 +73,10 @@ def _findings(report: DatasetReport) -> dict[str, Any]:
 def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> DatasetReport:
     """Write the cleaned copy and the list of changes; returns what is left to say of the copy."""
     mended = mend(report)
-    copy, listed = report.path.with_suffix(".fixed.jsonl"), report.path.with_suffix(".fixed.txt")
+    if not mended.lines:
+        screen.say("--fix wrote nothing: no line of the file can be mended.")
+        return report
+    copy, listed = beside(report.path, ".fixed.jsonl"), beside(report.path, ".fixed.txt")
     _write(copy, mended.lines)
     _write(listed, [f"line {one.line}: {one.code}: {one.what}" for one in mended.changes])
     screen.changes(mended.changes)
@@ -95,11 +99,12 @@ def _check_validation(
 
 
 def _refuse(report: DatasetReport, *, strict: bool) -> None:
+    name = title(report.path)
     if not report.ok:
-        message = f"{report.path} cannot be used for training."
+        message = f"{name} cannot be used for training: {len(report.errors)} error(s). Mend them."
         raise DatasetError(message, code=report.errors[0].code)
     if strict and report.warnings:
-        message = f"{report.path} has {len(report.warnings)} warning(s), and --strict allows none."
+        message = f"{name} has {len(report.warnings)} warning(s), and --strict allows none."
         raise DatasetError(message, code=report.warnings[0].code)
 
 
@@ -108,7 +113,9 @@ def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
     report = check_file(file, minimum_examples=1)
     if not report.ok:
         screen.dataset(report)
-        raise DatasetError(f"{file} has errors; mend them first.", code=report.errors[0].code)
+        raise DatasetError(
+            f"{title(file)} has errors; mend them first.", code=report.errors[0].code
+        )
     numbers = describe(report.examples)
     screen.statistics(numbers)
     if plot is not None:
@@ -124,8 +131,8 @@ def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]
     raw = dict(raw_lines(file))
     result = {}
     for part, places in (("train", training), ("valid", validation)):
-        path = file.with_suffix(f".{part}.jsonl")
-        _write(path, (raw[report.lines[place]].decode() for place in places))
+        path = beside(file, f".{part}.jsonl")
+        _write(path, (raw[report.lines[place]].decode("utf-8-sig") for place in places))
         screen.say(f"{path}: {len(places)} example(s)")
         result[part] = {"path": str(path), "examples": len(places)}
     return result

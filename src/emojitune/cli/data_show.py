@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from emojitune.cli.render import MaskedToken, Screen
+from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.issues import Issue
+from emojitune.dataset.issues import Issue, decisive
 from emojitune.dataset.line import parse_line
 from emojitune.dataset.validation import raw_lines
 from emojitune.errors import DatasetError, NotFoundError
@@ -32,13 +33,15 @@ def _example(file: Path, number: int) -> TrainingExample:
     try:
         raw = next((raw for line, raw in raw_lines(file) if line == number), None)
     except OSError as error:
-        raise NotFoundError(f"{file} cannot be read ({error.strerror}).") from error
+        raise NotFoundError(
+            f"{title(file)} cannot be read ({error.strerror}). Check the path."
+        ) from error
     if raw is None:
-        raise NotFoundError(f"{file} has no line {number}.")
+        raise NotFoundError(f"{title(file)} has no line {number}: name a lower one.")
     example = parse_line(number, raw, issues)
     if example is None:
-        worst = next(issue for issue in issues if issue.severity == "error")
-        raise DatasetError(f"{worst.message} {worst.advice}", code=worst.code)
+        why = decisive(issues)
+        raise DatasetError(f"{why.message} {why.advice}", code=why.code)
     return example
 
 

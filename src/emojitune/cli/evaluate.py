@@ -10,6 +10,7 @@ from typing import Any
 from emojitune.cli.adapter_folder import adapter_completers, is_adapter_folder
 from emojitune.cli.data_files import check_usable
 from emojitune.cli.render import Screen
+from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.errors import ConfigurationError, ProviderError
@@ -53,8 +54,8 @@ def evaluate(
     for one in compared:
         screen.comparison(one)
     if options.report is not None:
-        title = f"{options.model} on {options.file}"
-        write_report(options.report, html_report(title, [*rows, *against], compared), screen)
+        heading = f"{options.model} on {title(options.file)}"
+        write_report(options.report, html_report(heading, [*rows, *against], compared), screen)
     return {
         "scores": [row.to_dict() for row in (*rows, *against)],
         "comparisons": [one.to_dict() for one in compared],

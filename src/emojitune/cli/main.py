@@ -27,6 +27,7 @@ from emojitune.cli.data_commands import data
 from emojitune.cli.jobs_commands import jobs
 from emojitune.cli.keys_commands import keys
 from emojitune.cli.models_commands import models
+from emojitune.cli.standard_input import or_standard_input
 from emojitune.errors import EmojituneError
 
 app = typer.Typer(
@@ -86,8 +87,13 @@ def serve(
 
 @app.command()
 def run(
-    train: Annotated[Path, typer.Option(help="The training file.")] = TRAIN,
-    valid: Annotated[Path, typer.Option(help="Scored on, never trained on.")] = VALID,
+    train: Annotated[
+        Path,
+        typer.Option(help="The training file; - is standard input.", callback=or_standard_input),
+    ] = TRAIN,
+    valid: Annotated[
+        Path, typer.Option(help="Scored on, never trained on.", callback=or_standard_input)
+    ] = VALID,
     model: Annotated[str, typer.Option(help="The base model.")] = "gpt-3.5-turbo",
     suffix: Annotated[str, typer.Option(help="Part of the new model's name.")] = "emoji-v1",
     epochs: Annotated[int, typer.Option(help="Passes over the training file.", min=1, max=50)] = 3,
@@ -129,7 +135,12 @@ def evaluate(
     model: Annotated[
         str | None, typer.Argument(help="The name of a model, or an adapter's folder.")
     ] = None,
-    file: Annotated[Path, typer.Option("--data", help="The file to score on.")] = VALID,
+    file: Annotated[
+        Path,
+        typer.Option(
+            "--data", help="The file to score on; - is standard input.", callback=or_standard_input
+        ),
+    ] = VALID,
     against: Annotated[
         str | None, typer.Option(help="Another model, compared with the first reply by reply.")
     ] = None,
@@ -141,7 +152,10 @@ def evaluate(
     ] = None,
     cross_validate: Annotated[
         Path | None,
-        typer.Option(help="Instead: train on parts of this file, and score on what is left out."),
+        typer.Option(
+            help="Instead: train on parts of this file, and score on what is left out.",
+            callback=or_standard_input,
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Of the cross-validation.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="Of its first round; the next ones count up.")] = 1,

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.issues import Issue, Severity, lines_in_brief
 from emojitune.dataset.mending import Change
@@ -113,7 +114,7 @@ class Screen:
             for kind in kinds.values():
                 self._kind(kind)
         counts = ", ".join(f"{len(report.of(one))} {one}(s)" for one in shown)
-        self.say(f"{report.path}: {len(report.examples)} usable example(s), {counts}")
+        self.say(f"{title(report.path)}: {len(report.examples)} usable example(s), {counts}")
 
     def _kind(self, issues: Sequence[Issue]) -> None:
         for issue in issues[:MOST_OF_A_KIND]:

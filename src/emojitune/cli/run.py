@@ -14,6 +14,7 @@ from openai.types.fine_tuning import FineTuningJob
 
 from emojitune.cli.data_files import check_usable
 from emojitune.cli.render import Screen, short_name
+from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
 from emojitune.errors import InvalidRequestError
@@ -136,7 +137,7 @@ def prepare_base(model: str, settings: Settings, screen: Screen) -> None:
 def _create_job(connection: Connection, options: RunOptions, screen: Screen) -> str:
     screen.step("Creating the job")
     file = fine_tune.upload(connection.client, options.train)
-    screen.say(f"Uploaded {options.train} as {file.id}")
+    screen.say(f"Uploaded {title(options.train)} as {file.id}")
     job = fine_tune.create_job(
         connection.client,
         training_file=file.id,
@@ -206,7 +207,7 @@ def _score(
     data: Data,
     screen: Screen,
 ) -> list[ReportRow]:
-    screen.step(f"Scores on {options.valid}")
+    screen.step(f"Scores on {title(options.valid)}")
     vocabulary = closed_vocabulary(data.training)
     if vocabulary:
         rows = contenders(model, base=options.model, vocabulary=vocabulary)

@@ -4,8 +4,10 @@ Every line is checked by the job, which reports all issues at once (`validation.
 """
 
 import json
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
+from emojitune.dataset.formats import container_of, no_text
+from emojitune.dataset.issues import CONVERT
 from emojitune.errors import DatasetError
 
 _LONGEST_LINE = 16 * 1024 * 1024  # a longer one is left to the job
@@ -19,15 +21,24 @@ def check_first_line(file: BinaryIO) -> None:
         DatasetError: It is no JSON object, so the file is of another kind.
     """
     number, line = 1, file.readline(_LONGEST_LINE + 1).removeprefix(_BYTE_ORDER_MARK)
+    other = no_text(line)
+    if other is not None:
+        what, advice = other
+        _refuse(f"The file is {what}, and must be UTF-8. {advice}")
     while line and not line.strip():
         number, line = number + 1, file.readline(_LONGEST_LINE + 1)
     if len(line) <= _LONGEST_LINE and not _is_dictionary(line):
         start = line.decode("utf-8", "replace").strip()[:3]
-        raise DatasetError(
-            "Expected file to have JSONL format, where every line is a JSON dictionary. "
-            f'Line {number} is not a dictionary (HINT: line starts with: "{start}...").',
-            param="file",
+        file.seek(0)
+        advice = f" {CONVERT}" if container_of(file) != "lines" else ""
+        _refuse(
+            f'Line {number} is not a dictionary (HINT: line starts with: "{start}...").{advice}'
         )
+
+
+def _refuse(reason: str) -> NoReturn:
+    rule = "Expected file to have JSONL format, where every line is a JSON dictionary."
+    raise DatasetError(f"{rule} {reason}", param="file")
 
 
 def _is_dictionary(line: bytes) -> bool:

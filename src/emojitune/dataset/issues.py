@@ -12,6 +12,8 @@ from emojitune.dataset.secrets import redact
 
 Severity = Literal["error", "warning", "note"]  # stops; stops with --strict; never stops
 
+CONVERT = "Run `emojitune data convert FILE`: it makes chat lines of it."
+
 _MOST_LINES = 8
 
 
@@ -47,11 +49,14 @@ RULES: dict[str, Rule] = {
         "Add examples, one JSON object a line.",
     ),
     # a line
-    "not_utf8": _error("The line is not UTF-8.", "Save the file as UTF-8."),
-    "byte_order_mark": _error(
-        "The file starts with a byte order mark.", "Save the file as UTF-8 without BOM."
+    "not_utf8": _error("The line, or all of the file, is not UTF-8.", "Save the file as UTF-8."),
+    "byte_order_mark": _note(
+        "The file starts with a byte order mark, which is passed over.",
+        "Nothing has to be done (--fix takes it out).",
     ),
-    "blank_line": _error("The line is blank.", "Delete the line."),
+    "blank_line": _note(
+        "The line is blank, and is passed over.", "Nothing has to be done (--fix takes it out)."
+    ),
     "invalid_json": _error("The line is not JSON.", "Write one complete JSON object a line."),
     "too_deep": _error(
         "The line's JSON is nested without end.", "Write one complete JSON object a line."
@@ -60,6 +65,10 @@ RULES: dict[str, Rule] = {
         "The line is JSON, but no object.", 'Each line is {"messages": [...]}.'
     ),
     "missing_messages": _error("The line has no `messages`.", 'Add "messages": [...].'),
+    "other_format": _error(
+        "The line, or all of the file, is in a format that is not the chat's.",
+        CONVERT,
+    ),
     "preference_format": _error(
         "The line is in the format of preference learning (dpo).",
         "Write the input's messages and the preferred reply as one 'messages' list.",
@@ -222,6 +231,11 @@ class Issue:
     severity: Severity
 
 
+def decisive(issues: Sequence[Issue]) -> Issue:
+    """Why a line is no example: its first error, or what else was said of it, as of a blank one."""
+    return next((one for one in issues if one.severity == "error"), issues[-1])
+
+
 def issue(line: int | None, code: str, message: str, advice: str | None = None) -> Issue:
     """An issue that weighs, and advises unless told otherwise, what its rule says."""
     rule = RULES[code]
@@ -238,6 +252,7 @@ def shown(value: object) -> str:
 
 def lines_in_brief(lines: Sequence[int]) -> str:
     """`line 3`, `lines 3, 4`, or the first few and how many more."""
+    lines = list(dict.fromkeys(lines))  # a line may have several issues of a kind
     named = ", ".join(str(line) for line in lines[:_MOST_LINES])
     more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
     return f"line{'s' if len(lines) > 1 else ''} {named}{more}"

@@ -9,8 +9,9 @@ from typing import Any, NoReturn, get_args
 
 from emojitune.dataset import tool_lines
 from emojitune.dataset.example import Message, Role, TrainingExample
+from emojitune.dataset.formats import format_of
 from emojitune.dataset.issues import Issue, issue, shown
-from emojitune.dataset.text import RepeatedKeys, encodable, read_object
+from emojitune.dataset.text import BYTE_ORDER_MARK, RepeatedKeys, encodable, read_row
 from emojitune.dataset.tools import result_text, spoken, tools_note
 
 ROLES: tuple[str, ...] = (*get_args(Role), *tool_lines.ROLES)
@@ -21,8 +22,9 @@ _PREFERENCE_KEYS = {
     "non_preferred_output",
     "preferred_completion",
     "non_preferred_completion",
+    "chosen",
+    "rejected",
 }
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def parse_line(number: int, raw: bytes, issues: list[Issue]) -> TrainingExample | None:
@@ -74,18 +76,20 @@ class _Line:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             reason = f"line is not UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
-            advice = "The file is UTF-16: save it as UTF-8." if raw.startswith(_UTF_16) else None
-            self._unparsable("not_utf8", reason, advice)
-        if self.number == 1 and text.startswith("\ufeff"):
+            self._unparsable("not_utf8", reason)
+        if self.number == 1 and text.startswith(BYTE_ORDER_MARK):
             self._note("byte_order_mark", " starts with a byte order mark.")
-            text = text[1:]
+            text = text.removeprefix(BYTE_ORDER_MARK)
         if not text.strip():
             self._stop("blank_line", " is a blank line.")
+        if text.startswith(BYTE_ORDER_MARK):
+            reason = "line begins with a byte order mark, which belongs at the start of a file only"
+            self._unparsable("invalid_json", reason, "Take it out (--fix does).")
         return text
 
     def _row(self, text: str) -> dict[str, Any]:
         try:
-            row = read_object(text)
+            row = read_row(text)
         except RecursionError:
             self._unparsable("too_deep", "line is nested too deeply")
         except ValueError as error:
@@ -96,8 +100,15 @@ class _Line:
         return row
 
     def _messages(self, row: dict[str, Any]) -> list[Message]:
+        if "messages" not in row and _PREFERENCE_KEYS & row.keys():
+            what = " is in the format of preference learning (dpo), which isn't built here."
+            self._stop("preference_format", what)
+        other = format_of(row)
+        if other is not None:
+            missing = "" if "messages" in row else " is missing key 'messages': it"
+            self._stop("other_format", f"{missing} is in another format, {other}")
         if "messages" not in row:
-            self._without_messages(row)
+            self._stop("missing_messages", " is missing key 'messages'")
         self._keys(row)
         entries = row["messages"]
         if not isinstance(entries, list) or not entries:
@@ -109,15 +120,6 @@ class _Line:
             self._ending([entry["role"] for entry in entries])
             tool_lines.check_order(entries, self._note)
         return messages
-
-    def _without_messages(self, row: dict[str, object]) -> NoReturn:
-        if _PREFERENCE_KEYS & row.keys():
-            what = " is in the format of preference learning (dpo), which isn't built here."
-            self._stop("preference_format", what)
-        advice = None
-        if {"prompt", "completion"} & row.keys():
-            advice = "Make the prompt the user's message, and the completion the assistant's."
-        self._stop("missing_messages", " is missing key 'messages'", advice)
 
     def _keys(self, row: dict[str, object]) -> None:
         if isinstance(row, RepeatedKeys):

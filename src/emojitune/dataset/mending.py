@@ -11,12 +11,13 @@ from typing import Any
 
 from emojitune.dataset.content import GARBLED, INVISIBLE
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.issues import Issue, shown
+from emojitune.dataset.formats import functions_called
+from emojitune.dataset.issues import Issue, decisive, shown
 from emojitune.dataset.label_issues import Meant, house_labels
 from emojitune.dataset.line import parse_line
 from emojitune.dataset.secrets import redact
 from emojitune.dataset.split import prompt_key
-from emojitune.dataset.text import RepeatedKeys, encodable, read_object
+from emojitune.dataset.text import BYTE_ORDER_MARK, RepeatedKeys, encodable, read_row
 from emojitune.dataset.tool_lines import KEYS, MESSAGE_KEYS, ROLES
 from emojitune.dataset.validation import DatasetReport, raw_lines
 from emojitune.labels import is_label
@@ -24,7 +25,6 @@ from emojitune.labels import is_label
 _ROW_KEYS = {"messages"} | KEYS
 _MESSAGE_KEYS = {"role", "content", "weight", "name"} | MESSAGE_KEYS
 _UNLEARNED = ("user", "system", "developer", *ROLES)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,13 @@ class _Line:
     def mend(self, raw: bytes) -> tuple[str, TrainingExample] | None:
         """The line's new text and its example; None when it is left out."""
         before = len(self.changes)
-        if self.number == 1 and raw.startswith(_BYTE_ORDER_MARK):
-            raw = raw.removeprefix(_BYTE_ORDER_MARK)
-            self.changed("byte_order_mark", "took out the byte order mark")
         try:
             text = raw.decode("utf-8")
-            row = read_object(text)
+            if text.startswith(BYTE_ORDER_MARK):
+                text = text.lstrip(BYTE_ORDER_MARK)
+                raw = text.encode()
+                self.changed("byte_order_mark", "took out the byte order mark")
+            row = read_row(text)
         except (ValueError, RecursionError):
             self._leave_out(raw)
             return None
@@ -98,7 +99,7 @@ class _Line:
     def _leave_out(self, raw: bytes) -> None:
         issues: list[Issue] = []
         parse_line(self.number, raw, issues)
-        self.changed(next(one.code for one in issues if one.severity == "error"), "left out")
+        self.changed(decisive(issues).code, "left out")
 
     def _row(self, row: dict[str, Any]) -> None:
         messages = row.get("messages")
@@ -146,11 +147,8 @@ class _Line:
             message["content"] = self._reply(content) if _is_reply(message) else content
 
     def _arguments(self, message: dict[str, Any]) -> None:
-        calls = message.get("tool_calls")
-        listed = calls if isinstance(calls, list) else []
-        called = [call.get("function") for call in listed if isinstance(call, dict)]
-        for call in (*called, message.get("function_call")):
-            if isinstance(call, dict) and isinstance(call.get("arguments"), str):
+        for call in functions_called(message):
+            if isinstance(call.get("arguments"), str):
                 call["arguments"] = self._text(call["arguments"])
 
     def _text(self, text: str) -> str:

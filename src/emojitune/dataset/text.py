@@ -3,6 +3,12 @@
 import json
 from typing import NoReturn
 
+BYTE_ORDER_MARK = "\ufeff"
+
+# In a schema, and in the arguments of a call, null is a value.
+_NULLABLE = frozenset({"default", "const"})
+_DATA = _NULLABLE | {"enum", "examples", "arguments"}
+
 
 class RepeatedKeys(dict[str, object]):
     """An object that names a key twice. The last one counts, as with every reader of JSON."""
@@ -16,6 +22,30 @@ def read_object(text: str) -> object:
         RecursionError: It is nested too deeply.
     """
     return _DECODER.decode(text)
+
+
+def read_row(text: str) -> object:
+    """JSON of a line, where a key that is null is a key left out, as the API has it.
+
+    Raises:
+        As `read_object`.
+    """
+    row = read_object(text)
+    return without_nulls(row) if "null" in text else row
+
+
+def without_nulls(value: object) -> object:
+    """A value without the keys that are null."""
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    left = {
+        key: one if key in _DATA else without_nulls(one)
+        for key, one in value.items()
+        if one is not None or key in _NULLABLE
+    }
+    return type(value)(left)  # an object that repeats a key stays known for it
 
 
 def encodable(text: str) -> bool:

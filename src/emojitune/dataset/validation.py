@@ -4,19 +4,21 @@ Never stops at the first issue and never raises over what a file holds; line num
 own, from 1. A job fails for errors alone, and looks for nothing else.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emojitune.dataset.content import content_issues
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.issues import Issue, Severity, issue
+from emojitune.dataset.formats import foreign_file
+from emojitune.dataset.issues import Issue, Severity, issue, lines_in_brief
 from emojitune.dataset.label_issues import label_issues, unseen_labels
 from emojitune.dataset.line import parse_line
 from emojitune.dataset.repetition import leakage_issues, repetition_issues
 from emojitune.errors import DatasetError
 
-_KEY_ERRORS = ("extra_key", "missing_messages")  # OpenAI has a code of its own for these
+# OpenAI has a code of its own for these.
+_KEY_ERRORS = ("extra_key", "missing_messages", "other_format")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class DatasetReport:
     def ok(self) -> bool:
         return not self.errors
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether the file could be read as lines, usable or not."""
+        return bool(self.examples) or any(issue.line is not None for issue in self.issues)
+
     def of(self, severity: Severity) -> tuple[Issue, ...]:
         """The issues that weigh so much."""
         return tuple(issue for issue in self.issues if issue.severity == severity)
@@ -62,7 +69,8 @@ def check_file(
     if training is not None:
         issues += leakage_issues(found.examples, found.lines, training.examples, training.lines)
         issues += unseen_labels(found.examples, found.lines, training.examples)
-    issues.sort(key=lambda issue: issue.line or 0)
+    # What the whole file lacks is a consequence of its lines where these have errors.
+    issues.sort(key=lambda issue: (issue.line is None, issue.line or 0))
     return DatasetReport(path, found.examples, found.lines, tuple(issues))
 
 
@@ -82,8 +90,8 @@ def load_examples(
 def _dataset_error(errors: list[Issue], name: str, param: str) -> DatasetError:
     first, more = errors[0], len(errors) - 1
     tail = f" And {more} more: `emojitune data check FILE` lists them all." if more else ""
-    if first.line is None:
-        return DatasetError(first.message + tail, code=first.code, param=param)
+    if first.code == "invalid_n_examples":
+        return DatasetError(first.message, code=first.code, param=param)
     if first.code in _KEY_ERRORS:
         code, cause = "invalid_file_format", f"a file format error in the {name}"
     else:
@@ -95,6 +103,8 @@ def _dataset_error(errors: list[Issue], name: str, param: str) -> DatasetError:
 
 def _sentence(issue: Issue) -> str:
     """OpenAI's sentence, then what is ours: the line and the advice."""
+    if issue.line is None:
+        return f"{issue.message} {issue.advice}"
     line = f"(line {issue.line})"
     if issue.code == "preference_format":
         return (
@@ -110,6 +120,11 @@ def _read(path: Path, name: str) -> DatasetReport:
     lines: list[int] = []
     issues: list[Issue] = []
     try:
+        whole = foreign_file(path)
+        if whole is not None:
+            code, what, advice = whole
+            issues.append(issue(None, code, f"The {name} {what}.", advice))
+            return DatasetReport(path, (), (), tuple(issues))
         for number, raw in raw_lines(path):
             example = parse_line(number, raw, issues)
             if example is not None:
@@ -121,7 +136,19 @@ def _read(path: Path, name: str) -> DatasetReport:
         message = f"The {name} cannot be read: {path} ({error.strerror})."
         advice = "Give the path of a readable file."
         issues.append(issue(None, "invalid_training_file", message, advice))
-    return DatasetReport(path, tuple(examples), tuple(lines), tuple(issues))
+    return DatasetReport(path, tuple(examples), tuple(lines), tuple(_gathered(issues)))
+
+
+def _gathered(issues: Sequence[Issue]) -> Iterator[Issue]:
+    """The issues, with one for all lines in the same other format: a file has it in each line."""
+    alike: dict[object, list[Issue]] = {}
+    for one in issues:
+        said = one.message.removeprefix(f"Example {one.line}")
+        alike.setdefault(said if one.code == "other_format" else id(one), []).append(one)
+    for first, *more in alike.values():
+        where = lines_in_brief([one.line for one in more if one.line is not None])
+        message = f"{first.message}, as {len(more)} more are: {where}"
+        yield replace(first, message=message) if more else first
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -1,0 +1,229 @@
+"""`emojitune data` on files as people have them, and as other programs write them."""
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_api import MODEL, FakeApi
+
+from emojitune.cli import main as command_line
+from emojitune.workflow import fine_tune
+
+MARK = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def emojitune(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs `emojitune ...` in an empty folder, with `stdin` as what is piped into it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, stdin: bytes = b"") -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["emojitune", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        said = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+def chat(number: int, *more: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    asked = {"role": "user", "content": f"word{number} and thing{number}"}
+    said = {"role": "assistant", "content": f"It is word{number} of all."}
+    return {"messages": [asked, said, *more], **keys}
+
+
+def write(name: str, rows: list[dict[str, Any]], end: str = "\n") -> Path:
+    path = Path(name)
+    path.write_bytes("".join(json.dumps(row) + end for row in rows).encode())
+    return path
+
+
+def test_null_is_a_key_left_out(emojitune: Run) -> None:
+    none = dict.fromkeys(("name", "tool_calls", "tool_call_id", "function_call", "weight"))
+    rows = [chat(number, tools=None, parallel_tool_calls=None, id=None) for number in range(12)]
+    for row in rows:
+        row["messages"] = [{**none, **message} for message in row["messages"]]
+    file = write("f.jsonl", rows)
+    assert json.loads(emojitune("data", "check", file, "--strict", "--json").out)["issues"] == []
+    assert emojitune("data", "check", file, "--fix").code == 0
+    assert Path("f.fixed.jsonl").read_bytes() == file.read_bytes()
+    rows[3]["messages"][1]["content"] += " "
+    write("padded.jsonl", rows)
+    assert emojitune("data", "check", "padded.jsonl", "--fix").code == 0
+    copy = Path("padded.fixed.jsonl").read_text().splitlines()
+    assert json.loads(copy[3]) == chat(3)
+
+
+def test_null_is_a_value_where_a_schema_or_an_argument_says_so(emojitune: Run) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {
+            "at": {"type": ["string", "null"], "default": None},
+            "of": None,
+            "as": {"enum": ["a", None], "examples": [{"a": None}]},
+        },
+    }
+    function = {"name": "f", "arguments": '{"at": null}'}
+    called = {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "a", "type": "function", "index": None, "function": function}]}  # fmt: skip
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    file = write("f.jsonl", [{"messages": [chat(1)["messages"][0], called], "tools": [tool]}])
+    told, _, said = json.loads(emojitune("data", "show", 1, file, "--json").out)["messages"]
+    del parameters["properties"]["of"]  # type: ignore[attr-defined]
+    assert json.dumps(parameters) in told["content"]
+    assert '"arguments": {"at": null}' in said["content"]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_a_byte_order_mark_and_blank_lines_are_passed_over(emojitune: Run, end: str) -> None:
+    rows = [json.dumps(chat(number)) for number in range(12)]
+    text = MARK + end.join([*rows[:5], "", *rows[5:], "", "", ""])
+    Path("f.jsonl").write_bytes(text.encode())
+    done = emojitune("data", "check", "f.jsonl", "--strict")
+    assert done.code == 0
+    assert "note [byte_order_mark]: Example 1 starts with" in done.out
+    assert "note [blank_line]: Example 6 is a blank line" in done.out
+    assert "12 usable example(s), 0 error(s), 0 warning(s), 4 note(s)" in done.out
+    assert "6 is a blank line" in emojitune("data", "show", 6, "f.jsonl").err
+    assert emojitune("data", "check", "f.jsonl", "--fix").code == 0
+    assert Path("f.fixed.jsonl").read_text() == "".join(row + "\n" for row in rows)
+    assert emojitune("data", "split", "f.jsonl").code == 0
+    parts = [Path(f"f.{part}.jsonl").read_text() for part in ("train", "valid")]
+    assert sorted("".join(parts).splitlines()) == sorted(rows)
+
+
+def test_a_byte_order_mark_within_a_file_is_an_error_that_fix_mends(emojitune: Run) -> None:
+    rows = [json.dumps(chat(number)) for number in range(12)]
+    Path("f.jsonl").write_text("\n".join([*rows[:6], MARK + rows[6], *rows[7:]]))
+    done = emojitune("data", "check", "f.jsonl", "--fix")
+    assert done.code == 0
+    assert "belongs at the start of a file only (line 7). Take it out" in done.out
+    assert Path("f.fixed.jsonl").read_text() == "".join(row + "\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        ("{}\n{}\n".encode("utf-16"), "not_utf8", "is UTF-16, and must be JSON lines in UTF-8"),
+        ("{}\n{}\n".encode("utf-16-be"), "not_utf8", "is UTF-16, and must be JSON lines in UTF-8"),
+        (gzip.compress(b"{}\n", mtime=0), "not_utf8", "is compressed with gzip"),
+        (b'[\n {"a": 1},\n {"a": 2}\n]\n', "other_format", "is one JSON list"),
+        (b'\xef\xbb\xbf\n[{"a": 1}]', "other_format", "is one JSON list"),
+        (b"prompt,completion\na,b\n", "other_format", "is CSV"),
+    ],
+    ids=["utf_16", "utf_16_without_mark", "gzip", "list", "list_in_a_line", "csv"],
+)
+def test_a_file_that_is_no_json_lines_has_one_error(
+    emojitune: Run, content: bytes, code: str, words: str
+) -> None:
+    Path("f").write_bytes(content)
+    done = emojitune("data", "check", "f", "--fix", "--json")
+    assert done.code == 1
+    (issue,) = json.loads(done.out)["issues"]
+    assert issue["code"] == code
+    assert words in issue["message"]
+    assert f"Error [{code}]" in done.err
+    assert [path.name for path in Path().iterdir()] == ["f"]
+
+
+def test_fix_mends_a_file_without_one_usable_line(emojitune: Run) -> None:
+    thanks = {"role": "user", "content": "Thanks!"}
+    file = write("f.jsonl", [chat(number, thanks) for number in range(12)])
+    done = emojitune("data", "check", file, "--fix")
+    assert done.code == 0
+    assert Path("f.fixed.jsonl").read_text() == "".join(
+        json.dumps(chat(number)) + "\n" for number in range(12)
+    )
+
+
+def test_fix_writes_nothing_where_nothing_can_be_mended(emojitune: Run) -> None:
+    Path("f.jsonl").write_text("{\n" * 12)
+    done = emojitune("data", "check", "f.jsonl", "--fix")
+    assert done.code == 1
+    assert "--fix wrote nothing" in done.out
+    assert [path.name for path in Path().iterdir()] == ["f.jsonl"]
+
+
+def test_the_cause_is_said_first_and_each_line_once(emojitune: Run) -> None:
+    rows = [chat(number) for number in range(12)]
+    for row in rows:
+        row["messages"] = [{**message, "a": 1, "b": 2} for message in row["messages"]]
+    done = emojitune("data", "check", write("f.jsonl", rows))
+    first, *_, last, _ = done.out.splitlines()
+    assert first.startswith("error [extra_key]: Example 1, message 1")
+    assert "45 more [extra_key]: lines 1, 2, 3, 4, 5, 6, 7, 8 and 4 more" in done.out
+    assert last.startswith("error [invalid_n_examples]")
+    assert done.err.startswith("Error [extra_key]: f.jsonl cannot be used for training: 49 error")
+    issues = json.loads(emojitune("data", "check", "f.jsonl", "--json").out)["issues"]
+    assert [issue["code"] for issue in issues] == ["extra_key"] * 48 + ["invalid_n_examples"]
+
+
+# --- standard input ---
+
+
+def piped() -> bytes:
+    return "".join(json.dumps(chat(number)) + "\n" for number in range(12)).encode()
+
+
+def test_a_dash_is_standard_input_for_every_look_at_a_file(emojitune: Run) -> None:
+    lines = piped()
+    checked = emojitune("data", "check", "-", stdin=lines)
+    assert checked.code == 0
+    assert "standard input: 12 usable example(s)" in checked.out
+    assert "12 examples" in emojitune("data", "stats", "-", stdin=lines).out
+    assert "word2" in emojitune("data", "show", 3, "-", stdin=lines).out
+    assert "standard input has no line 13" in emojitune("data", "show", 13, "-", stdin=lines).err
+    Path("f.jsonl").write_bytes(lines)
+    both = emojitune("data", "check", "f.jsonl", "--valid", "-", "--json", stdin=lines)
+    assert json.loads(both.out)["leaked"] == 12
+    twice = emojitune("data", "check", "-", "--valid", "-", stdin=lines)
+    assert twice.code == 1
+    assert "Standard input can be read for one file" in twice.err
+    bad = emojitune("data", "check", "-", stdin=b"{\n")
+    assert "Error [invalid_json]: standard input cannot be used" in bad.err
+
+
+def test_what_is_made_of_standard_input_is_written_to_the_working_folder(emojitune: Run) -> None:
+    assert emojitune("data", "split", "-", stdin=piped()).code == 0
+    assert emojitune("data", "check", "-", "--fix", stdin=b"\n" + piped()).code == 0
+    assert Path("stdin.fixed.jsonl").read_bytes() == piped()
+    assert sorted(path.name for path in Path().iterdir()) == [
+        *("stdin.fixed.jsonl", "stdin.fixed.txt", "stdin.train.jsonl", "stdin.valid.jsonl"),
+    ]
+
+
+def test_run_and_evaluate_take_standard_input(
+    emojitune: Run, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
+    Path("valid.jsonl").write_bytes(piped())
+    here = ("--provider", fake_api.url)
+    done = emojitune("run", "--train", "-", "--valid", "valid.jsonl", *here, stdin=piped())
+    assert done.code == 0
+    assert "Uploaded standard input as" in done.out
+    assert piped() in fake_api.uploaded
+    assert b'filename="stdin.jsonl"' in fake_api.uploaded
+    scored = emojitune("evaluate", MODEL, "--data", "-", "--json", *here, stdin=piped())
+    assert scored.code == 0
+    assert json.loads(scored.out)["scores"]
