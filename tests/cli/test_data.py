@@ -1,5 +1,6 @@
 """`emojitune data` on files as people have them, and as other programs write them."""
 
+import errno
 import gzip
 import io
 import json
@@ -13,8 +14,10 @@ import pytest
 from fake_api import MODEL, FakeApi
 
 from emojitune.cli import main as command_line
+from emojitune.cli import new_file
 from emojitune.workflow import fine_tune
 
+BROKEN = Path(__file__).parents[1] / "data" / "broken"
 MARK = "\ufeff"
 
 
@@ -227,3 +230,86 @@ def test_run_and_evaluate_take_standard_input(
     scored = emojitune("evaluate", MODEL, "--data", "-", "--json", *here, stdin=piped())
     assert scored.code == 0
     assert json.loads(scored.out)["scores"]
+
+
+# --- convert ---
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sharegpt", "ShareGPT ('conversations' of 'from' and 'value')"),
+        ("alpaca", "Alpaca ('instruction', 'input' and 'output')"),
+        ("prompt_completion", "prompt and completion ('prompt' and 'completion')"),
+        ("tools_in_a_string", "chat with tools of another form"),
+        ("comma_separated", "CSV"),
+    ],
+)
+def test_another_format_is_named_and_converted(emojitune: Run, name: str, words: str) -> None:
+    file = Path(f"{name}.jsonl")
+    file.write_bytes((BROKEN / file.name).read_bytes())
+    checked = emojitune("data", "check", file)
+    assert checked.code == 1
+    (said,) = [line for line in checked.out.splitlines() if "other_format" in line]
+    assert words in said
+    assert said.endswith("Run `emojitune data convert FILE`: it makes chat lines of it.")
+    assert "Error [other_format]" in checked.err
+    done = emojitune("data", "convert", file)
+    assert done.code == 0
+    assert f"emojitune data check {name}.chat.jsonl" in done.out
+    assert emojitune("data", "check", f"{name}.chat.jsonl").code == 0
+
+
+def test_each_row_is_accounted_for(emojitune: Run) -> None:
+    rows = [{"instruction": f"Say {n}", "output": f"{n}", "id": n} for n in range(11)]
+    rows += [{"instruction": "Say nothing"} for _ in range(25)]
+    file = write("f.json", rows)
+    shown = emojitune("data", "convert", file, "--output", "one.jsonl")
+    assert "f.json: 36 row(s): 36 Alpaca" in shown.out
+    assert 'not carried over: the key "id" (11 row(s))' in shown.out
+    assert "left out, line 12: message 2 needs a 'content' of text, not null." in shown.out
+    assert "... and 5 more left out; --json lists all" in shown.out
+    assert "one.jsonl: 11 chat line(s), 25 row(s) left out" in shown.out
+    account = json.loads(emojitune("data", "convert", "-", "--json", stdin=file.read_bytes()).out)
+    assert (account["path"], account["converted"]) == ("stdin.chat.jsonl", 11)
+    assert [row["line"] for row in account["left_out"]] == list(range(12, 37))
+    assert account["not_carried_over"] == {'the key "id"': 11}
+    assert Path("one.jsonl").read_bytes() == Path("stdin.chat.jsonl").read_bytes()
+
+
+def test_convert_overwrites_nothing_and_leaves_nothing_behind(emojitune: Run) -> None:
+    file = write("f.jsonl", [{"prompt": "a", "completion": "b"}])
+    before = file.read_bytes()
+    over = emojitune("data", "convert", file, "--output", file)
+    assert (over.code, file.read_bytes()) == (1, before)
+    assert "f.jsonl is there already. Nothing is overwritten" in over.err
+    nowhere = emojitune("data", "convert", file, "--output", "gone/f.jsonl")
+    assert "cannot be written (No such file or directory)" in nowhere.err
+    assert "--output names a file" in emojitune("data", "convert", file, "--output", "-").err
+    assert "cannot be read" in emojitune("data", "convert", "gone.jsonl").err
+    assert [path.name for path in Path().iterdir()] == ["f.jsonl"]
+
+
+def test_a_full_disk_leaves_no_half_of_a_file(
+    emojitune: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(new_file, "sync", full)
+    done = emojitune("data", "convert", write("f.jsonl", [{"prompt": "a", "completion": "b"}]))
+    assert done.code == 1
+    assert "f.chat.jsonl cannot be written (No space left on device)." in done.err
+    assert [path.name for path in Path().iterdir()] == ["f.jsonl"]
+
+
+def test_convert_says_so_where_there_is_nothing_to_do(emojitune: Run) -> None:
+    done = emojitune("data", "convert", write("f.jsonl", [chat(1), {"question": 1}]))
+    assert done.code == 1
+    assert "f.jsonl is in the chat's format already." in done.err
+    write("g.jsonl", [{"question": 1}])
+    none = emojitune("data", "convert", "g.jsonl", "--json")
+    assert none.code == 1
+    assert "g.jsonl has no row that can be a chat line." in none.err
+    assert json.loads(none.out)["left_out"][0]["line"] == 1
+    assert not Path("g.chat.jsonl").exists()

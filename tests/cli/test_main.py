@@ -95,7 +95,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 COMMANDS = (
     *("serve", "run", "chat", "evaluate", "data check", "data stats", "data split"),
-    "data show",
+    *("data show", "data convert"),
     *("jobs list", "jobs show", "jobs follow", "jobs cancel", "jobs events"),
     *("jobs pause", "jobs resume"),
     *("models list", "models pull"),

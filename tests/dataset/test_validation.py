@@ -196,7 +196,7 @@ def test_extra_keys_are_a_file_format_error(tmp_path: Path) -> None:
         ('{"prompt": "a", "completion": "b"}', "invalid_file_format",
          "The job failed due to a file format error in the training file. Invalid file format. "
          "Example 1 is missing key 'messages': it is in another format, prompt and completion "
-         "('prompt' and 'completion'), as 9 more are: lines 2, 3, 4, 5, 6, 7, 8, 9 and 1 more "
+         "('prompt' and 'completion'), like lines 2, 3, 4, 5, 6, 7, 8, 9 and 1 more "
          "(line 1) Run `emojitune data convert FILE`"),
         ('{"input": {"messages": []}}', "invalid_file_format",
          "Example 1 is missing key 'messages' (line 1) Add"),

@@ -65,6 +65,23 @@ def data_show(
     screen.result(data_show.show(file, number, model if mask else None, read_settings(), screen))
 
 
+@data.command("convert")
+def data_convert(
+    file: DataFile,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write [NAME.chat.jsonl].", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make chat lines of other formats: prompt and completion, ShareGPT, Alpaca, a list, CSV.
+
+    Every row is accounted for: what is left out is told with its line and the reason.
+    """
+    from emojitune.cli import data_convert
+
+    data_convert.convert_file(file, output, open_screen(as_json))
+
+
 @data.command("split")
 def data_split(
     file: DataFile,

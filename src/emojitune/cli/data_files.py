@@ -1,17 +1,17 @@
 """`emojitune data`: check, stats and split."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emojitune.cli.new_file import write_new
 from emojitune.cli.render import Screen
 from emojitune.cli.standard_input import beside, title
 from emojitune.dataset.mending import mend
 from emojitune.dataset.split import split_places
 from emojitune.dataset.statistics import describe
 from emojitune.dataset.validation import DatasetReport, check_file, raw_lines
-from emojitune.errors import DatasetError, InvalidRequestError
+from emojitune.errors import DatasetError
 from emojitune.evaluation.report import draw_frequencies
 
 
@@ -77,8 +77,8 @@ def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> Datas
         screen.say("--fix wrote nothing: no line of the file can be mended.")
         return report
     copy, listed = beside(report.path, ".fixed.jsonl"), beside(report.path, ".fixed.txt")
-    _write(copy, mended.lines)
-    _write(listed, [f"line {one.line}: {one.code}: {one.what}" for one in mended.changes])
+    write_new(copy, mended.lines)
+    write_new(listed, [f"line {one.line}: {one.code}: {one.what}" for one in mended.changes])
     screen.changes(mended.changes)
     screen.say(f"{listed}: {len(mended.changes)} change(s)")
     fixed = check_file(copy)
@@ -104,7 +104,8 @@ def _refuse(report: DatasetReport, *, strict: bool) -> None:
         message = f"{name} cannot be used for training: {len(report.errors)} error(s). Mend them."
         raise DatasetError(message, code=report.errors[0].code)
     if strict and report.warnings:
-        message = f"{name} has {len(report.warnings)} warning(s), and --strict allows none."
+        counted = f"{name} has {len(report.warnings)} warning(s), and --strict allows none."
+        message = f"{counted} Mend them, or leave --strict out."
         raise DatasetError(message, code=report.warnings[0].code)
 
 
@@ -132,17 +133,7 @@ def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]
     result = {}
     for part, places in (("train", training), ("valid", validation)):
         path = beside(file, f".{part}.jsonl")
-        _write(path, (raw[report.lines[place]].decode("utf-8-sig") for place in places))
+        write_new(path, (raw[report.lines[place]].decode("utf-8-sig") for place in places))
         screen.say(f"{path}: {len(places)} example(s)")
         result[part] = {"path": str(path), "examples": len(places)}
     return result
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as out:
-            out.writelines(line + "\n" for line in lines)
-    except OSError as error:
-        raise InvalidRequestError(
-            f"{path} cannot be written ({error.strerror}). Nothing is overwritten: move it away."
-        ) from error

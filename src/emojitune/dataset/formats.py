@@ -42,8 +42,18 @@ class Format:
 PROMPT_COMPLETION = Format("prompt and completion", "'prompt' and 'completion'")
 SHAREGPT = Format("ShareGPT", "'conversations' of 'from' and 'value'")
 ALPACA = Format("Alpaca", "'instruction', 'input' and 'output'")
-TOOLS = Format("chat lines with tools as templates take them", "'tools' in a string, or arguments")
+TOOLS = Format("chat with tools of another form", "'tools' in a string, or arguments in none")
 KNOWN = (PROMPT_COMPLETION, SHAREGPT, ALPACA, TOOLS)
+
+# Pairs of replies, the better one and the worse: no chat line is made of them.
+PREFERENCE_KEYS = {
+    "preferred_output",
+    "non_preferred_output",
+    "preferred_completion",
+    "non_preferred_completion",
+    "chosen",
+    "rejected",
+}
 
 Container = Literal["lines", "list", "csv"]
 
@@ -51,6 +61,8 @@ Container = Literal["lines", "list", "csv"]
 def format_of(row: Mapping[str, Any]) -> Format | None:
     """The other format that a row is in; None for chat lines, and for what nobody knows."""
     messages = row.get("messages")
+    if messages is None and PREFERENCE_KEYS & row.keys():
+        return None
     if messages is not None:
         if _are_turns(messages):
             return SHAREGPT

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, get_args
 
 from emojitune.dataset import tool_lines
 from emojitune.dataset.example import Message, Role, TrainingExample
-from emojitune.dataset.formats import format_of
+from emojitune.dataset.formats import PREFERENCE_KEYS, format_of
 from emojitune.dataset.issues import Issue, issue, shown
 from emojitune.dataset.text import BYTE_ORDER_MARK, RepeatedKeys, encodable, read_row
 from emojitune.dataset.tools import result_text, spoken, tools_note
@@ -17,14 +17,6 @@ from emojitune.dataset.tools import result_text, spoken, tools_note
 ROLES: tuple[str, ...] = (*get_args(Role), *tool_lines.ROLES)
 _KEYS = {"messages"} | tool_lines.KEYS
 _MESSAGE_KEYS = {"role", "content", "weight"}
-_PREFERENCE_KEYS = {
-    "preferred_output",
-    "non_preferred_output",
-    "preferred_completion",
-    "non_preferred_completion",
-    "chosen",
-    "rejected",
-}
 
 
 def parse_line(number: int, raw: bytes, issues: list[Issue]) -> TrainingExample | None:
@@ -100,7 +92,7 @@ class _Line:
         return row
 
     def _messages(self, row: dict[str, Any]) -> list[Message]:
-        if "messages" not in row and _PREFERENCE_KEYS & row.keys():
+        if "messages" not in row and PREFERENCE_KEYS & row.keys():
             what = " is in the format of preference learning (dpo), which isn't built here."
             self._stop("preference_format", what)
         other = format_of(row)

@@ -4,7 +4,6 @@ Mends what has one right answer, leaves out what cannot be used or says the same
 everything else as it is. Writes nothing.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from emojitune.dataset.label_issues import Meant, house_labels
 from emojitune.dataset.line import parse_line
 from emojitune.dataset.secrets import redact
 from emojitune.dataset.split import prompt_key
-from emojitune.dataset.text import BYTE_ORDER_MARK, RepeatedKeys, encodable, read_row
+from emojitune.dataset.text import BYTE_ORDER_MARK, RepeatedKeys, read_row, written
 from emojitune.dataset.tool_lines import KEYS, MESSAGE_KEYS, ROLES
 from emojitune.dataset.validation import DatasetReport, raw_lines
 from emojitune.labels import is_label
@@ -89,7 +88,7 @@ class _Line:
         if isinstance(row, dict):
             self._row(row)
         if len(self.changes) > before:
-            text, raw = _line_of(row)
+            text, raw = written(row)
         example = parse_line(self.number, raw, [])
         if example is None:
             self._leave_out(raw)
@@ -171,12 +170,6 @@ class _Line:
             self.changed("off_style", f"wrote {label} for {shown(stripped)}")
             return label
         return stripped or reply
-
-
-def _line_of(row: Any) -> tuple[str, bytes]:
-    """A row as text to be read by people, and as bytes; half characters stay escaped in both."""
-    escaped, plain = json.dumps(row), json.dumps(row, ensure_ascii=False)
-    return plain if encodable(plain) else escaped, escaped.encode()
 
 
 def _is_reply(message: dict[str, Any]) -> bool:

@@ -1,9 +1,13 @@
 """JSON as it is defined, and text that can be written down."""
 
 import json
+import re
+from collections.abc import Iterator
 from typing import NoReturn
 
 BYTE_ORDER_MARK = "\ufeff"
+
+_SPACE = re.compile(r"\s*")
 
 # In a schema, and in the arguments of a call, null is a value.
 _NULLABLE = frozenset({"default", "const"})
@@ -34,6 +38,26 @@ def read_row(text: str) -> object:
     return without_nulls(row) if "null" in text else row
 
 
+def list_entries(text: str) -> Iterator[tuple[int, object]]:
+    """The entries of a JSON list, each with the line that it begins in.
+
+    Raises:
+        As `read_object`.
+    """
+    place, line, counted = _past_space(text, text.index("[") + 1), 1, 0
+    while text[place : place + 1] != "]":
+        line, counted = line + text.count("\n", counted, place), place
+        entry, place = _DECODER.raw_decode(text, place)
+        yield line, entry
+        place = _past_space(text, place)
+        if text[place : place + 1] == ",":
+            place = _past_space(text, place + 1)
+        elif text[place : place + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
+    if text[place + 1 :].strip():
+        raise json.JSONDecodeError("Extra data after the list", text, place + 1)
+
+
 def without_nulls(value: object) -> object:
     """A value without the keys that are null."""
     if isinstance(value, list):
@@ -55,6 +79,17 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def written(row: object) -> tuple[str, bytes]:
+    """A row as text to be read by people, and as bytes; half characters stay escaped in both."""
+    escaped, plain = json.dumps(row), json.dumps(row, ensure_ascii=False)
+    return plain if encodable(plain) else escaped, escaped.encode()
+
+
+def _past_space(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
 
 
 def _refuse_constant(name: str) -> NoReturn:

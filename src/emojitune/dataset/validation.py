@@ -147,7 +147,7 @@ def _gathered(issues: Sequence[Issue]) -> Iterator[Issue]:
         alike.setdefault(said if one.code == "other_format" else id(one), []).append(one)
     for first, *more in alike.values():
         where = lines_in_brief([one.line for one in more if one.line is not None])
-        message = f"{first.message}, as {len(more)} more are: {where}"
+        message = f"{first.message}, like {where}"
         yield replace(first, message=message) if more else first
 
 
