@@ -53,6 +53,10 @@ REFERENCES: list[tuple[str, str, str, dict[str, Any]]] = [
         "model": "gpt-3.5-turbo", "input": "hi", "previous_response_id": "{response_id}"}}),
     ("POST", "/v1/responses/input_tokens", "`previous_response_id`", {"json": {
         "model": "gpt-3.5-turbo", "input": "hi", "previous_response_id": "{response_id}"}}),
+    ("POST", "/v1/responses", "`input[].id`", {"json": {
+        "model": "gpt-3.5-turbo", "input": [{"type": "item_reference", "id": "{item_id}"}]}}),
+    ("POST", "/v1/responses/input_tokens", "`input[].id`", {"json": {
+        "model": "gpt-3.5-turbo", "input": [{"type": "item_reference", "id": "{item_id}"}]}}),
     ("POST", "/v1/embeddings", "`model`", {"json": {"model": "{model}", "input": "hi"}}),
     ("GET", "/v1/files", "`after`", {"params": {"after": "{file_id}"}}),
     ("GET", "/v1/fine_tuning/jobs", "`after`", {"params": {"after": "{job_id}"}}),
@@ -112,6 +116,7 @@ def ids(server, client: OpenAI) -> dict[str, str]:
         "permission_id": permission.data[0].id,
         "completion_id": completion.id,
         "response_id": response.id,
+        "item_id": str(response.output[0].id),
         "batch_id": batch.id,
     }
 

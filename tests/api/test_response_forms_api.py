@@ -186,7 +186,11 @@ def test_calls_and_their_outputs_go_on(client: OpenAI) -> None:
     sent_back = client.responses.create(
         **plain, input=[{"role": "user", "content": ASK}, call, output]
     )
-    assert continued.output_text == sent_back.output_text
+    by_id = client.responses.create(
+        **plain,
+        input=[{"role": "user", "content": ASK}, {"type": "item_reference", "id": call.id}, output],
+    )
+    assert continued.output_text == sent_back.output_text == by_id.output_text
     assert continued.usage
     assert sent_back.usage
     assert continued.usage.input_tokens == sent_back.usage.input_tokens

@@ -477,8 +477,13 @@ def test_other_methods_are_not_allowed(http: httpx2.Client) -> None:
         ({"input": [{"type": "function_call_output", "call_id": "c", "output": [
             {"type": "input_image", "image_url": "http://x"}]}]},
          "input[0].output[0].type", "invalid_value", "'input_image'"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type",
-         "invalid_value", "'message', 'function_call', 'function_call_output'"),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type",
+         "invalid_value", "'function_call_output', 'item_reference', 'reasoning'"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id",
+         "missing_required_parameter", "'input[0].id'"),
+        ({"input": [{"id": 5}]}, "input[0].id", "invalid_type", "expected a string"),
+        ({"input": [{"type": "reasoning", "id": "rs_1"}]}, "input",
+         "missing_required_parameter", "'input'"),
         ({"input": [{"role": "user", "content": [
             {"type": "input_image", "image_url": "http://x"}]}]},
          "input[0].content[0].type", "invalid_value", "'input_image'"),

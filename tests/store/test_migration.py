@@ -1,5 +1,6 @@
 """A home of an older emojitune, as it was left on the disk, with rows in every table."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,28 @@ def test_the_old_tables_become_those_that_the_code_expects(upgraded: Database, h
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
         assert context.get_current_revision() == newest_revision()
+
+
+def test_items_of_old_responses_are_found(home: Path) -> None:
+    said, told = ({"id": f"msg_{word}", "content": [word]} for word in ("said", "told"))
+    rows = [
+        ("resp_1", json.dumps({"output": [told]}), json.dumps([said])),
+        ("resp_2", json.dumps({"output": []}), json.dumps([said, told])),
+    ]
+    with sqlite3.connect(home / "emojitune.db") as old:
+        insert = "INSERT INTO responses (id, created_at, response, input_items) VALUES (?, 1, ?, ?)"
+        old.executemany(insert, rows)
+    old.close()
+    database = open_database(home)
+    responses = ResponseStore(database, "default")
+    assert responses.items(["msg_said", "msg_told"]) == {"msg_said": said, "msg_told": told}
+    with pytest.raises(NotFoundError):
+        ResponseStore(database, "other").items(["msg_said"])
+    responses.delete("resp_1")
+    for item in ("msg_said", "msg_told"):  # each was the first one's
+        with pytest.raises(NotFoundError):
+            responses.items([item])
+    database.close()
 
 
 def test_every_old_row_belongs_to_the_default_project(upgraded: Database, home: Path) -> None:

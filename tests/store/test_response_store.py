@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import pytest
+from sqlalchemy import event
 
 from emojitune.errors import NotFoundError
 from emojitune.store.database import Database
@@ -15,12 +18,44 @@ def responses(database: Database) -> ResponseStore:
 
 
 def test_a_response_is_kept_and_forgotten(responses: ResponseStore) -> None:
-    responses.add(STORED)
+    responses.add(STORED, ITEMS)
     assert responses.get("resp_1") == STORED
     responses.delete("resp_1")
     for ask in (responses.get, responses.delete):
         with pytest.raises(NotFoundError, match="Response with id 'resp_1' not found"):
             ask("resp_1")
+
+
+def test_an_item_is_its_responses_own(responses: ResponseStore, database: Database) -> None:
+    old, new = ({"id": "msg_mine", "text": text} for text in ("old", "new"))
+    said = {"id": "msg_said"}
+    first = replace(STORED, input_items=[old], response={"id": "resp_1", "output": [said]})
+    responses.add(first, [old])
+    assert responses.items(["msg_said", "msg_mine"]) == {"msg_said": said, "msg_mine": old}
+    second = replace(STORED, id="resp_2", input_items=[said, new])
+    responses.add(second, [new])
+    assert responses.items(["msg_mine"]) == {"msg_mine": new}, "the last one with this id"
+    other = ResponseStore(database, "other")
+    responses.delete("resp_1")
+    for store, item in ((responses, "msg_said"), (other, "msg_mine")):
+        with pytest.raises(NotFoundError, match=f"Item with id '{item}' not found"):
+            store.items([item])
+    with pytest.raises(NotFoundError):
+        other.delete("resp_2")
+    assert responses.items(["msg_mine"]) == {"msg_mine": new}
+
+
+def test_an_item_is_found_by_an_index(responses: ResponseStore, database: Database) -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    with database.write() as connection:  # what is read in between is read on this connection
+        event.listen(connection, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+        with pytest.raises(NotFoundError):
+            responses.items(["msg_0"])
+        [(statement, values)] = asked
+        steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        plan = [step.detail for step in steps]
+    assert any("items_by_id" in step for step in plan), plan
+    assert not any("SCAN" in step for step in plan), plan
 
 
 def test_slices_page_to_the_end_and_stop() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tools import call_text, result_text, spoken
@@ -166,16 +166,41 @@ class FunctionCallOutput(_CallItem):
         return {**head, "call_id": self.call_id, "output": output}
 
 
+class ItemReference(Body):
+    """The id of an item instead of the item."""
+
+    type: Literal["item_reference"] = Field(
+        "item_reference", description="`item_reference`, or left out."
+    )
+    id: str = Field(
+        min_length=1, description="The id of an item of a stored response: of its input or output."
+    )
+
+
+class Reasoning(Body):
+    """A thought of a reasoning model, sent back: passed over, whatever it carries."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["reasoning"] = Field(description="`reasoning`: passed over, whatever it carries.")
+
+
 def _kind(item: Any) -> str:
-    """Which of them it is; what has no type is a message."""
-    kind = item.get("type") if isinstance(item, Mapping) else None
-    return TAG + (kind if isinstance(kind, str) else "message")
+    """Which of them it is; what has no type is a message, or the id of an item and nothing else."""
+    if not isinstance(item, Mapping):
+        return TAG + "message"
+    if isinstance(kind := item.get("type"), str):
+        return TAG + kind
+    present = {key for key, value in item.items() if value is not None}
+    return TAG + ("item_reference" if present == {"id"} else "message")
 
 
 InputItem = Annotated[
     Annotated[MessageItem, Tag(TAG + "message")]
     | Annotated[FunctionCall, Tag(TAG + "function_call")]
-    | Annotated[FunctionCallOutput, Tag(TAG + "function_call_output")],
+    | Annotated[FunctionCallOutput, Tag(TAG + "function_call_output")]
+    | Annotated[ItemReference, Tag(TAG + "item_reference")]
+    | Annotated[Reasoning, Tag(TAG + "reasoning")],
     Discriminator(_kind),
 ]
 
@@ -245,7 +270,7 @@ Input = Annotated[
     BeforeValidator(_as_message, json_schema_input_type=str | list[InputItem]),
     Field(
         min_length=1,
-        description="What is said to the model: a text, or messages, calls and their outputs. "
-        "Only a response that continues another may do without.",
+        description="What is said to the model: a text, or messages, calls and their outputs, "
+        "each whole or by its id. Only a response that continues another may do without.",
     ),
 ]

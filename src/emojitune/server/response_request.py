@@ -12,7 +12,7 @@ from emojitune.chat.reply import ChatParameters, ToolUse
 from emojitune.server.chat_formats import Name
 from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, Metadata, refuse
-from emojitune.server.response_items import Input
+from emojitune.server.response_items import Input, Reasoning
 from emojitune.server.response_tools import FunctionTool, ToolChoice, tool_use
 
 _ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
@@ -149,7 +149,8 @@ class PromptBody(Body):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not self.input and self.previous_response_id is None:
+        unsaid = all(isinstance(item, Reasoning) for item in self.input)
+        if unsaid and self.previous_response_id is None:
             refuse("missing_required_parameter", "Missing required parameter: '{param}'.", "input")
         return self
 

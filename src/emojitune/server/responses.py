@@ -16,7 +16,7 @@ from emojitune.server import models
 from emojitune.server.exchange import Exchange
 from emojitune.server.replies import encode, reply
 from emojitune.server.requests import json_body
-from emojitune.server.response_items import check_items, to_messages
+from emojitune.server.response_items import ItemReference, Reasoning, check_items, to_messages
 from emojitune.server.response_object import Draft, Frames, breaking_off, last_word
 from emojitune.server.response_request import (
     CountRequest,
@@ -55,9 +55,13 @@ IncludeArray = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Conversation:
-    """What a response answers: all items, the oldest first, behind the instructions."""
+    """What a response answers: all items, the oldest first, behind the instructions.
+
+    `new` are those of them that no earlier response has.
+    """
 
     items: Items
+    new: Items
     instructions: str | None
 
     @property
@@ -268,9 +272,16 @@ def _called_as_here() -> Iterator[None]:
 
 
 def _conversation(body: ResponseRequest | CountRequest, services: Services) -> _Conversation:
-    items = [*_history(body, services), *(item.to_item() for item in body.input)]
+    stored = _referenced(body, services)
+    given = [
+        stored[item.id] if isinstance(item, ItemReference) else item.to_item()
+        for item in body.input
+        if not isinstance(item, Reasoning)
+    ]
+    items = [*_history(body, services), *given]
     check_items(items)
-    conversation = _Conversation(items, body.instructions)
+    new = [item for item in given if item["id"] not in stored]
+    conversation = _Conversation(items, new, body.instructions)
     if body.text.format.type == "json_object" and not conversation.mentions_json:
         raise InvalidRequestError(
             "Response input messages must contain the word 'json' in some form to use "
@@ -278,6 +289,12 @@ def _conversation(body: ResponseRequest | CountRequest, services: Services) -> _
             param="input",
         )
     return conversation
+
+
+def _referenced(body: PromptBody, services: Services) -> Mapping[str, Mapping[str, Any]]:
+    """The stored items that the input only names, by their ids."""
+    ids = [item.id for item in body.input if isinstance(item, ItemReference)]
+    return services.responses.items(ids) if ids else {}
 
 
 def _history(body: PromptBody, services: Services) -> Items:
@@ -307,7 +324,7 @@ async def _store(
         response=response,
         input_items=conversation.items,
     )
-    await to_thread.run_sync(services.responses.add, stored)
+    await to_thread.run_sync(services.responses.add, stored, conversation.new)
 
 
 def _json(payload: Mapping[str, Any]) -> Response:

@@ -254,6 +254,18 @@ responses = Table(
     sqlite_autoincrement=True,
 )
 
+response_items = Table(
+    "response_items",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("response_id", ForeignKey("responses.id", ondelete="CASCADE"), nullable=False),
+    Column("item_id", String, nullable=False),
+    Column("item", _json, nullable=False),
+    Index("items_by_response", "response_id"),
+    Index("items_by_id", "item_id"),
+    sqlite_autoincrement=True,
+)
+
 keys = Table(
     "keys",
     metadata,
