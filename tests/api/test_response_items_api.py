@@ -1,4 +1,4 @@
-"""Items of earlier responses in the input of a new one: by their ids, or as a client replays them."""
+"""Items of earlier responses in the input of a new one: by their ids, or replayed whole."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from environments import CONSTRAINTS, KEY, Server, install, wait_for
+from environments import CONSTRAINTS, KEY, LOCKS, Server, install, wait_for
 from openai import OpenAI
 from tiny_model import make_tiny_base
 
@@ -104,15 +104,33 @@ def python(python_with: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def node_with(tmp_path: Path) -> Callable[..., Path]:
-    """A folder in which node finds these packages; none of them pulls others."""
+def node_folder(tmp_path: Path) -> Path:
+    """An empty folder for node's packages."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not on this machine")
+    folder = tmp_path / "node"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def node_with(node_folder: Path) -> Callable[..., Path]:
+    """A folder in which node finds these packages; none of them pulls others."""
 
     def make(*packages: str) -> Path:
-        folder = tmp_path / "node"
-        folder.mkdir()
-        install(["npm", "install", "--no-audit", "--no-fund", *packages], folder)
-        return folder
+        install(["npm", "install", "--no-audit", "--no-fund", *packages], node_folder)
+        return node_folder
+
+    return make
+
+
+@pytest.fixture
+def node_locked(node_folder: Path) -> Callable[[str], Path]:
+    """The same for packages that pull others, all of them as a lock in `locks/` has them."""
+
+    def make(lock: str) -> Path:
+        shutil.copytree(LOCKS / lock, node_folder, dirs_exist_ok=True)
+        install(["npm", "ci", "--no-audit", "--no-fund", "--prefer-offline"], node_folder)
+        return node_folder
 
     return make

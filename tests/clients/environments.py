@@ -1,8 +1,10 @@
 """A server as people start it, and programs that are run and installed apart from these tests.
 
 Clients are installed by `pip` and `npm` with the caches that these have anyway. Their versions are
-pinned, with all that they need: the project's constraints.txt first, ours for the rest. A client's
-next release is tried by a change of these files, and breaks nothing on its own.
+pinned, with all that they need: the project's constraints.txt first, ours for the rest, and for
+node the files in locks/, which `npm install --package-lock-only --omit-lockfile-registry-resolved`
+makes of a package.json. A client's next release is tried by a change of these files, and breaks
+nothing on its own.
 """
 
 import json
@@ -16,7 +18,8 @@ import httpx2
 import pytest
 
 KEY = "sk-clients"
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).with_name("programs")
+LOCKS = Path(__file__).with_name("locks")
 CONSTRAINTS = (
     Path(__file__).parents[2] / "constraints.txt",
     Path(__file__).with_name("constraints.txt"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from environments import KEY, PROGRAMS, Server, run
+from openai import OpenAI
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +39,35 @@ def test_node(server: Server, training_file: Path, node_with: Callable[..., Path
     assert told["request"].startswith("req_")
     assert (told["error"]["name"], told["error"]["status"]) == ("NotFoundError", 404)
     assert told["error"]["id"].startswith("req_")
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_the_ai_sdk(
+    server: Server, tuned: str, node_locked: Callable[[str], Path], version: int
+) -> None:
+    folder = node_locked(f"ai-sdk-{version}")
+    shutil.copy(PROGRAMS / "with_ai_sdk.mjs", folder)
+    told = json.loads(run(["node", "with_ai_sdk.mjs", tuned], server.environment, folder))
+    assert told["first"] in LABELS
+    assert told["second"] in LABELS
+    [_, [_, earlier, again]] = told["inputs"]
+    assert earlier == {"type": "item_reference", "id": told["reply"]}, "what it sends instead"
+    assert again["role"] == "user"
+    for loop in (told["responses"], told["chat"]):
+        assert loop["reasons"][:2] == ["tool-calls", "tool-calls"]
+        assert loop["reasons"][2:] in (["stop"], ["length"]), "three steps, the last one in words"
+        assert len(loop["moods"]) == 2
+        assert set(loop["moods"]) <= {"good", "bad"}
+    *_, last = told["responses"]["inputs"]
+    call = "item_reference" if version == 5 else "function_call"
+    assert [item.get("type") for item in last[1:]] == [call, "function_call_output"] * 2
+    with OpenAI(base_url=server.url, api_key=KEY) as client:
+        items = client.responses.input_items.list(told["responses"]["last"], order="asc").data[1:]
+    assert [item.type for item in items] == ["function_call", "function_call_output"] * 2
+    calls = [json.loads(item.arguments) for item in items if item.type == "function_call"]
+    assert calls == [{"mood": mood} for mood in told["responses"]["moods"]]
+    results = [item.output for item in items if item.type == "function_call_output"]
+    assert results == ['{"noted":1}', '{"noted":2}']
 
 
 def test_litellm(server: Server, training_file: Path, python: Path, tmp_path: Path) -> None:
