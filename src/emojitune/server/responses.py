@@ -150,7 +150,7 @@ def retrieve(
 
 @router.delete("/{response_id}")
 def delete(response_id: str, services: Shared) -> Response:
-    """Delete a stored response; those that continue it stay whole."""
+    """Delete a stored response with its items; those that continue it stay whole."""
     services.responses.delete(response_id)
     return _json({"id": response_id, "object": "response.deleted", "deleted": True})
 
