@@ -35,6 +35,7 @@ from emojitune.settings import Settings
 KEY = "sk-chaos"
 LABELS = ("(one)", "(two)", "(three)")  # of no vocabulary: a step is an example of the file
 EXAMPLES, EPOCHS = 12, 20
+STEPS = EXAMPLES * EPOCHS
 PAUSES = (0.1, 4.0)  # seconds, before a kill
 PATIENCE = 15.0  # seconds, for a worker to kill
 T = TypeVar("T")
@@ -65,15 +66,19 @@ class Outcome:
 class Chaos:
     """One server that is started again whenever it dies, and the jobs that were given to it."""
 
-    def __init__(self, folder: Path, seed: int, *, layers: int = 2) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, layers: int = 2, epochs: int = EPOCHS, often: float = 0.3
+    ) -> None:
+        """`often` are the seconds between checkpoints; the end of each epoch has one, too."""
         self.random = random.Random(seed)
+        self.epochs = epochs
         self.settings = Settings(
             home=folder / "home",
             base_model=str(make_tiny_base(folder / "base", layers=layers)),
             device="cpu",
             dtype="float32",
             threads=1,
-            checkpoint_seconds=0.3,
+            checkpoint_seconds=often,
             max_running_jobs=2,
         )
         self.folder = folder
@@ -140,7 +145,7 @@ class Chaos:
                 training_file=file.id,
                 model="gpt-3.5-turbo",
                 seed=seed,
-                hyperparameters={"n_epochs": EPOCHS, "batch_size": 1},
+                hyperparameters={"n_epochs": self.epochs, "batch_size": 1},
                 extra_headers={"Idempotency-Key": f"job-{seed}"},
             )
         )
@@ -210,7 +215,7 @@ class Chaos:
         faults = []
         if found.status != "succeeded":
             faults.append(f"{found.status}: {found.error}")
-        if told != list(range(1, EXAMPLES * EPOCHS + 1)):
+        if told != list(range(1, STEPS + 1)):
             faults.append("steps are missing, repeated or out of order")
         for message in ("Created", "Files validated", "The job has successfully"):
             if sum(event.message.startswith(message) for event in events) != 1:
@@ -241,7 +246,7 @@ def reference(chaos: Chaos, path: Path, seed: int) -> Path:
     settings = chaos.settings.model_copy(update={"home": chaos.folder / f"reference-{seed}"})
     stores = open_stores(settings, "default")
     file = stores.files.add([path.read_bytes()], filename="f.jsonl", purpose="fine-tune")
-    asked = {"n_epochs": EPOCHS, "batch_size": 1}
+    asked = {"n_epochs": chaos.epochs, "batch_size": 1}
     job = stores.jobs.create(
         model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked, seed=seed
     )
@@ -289,11 +294,11 @@ def run(
     return chaos.kills, outcomes
 
 
-def training_file(folder: Path) -> Path:
+def training_file(folder: Path, examples: int = EXAMPLES) -> Path:
     """A file of examples for the tiny model."""
     path = folder / "train.jsonl"
     lines = []
-    for number in range(EXAMPLES):
+    for number in range(examples):
         asked = {"role": "user", "content": f"What a day, number {number}"}
         reply = {"role": "assistant", "content": LABELS[number % 3]}
         lines.append(json.dumps({"messages": [asked, reply]}) + "\n")
