@@ -3,6 +3,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from clocks import FastClock
 from fakes import FakeChatModel, FakeDispatcher
 from openai import OpenAI
 from servers import KEY, RunningServer, serving
@@ -27,10 +28,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     settings = Settings(
         home=folder / "home", cache=folder / "cache", api_key=KEY, max_file_bytes=1_000_000
     )
-    dispatcher, chat_model = FakeDispatcher(), FakeChatModel()
-    app = create_app(settings, dispatcher=dispatcher, load_model=lambda *_: chat_model)
+    dispatcher, chat_model, clock = FakeDispatcher(), FakeChatModel(), FastClock()
+    app = create_app(settings, dispatcher=dispatcher, load_model=lambda *_: chat_model, clock=clock)
     with serving(app) as url:
-        yield RunningServer(url, app, dispatcher, chat_model)
+        yield RunningServer(url, app, dispatcher, chat_model, clock)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import uvicorn
+from clocks import FastClock
 from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from watching import Watched
@@ -27,6 +28,7 @@ class RunningServer:
     app: FastAPI
     dispatcher: FakeDispatcher
     chat_model: FakeChatModel
+    clock: FastClock = field(default_factory=FastClock)
 
     @property
     def services(self) -> Services:

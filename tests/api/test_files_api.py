@@ -3,7 +3,6 @@ import base64
 import errno
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -432,10 +431,16 @@ def test_a_name_cannot_forge_a_header(client: OpenAI, server) -> None:
     assert "x" not in response.headers
 
 
-def test_an_expired_file_is_gone_from_everywhere(client: OpenAI, server) -> None:
-    stored = server.services.files.add(
-        [b"over"], filename="a", purpose="user_data", expires_at=int(time.time()) - 1
+def test_an_expired_file_is_gone_from_everywhere(
+    client: OpenAI, server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = client.files.create(
+        file=("a", b"over"),
+        purpose="user_data",
+        expires_after={"anchor": "created_at", "seconds": 3600},
     )
+    assert client.files.retrieve(stored.id).expires_at == stored.created_at + 3600
+    monkeypatch.setattr(server.clock, "ahead", 3600)
     assert stored.id not in {file.id for file in client.files.list()}
     for gone in (client.files.retrieve, client.files.delete, client.files.content):
         with pytest.raises(NotFoundError):

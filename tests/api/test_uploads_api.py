@@ -10,11 +10,10 @@ import pytest
 from fakes import FakeChatModel, FakeDispatcher
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import Upload
-from servers import KEY, serving
+from servers import KEY, RunningServer, serving
 
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
-from emojitune.store import uploads as uploads_module
 
 LINES = b'{"messages": []}\n' * 10
 ANNOUNCED = {"filename": "a.bin", "purpose": "user_data", "bytes": 10, "mime_type": "text/plain"}
@@ -203,11 +202,11 @@ def test_who_repeats_an_end_that_was_not_heard_is_told_it_again(
 
 
 def test_an_upload_that_took_more_than_an_hour_has_expired(
-    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+    client: OpenAI, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = begin(client, 1)
     part = client.uploads.parts.create(upload.id, data=b"x").id
-    monkeypatch.setattr(uploads_module, "now", lambda: upload.expires_at)
+    monkeypatch.setattr(server.clock, "ahead", 3600)
     for ask in (
         lambda: client.uploads.parts.create(upload.id, data=b"x"),
         lambda: client.uploads.complete(upload.id, part_ids=[part]),

@@ -1,10 +1,25 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clocks import SetClock
 
-from emojitune.store.database import Database
+from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.models import ModelStore
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def database(tmp_path: Path, clock: SetClock) -> Iterator[Database]:
+    """A database on no day at all."""
+    opened = open_database(tmp_path / "home", clock)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

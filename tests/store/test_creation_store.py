@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+from clocks import SetClock
 
 from emojitune.errors import InvalidRequestError
 from emojitune.store.creations import (
@@ -18,21 +19,9 @@ FIRST = Attempt("/v1/fine_tuning/jobs", "digest")
 SECOND, THIRD = replace(FIRST, number=1), replace(FIRST, number=2)
 
 
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def creations(database: Database, clock: Clock) -> CreationStore:
-    return CreationStore(database, "default", clock)
+def creations(database: Database) -> CreationStore:
+    return CreationStore(database, "default")
 
 
 @pytest.fixture
@@ -79,7 +68,7 @@ def test_only_the_same_request_is_a_repetition(reserve, change: dict[str, str]) 
 
 @pytest.mark.parametrize(("late", "expected"), [(-1, "id-1"), (1, "id-2")])
 def test_a_lost_request_is_remembered_for_longer_than_a_client_waits(
-    reserve, clock: Clock, late: float, expected: str
+    reserve, clock: SetClock, late: float, expected: str
 ) -> None:
     reserve(FIRST)
     clock.now += UNANSWERED_SECONDS + late
@@ -88,7 +77,7 @@ def test_a_lost_request_is_remembered_for_longer_than_a_client_waits(
 
 @pytest.mark.parametrize(("late", "expected"), [(-1, "id-1"), (1, "id-2")])
 def test_an_answered_one_as_long_as_a_client_pauses(
-    reserve, creations: CreationStore, clock: Clock, late: float, expected: str
+    reserve, creations: CreationStore, clock: SetClock, late: float, expected: str
 ) -> None:
     creations.answered(reserve(FIRST))
     clock.now += ANSWERED_SECONDS + late
@@ -101,7 +90,7 @@ def test_a_refused_request_leaves_nothing(reserve, creations: CreationStore) -> 
 
 
 def test_a_key_means_the_same_request_for_a_day(
-    reserve, creations: CreationStore, clock: Clock
+    reserve, creations: CreationStore, clock: SetClock
 ) -> None:
     keyed = replace(FIRST, key="k")
     assert [reserve(keyed), reserve(keyed)] == ["id-1", "id-1"]
@@ -116,8 +105,7 @@ def test_a_key_means_the_same_request_for_a_day(
     assert reserve(replace(keyed, digest="other")) == "id-4"
 
 
-def test_a_restart_forgets_nothing(reserve, database: Database, clock: Clock) -> None:
+def test_a_restart_forgets_nothing(reserve, database: Database) -> None:
     reserve(FIRST)
-    assert (
-        CreationStore(database, "default", clock).reserve(SECOND, lambda: "id-9").subject == "id-1"
-    )
+    restarted = CreationStore(database, "default")
+    assert restarted.reserve(SECOND, lambda: "id-9").subject == "id-1"

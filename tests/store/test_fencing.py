@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from clocks import SetClock
 from sqlalchemy import text
 
 from emojitune.errors import StorageError
@@ -21,16 +22,19 @@ def everything(database: Database) -> list[object]:
         return [connection.execute(text(f"SELECT * FROM {name}")).all() for name in names]
 
 
-def test_a_lease_belongs_to_one_worker_until_it_ends(jobs: JobStore, leases: LeaseStore) -> None:
+def test_a_lease_belongs_to_one_worker_until_it_ends(
+    jobs: JobStore, leases: LeaseStore, clock: SetClock
+) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     assert leases.claim(job.id, "a", 60)
     assert leases.claim(job.id, "a", 60)
     assert not leases.claim(job.id, "b", 60)
     assert not leases.renew(job.id, "b", 60)
-    assert leases.leased() == {job.id}
     leases.release(job.id, "b")
-    assert leases.renew(job.id, "a", -1)
-    assert leases.leased() == set()
+    clock.now += 59
+    assert (leases.leased(), leases.lapsed()) == ({job.id}, set())
+    clock.now += 1
+    assert (leases.leased(), leases.lapsed()) == (set(), {"a"})
     assert leases.claim(job.id, "b", 60)
     assert not leases.renew(job.id, "a", 60)
     leases.release(job.id, "b")

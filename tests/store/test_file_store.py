@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clocks import SetClock
 
 from emojitune.errors import NotFoundError
-from emojitune.store import files as files_module
 from emojitune.store.files import FileStore, FileTooLargeError
 
 
@@ -92,12 +92,13 @@ def test_an_unknown_cursor_does_not_start_over(files: FileStore) -> None:
 
 
 def test_a_file_ends_when_its_time_is_over(
-    files: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: FileStore, tmp_path: Path, clock: SetClock
 ) -> None:
-    monkeypatch.setattr(files_module, "now", lambda: 1000)
-    stored = files.add([b"x"], filename="a", purpose="batch", expires_at=2000)
+    stored = files.add([b"x"], filename="a", purpose="batch", seconds=1000)
+    assert (stored.created_at, stored.expires_at) == (clock.now, clock.now + 1000)
+    clock.now += 999
     assert files.get(stored.id) == stored
-    monkeypatch.setattr(files_module, "now", lambda: 2000)
+    clock.now += 1
     with pytest.raises(NotFoundError):
         files.get(stored.id)
     files.add([b"y"], filename="b", purpose="batch")

@@ -2,12 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from clocks import SetClock
 
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
@@ -39,7 +40,11 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def upgraded(home: Path) -> Iterator[Database]:
-    database = open_database(home)
+    """The home at the time of its last request: what is kept for a while was there then."""
+    with sqlite3.connect(home / "emojitune.db") as plain:
+        [(then,)] = plain.execute("SELECT max(asked_at) FROM creations").fetchall()
+    plain.close()
+    database = open_database(home, SetClock(then))
     yield database
     database.close()
 
@@ -110,27 +115,19 @@ def test_the_default_project_finds_all_and_another_nothing(upgraded: Database, h
 def test_what_was_begun_goes_on(upgraded: Database, home: Path) -> None:
     files = FileStore(upgraded, "default", home / "files")
     [upload_id] = _ids(home, "uploads")
-    assert UploadStore(upgraded, "default", home / "parts", files).get(upload_id).bytes == 3
-    then = _clock_of(home)
-    creations = CreationStore(upgraded, "default", then)
+    upload = UploadStore(upgraded, "default", home / "parts", files).get(upload_id)
+    assert (upload.status, upload.bytes) == ("pending", 3)
+    creations = CreationStore(upgraded, "default")
     attempt = Attempt("/v1/fine_tuning/jobs", "digest", 0, "key-1")
     assert [creations.reserve(attempt, str).subject] == _ids(home, "jobs")
     other = Attempt("/v1/fine_tuning/jobs", "another digest", 0, "key-1")
     with pytest.raises(InvalidRequestError):
         creations.reserve(other, str)
-    assert CreationStore(upgraded, "other", then).reserve(other, lambda: "new").subject == "new"
+    assert CreationStore(upgraded, "other").reserve(other, lambda: "new").subject == "new"
 
 
 def test_a_permission_that_was_only_kept_has_its_effect_now(upgraded: Database) -> None:
     assert ModelStore(upgraded, "team").get(MODEL).name == MODEL
-
-
-def _clock_of(home: Path) -> Callable[[], float]:
-    """The clock at the time of the last request that the home remembers."""
-    with sqlite3.connect(home / "emojitune.db") as plain:
-        [(then,)] = plain.execute("SELECT max(asked_at) FROM creations").fetchall()
-    plain.close()
-    return lambda: float(then)
 
 
 def _ids(home: Path, table: str) -> list[str]:

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from clocks import SetClock
 
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.store import uploads as uploads_module
@@ -81,13 +82,11 @@ def test_nothing_follows_the_end(uploads: UploadStore, tmp_path: Path) -> None:
     assert parts_in(tmp_path) == []
 
 
-def test_an_upload_ends_in_an_hour(
-    uploads: UploadStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_upload_ends_in_an_hour(uploads: UploadStore, tmp_path: Path, clock: SetClock) -> None:
     upload_id, part_ids = begin(uploads, b"x")
     upload = uploads.get(upload_id)
     assert upload.expires_at == upload.created_at + 3600
-    monkeypatch.setattr(uploads_module, "now", lambda: upload.expires_at)
+    clock.now = upload.expires_at
     assert uploads.get(upload_id).status == "expired"
     with pytest.raises(InvalidStateError, match="is expired"):
         uploads.add_part(upload_id, [b"y"])

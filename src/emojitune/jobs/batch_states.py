@@ -3,7 +3,6 @@
 from typing import Any
 
 from emojitune.store.batches import Batch, BatchStore
-from emojitune.store.ids import now
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "validating": frozenset({"in_progress", "failed", "cancelling"}),
@@ -19,10 +18,10 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 
 
 def move(batches: BatchStore, batch_id: str, to: str, **changes: Any) -> Batch:
-    """Take a batch to the state `to` and note when, setting other columns in the same moment.
+    """Take a batch to the state `to`, setting other columns in the same moment.
 
     Raises:
         InvalidStateError: `to` may not follow the state the batch is in.
     """
     sources = {state for state, following in TRANSITIONS.items() if to in following}
-    return batches.transition(batch_id, to, sources=sources, **{f"{to}_at": now()}, **changes)
+    return batches.transition(batch_id, to, sources=sources, **changes)

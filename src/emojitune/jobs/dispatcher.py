@@ -203,10 +203,7 @@ class Dispatcher:
 
     def _kill_stopped(self) -> None:
         """Kill workers that let their lease lapse: they are stopped, and hear nothing else."""
-        clock = time.monotonic()
-        lapsed = {
-            lease.worker for lease in self._stores.leases.all() if lease.expires_at <= time.time()
-        }
+        clock, lapsed = time.monotonic(), self._stores.leases.lapsed()
         for job_id, child in self._children.items():
             if child.worker not in lapsed:
                 child.lapsed_at = None

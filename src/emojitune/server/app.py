@@ -1,5 +1,6 @@
 """The application: all endpoints, behind the key, over services that it opens and closes."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
@@ -67,6 +68,7 @@ def create_app(
     *,
     dispatcher: Dispatcher | None = None,
     load_model: Load | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """OpenAI's API over the home folder of `settings`.
 
@@ -74,9 +76,10 @@ def create_app(
         dispatcher: Who runs the jobs; by default one that starts a process for each.
         load_model: From a base or fine-tuned model's name to the model, as the pool calls it; by
             default from the disk.
+        clock: By which what is stored is stamped, and ends.
     """
     app = FastAPI(
-        lifespan=_lifespan(settings, dispatcher or Dispatcher(settings), load_model),
+        lifespan=_lifespan(settings, dispatcher or Dispatcher(settings), load_model, clock),
         redirect_slashes=False,
         openapi_url=None,  # not FastAPI's: see openapi.py
     )
@@ -100,11 +103,14 @@ async def _healthz() -> dict[str, str]:
 
 
 def _lifespan(
-    settings: Settings, dispatcher: Dispatcher, load_model: Load | None
+    settings: Settings,
+    dispatcher: Dispatcher,
+    load_model: Load | None,
+    clock: Callable[[], float],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = open_database(settings.home)
+        database = open_database(settings.home, clock)
         services_of = _services_of(app, settings, database, dispatcher, load_model)
         app.state.services_of = services_of
         app.state.keys = KeyStore(database)

@@ -7,7 +7,6 @@ the lines that have no result.
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,6 @@ from emojitune.server.batch_output import answered, not_run, streams_are_refused
 from emojitune.server.in_process import Answer
 from emojitune.store.batches import Batch, BatchError, BatchStore
 from emojitune.store.files import FileStore
-from emojitune.store.ids import now
 
 _REQUESTS_AT_ONCE = 2  # of all batches together: who chats shall hardly notice them
 _LOOK_EVERY = 10.0  # seconds, should a step have failed; otherwise it is woken
@@ -137,7 +135,7 @@ class BatchRunner:
             return
         with (
             contextlib.closing(rows),
-            anyio.move_on_after(batch.expires_at - time.time()) as scope,
+            anyio.move_on_after(self._batches.seconds_left(batch)) as scope,
             self._interruptible(batch.id, scope),
         ):
             # Only now a cancelling is noticed; it may have come a moment before.
@@ -145,7 +143,7 @@ class BatchRunner:
                 await self._run_all(batch, rows)
         if not scope.cancelled_caught:
             await to_thread.run_sync(move, self._batches, batch.id, "finalizing")
-        elif now() >= batch.expires_at:
+        elif self._batches.seconds_left(batch) <= 0:
             await to_thread.run_sync(self._expire, batch)
 
     @contextlib.contextmanager
@@ -237,7 +235,7 @@ class BatchRunner:
                 incoming,
                 filename=f"{batch.id}_{'error' if failed else 'output'}.jsonl",
                 purpose="batch_output",
-                expires_at=batch.output_seconds and now() + batch.output_seconds,
+                seconds=batch.output_seconds,
                 then=lambda connection, stored: self._batches.note_output(
                     connection, batch.id, stored, failed=failed
                 ),

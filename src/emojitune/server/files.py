@@ -21,7 +21,6 @@ from emojitune.server.replies import page_listing, reply
 from emojitune.server.requests import refuse
 from emojitune.server.services import Shared
 from emojitune.store.files import StoredFile
-from emojitune.store.ids import now
 
 router = APIRouter(prefix="/v1/files")
 
@@ -64,7 +63,7 @@ def create(form: _Form, services: Shared) -> Response:
             incoming,
             filename=PurePath(form.file.filename or "").name or "upload",
             purpose=form.purpose,
-            expires_at=seconds and now() + seconds,
+            seconds=seconds,
         )
     return reply(file_object(stored))
 

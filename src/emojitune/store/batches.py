@@ -14,7 +14,7 @@ from emojitune.errors import InvalidStateError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.files import StoredFile
-from emojitune.store.ids import new_id, now
+from emojitune.store.ids import new_id
 from emojitune.store.pages import Page, read_page
 from emojitune.store.projects import Project, Rows
 
@@ -115,7 +115,7 @@ class BatchStore:
 
         With a `batch_id` that is taken, nothing is made and the batch of that id is the answer.
         """
-        created_at, batch_id = now(), batch_id or new_id(BATCH_PREFIX)
+        created_at, batch_id = self._database.now(), batch_id or new_id(BATCH_PREFIX)
         row = {
             "id": batch_id,
             "endpoint": endpoint,
@@ -150,6 +150,10 @@ class BatchStore:
             query = self._rows.select()
             return read_page(connection, _batches, query, _batch, after=after, limit=limit)
 
+    def seconds_left(self, batch: Batch) -> float:
+        """How long a batch's window is open yet; below 0 when it has closed."""
+        return batch.expires_at - self._database.clock()
+
     def unfinished(self) -> Sequence[str]:
         """The ids of all batches that have not ended, the oldest first."""
         query = self._rows.select(_batches.c.id).where(_batches.c.status.not_in(FINISHED))
@@ -160,6 +164,8 @@ class BatchStore:
         self, batch_id: str, to: str, *, sources: Collection[str], **changes: Any
     ) -> Batch:
         """Move a batch to the status `to`, with other columns, if its status is one of `sources`.
+
+        Notes when that was, too.
 
         Raises:
             InvalidStateError: It is not: somebody was faster, or the request makes no sense.
@@ -173,7 +179,8 @@ class BatchStore:
                 )
             if to in FINISHED:
                 connection.execute(delete(_results).where(_results.c.batch_id == batch_id))
-            return self._change(connection, batch_id, {**changes, "status": to})
+            noted = {"status": to, f"{to}_at": self._database.now()}
+            return self._change(connection, batch_id, {**changes, **noted})
 
     def record(self, batch_id: str, results: Sequence[BatchResult]) -> None:
         """Keep results and count them; what a line had before is kept instead, and not counted."""

@@ -22,7 +22,6 @@ rule:
 Knows nothing of HTTP: a path, a digest of the body and a number come in.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,12 +61,9 @@ class Reservation:
 class CreationStore:
     """A project's reservations as rows of `database`."""
 
-    def __init__(
-        self, database: Database, project: Project, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, database: Database, project: Project) -> None:
         self._database = database
         self._rows = Rows(_creations, project)
-        self._clock = clock
 
     def reserve(self, attempt: Attempt, new_subject: Callable[[], str]) -> Reservation:
         """The id for what `attempt` creates: that of an earlier attempt, or a new one.
@@ -75,7 +71,7 @@ class CreationStore:
         Raises:
             InvalidRequestError: Its key belongs to a request with another body.
         """
-        clock = self._clock()
+        clock = self._database.clock()
         with self._database.write() as connection:
             too_old = _creations.c.asked_at < clock - _KEPT_SECONDS
             connection.execute(Rows(_creations, EVERY_PROJECT).delete().where(too_old))
@@ -97,7 +93,7 @@ class CreationStore:
 
     def answered(self, subject: str) -> None:
         """The answer goes to a client that is still there."""
-        self._change(self._rows.update().values(answered_at=self._clock()), subject)
+        self._change(self._rows.update().values(answered_at=self._database.clock()), subject)
 
     def forget(self, subject: str) -> None:
         """Nothing was created: the request was refused."""

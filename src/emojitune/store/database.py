@@ -1,13 +1,15 @@
 """The SQLite database of a home folder: opened, migrated, and handed out in transactions.
 
 Knows no table but Alembic's own; of the others only that rows with a `project` belong to it, so
-that a statement on them has to say whose it means (`store/projects.py`).
+that a statement on them has to say whose it means (`store/projects.py`). Its clock is that of every
+store over it: what is stored is stamped by it, and by it its time is over.
 """
 
 import errno
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,13 +39,22 @@ class Database:
     """Short transactions on one SQLite file; threads and processes may share it."""
 
     def __init__(
-        self, engine: Engine, path: Path, guard: Callable[[Connection], None] = lambda _: None
+        self,
+        engine: Engine,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        guard: Callable[[Connection], None] = lambda _: None,
     ) -> None:
+        self.clock = clock  # unix seconds
         self._engine = engine
         self._path = path
         self._guard = guard
         self._file = _identity(path)
         self._open = threading.local()
+
+    def now(self) -> int:
+        """Whole unix seconds, as OpenAI's objects have them."""
+        return int(self.clock())
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -83,7 +94,7 @@ class Database:
 
     def guarded(self, guard: Callable[[Connection], None]) -> "Database":
         """The same database; there `guard` begins each write, and may forbid it by an error."""
-        return Database(self._engine, self._path, guard)
+        return Database(self._engine, self._path, self.clock, guard)
 
     def is_in_place(self) -> bool:
         """Whether the file is still the one that was opened: its folder may have been deleted."""
@@ -150,7 +161,7 @@ class Database:
         return getattr(self._open, "connection", None)
 
 
-def open_database(home: Path) -> Database:
+def open_database(home: Path, clock: Callable[[], float] = time.time) -> Database:
     """Open the database under `home`, made and brought up to date if need be.
 
     Raises:
@@ -167,7 +178,7 @@ def open_database(home: Path) -> Database:
             f"be used: {error}. Choose another folder with --home or EMOJITUNE_HOME.",
             param="home",
         ) from error
-    return Database(_engine(path), path)
+    return Database(_engine(path), path, clock)
 
 
 def make_home(home: Path) -> None:

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Row, or_
+from sqlalchemy import ColumnElement, Connection, Row, or_
 
 from emojitune.disk import disk_errors, sync
 from emojitune.errors import InvalidRequestError, NotFoundError, StorageError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.ids import new_id, now
+from emojitune.store.ids import new_id
 from emojitune.store.pages import Order, Page, read_page
 from emojitune.store.projects import EVERY_PROJECT, Project, Rows
 
@@ -72,15 +72,16 @@ class FileStore:
         filename: str,
         purpose: str,
         max_bytes: int | None = None,
-        expires_at: int | None = None,
+        seconds: int | None = None,
     ) -> StoredFile:
-        """Keep the bytes of `chunks`; on any failure nothing is left behind.
+        """Keep the bytes of `chunks`, for good or for so many seconds; on any failure nothing is
+        left behind.
 
         Raises:
             FileTooLargeError: There are more than `max_bytes` of them.
         """
         with self.receive(chunks, max_bytes=max_bytes) as incoming:
-            return self.keep(incoming, filename=filename, purpose=purpose, expires_at=expires_at)
+            return self.keep(incoming, filename=filename, purpose=purpose, seconds=seconds)
 
     @contextmanager
     def receive(
@@ -108,19 +109,23 @@ class FileStore:
         *,
         filename: str,
         purpose: str,
-        expires_at: int | None = None,
+        seconds: int | None = None,
         then: Callable[[Connection, StoredFile], None] | None = None,
     ) -> StoredFile:
-        """Make a file of what has arrived; `then` takes part in the same transaction."""
+        """Make a file of what has arrived, for good or for so many seconds.
+
+        `then` takes part in the same transaction.
+        """
+        created_at = self._database.now()
         stored = StoredFile(
             id=new_id("file-"),
             bytes=incoming.bytes,
-            created_at=now(),
+            created_at=created_at,
             filename=filename,
             purpose=purpose,
             status="processed",
             status_details=None,
-            expires_at=expires_at,
+            expires_at=seconds and created_at + seconds,
             sha256=incoming.sha256,
         )
         blob = self.blob(stored.sha256)
@@ -142,7 +147,7 @@ class FileStore:
         """
         with self._database.read() as connection:
             row = connection.execute(
-                self._rows.select().where(_files.c.id == file_id, _not_expired())
+                self._rows.select().where(_files.c.id == file_id, self._not_expired())
             ).one_or_none()
         if row is None:
             raise NotFoundError(f"No such File object: {file_id}", param="id")
@@ -156,7 +161,7 @@ class FileStore:
         order: Order = "desc",
     ) -> Page[StoredFile]:
         """Files, the newest first unless `order` is "asc"."""
-        query = self._rows.select().where(_not_expired())
+        query = self._rows.select().where(self._not_expired())
         if purpose is not None:
             query = query.where(_files.c.purpose == purpose)
         with self._database.read() as connection:
@@ -219,13 +224,12 @@ class FileStore:
 
     def _delete_expired(self) -> None:
         with self._database.read() as connection:
-            rows = connection.execute(_anyones.select().where(~_not_expired())).all()
+            rows = connection.execute(_anyones.select().where(~self._not_expired())).all()
         if rows:
             self._remove([_stored(row) for row in rows])
 
-
-def _not_expired() -> Any:
-    return or_(_files.c.expires_at.is_(None), _files.c.expires_at > now())
+    def _not_expired(self) -> ColumnElement[bool]:
+        return or_(_files.c.expires_at.is_(None), _files.c.expires_at > self._database.now())
 
 
 def _in_use(connection: Connection, sha256: str) -> bool:

@@ -1,4 +1,4 @@
-"""Ids as OpenAI's look, and the clock they are stamped with."""
+"""Ids and times as OpenAI's look."""
 
 import secrets
 import string

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_ignore
 from emojitune.errors import InvalidStateError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.ids import new_id, now
+from emojitune.store.ids import new_id
 from emojitune.store.pages import Page, read_page
 from emojitune.store.projects import Project, Rows
 
@@ -112,7 +112,7 @@ class JobStore:
         job_id = job_id or new_id(JOB_PREFIX)
         row = {
             "id": job_id,
-            "created_at": now(),
+            "created_at": self._database.now(),
             "status": "validating_files",
             "model": model,
             "training_file": training_file,
@@ -132,8 +132,8 @@ class JobStore:
             made = connection.execute(self._rows.insert(row).on_conflict_do_nothing())
             if not made.rowcount:
                 return self._get(connection, job_id)
-            _add_event(connection, job_id, f"Created fine-tuning job: {job_id}", key="created")
-            _add_event(connection, job_id, validating, key="validating")
+            self._add_event(connection, job_id, f"Created fine-tuning job: {job_id}", key="created")
+            self._add_event(connection, job_id, validating, key="validating")
             return self._get(connection, job_id)
 
     def get(self, job_id: str) -> Job:
@@ -212,7 +212,7 @@ class JobStore:
     ) -> None:
         """Add a line to the job's story. What has a `key` is told once, however often it is run."""
         with self._database.write() as connection:
-            _add_event(connection, job_id, message, level=level, type=type, data=data, key=key)
+            self._add_event(connection, job_id, message, level=level, type=type, data=data, key=key)
 
     def events(self, job_id: str, after: str | None = None, limit: int = 20) -> Page[JobEvent]:
         """A job's events, the newest first."""
@@ -249,7 +249,7 @@ class JobStore:
         row = {
             "id": new_id("ftckpt_"),
             "job_id": job_id,
-            "created_at": now(),
+            "created_at": self._database.now(),
             "model": model,
             "step": step,
             "metrics": dict(metrics),
@@ -294,28 +294,28 @@ class JobStore:
         connection.execute(mine.values(changes))
         return self._get(connection, job_id)
 
-
-def _add_event(
-    connection: Connection,
-    job_id: str,
-    message: str,
-    *,
-    level: str = "info",
-    type: str = "message",
-    data: Mapping[str, Any] | None = None,
-    key: str | None = None,
-) -> None:
-    row = {
-        "id": new_id("ftevent-"),
-        "job_id": job_id,
-        "created_at": now(),
-        "level": level,
-        "type": type,
-        "message": message,
-        "data": dict(data or {}),
-        "key": key,
-    }
-    connection.execute(insert_or_ignore(_events).values(row).on_conflict_do_nothing())
+    def _add_event(
+        self,
+        connection: Connection,
+        job_id: str,
+        message: str,
+        *,
+        level: str = "info",
+        type: str = "message",
+        data: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> None:
+        row = {
+            "id": new_id("ftevent-"),
+            "job_id": job_id,
+            "created_at": self._database.now(),
+            "level": level,
+            "type": type,
+            "message": message,
+            "data": dict(data or {}),
+            "key": key,
+        }
+        connection.execute(insert_or_ignore(_events).values(row).on_conflict_do_nothing())
 
 
 def carries(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:

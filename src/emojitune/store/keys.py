@@ -17,7 +17,7 @@ from sqlalchemy import Row
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.ids import new_id, now
+from emojitune.store.ids import new_id
 from emojitune.store.projects import EVERY_PROJECT, Rows
 
 _keys = tables.keys
@@ -52,7 +52,7 @@ class KeyStore:
         """
         _require_names(project, name)
         secret = new_secret()
-        key = Key(new_id("key_"), project, name, now(), None)
+        key = Key(new_id("key_"), project, name, self._database.now(), None)
         row = {
             "id": key.id,
             "name": name,
@@ -78,7 +78,7 @@ class KeyStore:
         this = _keys.c.id == key_id
         with self._database.write() as connection:
             valid = self._rows.update().where(this, _keys.c.revoked_at.is_(None))
-            connection.execute(valid.values(revoked_at=now()))
+            connection.execute(valid.values(revoked_at=self._database.now()))
             row = connection.execute(self._rows.select().where(this)).one_or_none()
         if row is None:
             raise NotFoundError(

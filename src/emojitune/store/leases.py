@@ -3,7 +3,6 @@
 A lease is two columns of the job's row, so that a write can be fenced by it in its own transaction.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,14 +40,16 @@ class LeaseStore:
         """Lease a job to `worker` unless another one holds it; the lease ends by itself."""
         free = or_(
             _jobs.c.lease_expires_at.is_(None),
-            _jobs.c.lease_expires_at <= time.time(),
+            _jobs.c.lease_expires_at <= self._database.clock(),
             _jobs.c.worker == worker,
         )
-        return self._write(job_id, free, worker, time.time() + seconds)
+        return self._write(job_id, free, worker, self._database.clock() + seconds)
 
     def renew(self, job_id: str, worker: str, seconds: float) -> bool:
         """Keep a lease; False when it is no longer `worker`'s."""
-        return self._write(job_id, _jobs.c.worker == worker, worker, time.time() + seconds)
+        return self._write(
+            job_id, _jobs.c.worker == worker, worker, self._database.clock() + seconds
+        )
 
     def release(self, job_id: str, worker: str) -> None:
         """Give a lease back, if it is still `worker`'s."""
@@ -63,7 +64,11 @@ class LeaseStore:
 
     def leased(self) -> set[str]:
         """The ids of the jobs that some worker holds now."""
-        return {lease.job_id for lease in self.all() if lease.expires_at > time.time()}
+        return {lease.job_id for lease in self.all() if not self._is_over(lease)}
+
+    def lapsed(self) -> set[str]:
+        """The workers that neither gave their lease back nor renewed it in time."""
+        return {lease.worker for lease in self.all() if self._is_over(lease)}
 
     def status_for(self, job_id: str, worker: str) -> str | None:
         """The status of a job that `worker` holds; None when it holds it no longer."""
@@ -72,6 +77,9 @@ class LeaseStore:
         with self._database.read() as connection:
             status: str | None = connection.scalar(query)
             return status
+
+    def _is_over(self, lease: Lease) -> bool:
+        return lease.expires_at <= self._database.clock()
 
     def _write(
         self, job_id: str, condition: ColumnElement[bool], worker: str | None, until: float | None

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.ids import new_id, now
+from emojitune.store.ids import new_id
 from emojitune.store.pages import Order, Page, read_page
 from emojitune.store.projects import Project, Rows
 
@@ -39,7 +39,7 @@ class PermissionStore:
     def grant(self, model: str, project_ids: Sequence[str]) -> Sequence[Permission]:
         """The permissions of these projects, in their order; one that is there already stays."""
         projects = list(dict.fromkeys(project_ids))
-        stamp = now()
+        stamp = self._database.now()
         rows = [
             {"id": new_id("cp_"), "created_at": stamp, "model": model, "project_id": project}
             for project in projects

@@ -22,7 +22,7 @@ from emojitune.store.files import (
     chunks_of,
     open_private,
 )
-from emojitune.store.ids import new_id, now
+from emojitune.store.ids import new_id
 from emojitune.store.projects import EVERY_PROJECT, Project, Rows
 
 _uploads, _parts = tables.uploads, tables.upload_parts
@@ -79,10 +79,11 @@ class UploadStore:
     ) -> Upload:
         """A pending upload, which ends by itself in an hour."""
         self.sweep()
+        created_at = self._database.now()
         upload = Upload(
             id=new_id("upload_"),
-            created_at=now(),
-            expires_at=now() + _LIFE_SECONDS,
+            created_at=created_at,
+            expires_at=created_at + _LIFE_SECONDS,
             filename=filename,
             purpose=purpose,
             bytes=bytes,
@@ -118,7 +119,7 @@ class UploadStore:
         try:
             with self._while_pending(upload_id, _ADD):
                 size = _write(path, chunks)
-            part = UploadPart(part_id, upload_id, now(), size)
+            part = UploadPart(part_id, upload_id, self._database.now(), size)
             with self._database.write() as connection:
                 upload = self._get(connection, upload_id)
                 _require_pending(upload, _ADD)
@@ -163,7 +164,7 @@ class UploadStore:
                 incoming,
                 filename=upload.filename,
                 purpose=upload.purpose,
-                expires_at=upload.file_seconds and now() + upload.file_seconds,
+                seconds=upload.file_seconds,
                 then=complete_with,
             )
         self._delete_parts(upload_id)
@@ -189,7 +190,7 @@ class UploadStore:
         folders = list(self._directory.iterdir()) if self._directory.exists() else []
         anyones, pending = Rows(_uploads, EVERY_PROJECT), _uploads.c.status == "pending"
         with self._database.write() as connection:
-            over = anyones.update().where(pending, _uploads.c.expires_at <= now())
+            over = anyones.update().where(pending, _uploads.c.expires_at <= self._database.now())
             connection.execute(over.values(status="expired"))
             waiting = set(connection.scalars(anyones.select(_uploads.c.id).where(pending)))
         for folder in folders:
@@ -249,7 +250,7 @@ class UploadStore:
         row = connection.execute(query).one_or_none()
         if row is None:
             raise NotFoundError(f"No such Upload object: {upload_id}", param="upload_id")
-        return _upload(row)
+        return _upload(row, self._database.now())
 
     def _end(
         self,
@@ -264,11 +265,11 @@ class UploadStore:
         connection.execute(ended.values(status=status, file_id=file_id))
 
 
-def _upload(row: Row[Any]) -> Upload:
+def _upload(row: Row[Any], now: int) -> Upload:
     fields = dict(row._mapping)
     del fields["number"], fields["project"]
     upload = Upload(**fields)
-    over = upload.status == "pending" and upload.expires_at <= now()
+    over = upload.status == "pending" and upload.expires_at <= now
     return replace(upload, status="expired") if over else upload
 
 
