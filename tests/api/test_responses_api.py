@@ -802,3 +802,26 @@ def test_with_a_real_model(tmp_path: Path, tiny_base: Path) -> None:
         assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
     with serving(create_app(settings)) as url, OpenAI(base_url=url, api_key=KEY) as client:
         assert client.responses.retrieve(first.id).output_text == first.output_text
+
+
+@pytest.mark.parametrize(
+    ("labels", "param", "code"),
+    [
+        ([], "labels", "empty_array"),
+        (["a", ""], "labels[1]", "empty_string"),
+        (["a" * 1001], "labels[0]", "string_above_max_length"),
+        ([str(number) for number in range(10_001)], "labels", "array_above_max_length"),
+    ],
+)
+def test_labels_have_the_same_bounds_in_a_chat_and_in_a_response(
+    http: httpx2.Client, labels: list[str], param: str, code: str
+) -> None:
+    chat = {"messages": [{"role": "user", "content": ASK}]}
+    messages = set()
+    for path, body in (("/chat/completions", chat), ("/responses", {"input": ASK})):
+        answer = http.post(path, json={"model": MODEL, **body, "labels": labels})
+        assert answer.status_code == 400, path
+        error = answer.json()["error"]
+        assert (error["param"], error["code"]) == (param, code)
+        messages.add(error["message"])
+    assert len(messages) == 1

@@ -13,6 +13,7 @@ from emojitune.server.chat_formats import (
     Choice,
     ChoiceName,
     FunctionDefinition,
+    Labels,
     Named,
     OlderChoiceName,
     ResponseFormat,
@@ -23,7 +24,7 @@ from emojitune.server.chat_formats import (
 )
 from emojitune.server.chat_messages import ChatMessage, Parts, as_parts, check_order, mention_json
 from emojitune.server.parameters import Ignored, Refused
-from emojitune.server.requests import Body, Metadata, refuse, refuse_type
+from emojitune.server.requests import Body, Metadata, own_keys, refuse, refuse_type
 
 _ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
 _CACHE = Ignored("the prefix cache finds common beginnings by itself")
@@ -40,14 +41,13 @@ def _as_list(stop: Any) -> Any:
 def _older_choice(choice: Any) -> Any:
     """`function_call` in the form of `tool_choice`."""
     if isinstance(choice, dict):
-        if "name" not in choice:
+        if choice.get("name") is None:
             refuse("missing_required_parameter", "Missing required parameter: '{param}'.", ".name")
         return {"type": "function", "function": choice}
     return choice_object(choice, get_args(OlderChoiceName))
 
 
 _Text = Annotated[str, Field(min_length=1)]
-_Label = Annotated[str, Field(min_length=1, max_length=1000)]
 _Stops = Annotated[list[_Text], Field(min_length=1, max_length=4)]
 _Bias = Annotated[float, Field(ge=-100, le=100)]
 
@@ -112,7 +112,7 @@ class ChatRequest(Body):
     presence_penalty: float = Field(
         0.0, ge=-2, le=2, description="Taken from it once, if the reply has used it."
     )
-    logit_bias: dict[str, _Bias] | None = Field(
+    logit_bias: Annotated[dict[str, _Bias], own_keys(dict[str, _Bias])] | None = Field(
         None, description="Added to the log-probability of tokens, by their id in this model."
     )
     logprobs: bool = Field(False, description="Whether log-probabilities of tokens are told.")
@@ -148,12 +148,7 @@ class ChatRequest(Body):
         description="`labels` holds the reply to the model's closed vocabulary, as is usual "
         "where it has one; `free` does not.",
     )
-    labels: list[_Label] | None = Field(
-        None,
-        min_length=1,
-        max_length=10_000,
-        description="Holds the reply to these texts, on any model.",
-    )
+    labels: Labels = None
     alternatives: int = Field(
         0,
         ge=0,

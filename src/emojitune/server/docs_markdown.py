@@ -23,11 +23,11 @@ Made by `make docs` from the request models and the routes; a running server sho
 - **Every response**, errors and streams too, has `x-request-id`, `openai-processing-ms`,
   `openai-version` and `openai-organization`; those to keys made by `emojitune keys create` also
   `x-ratelimit-limit-`, `-remaining-` and `-reset-` of `requests` and `bytes` a minute.
-- **Bodies**: null stands for a parameter that is left out. A parameter that is not in the table is
-  a 400 (`unknown_parameter`); a value of another type is one too: nothing is converted, so "3" is
-  no integer and true is no number. Of a key that comes twice the last counts. A `Content-Type`
-  that is not JSON is a 400 where JSON is read; none at all, and the one that `curl -d` sends by
-  itself, are taken for JSON.
+- **Bodies**: null stands for a parameter that is left out, inside of objects and for keys of your
+  own, too. A parameter that is not in the table is a 400 (`unknown_parameter`); a value of another
+  type is one too: nothing is converted, so "3" is no integer and true is no number. Of a key that
+  comes twice the last counts. A `Content-Type` that is not JSON is a 400 where JSON is read; none
+  at all, and the one that `curl -d` sends by itself, are taken for JSON.
 - **Queries**: what is not in the table is passed over, as gateways add their own. `limit` out of
   its range is a 400; `after` takes the id of the last item of a page, and an id that is not in the
   list is a 404, never page one again.

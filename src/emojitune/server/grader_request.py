@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation import graders
 from emojitune.evaluation.formula import parse
-from emojitune.server.requests import TAG, Body, refuse
+from emojitune.server.requests import TAG, Body, own_keys, refuse
 
 _Number = int | float
 
@@ -103,6 +103,8 @@ _Part = Annotated[
     Discriminator(_type_of),
 ]
 
+_ByName = Annotated[dict[str, _Part], Field(min_length=1, max_length=_MOST_GRADERS)]
+
 
 def _form_of(value: Any) -> str:
     if isinstance(value, list):
@@ -114,9 +116,7 @@ def _form_of(value: Any) -> str:
 _Parts = Annotated[
     Annotated[_Part, Tag(TAG + "single")]
     | Annotated[list[_Part], Field(min_length=1, max_length=_MOST_GRADERS), Tag(TAG + "list")]
-    | Annotated[
-        dict[str, _Part], Field(min_length=1, max_length=_MOST_GRADERS), Tag(TAG + "names")
-    ],
+    | Annotated[_ByName, own_keys(_ByName), Tag(TAG + "names")],
     Discriminator(_form_of),
 ]
 

@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from emojitune.server.requests import without_nulls
+
 MARK = "x-emojitune"  # the key of a mark in the API's description
 _CODE = "unsupported_parameter"
 
@@ -65,7 +67,8 @@ class Refused:
         }
 
     def _check(self, value: Any) -> Any:
-        if value is not None and not any(_same(value, neutral) for neutral in self.neutral):
+        asked = without_nulls(value)
+        if asked is not None and not any(_same(asked, neutral) for neutral in self.neutral):
             message = f"Unsupported parameter: '{{param}}'. Here {self.reason}. Leave it out."
             context = {"message": message, "code": _CODE, "param": None}
             raise PydanticCustomError("refused", "{message}", context)

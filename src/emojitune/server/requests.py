@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from fastapi import Query, Request
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -27,13 +28,27 @@ MAX_JSON_BYTES = 16 * 1024 * 1024
 
 Limit = Annotated[int, Query(ge=1, le=10_000, description="How many items a page may have.")]
 
-Metadata = Annotated[
+
+def without_nulls(value: Any) -> Any:
+    """A JSON object, if it is one, without its keys that are null: null means left out."""
+    if not isinstance(value, dict):
+        return value
+    return {key: inner for key, inner in value.items() if inner is not None}
+
+
+def own_keys(kind: Any) -> BeforeValidator:
+    """For a `dict` whose keys the client chooses: there, too, null means left out."""
+    return BeforeValidator(without_nulls, json_schema_input_type=kind)
+
+
+_Texts = Annotated[
     dict[
         Annotated[str, StringConstraints(max_length=64)],
         Annotated[str, StringConstraints(max_length=512)],
     ],
     Field(max_length=16),
 ]
+Metadata = Annotated[_Texts, own_keys(_Texts)]
 
 
 class Body(BaseModel):
@@ -44,9 +59,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if value is not None}
+        return without_nulls(data)
 
 
 class BodyTooLargeError(InvalidRequestError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from emojitune.chat.reply import ChatParameters, ToolUse
-from emojitune.server.chat_formats import Name
+from emojitune.server.chat_formats import Labels, Name
 from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, Metadata, refuse
 from emojitune.server.response_items import Input, Reasoning
@@ -130,14 +130,7 @@ class PromptBody(Body):
         Any,
         Refused(
             _NO_REASONING,
-            [
-                {},
-                {"effort": None},
-                {"summary": None},
-                {"effort": None, "summary": None},
-                {"effort": "none"},
-                {"effort": "none", "summary": None},
-            ],
+            [{}, {"effort": "none"}],
         ),
         Field(description="How a reasoning model reasons."),
     ] = None
@@ -202,9 +195,7 @@ class ResponseRequest(PromptBody):
         description="`labels` holds the reply to the model's closed vocabulary, `free` does not; "
         "by default labels where the model has a vocabulary.",
     )
-    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
-        None, min_length=1, description="Hold the reply to these texts, on any model."
-    )
+    labels: Labels = None
     include: list[Include] | None = Field(
         None,
         description="More to be shown of the reply: its log-probabilities. There are no searches, "

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from emojitune.server import models
 from emojitune.server.replies import listing, reply
-from emojitune.server.requests import Body, Limit, Metadata, json_body
+from emojitune.server.requests import Body, Limit, Metadata, json_body, without_nulls
 from emojitune.server.services import Shared
 from emojitune.store.completions import StoredCompletion
 from emojitune.store.pages import Order, slice_page
@@ -30,7 +30,9 @@ class CompletionUpdate(Body):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
-        return data  # here null says something
+        # Here the null of one key says something.
+        given = isinstance(data, dict) and "metadata" in data
+        return {"metadata": None, **without_nulls(data)} if given else without_nulls(data)
 
 
 @router.get("")
