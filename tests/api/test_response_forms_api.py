@@ -327,7 +327,8 @@ BAD_SCHEMA: Any = {"type": "object", "properties": {"x": {"type": "wat"}}}
 @pytest.mark.parametrize(
     ("changes", "param", "code", "words"),
     [
-        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": BAD_SCHEMA}}},
+        ({"text": {"format": {
+            "type": "json_schema", "name": "x", "schema": BAD_SCHEMA, "strict": True}}},
          "text.format.schema", "invalid_json_schema", "Invalid schema for response_format"),
         ({"tools": [{**MOOD, "parameters": BAD_SCHEMA}]}, "tools[0].parameters",
          "invalid_function_parameters", "Invalid schema for function 'mood'"),

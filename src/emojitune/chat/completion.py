@@ -95,11 +95,12 @@ class ChatModel:
         """
         closed = self._closed_set(parameters)
         self._check_bias(parameters)
-        guide = self._guides(parameters)
         ids = self._prompt(messages, parameters)
         room = self._context_length - len(ids)
         if room < 1 or (parameters.max_tokens or 0) > room:
             raise self._too_long(len(ids), parameters.max_tokens or 1)
+        # Schemas are in the prompt: one that takes long to look at never comes so far.
+        guide = self._guides(parameters)
         sampling = Sampling(
             n=parameters.n,
             max_tokens=self._most_tokens(parameters.max_tokens, parameters.n, room),
@@ -181,7 +182,9 @@ class ChatModel:
     def _guides(self, parameters: ChatParameters) -> Callable[[], Guide] | None:
         if parameters.json_schema is None and parameters.tools is None:
             return None
-        return self.base.grammar_vocabulary.guides(parameters.json_schema, parameters.tools)
+        return self.base.grammar_vocabulary.guides(
+            parameters.json_schema, parameters.tools, parameters.strict
+        )
 
     def _check_bias(self, parameters: ChatParameters) -> None:
         size = self.base.forward.vocabulary_size

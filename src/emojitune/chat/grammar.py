@@ -5,19 +5,26 @@ imported with the first reply that needs it.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from emojitune.chat.loosening import loosened
 from emojitune.chat.reply import ToolUse
 from emojitune.dataset.tools import CALL_BEGIN, CALL_END, SEPARATOR, Tool, call_head
 from emojitune.errors import InvalidRequestError
 
 # One way to write each value: a small model that may put any white space anywhere never ends.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_ANY_OBJECT = {"type": "object"}
+# A state for each remainder: a hundred thousand of them take half a second, a million seven.
+_SLOW = re.compile(r'"multipleOf": (\d\.?){6,}')
 
 
 class Vocabulary:
@@ -29,38 +36,66 @@ class Vocabulary:
         self._tokens = llguidance.hf.from_tokenizer(tokenizer, eos_token=sorted(stop_ids))
 
     def guides(
-        self, schema: Mapping[str, Any] | None, tools: ToolUse | None
+        self, schema: Mapping[str, Any] | None, tools: ToolUse | None, strict: bool = False
     ) -> Callable[[], "GrammarGuide"]:
         """Makes guides that hold replies to a schema, to the form of tool calls, or to either.
 
+        What is strict is held to whole; of other schemas, as much as can be. Where even that turns
+        out too much while a reply is written, its calls are held to any objects, its JSON to any.
+
         Raises:
-            InvalidRequestError: A schema is none, or uses what cannot be held to.
+            InvalidRequestError: A schema is strict, and is none or uses what cannot be held to.
         """
-        for number, tool in enumerate(tools.tools if tools else ()):
+        held = tools and replace(
+            tools, tools=tuple(self._held(*numbered) for numbered in enumerate(tools.tools))
+        )
+        if schema is not None and strict:
+            self._check(
+                schema, "response_format", "Invalid schema for response_format", "invalid_value"
+            )
+        elif schema is not None:
+            schema = loosened(schema, self._builds)
+        first = self._matcher(reply_grammar(schema, held))
+
+        @cache
+        def plain() -> Any:
+            any_value = schema if schema is None or strict else {}
+            return self._matcher(reply_grammar(any_value, held and _with_any_objects(held)))
+
+        return lambda: GrammarGuide(first.deep_copy(), lambda: plain().deep_copy())
+
+    def _held(self, number: int, tool: Tool) -> Tool:
+        """The tool with the schema that its calls are held to."""
+        if tool.strict:
             self._check(
                 tool.parameters,
                 f"tools[{number}].function.parameters",
                 f"Invalid schema for function '{tool.name}'",
                 "invalid_function_parameters",
             )
-        if schema is not None:
-            self._check(
-                schema, "response_format", "Invalid schema for response_format", "invalid_value"
-            )
-        first = self._matcher(reply_grammar(schema, tools))
-        return lambda: GrammarGuide(first.deep_copy())
+            return tool
+        return replace(tool, parameters=loosened(tool.parameters, self._builds) or _ANY_OBJECT)
 
     def _check(self, schema: Mapping[str, Any], param: str, what: str, code: str) -> None:
-        objection = self._matcher(f"start: value\nvalue: {_json_rule(schema)}").get_error()
+        objection = self._objection(schema, lenient=False)
         if objection:
-            # What follows the first line shows the grammar, which the asker never saw.
-            reason = objection.splitlines()[0].split("failed to compile JSON schema: ")[-1]
             raise InvalidRequestError(
-                f"{what}: {reason}. Replies are held to the schema token by token, and not every "
-                "keyword of JSON Schema can be: leave it out or write it otherwise.",
+                f"{what}: {_reason(objection)}. With 'strict' replies are held to the schema token "
+                "by token, and not every keyword of JSON Schema can be: leave it out, write it "
+                "otherwise, or set 'strict' to false.",
                 code=code,
                 param=param,
             )
+
+    def _builds(self, schema: Mapping[str, Any]) -> bool:
+        return not self._objection(schema, lenient=True)
+
+    def _objection(self, schema: Mapping[str, Any], lenient: bool) -> str:
+        rule = _json_rule(schema, lenient)
+        if found := _SLOW.search(rule):
+            return f"{found[0]} takes too long to hold to: it may have five digits"
+        objection: str = self._matcher(f"start: value\nvalue: {rule}").get_error()
+        return objection
 
     def _matcher(self, grammar: str) -> Any:
         import llguidance
@@ -70,27 +105,41 @@ class Vocabulary:
 
 
 class GrammarGuide:
-    """One reply's way through a grammar."""
+    """One reply's way through a grammar, and from where that fails through a plainer one."""
 
-    def __init__(self, matcher: Any) -> None:
+    def __init__(self, matcher: Any, plainer: Callable[[], Any]) -> None:
         self._matcher = matcher
+        self._plainer: Callable[[], Any] | None = plainer
+        self._written: list[int] = []
 
     def allowed(self, size: int) -> Tensor:
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        self._raise_error()
+        mask = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            self._go_on_plainly()
+            mask = self._matcher.compute_bitmask()
+            self._raise_error()
+        bits = np.frombuffer(mask, dtype=np.uint8)
         allowed = np.zeros(size, dtype=bool)
         known = np.unpackbits(bits, bitorder="little")[:size]
         allowed[: len(known)] = known
         return torch.from_numpy(allowed)
 
     def advance(self, token: int) -> bool:
+        self._written.append(token)
         self._matcher.consume_token(token)
-        self._raise_error()
+        if self._matcher.is_error():
+            self._go_on_plainly()
+            self._raise_error()
         return not self._matcher.is_stopped()
 
     def forced(self) -> Sequence[int]:
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
+
+    def _go_on_plainly(self) -> None:
+        if self._plainer is not None:
+            self._matcher, self._plainer = self._plainer(), None
+            self._matcher.consume_tokens(self._written)
 
     def _raise_error(self) -> None:
         if self._matcher.is_error():
@@ -100,6 +149,16 @@ class GrammarGuide:
                 code="invalid_value",
                 param="response_format",
             )
+
+
+def _reason(objection: str) -> str:
+    """The first line; those after it show the grammar, which the asker never saw, or a pattern."""
+    first, *more = objection.splitlines()
+    reason = first.split("failed to compile JSON schema: ")[-1]
+    faults = [line.removeprefix("error: ") for line in more if line.startswith("error: ")]
+    if faults and reason.startswith("regex parse error"):
+        return f"pattern '{more[0].strip()[:80]}': {faults[0]}"
+    return reason
 
 
 def reply_grammar(schema: Mapping[str, Any] | None, tools: ToolUse | None) -> str:
@@ -144,8 +203,15 @@ def _call_rules(tools: Sequence[Tool]) -> list[str]:
     return lines
 
 
-def _json_rule(schema: Mapping[str, Any]) -> str:
-    return f"%json {json.dumps({**schema, 'x-guidance': _JSON_STYLE})}"
+def _with_any_objects(tools: ToolUse) -> ToolUse:
+    """The same tools; whatever is not strict takes any object."""
+    plain = (tool if tool.strict else replace(tool, parameters=_ANY_OBJECT) for tool in tools.tools)
+    return replace(tools, tools=tuple(plain))
+
+
+def _json_rule(schema: Mapping[str, Any], lenient: bool = True) -> str:
+    """`lenient` passes over most keywords that are not known, instead of objecting to them."""
+    return f"%json {json.dumps({**schema, 'x-guidance': {**_JSON_STYLE, 'lenient': lenient}})}"
 
 
 def _quoted(text: str) -> str:

@@ -49,6 +49,7 @@ class ChatParameters:
         top_logprobs: How many likeliest tokens are told beside each token of the reply; None tells
             no log-probabilities at all.
         json_schema: The reply is JSON that fits this schema.
+        strict: It fits all of it, or is refused; else it fits as much as can be held to.
         tools: The reply may, or must, call tools.
         decoding: "labels" holds the reply to the model's vocabulary, "free" does not; None means
             labels where the model has a vocabulary.
@@ -70,6 +71,7 @@ class ChatParameters:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int | None = None
     json_schema: Mapping[str, Any] | None = None
+    strict: bool = False
     tools: ToolUse | None = None
     decoding: Literal["labels", "free"] | None = None
     labels: tuple[str, ...] = ()

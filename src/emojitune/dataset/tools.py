@@ -24,18 +24,28 @@ _RESULT_END = "\n</tool_response>"
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may ask to be called; `parameters` is a JSON schema."""
+    """A function that the model may ask to be called; `parameters` is a JSON schema.
+
+    `strict`: calls are held to all of the schema, or the tool is refused.
+    """
 
     name: str
     parameters: Mapping[str, Any]
     description: str | None = None
+    strict: bool = False
 
     @staticmethod
-    def of(name: str, parameters: Mapping[str, Any] | None, description: str | None) -> "Tool":
+    def of(
+        name: str,
+        parameters: Mapping[str, Any] | None,
+        description: str | None,
+        strict: bool = False,
+    ) -> "Tool":
         """As the API describes it: without parameters, it takes no arguments."""
         none = {"properties": {}, "additionalProperties": False}
-        known = none if parameters is None else parameters
-        return Tool(name, {"type": "object", **known}, description)
+        known = none if parameters is None else dict(parameters)
+        kind = {"type": "object"}  # first in any case, and also where it is said to be null
+        return Tool(name, kind | known | kind, description, strict)
 
 
 def tools_note(tools: Sequence[Tool]) -> str:

@@ -13,7 +13,10 @@ from emojitune.server.parameters import Ignored
 from emojitune.server.requests import Body, refuse, refuse_type
 
 _NAME = re.compile("[a-zA-Z0-9_-]+")
-_STRICT = Ignored("every schema is held to, strict or not")
+STRICT = (
+    "True holds to all of the schema, and refuses (400) one with keywords that replies cannot be "
+    "held to. Otherwise the schema is shown to the model as it is, and held to as far as can be."
+)
 
 
 def _checked_name(name: str) -> str:
@@ -46,7 +49,7 @@ class JsonSchema(Body):
     schema_: dict[str, Any] | None = Field(
         None, alias="schema", description="The schema that the reply is held to."
     )
-    strict: Annotated[bool | None, _STRICT] = None
+    strict: bool | None = Field(None, description=STRICT)
 
 
 class ResponseFormat(Body):
@@ -74,6 +77,11 @@ class ResponseFormat(Body):
             return None
         return (self.json_schema and self.json_schema.schema_) or {"type": "object"}
 
+    @property
+    def strict(self) -> bool:
+        """Whether all of it must be held to."""
+        return self.json_schema is not None and self.json_schema.strict is True
+
 
 class FunctionDefinition(Body):
     """A function that the model may ask to be called."""
@@ -83,12 +91,12 @@ class FunctionDefinition(Body):
     parameters: dict[str, Any] | None = Field(
         None, description="A JSON schema of its arguments, of the type `object`; none, if absent."
     )
-    strict: Annotated[bool | None, _STRICT] = None
+    strict: bool | None = Field(None, description=STRICT)
 
     @model_validator(mode="after")
     def _takes_an_object(self) -> Self:
-        kind = (self.parameters or {}).get("type", "object")
-        if kind != "object":
+        kind = (self.parameters or {}).get("type")
+        if kind not in (None, "object"):
             refuse(
                 "invalid_function_parameters",
                 f"Invalid schema for function '{self.name}': schema must be a JSON Schema of "
@@ -98,7 +106,7 @@ class FunctionDefinition(Body):
         return self
 
     def to_tool(self) -> Tool:
-        return Tool.of(self.name, self.parameters, self.description)
+        return Tool.of(self.name, self.parameters, self.description, self.strict is True)
 
 
 class ToolDefinition(Body):

@@ -278,6 +278,7 @@ class ChatRequest(Body):
             logit_bias={int(key): value for key, value in (self.logit_bias or {}).items()},
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             json_schema=self.response_format.schema_asked if self.response_format else None,
+            strict=self.response_format is not None and self.response_format.strict,
             tools=self.tool_use,
             decoding=self.decoding,
             labels=tuple(self.labels or ()),

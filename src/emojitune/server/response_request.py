@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from emojitune.chat.reply import ChatParameters, ToolUse
-from emojitune.server.chat_formats import Labels, Name
+from emojitune.server.chat_formats import STRICT, Labels, Name
 from emojitune.server.parameters import Ignored, Refused
 from emojitune.server.requests import Body, Metadata, refuse
 from emojitune.server.response_items import Input, Reasoning
@@ -46,11 +46,7 @@ class TextFormat(Body):
         Ignored("the schema itself says it"),
         Field(description="What the format is for."),
     ] = None
-    strict: Annotated[
-        bool | None,
-        Ignored("every schema is held to, strict or not"),
-        Field(description="Whether the reply must keep to the schema."),
-    ] = None
+    strict: bool | None = Field(None, description=STRICT)
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
@@ -159,7 +155,9 @@ class PromptBody(Body):
     @property
     def parameters(self) -> ChatParameters:
         """Those of them that the chat models know."""
-        return ChatParameters(json_schema=self.text.format.json_schema, tools=self.tool_use)
+        asked = self.text.format
+        strict = asked.strict is True
+        return ChatParameters(json_schema=asked.json_schema, strict=strict, tools=self.tool_use)
 
 
 class CountRequest(PromptBody):
