@@ -4,6 +4,7 @@ Functions return Any: naming their types would import what --help must not wait 
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,8 +65,17 @@ def connect_to(provider: str, home: Path | None) -> Any:
     return connect(provider, read_settings(home=home), ask_key=ask_key)
 
 
+def options_to(provider: str, settings: Any) -> tuple[str, ...]:
+    """The options that lead another command to the same place."""
+    if provider != "local":
+        return "--provider", provider
+    return ("--home", str(settings.home)) if "home" in settings.model_fields_set else ()
+
+
 def ask_key(prompt: str) -> str:
     """The key typed by hand; nothing when there is no one to type it."""
     from getpass import getpass
 
-    return getpass(prompt) if sys.stdin is not None and sys.stdin.isatty() else ""
+    with suppress(EOFError):  # Ctrl-D
+        return getpass(prompt) if sys.stdin is not None and sys.stdin.isatty() else ""
+    return ""

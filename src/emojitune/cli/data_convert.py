@@ -1,11 +1,11 @@
 """`emojitune data convert`: chat lines of a file in another format, and an account of its rows."""
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from emojitune.cli.new_file import write_new
+from emojitune.cli.program import command
 from emojitune.cli.render import Screen
 from emojitune.cli.standard_input import beside, title
 from emojitune.dataset.conversion import Converted, convert
@@ -31,14 +31,14 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
     if made.lines and not made.needed:
         raise InvalidRequestError(
             f"{name} is in the chat's format already. "
-            f"To see what is wrong with it: emojitune data check {shlex.quote(name)}"
+            f"To see what is wrong with it: {command('data', 'check', name)}"
         )
     _show(made, name, screen)
     if made.lines:
         write_new(target, made.lines)
         counts = f"{len(made.lines)} chat line(s), {len(made.left_out)} row(s) left out"
         screen.say(f"{target}: {counts}")
-        screen.say(f"Check them:  emojitune data check {shlex.quote(str(target))}")
+        screen.say(f"Check them:  {command('data', 'check', target)}")
     screen.result(_account(made, target))
     if not made.lines:
         known = ", ".join(str(format) for format in KNOWN)

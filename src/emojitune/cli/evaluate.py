@@ -65,7 +65,7 @@ def evaluate(
 def write_report(path: Path, page: str, screen: Screen) -> None:
     """Write the HTML file, or say why it cannot be."""
     try:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigurationError(
             f"The report cannot be written to {path} ({error.strerror}). Name another file."

@@ -12,8 +12,10 @@ from emojitune.cli.context import (
     Provider,
     connect_to,
     open_screen,
+    options_to,
     read_settings,
 )
+from emojitune.cli.program import command
 from emojitune.errors import InvalidRequestError
 
 jobs = typer.Typer(help="Fine-tuning jobs of a provider.", no_args_is_help=True)
@@ -104,7 +106,7 @@ def jobs_events(
     with connect_to(provider, home) as connection:
         found = events(connection.client, job, limit=limit)
     for event in found:
-        screen.say(f"{event.created_at} [{event.level}] {event.message}")
+        screen.event(event.created_at, event.level, event.message)
     screen.result([event.to_dict(mode="json") for event in found])
 
 
@@ -128,6 +130,7 @@ def jobs_plot(
         if isinstance(step, dict)
     ]
     if not points:
-        raise InvalidRequestError(f"{job} has no steps to draw yet: see emojitune jobs show {job}.")
+        look = command("jobs", "show", job, *options_to(provider, read_settings(home=home)))
+        raise InvalidRequestError(f"{job} has no steps to draw yet. Look at it: {look}")
     draw_training_curve(points, out, title=job)
     open_screen().say(str(out))

@@ -1,7 +1,6 @@
 """The command line: one small function a command.
 
-Nothing heavy is imported before the command that needs it, so that --help answers at once. Every
-error of ours ends here as one screen on stderr and exit code 1.
+Nothing heavy is imported before the command that needs it, so that --help answers at once.
 """
 
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from emojitune import __version__
 from emojitune.cli.context import (
     TRAIN,
     VALID,
@@ -24,17 +24,19 @@ from emojitune.cli.context import (
     read_settings,
 )
 from emojitune.cli.data_commands import data
+from emojitune.cli.ending import exit_code, prepare_streams
 from emojitune.cli.jobs_commands import jobs
 from emojitune.cli.keys_commands import keys
 from emojitune.cli.models_commands import models
+from emojitune.cli.program import NAME
 from emojitune.cli.standard_input import or_standard_input
-from emojitune.errors import EmojituneError
 
 app = typer.Typer(
     help="Fine-tune a chatbot that answers in emoji labels: on OpenAI, or on your own machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 app.add_typer(data, name="data")
 app.add_typer(jobs, name="jobs")
@@ -43,18 +45,27 @@ app.add_typer(keys, name="keys")
 
 
 def main() -> None:
-    """The entry point: errors of ours become a message and an exit code, not a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show an emoji shows a question mark instead of a traceback.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    try:
-        app()
-    except EmojituneError as error:
-        from emojitune.cli.render import show_error
+    """The entry point: whatever breaks a command becomes a sentence and an exit code."""
+    prepare_streams()
+    sys.exit(exit_code(partial(app, prog_name=NAME, standalone_mode=False)))
 
-        show_error(error)
-        sys.exit(1)
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"emojitune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -79,6 +90,7 @@ def serve(
     )
     from emojitune.server import serve as server
 
+    Path.cwd()  # gone, it would end the server at its first request that computes
     screen = open_screen()
     server.serve(
         settings, announce=lambda url: screen.say(f"Serving {url}"), idle_timeout=idle_timeout
@@ -125,7 +137,7 @@ def chat(
     """Talk to a model. Each message stands for itself, as in the training file."""
     from emojitune.cli import run as conductor
 
-    said = [message] if message is not None else (line.strip() for line in sys.stdin)
+    said = map(str.strip, (sys.stdin or ()) if message is None else [message])
     with connect_to(provider, home) as connection:
         conductor.chat(connection, model, said, system=system, free=free, screen=open_screen())
 

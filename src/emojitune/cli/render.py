@@ -11,22 +11,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from emojitune.cli.program import as_called
 from emojitune.cli.standard_input import title
+from emojitune.control_chars import escape_control, escape_control_json, one_line
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.issues import Issue, Severity, lines_in_brief
 from emojitune.dataset.mending import Change
 from emojitune.dataset.statistics import DatasetStatistics
 from emojitune.dataset.validation import DatasetReport
-from emojitune.errors import EmojituneError
 from emojitune.evaluation.figures import TITLES
 from emojitune.evaluation.report import Comparison, ReportRow, shown
 from emojitune.labels import to_emoji
@@ -39,6 +41,7 @@ LOG_WIDTH = 200  # a file has no edge; a name that is folded cannot be copied
 PLAIN_STEPS = 10  # lines of steps in a log, where no bar can be drawn
 
 _STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
+_TIMES = frozenset({"created_at", "finished_at", "estimated_finish"})  # in unix seconds
 _STOPPING: tuple[Severity, ...] = ("error", "warning")
 
 
@@ -51,19 +54,31 @@ class MaskedToken:
     trained: bool
 
 
+class _Console(Console):
+    """A console for texts of files and servers: nothing in them drives the terminal."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(escape_control(text), **how)
+
+
+class _TextColumn(TextColumn):
+    """The same for texts beside a bar, which do not pass `render_str`."""
+
+    def render(self, task: Task) -> Text:
+        return Text(escape_control(self.text_format.format(task=task)))
+
+
 def _console(*, stderr: bool) -> Console:
-    # Texts come from files and servers: nothing in them is markup, and no `:smile:` is replaced.
-    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    # Nothing in a text is markup, and no `:smile:` is replaced.
+    console = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = LOG_WIDTH
     return console
 
 
-def show_error(error: EmojituneError) -> None:
-    """One screen at most; the code helps whoever searches for it."""
-    code = f" [{error.code}]" if error.code else ""
-    console = _console(stderr=True)
-    console.print(f"Error{code}: {error.message}", style="red", soft_wrap=True)
+def show_error(text: str) -> None:
+    """What broke a command."""
+    _console(stderr=True).print(as_called(text), style="red", soft_wrap=True)
 
 
 class Screen:
@@ -83,21 +98,30 @@ class Screen:
     def result(self, value: Any) -> None:
         """The one JSON object of a command, if it was asked for."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+            readable = (sys.stdout.encoding or "").lower().startswith("utf")  # else "?" for emoji
+            told = json.dumps(value, ensure_ascii=not readable, indent=2)
+            sys.stdout.write(escape_control_json(told) + "\n")
+            sys.stdout.flush()
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(box=box.SIMPLE_HEAD)
         for place, header in enumerate(headers):
             table.add_column(header, overflow="fold", no_wrap=place == 0)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(one_line, row))
         self.console.print(table)
 
     def fields(self, value: dict[str, Any]) -> None:
         """All fields of an object, one a line."""
         for name, content in value.items():
+            if name in _TIMES and isinstance(content, int):
+                content = _local_time(content)
             shown = content if isinstance(content, str) else json.dumps(content)
-            self.say(f"{name}: {shown}")
+            self.say(f"{name}: {one_line(shown)}")
+
+    def event(self, seconds: int, level: str, message: str) -> None:
+        """One event of a job, on one line."""
+        self.say(one_line(f"{_local_time(seconds)} [{level}] {message}"))
 
     def reply(self, text: str) -> None:
         """A model's reply, and as emoji where its labels are known."""
@@ -129,7 +153,9 @@ class Screen:
         line = f"(line {issue.line})"
         told = issue.line is None or issue.message.endswith(line)
         what = issue.message if told else f"{issue.message.removesuffix('.')} {line}"
-        text = f"{issue.severity} [{issue.code}]: {what.removesuffix('.')}. {issue.advice}"
+        text = (
+            f"{issue.severity} [{issue.code}]: {what.removesuffix('.')}. {as_called(issue.advice)}"
+        )
         self.say(text, style=_STYLES[issue.severity])
 
     def changes(self, changes: Sequence[Change]) -> None:
@@ -159,7 +185,7 @@ class Screen:
                 border = "⟦" if token.trained else "⟧"
                 learned = token.trained
             text.append(border, style="dim")
-            shown = token.text.replace("\n", "⏎\n")
+            shown = escape_control(token.text).replace("\n", "⏎\n")
             text.append(shown, style="bold green" if learned else None)
         text.append("⟧" if learned else "", style="dim")
         text.rstrip()
@@ -240,7 +266,11 @@ class Screen:
         return last
 
     def _with_bar(self, job: Iterable[Progress]) -> Iterator[Progress]:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[news]}"))
+        columns = (
+            _TextColumn("{task.description}"),
+            BarColumn(),
+            _TextColumn("{task.fields[news]}"),
+        )
         with Bars(*columns, console=self.console) as bars:
             task = bars.add_task("waiting", total=None, news="")
             for state in job:
@@ -269,9 +299,9 @@ class Screen:
     def counting(self) -> Iterator[Callable[[str, int, int | None], None]]:
         """A callable (what, done, all) that draws one bar for each `what`."""
         columns = (
-            TextColumn("{task.description}"),
+            _TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:.0f}%"),
+            _TextColumn("{task.percentage:.0f}%"),
         )
         with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
             tasks: dict[str, TaskID] = {}
@@ -287,7 +317,7 @@ class Screen:
 
     def ask(self, question: str) -> bool:
         """Yes or no; without a terminal nobody can say yes."""
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             return False
         self.console.print(f"{question} [y/N] ", end="")
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -296,6 +326,14 @@ class Screen:
 def short_name(model: str) -> str:
     """What a model is to the comparison: its full name would fold the table at 80 columns."""
     return "fine-tuned" if model.startswith("ft:") else "untuned base"
+
+
+def _local_time(seconds: int) -> str:
+    """Unix seconds for people, with the distance to UTC."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ")
+    except (OverflowError, ValueError, OSError):  # no time that a calendar has
+        return str(seconds)
 
 
 def _is_step(state: Progress) -> bool:

@@ -3,6 +3,7 @@
 The order of the steps, and what is said between them. Each step itself is the workflow's.
 """
 
+import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
 
+from emojitune.cli.context import options_to
 from emojitune.cli.data_files import check_usable
+from emojitune.cli.program import command
 from emojitune.cli.render import Screen, short_name
 from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
-from emojitune.errors import InvalidRequestError
+from emojitune.errors import InvalidRequestError, ProviderError
 from emojitune.evaluation.report import ReportRow
 from emojitune.labels import (
     SMOKE_TEST_PROMPT,
@@ -85,7 +88,7 @@ def _train_and_score(
     model = fine_tune.fine_tuned_model(job)
     screen.step("Last events")
     for event in fine_tune.events(connection.client, job_id, limit=LAST_EVENTS):
-        screen.say(f"[{event.level}] {event.message}")
+        screen.event(event.created_at, event.level, event.message)
     prompt, system = _smoke_prompt(data)
     reply = _smoke_test(connection, model, prompt, system, screen)
     rows = _score(connection, options, settings, model, data, screen)
@@ -153,28 +156,26 @@ def _create_job(connection: Connection, options: RunOptions, screen: Screen) -> 
 def follow(
     connection: Connection, job_id: str, settings: Settings, screen: Screen
 ) -> FineTuningJob:
-    """Draw the job until it ends; Ctrl-C leaves it running and says how to come back."""
+    """Draw the job until it ends; whether Ctrl-C or the network breaks in, say how to come back."""
     screen.step("Fine-tuning")
+    where = options_to(connection.provider, settings)
     try:
         screen.follow(fine_tune.follow(connection.client, job_id))
     except KeyboardInterrupt:
-        where = _options_of(connection.provider, settings)
-        screen.say(
-            f"\nThe job {job_id} goes on without this terminal.\n"
-            f"  come back:  emojitune jobs follow {job_id}{where}\n"
-            f"  stop it:    emojitune jobs cancel {job_id}{where}",
-            style="yellow",
-        )
+        screen.say(f"\nThe job {job_id} goes on without this terminal.", style="yellow")
+        _say_how_to_come_back(job_id, where, screen)
+        raise
+    except ProviderError as error:
+        if error.code == "connection_error":
+            _say_how_to_come_back(job_id, where, screen)
         raise
     with provider_errors():
         return connection.client.fine_tuning.jobs.retrieve(job_id)
 
 
-def _options_of(provider: str, settings: Settings) -> str:
-    """The options that lead another command to the same place."""
-    if provider != "local":
-        return f" --provider {provider}"
-    return f" --home {settings.home}" if "home" in settings.model_fields_set else ""
+def _say_how_to_come_back(job_id: str, where: tuple[str, ...], screen: Screen) -> None:
+    screen.say(f"  come back:  {command('jobs', 'follow', job_id, *where)}", style="yellow")
+    screen.say(f"  stop it:    {command('jobs', 'cancel', job_id, *where)}", style="yellow")
 
 
 def _smoke_prompt(data: Data) -> tuple[str, str]:
@@ -281,12 +282,13 @@ def chat(
     free: bool,
     screen: Screen,
 ) -> None:
-    """Reply to each message that is not empty."""
+    """Reply to each message that is not empty; there has to be one."""
     with provider_errors():
         found = connection.client.models.retrieve(model)  # a wrong name is told before all else
     if system is None:  # other servers do not say which one a model was trained under
         told: str | None = (found.model_extra or {}).get("system_prompt")
         system = SYSTEM_PROMPT if told is None else told
+    text = ""
     for text in filter(None, said):
         reply = fine_tune.chat(
             connection.client,
@@ -296,21 +298,31 @@ def chat(
             decoding="free" if free else None,
         )
         screen.reply(reply)
+    if not text:
+        raise InvalidRequestError(
+            "Nothing was said, and nothing was asked. Give a message after the model's name, or "
+            "one on each line of standard input."
+        )
 
 
 def _what_next(connection: Connection, model: str, settings: Settings, screen: Screen) -> None:
-    where = _options_of(connection.provider, settings)
+    where = options_to(connection.provider, settings)
     screen.step("What next")
-    screen.say(f"Chat with it:         emojitune chat {model}{where}")
+    screen.say(f"Chat with it:         {command('chat', model, *where)}")
     if connection.provider == "local":
-        screen.say(f"Serve it:             emojitune serve{where}")
+        screen.say(f"Serve it:             {command('serve', *where)}")
         url, key = f"http://{settings.url_host}:{settings.port}/v1", settings.home / "api_key"
-        client = f'OpenAI(base_url="{url}", api_key=open("{key}").read().strip())'
+        client = f"OpenAI(base_url={_quoted(url)}, api_key=open({_quoted(key)}).read().strip())"
     elif connection.provider == "openai":
         client = "OpenAI()"
     else:
-        client = f'OpenAI(base_url="{connection.provider}")'
+        client = f"OpenAI(base_url={_quoted(connection.provider)})"
     screen.say("Use it with the SDK:  from openai import OpenAI")
     screen.say(f"                      client = {client}")
     screen.say("                      client.chat.completions.create(")
-    screen.say(f'                          model="{model}", messages=[...])')
+    screen.say(f"                          model={_quoted(model)}, messages=[...])")
+
+
+def _quoted(text: object) -> str:
+    """A string of Python between double quotes, which JSON's are."""
+    return json.dumps(str(text), ensure_ascii=False)

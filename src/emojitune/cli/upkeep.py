@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from emojitune.cli.program import as_called, command
 from emojitune.cli.render import Screen
 from emojitune.jobs import doctor
 from emojitune.models.torch_environment import import_libraries
@@ -19,7 +20,7 @@ def examine(settings: Settings, *, repair: bool, screen: Screen) -> tuple[dict[s
     findings = doctor.examine(settings, verify=verify)
     left = doctor.repair(findings, settings) if repair else findings
     for one in findings:
-        screen.say(f"{one.area}: {one.found}", style="yellow")
+        screen.say(f"{one.area}: {as_called(one.found)}", style="yellow")
         if one.repair:
             screen.say(f"  {'Repaired' if repair else '--repair would'}: {one.repair}")
     screen.say(f"{settings.home}: {len(findings)} finding(s), {len(left)} left")
@@ -37,6 +38,6 @@ def backup(settings: Settings, target: Path, screen: Screen) -> dict[str, Any]:
         screen.say(f"{path} is not in the home folder: it is missing in the copy too", style="red")
     screen.say(
         f"Copied the database, {made.files} file(s) and {made.adapters} adapter(s) to {target}. To "
-        f"go on from there: emojitune serve --home {target}"
+        f"go on from there: {command('serve', '--home', target)}"
     )
     return {"target": str(target), **asdict(made)}

@@ -160,7 +160,11 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _missing(path: Path, name: str) -> Issue:
-    message = f"The {name} does not exist: {path} (looked in {Path.cwd()})."
+    try:
+        where = f"looked in {Path.cwd()}"
+    except OSError:
+        where = "the folder you are in no longer exists either"
+    message = f"The {name} does not exist: {path} ({where})."
     advice = "Check the path and the folder you are in."
     return issue(None, "invalid_training_file", message, advice)
 

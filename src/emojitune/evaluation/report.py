@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from emojitune.control_chars import escape_control
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.calibration import Bin
@@ -136,8 +137,7 @@ def draw_frequencies(frequencies: Sequence[tuple[str, int]], path: Path) -> None
     drawn = frequencies[:MOST_DRAWN]
     figure = Figure(figsize=(7, 1 + 0.2 * len(drawn)), layout="constrained")
     axes = figure.subplots()
-    # A name is text and never mathematics, which is what matplotlib makes of two dollar signs.
-    names = [shorten(reply, 40).replace("$", r"\$") for reply, _ in drawn]
+    names = [_plain(shorten(reply, 40)) for reply, _ in drawn]
     axes.barh(range(len(drawn)), [count for _, count in drawn], tick_label=names)
     axes.invert_yaxis()
     total = sum(count for _, count in frequencies)
@@ -156,10 +156,15 @@ def draw_training_curve(points: Sequence[CurvePoint], path: Path, *, title: str 
     checked = [(p.step, p.valid_loss) for p in points if p.valid_loss is not None]
     if checked:
         axes.plot(*zip(*checked, strict=True), marker="o", label="validation loss")
-    axes.set(xlabel="step", ylabel="loss (nats per token)", title=title)
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title=_plain(title))
     axes.set_ylim(bottom=0)
     axes.legend()
     _write(figure, path)
+
+
+def _plain(text: str) -> str:
+    """A text that is never mathematics, which is what matplotlib makes of two dollar signs."""
+    return escape_control(text).replace("$", r"\$")
 
 
 def _write(figure: "Picture", path: Path) -> None:

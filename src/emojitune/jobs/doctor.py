@@ -57,7 +57,7 @@ def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Fin
     except EmojituneError as error:
         return [Finding("database", error.message), *findings]
     if damage:
-        advice = "Start from the last backup (emojitune backup), and keep this folder meanwhile."
+        advice = "Start from the last backup (`emojitune backup`), and keep this folder meanwhile."
         return [*(Finding("database", f"{one}. {advice}") for one in damage), *findings]
     return [*_Home(settings, database, verify).findings(), *findings]
 

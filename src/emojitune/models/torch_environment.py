@@ -35,9 +35,13 @@ def import_libraries() -> None:
     small job trains: it is not done. What a process makes afterwards is looked after as always.
     transformers' models take as long again, and what is a Llama needs none of them: they are left
     to whoever does.
+
+    Raises:
+        OSError: The working folder is gone; torch's MKL would end the process.
     """
     if "transformers" in sys.modules:
         return
+    os.getcwd()
     collecting = gc.isenabled()
     gc.disable()
     try:

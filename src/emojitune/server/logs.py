@@ -13,6 +13,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Send
 
+from emojitune.control_chars import escape_control_json
+
 _MOST_CONTENT = 10_000  # bytes of a request, and of its answer
 
 
@@ -35,7 +37,8 @@ class JsonLines(logging.Formatter):
         if error is not None:
             whole = "".join(traceback.format_exception(error))
             line["error"] = whole if self._content else _place(error)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        # A terminal may be what reads it: foreign text in a path or an error must not drive that.
+        return escape_control_json(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class Content:

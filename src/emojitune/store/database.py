@@ -133,7 +133,7 @@ class Database:
             if "malformed" in said or "not a database" in said:
                 raise DatabaseUnavailableError(
                     f"The database {self._path} is damaged ({said}). Stop the server, keep the "
-                    "folder, and start from the last backup (emojitune backup).",
+                    "folder, and start from the last backup (`emojitune backup`).",
                     code="database_damaged",
                 ) from error
             if not isinstance(error, OperationalError):

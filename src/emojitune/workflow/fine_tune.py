@@ -31,7 +31,8 @@ def upload(client: OpenAI, path: Path) -> FileObject:
     """Upload a training file."""
     try:
         with path.open("rb") as file, provider_errors():
-            return client.files.create(file=file, purpose="fine-tune")
+            name = path.name.encode(errors="replace").decode()  # which need not be UTF-8
+            return client.files.create(file=(name, file), purpose="fine-tune")
     except OSError as error:
         message = f"The file {path} cannot be read ({error.strerror}). Check the path."
         raise ConfigurationError(message) from error
@@ -105,8 +106,8 @@ def _epochs(job: FineTuningJob) -> int | None:
 
 def _lost(job_id: str, error: Exception) -> str:
     return (
-        f"The connection was lost and did not come back ({error}). The job itself may go on: "
-        f"emojitune jobs follow {job_id}"
+        f"The connection was lost and did not come back ({error}). The job {job_id} itself may go "
+        "on: follow it again when the network is back."
     )
 
 
