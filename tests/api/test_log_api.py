@@ -146,6 +146,13 @@ def test_a_path_cannot_forge_a_line(http: httpx2.Client, log: Log) -> None:
     assert line["path"] == '/v1/x\n{"level": "info"}'
 
 
+def test_a_path_drives_no_terminal(http: httpx2.Client, log: Log) -> None:
+    http.get("/x%1b[31m%c2%9b2J%e2%80%aeback")
+    [line] = log.requests(1)
+    assert line["path"] == "/v1/x\x1b[31m\x9b2J\u202eback"
+    assert log.text.strip().isprintable()
+
+
 def test_what_is_said_is_there_when_it_is_asked_for(tmp_path: Path, log: Log) -> None:
     settings = Settings(home=tmp_path, cache=tmp_path, api_key=KEY, log_content=True)
     log.format(content=True)

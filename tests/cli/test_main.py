@@ -108,6 +108,7 @@ def test_every_command_has_help(emojitune: Run, command: str) -> None:
     shown = emojitune(*command.split(), "--help")
     assert shown.code == 0
     assert "Usage" in shown.out
+    assert emojitune(*command.split(), "-h") == shown
 
 
 def test_the_module_can_be_run() -> None:

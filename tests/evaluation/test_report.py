@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.evaluate import Evaluation, evaluate
@@ -12,6 +14,7 @@ from emojitune.evaluation.metrics import METRICS, Reply
 from emojitune.evaluation.report import (
     CurvePoint,
     comparisons,
+    draw_frequencies,
     draw_training_curve,
     report_row,
     shown,
@@ -65,6 +68,12 @@ def test_training_curve_is_a_picture(tmp_path: Path) -> None:
     points = [CurvePoint(1, 3.0), CurvePoint(2, 2.0, 2.5), CurvePoint(3, 1.0, 2.0)]
     draw_training_curve(points, tmp_path / "curve.png", title="a run")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", [r"$\nonsense$", "a\x1b[31m\x9b", "caf\udce9"])
+def test_a_name_in_a_picture_is_plain_text(tmp_path: Path, name: str) -> None:
+    draw_training_curve([CurvePoint(1, 3.0)], tmp_path / "curve.svg", title=name)
+    draw_frequencies([(name, 2)], tmp_path / "bars.svg")
 
 
 def test_matplotlib_waits_until_a_picture_is_drawn() -> None:
