@@ -456,6 +456,16 @@ def test_python_itself_has_nothing_to_add_at_the_end(data: Path) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
+def test_a_server_that_cannot_say_where_it_is(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = in_a_process("serve", "--port", "0", "--home", tmp_path / "home", stdout=full)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: Standard output takes nothing: ")
+
+
 # --- what was missing ---
 
 

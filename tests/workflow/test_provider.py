@@ -81,6 +81,8 @@ def test_a_url_may_be_an_emojitune_server(fake_api: FakeApi, healthy: bool) -> N
         "http:///v1",
         "http://[::1/v1",
         "http://a:b",
+        "http://a b/v1",
+        "http://caf\udce9/v1",
     ],
 )
 def test_nonsense_is_no_provider(provider: str) -> None:

@@ -27,6 +27,12 @@ def listen(settings: Settings) -> socket.socket:
         # and without it each answer after the first of a connection waits 40 ms for the client.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
+    except UnicodeError:
+        raise ConfigurationError(
+            f"The address to listen on must be a host's name or number, not {settings.host!r}. "
+            "Choose another with --host.",
+            param="host",
+        ) from None
     except OSError as error:
         raise ConfigurationError(
             f"The server needs a free port, and {settings.host}:{settings.port} cannot be had: "

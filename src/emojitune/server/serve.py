@@ -61,6 +61,8 @@ def serve(
         # uvicorn raises it anew after it has shut down well.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+        if server.unannounced is not None:
+            raise server.unannounced
 
 
 class _Server(uvicorn.Server):
@@ -83,13 +85,18 @@ class _Server(uvicorn.Server):
         self._idle_timeout = idle_timeout
         self._requests = 0
         self._needed_at = time.monotonic()
+        self.unannounced: Exception | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         temporary = self._path.with_suffix(".new")
         temporary.write_text(json.dumps(self._note), encoding="utf-8")
         os.replace(temporary, self._path)
-        self._announce(self._note["url"])
+        try:
+            self._announce(self._note["url"])
+        except Exception as error:  # raised from here, it would be uvicorn's, with a traceback
+            self.unannounced = error
+            self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._no_longer_needed()

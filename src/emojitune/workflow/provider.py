@@ -7,6 +7,7 @@ is never imported: from here on everything goes through the official SDK.
 import ipaddress
 import json
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -120,9 +121,10 @@ def _checked_url(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        host = (parts.hostname or "").encode("idna")
+        usable = parts.scheme in ("http", "https") and bool(host) and not re.search(r"\s", url)
         _ = parts.port  # a number, or a ValueError
-    except ValueError:
+    except ValueError:  # a name that is none is one, too
         usable = False
     if not usable:
         raise ConfigurationError(
