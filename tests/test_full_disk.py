@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,6 +12,12 @@ from pathlib import Path
 import chaos
 import pytest
 from openai import InternalServerError
+
+from emojitune.errors import StorageError
+from emojitune.jobs.stores import open_stores
+from emojitune.settings import Settings
+from emojitune.store import backup
+from emojitune.store.models import FineTunedModel
 
 MEGABYTE = 1 << 20
 SIZE = 96 * MEGABYTE
@@ -28,6 +35,54 @@ def volume(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only who may mount a volume can fill one")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def back_up(home: Path, target: Path) -> str:
+    """What `emojitune backup` says when it fails."""
+    command = [sys.executable, "-m", "emojitune.cli.main", "backup", str(target)]
+    ran = subprocess.run([*command, "--home", str(home)], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "Traceback" not in ran.stderr
+    return " ".join(ran.stderr.split())
+
+
+def test_a_backup_that_does_not_fit_says_so_and_leaves_nothing(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, target = tmp_path / "home", volume / "copies" / "copy"
+    stores = open_stores(Settings(home=home), "default")
+    stores.files.add([bytes(2 * MEGABYTE)], filename="large", purpose="fine-tune")
+    adapter = home / "adapters" / "a"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_bytes(bytes(MEGABYTE))
+    stores.models.register(FineTunedModel("ft:a", 1, "ftjob-a", "b", "h", "a"))
+    filler = fill(volume, leaving=MEGABYTE)
+    said = back_up(home, target)
+    assert f"The disk at {volume} is too full" in said
+    assert "it takes 3." in said
+    assert " MB, and 1.0 MB are free. Nothing of it was left there" in said
+    assert list(volume.iterdir()) == [filler]
+
+    # Somebody else is faster: full while the database is copied, the file, the adapter.
+    monkeypatch.setattr(backup, "_require_room", lambda *_: None)
+    for leaving in (0, MEGABYTE, 5 * MEGABYTE // 2):
+        filler.unlink()
+        fill(volume, leaving=leaving)
+        with pytest.raises(StorageError, match="too full for a backup") as caught:
+            backup.back_up(home, volume / "copy")
+        assert caught.value.code == "disk_full"
+        assert list(volume.iterdir()) == [filler]
+
+
+def test_a_backup_onto_a_closed_disk_or_its_mount_point_is_refused_in_words(
+    volume: Path, tmp_path: Path
+) -> None:
+    open_stores(Settings(home=tmp_path / "home"), "default")
+    said = back_up(tmp_path / "home", volume)
+    assert f"Name a folder on it: {volume}/emojitune-backup" in said
+    subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
+    said = back_up(tmp_path / "home", volume / "copy")
+    assert f"{volume}/copy cannot be (Read-only file system: " in said
 
 
 @pytest.fixture

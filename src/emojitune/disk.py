@@ -1,25 +1,78 @@
-"""Folders that appear whole or not at all, and what a disk refuses, in words.
+"""Folders that appear whole or not at all, who may read what is written, and what a disk refuses.
 
-Knows files and folders, not what is in them.
+Knows files and folders, not what is in them: whoever writes knows whether it may hold what people
+wrote, and then takes what is private here.
 """
 
 import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 from emojitune.errors import StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-# How libraries that are not written in Python name the number.
+_OTHERS = 0o077  # of a mode: what the group and everybody else may do
+# How SQLite says the same (SQLITE_FULL, SQLITE_READONLY),
+_SQLITE = {13: errno.ENOSPC, 8: errno.EROFS}
+# and how libraries that are not written in Python name the number.
 _NUMBER = re.compile(r"os error (\d+)")
 
 # Entered while something is put in its place; forbids it by an error.
 Permit = Callable[[], AbstractContextManager[object]]
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner alone.
+
+    One that is there stays as it is: it may be the user's own, with other things in it.
+    """
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
+        if folder == folder.parent:
+            raise
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def open_private(path: Path, mode: str = "xb") -> IO[Any]:
+    """Open a file to write to that its owner alone may read, and close an older one to others."""
+
+    def opener(name: str, flags: int) -> int:
+        handle = os.open(name, flags, 0o600)
+        found = os.fstat(handle).st_mode
+        if os.name == "posix" and stat.S_ISREG(found) and found & _OTHERS:
+            os.fchmod(handle, 0o600)
+        return handle
+
+    return open(path, mode, encoding=None if "b" in mode else "utf-8", opener=opener)
+
+
+def open_derived(path: Path, source: Path) -> IO[str]:
+    """Open a new text file that whoever may read `source` may read, as far as the umask lets."""
+    found = source.stat().st_mode
+    permissions = 0o600 | found & 0o666 if stat.S_ISREG(found) else 0o600
+    opener = partial(os.open, mode=permissions)
+    return open(path, "x", encoding="utf-8", newline="\n", opener=opener)
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether anybody but its owner may do anything with it, as far as its mode says."""
+    return os.name == "posix" and bool(path.stat().st_mode & _OTHERS)
+
+
+def close_to_others(path: Path) -> None:
+    """Leave it to its owner alone."""
+    if is_open_to_others(path):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
 
 
 def put_in_place(staging: Path, target: Path, permit: Permit = nullcontext) -> None:
@@ -41,6 +94,8 @@ def new_folder(
 ) -> Iterator[Path]:
     """A folder to write into, which appears as `target` when the block ends, or not at all.
 
+    It is its owner's alone from the first moment on, and so is all that is in it when it appears.
+
     What is half written goes at once: the bytes that it took may be among the last of a disk, and
     whoever is to tell of the failure has to write that down.
 
@@ -55,8 +110,11 @@ def new_folder(
     with disk_errors(target):
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            staging.mkdir(parents=True)
+            make_private(staging.parent)
+            staging.mkdir(mode=0o700)
             yield staging
+            for path in staging.rglob("*"):
+                close_to_others(path)
             put_in_place(staging, target, permit)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -107,6 +165,7 @@ def closed(where: Path) -> StorageError:
 
 def _refusal(error: Exception, where: Path) -> StorageError | None:
     number = error.errno if isinstance(error, OSError) else None
+    number = number or _SQLITE.get(getattr(error, "sqlite_errorcode", 0))
     if number is None and (named := _NUMBER.search(str(error))):
         number = int(named[1])
     if number in _FULL:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from permissions import in_reach
 from test_training_api import SYSTEM, create, training_file, training_server, wait
 
 from emojitune.store.backup import back_up
@@ -12,6 +13,7 @@ def test_a_server_on_the_backup_goes_on_where_the_copy_was_made(
 ) -> None:
     home, copy = tmp_path / "home", tmp_path / "copy"
     asked = {"n_epochs": 8, "batch_size": 1}
+    home.mkdir(mode=0o755)  # as people make one
     with training_server(home, tiny_base) as client:
         done = wait(
             client, create(client, training_file(tmp_path), hyperparameters={"n_epochs": 1}).id
@@ -19,6 +21,7 @@ def test_a_server_on_the_backup_goes_on_where_the_copy_was_made(
         under_way = create(client, training_file(tmp_path), hyperparameters=asked, seed=5)
         wait(client, under_way.id, lambda job: job.status == "running")
         assert back_up(home, copy).missing == ()
+        assert list(in_reach(home)) == []
         first = wait(client, under_way.id)
         content = client.files.content(done.training_file).read()
     with training_server(copy, tiny_base) as client:

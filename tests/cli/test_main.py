@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_api import JOB, MODEL, FakeApi
 from openai import OpenAI
+from permissions import mode
 from tiny_model import load_tiny
 
 from emojitune.cli import main as command_line
@@ -465,12 +466,27 @@ def test_data_check_fix(emojitune: Run, train: Path) -> None:
     assert "Nothing is overwritten" in again.err
 
 
-def test_data_stats(emojitune: Run, train: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("of_it", "of_its_parts"), [(0o600, "600"), (0o440, "640")])
+def test_whoever_may_read_a_training_file_may_read_what_is_made_of_it(
+    emojitune: Run, train: Path, nothing_masked: None, of_it: int, of_its_parts: str
+) -> None:
+    train.chmod(of_it)
+    assert emojitune("data", "split", train).code == 0
+    assert emojitune("data", "check", train, "--fix").code == 0
+    made = [path for path in train.parent.glob("train.*") if path != train]
+    assert {path.name: mode(path) for path in made} == {
+        f"train.{name}": of_its_parts
+        for name in ("train.jsonl", "valid.jsonl", "fixed.jsonl", "fixed.txt")
+    }
+
+
+def test_data_stats(emojitune: Run, train: Path, tmp_path: Path, nothing_masked: None) -> None:
     shown = emojitune("data", "stats", train, "--plot", tmp_path / "bars.png").out
     assert "20 examples, 3 different replies, 0 of them once" in shown
     assert "text labels in parentheses" in shown
     assert "█" * 30 in shown
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert mode(tmp_path / "bars.png") == "600", "replies are on it"
     assert json.loads(emojitune("data", "stats", train, "--json").out)["frequencies"] == {
         "(party)": 7,
         "(wave)": 7,
@@ -586,12 +602,14 @@ def test_evaluate_against_another_model(
 
 
 def test_evaluate_writes_a_report(
-    emojitune: Run, here: tuple[str, str], valid: Path, tmp_path: Path
+    emojitune: Run, here: tuple[str, str], valid: Path, tmp_path: Path, nothing_masked: None
 ) -> None:
     page = tmp_path / "report.html"
+    page.write_text("of an older version, and everybody's")
     done = emojitune("evaluate", MODEL, "--data", valid, "--report", page, *here)
     assert f"Report: {page}" in done.out
     assert "4 wrong replies" in page.read_text(encoding="utf-8")
+    assert mode(page) == "600", "messages and replies are in it"
     nowhere = tmp_path / "gone" / "report.html"
     refused = emojitune("evaluate", MODEL, "--data", valid, "--report", nowhere, *here)
     assert refused.code == 1

@@ -57,6 +57,7 @@ def test_a_backup_says_how_to_go_on_from_it(
     code, out, _ = emojitune(monkeypatch, capsys, "backup", target, "--home", home)
     assert code == 0
     assert f"emojitune serve --home {target}" in out
+    assert "permissions" not in out
     code, _, err = emojitune(monkeypatch, capsys, "backup", target, "--home", home)
     assert code == 1
     assert "new or empty folder" in err
@@ -66,3 +67,8 @@ def test_a_backup_says_how_to_go_on_from_it(
     assert json.loads(out) == {
         "target": str(tmp_path / "b"), "files": 1, "adapters": 0, "missing": []
     }  # fmt: skip
+    # As on a memory stick: whatever is asked for, all may read it.
+    monkeypatch.setattr("emojitune.cli.upkeep.is_open_to_others", lambda _: True)
+    code, out, _ = emojitune(monkeypatch, capsys, "backup", tmp_path / "c", "--home", home)
+    assert code == 0
+    assert "keeps no permissions" in out

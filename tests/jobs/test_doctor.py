@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from permissions import mode
 
 from emojitune.chat import neighbours
 from emojitune.errors import ConfigurationError
@@ -60,6 +61,25 @@ def test_examples_beside_an_adapter_that_cannot_be_read_are_named(
 def test_a_home_that_is_well_has_no_findings(
     settings: Settings, file: StoredFile, tuned: Path
 ) -> None:
+    assert examine(settings) == []
+
+
+def test_a_home_that_others_can_look_into_is_closed_to_them(
+    settings: Settings, file: StoredFile
+) -> None:
+    database, blobs = settings.home / "emojitune.db", settings.files
+    database.chmod(0o644)  # as SQLite makes it
+    blobs.chmod(0o755)
+    mine = settings.home / "mine.txt"
+    mine.touch(mode=0o644)
+    assert examine(settings) == [], "nobody else gets into the home folder"
+    settings.home.chmod(0o755)
+    [finding] = examine(settings)
+    assert finding.area == "permissions"
+    assert "is open to others, and so are in it: emojitune.db, files" in finding.found
+    assert doctor.repair([finding], settings) == []
+    assert (mode(database), mode(blobs)) == ("600", "700")
+    assert (mode(settings.home), mode(mine)) == ("755", "644"), "these are the user's own"
     assert examine(settings) == []
 
 

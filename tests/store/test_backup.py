@@ -1,9 +1,12 @@
 """A copy of a home folder that is being written to."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from permissions import mode, modes
 
 from emojitune.errors import ConfigurationError
 from emojitune.store import backup
@@ -63,6 +66,38 @@ def test_the_copy_is_whole_whatever_arrives_and_goes_meanwhile(
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_copy_is_its_owners_alone_from_the_first_moment_on(
+    database: Database,
+    files: FileStore,
+    models: ModelStore,
+    tmp_path: Path,
+    nothing_masked: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home, target = tmp_path / "home", tmp_path / "new" / "copy"
+    (home / "api_key").write_text("sk-mine")
+    adapter(home, "a", models)
+    files.add([b"kept"], filename="kept", purpose="fine-tune")
+    assert ("file", "666") in modes(home), "of the adapter, whose files are now everybody's"
+    meanwhile = []
+
+    def watched(*arguments: Any) -> Iterator[str]:
+        meanwhile.append(mode(arguments[1]))
+        return copy_missing(*arguments)
+
+    copy_missing = backup._copy_missing
+    monkeypatch.setattr(backup, "_copy_missing", watched)
+    back_up(home, target)
+    assert modes(target) == {("folder", "700"), ("file", "600")}
+    here_before = tmp_path / "empty"
+    here_before.mkdir()
+    assert mode(here_before) == "777"
+    back_up(home, here_before)
+    assert modes(here_before) == {("folder", "700"), ("file", "600")}
+    assert meanwhile == ["700", "700"]
+    assert mode(target.parent) == "700", "which was made, too"
+
+
 def test_what_the_home_itself_lacks_is_said(
     database: Database, files: FileStore, tmp_path: Path
 ) -> None:
@@ -82,7 +117,23 @@ def test_a_backup_that_fails_leaves_nothing_at_its_place(
     monkeypatch.setattr(backup, "_copy_missing", fail)
     with pytest.raises(KeyboardInterrupt):
         back_up(tmp_path / "home", tmp_path / "copy")
-    assert not (tmp_path / "copy").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_what_is_put_into_the_target_meanwhile_stays(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "copy"
+
+    def put(*_: object) -> list[str]:
+        target.mkdir()
+        (target / "photo.jpg").touch()
+        return []
+
+    monkeypatch.setattr(backup, "_copy_missing", put)
+    with pytest.raises(ConfigurationError, match="new or empty folder"):
+        back_up(tmp_path / "home", target)
+    assert (target / "photo.jpg").exists()
 
 
 def test_a_place_that_cannot_be_is_refused(database: Database, tmp_path: Path) -> None:
@@ -96,6 +147,10 @@ def test_a_place_that_cannot_be_is_refused(database: Database, tmp_path: Path) -
     with pytest.raises(ConfigurationError, match="new or empty folder"):
         back_up(home, tmp_path / "full")
     assert (tmp_path / "full" / "photo.jpg").exists()
+    with pytest.raises(ConfigurationError, match="new or empty folder"):
+        back_up(home, tmp_path / "full" / "photo.jpg")
+    with pytest.raises(ConfigurationError, match=r"photo.jpg\). .*Name a folder"):
+        back_up(home, tmp_path / "full" / "photo.jpg" / "copy")
     with pytest.raises(ConfigurationError, match="nothing to back up"):
         back_up(tmp_path / "nowhere", tmp_path / "copy")
     (tmp_path / "empty").mkdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 import openai
 import pytest
 from fake_api import FakeApi
+from permissions import mode
 
 from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.settings import Settings
@@ -221,6 +222,7 @@ def test_a_server_that_dies_is_explained_by_its_log(
     assert "ended with code 3" in caught.value.message
     assert "no room on the disk" in caught.value.message
     assert str(settings.home / "server.log") in caught.value.message
+    assert mode(settings.home / "server.log") == "600", "messages may be in it"
 
 
 def test_a_server_that_never_answers_is_ended(

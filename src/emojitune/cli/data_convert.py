@@ -35,7 +35,7 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
         )
     _show(made, name, screen)
     if made.lines:
-        write_new(target, made.lines)
+        write_new(target, file, made.lines)
         counts = f"{len(made.lines)} chat line(s), {len(made.left_out)} row(s) left out"
         screen.say(f"{target}: {counts}")
         screen.say(f"Check them:  {command('data', 'check', target)}")

@@ -77,8 +77,10 @@ def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> Datas
         screen.say("--fix wrote nothing: no line of the file can be mended.")
         return report
     copy, listed = beside(report.path, ".fixed.jsonl"), beside(report.path, ".fixed.txt")
-    write_new(copy, mended.lines)
-    write_new(listed, [f"line {one.line}: {one.code}: {one.what}" for one in mended.changes])
+    write_new(copy, report.path, mended.lines)
+    write_new(
+        listed, report.path, [f"line {one.line}: {one.code}: {one.what}" for one in mended.changes]
+    )
     screen.changes(mended.changes)
     screen.say(f"{listed}: {len(mended.changes)} change(s)")
     fixed = check_file(copy)
@@ -133,7 +135,7 @@ def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]
     result = {}
     for part, places in (("train", training), ("valid", validation)):
         path = beside(file, f".{part}.jsonl")
-        write_new(path, (raw[report.lines[place]].decode("utf-8-sig") for place in places))
+        write_new(path, file, (raw[report.lines[place]].decode("utf-8-sig") for place in places))
         screen.say(f"{path}: {len(places)} example(s)")
         result[part] = {"path": str(path), "examples": len(places)}
     return result

@@ -13,6 +13,7 @@ from emojitune.cli.render import Screen
 from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
+from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.evaluation.evaluate import evaluate as evaluate_on
 from emojitune.evaluation.page import html_report
@@ -65,7 +66,8 @@ def evaluate(
 def write_report(path: Path, page: str, screen: Screen) -> None:
     """Write the HTML file, or say why it cannot be."""
     try:
-        path.write_text(page, encoding="utf-8", errors="replace")
+        with open_private(path, "w") as file:  # messages and replies are in it
+            file.write(page.encode("utf-8", "replace").decode())
     except OSError as error:
         raise ConfigurationError(
             f"The report cannot be written to {path} ({error.strerror}). Name another file."

@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from emojitune.disk import sync
+from emojitune.disk import open_derived, sync
 from emojitune.errors import InvalidRequestError
 
 
-def write_new(path: Path, lines: Iterable[str]) -> None:
-    """Write lines to a file that is not there yet.
+def write_new(path: Path, source: Path, lines: Iterable[str]) -> None:
+    """Write lines to a file that is not there yet; whoever may read `source` may read it.
 
     Raises:
         InvalidRequestError: It is there, or cannot be written.
@@ -20,7 +20,8 @@ def write_new(path: Path, lines: Iterable[str]) -> None:
         )
     staging = path.with_name(f".{path.name}.partial")
     try:
-        with staging.open("w", encoding="utf-8", newline="\n") as out:
+        staging.unlink(missing_ok=True)
+        with open_derived(staging, source) as out:
             out.writelines(line + "\n" for line in lines)
         sync(staging)
         os.replace(staging, path)

@@ -6,6 +6,7 @@ from typing import Any
 
 from emojitune.cli.program import as_called, command
 from emojitune.cli.render import Screen
+from emojitune.disk import is_open_to_others
 from emojitune.jobs import doctor
 from emojitune.models.torch_environment import import_libraries
 from emojitune.settings import Settings
@@ -36,6 +37,12 @@ def backup(settings: Settings, target: Path, screen: Screen) -> dict[str, Any]:
     made = back_up(settings.home, target)
     for path in made.missing:
         screen.say(f"{path} is not in the home folder: it is missing in the copy too", style="red")
+    if is_open_to_others(target):
+        screen.say(
+            f"The file system of {target} keeps no permissions: whoever gets at it can read the "
+            "backup",
+            style="yellow",
+        )
     screen.say(
         f"Copied the database, {made.files} file(s) and {made.adapters} adapter(s) to {target}. To "
         f"go on from there: {command('serve', '--home', target)}"

@@ -3,6 +3,7 @@
 Prints nothing.
 """
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from emojitune.control_chars import escape_control
+from emojitune.disk import open_private
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.calibration import Bin
@@ -168,8 +170,11 @@ def _plain(text: str) -> str:
 
 
 def _write(figure: "Picture", path: Path) -> None:
+    picture = io.BytesIO()
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(picture, dpi=150, format=path.suffix[1:] or None)
+        with open_private(path, "wb") as file:
+            file.write(picture.getvalue())
     except (OSError, ValueError) as error:  # no such folder, or an ending that is no format
         message = f"The picture {path} cannot be written: {error}. Name a .png or .svg file."
         raise InvalidRequestError(message) from error

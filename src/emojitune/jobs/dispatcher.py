@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from emojitune.disk import disk_errors
+from emojitune.disk import disk_errors, make_private, open_private
 from emojitune.errors import StorageError
 from emojitune.jobs import deaths, states
 from emojitune.jobs.run_lock import end_holder
@@ -146,8 +146,8 @@ class Dispatcher:
         end_holder(log.parent)
         worker = f"worker-{secrets.token_hex(8)}"
         with disk_errors(log):
-            log.parent.mkdir(parents=True, exist_ok=True)
-            output = log.open("ab")
+            make_private(log.parent)
+            output = open_private(log, "ab")
         with output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "emojitune.jobs.worker", job.id, worker],

@@ -9,11 +9,12 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from emojitune.disk import disk_errors
+from emojitune.disk import close_to_others, disk_errors, is_open_to_others, make_private
 from emojitune.errors import ConfigurationError, EmojituneError, ModelError
 from emojitune.jobs.stores import Stores, stores_of
 from emojitune.models.cached_folder import what_is_missing
@@ -22,6 +23,9 @@ from emojitune.store.database import Database, check_home, open_database
 from emojitune.store.files import StoredFile
 from emojitune.store.jobs import FINISHED, JOB_PREFIX
 from emojitune.store.projects import EVERY_PROJECT
+
+# What of a home folder may hold what people wrote. There may be more in it, which is not ours.
+_OURS = ("emojitune.db*", "api_key", "server.*", "files", "adapters", "runs", "recovered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,7 @@ class _Home:
         yield from self._files()
         yield from self._adapters()
         yield from self._runs()
+        yield from self._permissions()
         if not self._served:  # else they may just be being written
             yield from self._temporaries()
 
@@ -132,6 +137,20 @@ class _Home:
             elif statuses[path.name] in FINISHED and (path / "checkpoints").exists():
                 yield _delete("runs", path / "checkpoints", "its job has ended")
 
+    def _permissions(self) -> Iterator[Finding]:
+        home = self._settings.home
+        if not is_open_to_others(home):  # then nobody gets at anything in it
+            return
+        found = [path for name in _OURS for path in home.glob(name) if is_open_to_others(path)]
+        if found:
+            yield Finding(
+                "permissions",
+                f"{home} is open to others, and so are in it: "
+                f"{', '.join(sorted(path.name for path in found))}",
+                "leave them to their owner alone",
+                partial(_close, found),
+            )
+
     def _temporaries(self) -> Iterator[Finding]:
         home = self._settings.home
         for pattern in ("files/incoming-*", "adapters/*.partial", "runs/*/checkpoints/*.partial"):
@@ -142,7 +161,7 @@ class _Home:
         target = self._settings.home / "recovered" / area / path.name
 
         def move() -> None:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_private(target.parent)
             shutil.rmtree(target, ignore_errors=True)
             path.rename(target)
 
@@ -153,6 +172,11 @@ def _base_models(settings: Settings) -> Iterator[Finding]:
     for path in (settings.cache / "models").glob("*"):
         if path.is_dir() and path.suffix != ".partial" and (missing := what_is_missing(path)):
             yield _delete("base models", path, f"{missing}; it is fetched anew when it is needed")
+
+
+def _close(paths: list[Path]) -> None:
+    for path in paths:
+        close_to_others(path)
 
 
 def _delete(area: str, path: Path, why: str) -> Finding:

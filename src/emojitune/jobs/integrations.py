@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from emojitune.disk import make_private
 from emojitune.store.jobs import Job
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class MetricsRuns:
                 "own events and result file hold the same numbers",
             )
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         for number, asked in enumerate(settings):
             run = wandb.init(
                 project=asked["project"],

@@ -12,6 +12,7 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError
 from emojitune.server.errors import AuthenticationError, error_response
 from emojitune.settings import Settings, header_text
@@ -103,7 +104,6 @@ def _write_secret(path: Path, secret: str) -> None:
     make_home(path.parent)
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with open_private(temporary, "x") as file:
         file.write(secret + "\n")
     os.replace(temporary, path)

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from filelock import FileLock, Timeout
 
-from emojitune.disk import disk_errors
+from emojitune.disk import disk_errors, open_private
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
 from emojitune.server.listening import base_url, check_certificate, listen
@@ -90,7 +90,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(self._note), encoding="utf-8")
+        with open_private(temporary, "w") as file:
+            json.dump(self._note, file)
         os.replace(temporary, self._path)
         try:
             self._announce(self._note["url"])

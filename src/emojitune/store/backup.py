@@ -1,18 +1,20 @@
 """A consistent copy of a home folder, made while a server works in it.
 
 The copy is a home of its own: a server started on it goes on from that moment. A job that was
-under way begins anew there, and ends with the same adapter.
+under way begins anew there, and ends with the same adapter. It is its owner's alone, as a home is.
 """
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from emojitune.disk import new_folder
-from emojitune.errors import ConfigurationError
+from emojitune.disk import disk_errors, make_private, new_folder
+from emojitune.errors import ConfigurationError, EmojituneError, StorageError
 
 _TRIES = 3  # what is deleted between the copy of the database and that of its files
 _DATABASE = "emojitune.db"
@@ -32,14 +34,21 @@ def back_up(home: Path, target: Path) -> Backup:
 
     Raises:
         ConfigurationError: There is nothing to copy, or `target` is taken or within the home.
-        StorageError: The disk of `target` is full or closed.
+        StorageError: The disk of `target` is full or closed, or the database cannot be copied.
     """
     home, target = home.resolve(), target.resolve()
-    _require_places(home, target)
-    with new_folder(target) as staging:
+    with _in_words(home, target):
+        _require_places(home, target)
+        _require_room(home, target)
+        return _back_up(home, target)
+
+
+def _back_up(home: Path, target: Path) -> Backup:
+    # Looked at once more when the copy appears: what was put there meanwhile is not ours to delete.
+    with new_folder(target, permit=partial(_new_or_empty, target)) as staging:
         for _ in range(_TRIES):
             _copy_database(home / _DATABASE, staging / _DATABASE)
-            content = _Content(staging / _DATABASE)
+            content = _Content(staging / _DATABASE, "?immutable=1")
             missing = tuple(_copy_missing(home, staging, content.paths))
             if not missing:
                 break
@@ -51,8 +60,9 @@ def back_up(home: Path, target: Path) -> Backup:
 class _Content:
     """The paths under a home that a database names."""
 
-    def __init__(self, database: Path) -> None:
-        with closing(sqlite3.connect(database)) as connection:
+    def __init__(self, database: Path, options: str = "") -> None:
+        # Without its log, which would take room beside a copy: nobody writes that one.
+        with closing(sqlite3.connect(f"{database.as_uri()}{options}", uri=True)) as connection:
             blobs = {row[0] for row in connection.execute("SELECT sha256 FROM files")}
             adapters = {
                 row[0] for row in connection.execute("SELECT adapter FROM fine_tuned_models")
@@ -84,15 +94,22 @@ def _copy_missing(home: Path, staging: Path, paths: list[Path]) -> Iterator[str]
         source, target = home / path, staging / path
         if target.exists():
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_private(target.parent)
         try:
-            if source.is_dir():
-                shutil.copytree(source, target)
-            else:
-                shutil.copy2(source, target)
-        except (FileNotFoundError, shutil.Error):
+            _copy(source, target)
+        except FileNotFoundError:
             shutil.rmtree(target, ignore_errors=True)
             yield path.as_posix()
+
+
+def _copy(source: Path, target: Path) -> None:
+    # Not shutil.copytree: of several faults it makes one, in which a full disk is not to be seen.
+    if not source.is_dir():
+        shutil.copy2(source, target)
+        return
+    make_private(target)
+    for path in source.iterdir():
+        _copy(path, target / path.name)
 
 
 def _require_places(home: Path, target: Path) -> None:
@@ -107,8 +124,95 @@ def _require_places(home: Path, target: Path) -> None:
             f"A backup must lie outside of its home folder, and {target} is within {home}.",
             param="target",
         )
+    if os.path.ismount(target):  # where no folder can be put in the place of another
+        raise ConfigurationError(
+            f"A backup is a folder on a disk, and {target} is where one is mounted. Name a folder "
+            f"on it: {target / 'emojitune-backup'}",
+            param="target",
+        )
+    with _new_or_empty(target):
+        pass
+
+
+@contextmanager
+def _new_or_empty(target: Path) -> Iterator[None]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(
             f"A backup goes into a new or empty folder, and {target} is neither. Name another.",
             param="target",
         )
+    yield
+
+
+def _require_room(home: Path, target: Path) -> None:
+    """Before anything is written: a disk that has no room for the copy is not filled with half."""
+    if _size(home) > _free(target):
+        raise _too_full(home, target)
+
+
+def _size(home: Path) -> int:
+    """The bytes that a backup of `home` copies."""
+    database = home / _DATABASE
+    found = [database, home / f"{_DATABASE}-wal", *(home / one for one in _Content(database).paths)]
+    return sum(_bytes(path) for path in found)
+
+
+def _bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(_bytes(Path(at, name)) for at, _, names in os.walk(path) for name in names)
+    with suppress(FileNotFoundError):  # deleted meanwhile
+        return path.stat().st_size
+    return 0
+
+
+def _free(target: Path) -> int:
+    return shutil.disk_usage(next(one for one in (target, *target.parents) if one.exists())).free
+
+
+@contextmanager
+def _in_words(home: Path, target: Path) -> Iterator[None]:
+    """What disks and SQLite refuse, as who makes a backup needs to hear it."""
+    try:
+        with disk_errors(target):
+            yield
+    except sqlite3.DatabaseError as error:
+        raise StorageError(
+            f"The database of {home} could not be copied to {target} ({error}). `emojitune doctor` "
+            "says whether it is damaged.",
+            code="storage_unavailable",
+        ) from error
+    except StorageError as error:
+        if error.code == "disk_full":
+            raise _too_full(home, target) from error
+        raise _refused(error.__cause__, home, target) from error
+    except OSError as error:
+        raise _refused(error, home, target) from error
+
+
+def _too_full(home: Path, target: Path) -> StorageError:
+    needed, free = _size(home), _free(target)
+    disk = next(one for one in (target, *target.parents) if os.path.ismount(one))
+    limited = ", but a quota or a limit of file sizes allows less" if needed <= free else ""
+    return StorageError(
+        f"The disk at {disk} is too full for a backup in {target}: it takes {needed / 1e6:.1f} MB, "
+        f"and {free / 1e6:.1f} MB are free{limited}. Nothing of it was left there, and {home} is "
+        "as it was. Free some space on that disk, or name a folder on another one.",
+        code="disk_full",
+        param="target",
+    )
+
+
+def _refused(error: BaseException | None, home: Path, target: Path) -> EmojituneError:
+    why = getattr(error, "strerror", None) or error
+    where = Path(getattr(error, "filename", None) or target)
+    if where.is_relative_to(home):
+        return ConfigurationError(
+            f"A backup copies all of {home}, and {where} cannot be read ({why}). Make it as the "
+            "user whose home folder it is.",
+            param="home",
+        )
+    return ConfigurationError(
+        f"A backup must be written, and {target} cannot be ({why}: {where}). Nothing of it was "
+        "left there. Name a folder that can be made.",
+        param="target",
+    )

@@ -188,7 +188,7 @@ def make_home(home: Path) -> None:
         ConfigurationError: No folder can have this name.
     """
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.make_private(home)
     except OSError as error:
         if error.errno not in _NO_FOLDER:
             raise
@@ -256,6 +256,8 @@ def _migrate(path: Path) -> None:
     from alembic import command
     from alembic.config import Config
 
+    if not path.exists():  # SQLite would make it for everybody, and its log as it is
+        disk.open_private(path).close()
     engine = _engine(path)
     with engine.connect() as connection:
         # Stays with the file. Not inside a transaction, and only under the lock of our caller.

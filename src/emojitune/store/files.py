@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from sqlalchemy import ColumnElement, Connection, Row, or_
 
-from emojitune.disk import disk_errors, sync
+from emojitune.disk import disk_errors, make_private, open_private, sync
 from emojitune.errors import InvalidRequestError, NotFoundError, StorageError
 from emojitune.store import tables
 from emojitune.store.database import Database
@@ -93,7 +93,7 @@ class FileStore:
             FileTooLargeError: There are more than `max_bytes` of them.
         """
         with disk_errors(self._directory):
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_private(self._directory)
         self._delete_expired()
         path = self._directory / f"incoming-{secrets.token_hex(8)}"
         try:
@@ -129,7 +129,7 @@ class FileStore:
             sha256=incoming.sha256,
         )
         blob = self.blob(stored.sha256)
-        blob.parent.mkdir(exist_ok=True)
+        make_private(blob.parent)
         sync(self._directory)
         with self._database.write() as connection:
             connection.execute(self._rows.insert(asdict(stored)))
@@ -243,11 +243,6 @@ def _stored(row: Row[Any]) -> StoredFile:
     return StoredFile(**fields)
 
 
-def open_private(path: Path) -> BinaryIO:
-    """A new file that only its owner may read: what is uploaded may be confidential."""
-    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
-
-
 def chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
     """The bytes of an open file or of an iterable, never all of them at once."""
     read = getattr(source, "read", None)
@@ -258,7 +253,7 @@ def chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _copy(chunks: Iterator[bytes], target: BinaryIO, max_bytes: int | None) -> tuple[str, int]:
+def _copy(chunks: Iterator[bytes], target: IO[bytes], max_bytes: int | None) -> tuple[str, int]:
     """Write, hash and count; the bytes are on the disk when this returns."""
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:

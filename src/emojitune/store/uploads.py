@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Row, func, insert, select
 
-from emojitune.disk import disk_errors
+from emojitune.disk import disk_errors, make_private, open_private
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
@@ -20,7 +20,6 @@ from emojitune.store.files import (
     FileTooLargeError,
     StoredFile,
     chunks_of,
-    open_private,
 )
 from emojitune.store.ids import new_id
 from emojitune.store.projects import EVERY_PROJECT, Project, Rows
@@ -115,7 +114,7 @@ class UploadStore:
         part_id = new_id("part_")
         path = self._path(upload_id, part_id)
         with disk_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path.parent)
         try:
             with self._while_pending(upload_id, _ADD):
                 size = _write(path, chunks)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import emojitune
 from emojitune.dataset.example import Message
+from emojitune.disk import open_private
 from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.metrics import Reply
 
@@ -57,7 +58,7 @@ class KeptReplies:
         with self._lock, suppress(OSError):
             self._replies[key] = reply
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
+            with open_private(self._path, "a") as file:
                 file.write(f"{line}\n")
 
 

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 from openai import DefaultHttpx2Client, OpenAI
 
+from emojitune.disk import make_private, open_private
 from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.settings import Settings, header_text
 from emojitune.workflow.progress import TERMINAL
@@ -252,8 +253,8 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
     command += ["--home", str(settings.home), "--idle-timeout", str(IDLE_SECONDS)]
     try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _log(settings.home).open("wb") as log:
+        make_private(settings.home)
+        with open_private(_log(settings.home), "wb") as log:
             # A session of its own: Ctrl-C in this terminal must not reach the running job.
             return subprocess.Popen(
                 command,
