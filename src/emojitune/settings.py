@@ -24,10 +24,19 @@ def header_text(name: str, value: str) -> str:
     if found is not None:
         raise ValueError(
             f"{name} may have visible ASCII characters only, and character {found} of "
-            f"{len(value)} is another one. Copy it once more: editors turn quotes and dots into "
-            "others"
+            f"{len(value)} is not one. Copy it again: editors replace quotes and dots"
         )
     return value
+
+
+def read_key(path: Path) -> str:
+    """The key in a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: No client can send the key.
+    """
+    return header_text(f"The key in {path}", path.read_text(encoding="utf-8", errors="replace"))
 
 
 class Settings(BaseSettings):

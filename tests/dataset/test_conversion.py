@@ -229,14 +229,60 @@ def test_tools_in_a_string_and_arguments_in_none_are_written_as_the_api_does(
     assert made.gone == {"arguments that are null, and none of the tool's": 1}
 
 
-def test_a_value_that_a_tool_has_may_be_null(tmp_path: Path) -> None:
-    called = {
-        "role": "assistant",
-        "function_call": {"name": "weather", "arguments": {"place": None}},
-    }
-    messages = [{"role": "user", "content": "Rain?"}, called]
-    (row,) = rows_of(converted(tmp_path, {"messages": messages, "functions": [WEATHER]}))
-    assert row["messages"][1]["function_call"]["arguments"] == '{"place": null}'
+@pytest.mark.parametrize("older", [False, True])
+def test_a_value_that_a_tool_has_may_be_null(tmp_path: Path, older: bool) -> None:
+    function = {"name": "weather", "arguments": {"place": None, "of_another_tool": None}}
+    called = {"function_call": function} if older else {"tool_calls": [{"function": function}]}
+    answer = {"role": "function", "name": "weather"} if older else {"role": "tool"}
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", **called},
+        {**answer, "content": "Yes"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    tools = (
+        {"functions": [WEATHER]}
+        if older
+        else {"tools": [{"function": WEATHER, "type": "function"}]}
+    )
+    made = converted(tmp_path, {"messages": messages, **tools})
+    (row,) = rows_of(made)
+    said = row["messages"][1]
+    found = said["function_call"] if older else said["tool_calls"][0]["function"]
+    assert found["arguments"] == '{"place": null}'
+    assert made.gone == {"arguments that are null, and none of the tool's": 1}
+
+
+def test_ids_that_are_there_stay_and_new_ones_differ_from_them(tmp_path: Path) -> None:
+    function = {"name": "weather", "arguments": {}}
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "call_0", "function": function}, {"function": function}],
+        },
+        {"role": "tool", "tool_call_id": "call_0", "content": "here"},
+        {"role": "tool", "content": "there"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    tools = [{"type": "function", "function": WEATHER}]
+    (row,) = rows_of(converted(tmp_path, {"messages": messages, "tools": tools}))
+    called = [call["id"] for call in row["messages"][1]["tool_calls"]]
+    assert called == ["call_0", "call_1"]
+    assert [said["tool_call_id"] for said in row["messages"][2:4]] == called
+
+
+def test_what_stands_around_calls_and_results_is_named(tmp_path: Path) -> None:
+    call = '{"name": "weather", "arguments": {"place": "here"}, "note": 1}'
+    turns = [
+        {"from": "human", "value": "Rain?"},
+        {"from": "gpt", "value": f"<tool_call>{call}</tool_call>"},
+        {"from": "tool", "value": "before <tool_response>wet</tool_response>"},
+        {"from": "gpt", "value": "Yes."},
+    ]
+    made = converted(tmp_path, {"conversations": turns, "tools": json.dumps([WEATHER])})
+    assert len(made.lines) == 1
+    assert made.gone == {'the key "note" of calls': 1, "the text around a <tool_response>": 1}
 
 
 # --- lists and CSV ---

@@ -127,7 +127,7 @@ def test_a_folder_may_begin_at_home(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert find_base("~/name").source == FolderSource(folder)
 
 
-@pytest.mark.parametrize("reference", ["", "~nobody-of-this-name/x", "no-such-folder"])
+@pytest.mark.parametrize("reference", ["~nobody-of-this-name/x", "no-such-folder"])
 def test_a_setting_that_is_no_model_is_not_found(reference: str) -> None:
     with pytest.raises(NotFoundError):
         resolve_base("gpt-3.5-turbo", Settings(base_model=reference))

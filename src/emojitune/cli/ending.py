@@ -67,8 +67,8 @@ def exit_code(command: Callable[[], Any]) -> int:
             output.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # who reads has read enough
-        return 1
+    except BrokenPipeError as error:
+        return 1 if error.filename == _OUTPUT else _tell(error)  # who reads has read enough
     except Exception as error:
         return _tell(error)
     if code == INTERRUPTED:
@@ -110,8 +110,8 @@ def _usage(error: TyperException) -> str:
 def _in_words(error: Exception) -> EmojituneError | None:
     if isinstance(error, EmojituneError):
         return error
-    if isinstance(error, UnicodeError):
-        return InvalidRequestError(f"Text must be UTF-8, and this is not: {_not_utf8()}.")
+    if isinstance(error, UnicodeError) and (given := _not_utf8()):
+        return InvalidRequestError(f"Text must be UTF-8, and this is not: {given}.")
     if isinstance(error, OSError):
         return _refused(error)
     return None
@@ -121,7 +121,7 @@ def _not_utf8() -> str:
     """The arguments that are no text, and the variables, whose values may be secret, by name."""
     variables = (name for name, value in os.environ.items() if not _is_text(value))
     arguments = (one for one in sys.argv[1:] if not _is_text(one))
-    return ", ".join((*arguments, *variables)) or "something in a file"
+    return ", ".join((*arguments, *variables))
 
 
 def _is_text(value: str) -> bool:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 from emojitune.disk import open_derived, sync
 from emojitune.errors import InvalidRequestError
@@ -14,21 +16,22 @@ def write_new(path: Path, source: Path, lines: Iterable[str]) -> None:
     Raises:
         InvalidRequestError: It is there, or cannot be written.
     """
-    if os.path.lexists(path):
-        raise InvalidRequestError(
-            f"{path} is there already. Nothing is overwritten: move it away, or name another file."
-        )
-    staging = path.with_name(f".{path.name}.partial")
+    staging = path.with_name(f".emojitune-{token_hex(8)}")
     try:
-        staging.unlink(missing_ok=True)
+        if os.path.lexists(path):  # before anything is written
+            raise FileExistsError
         with open_derived(staging, source) as out:
             out.writelines(line + "\n" for line in lines)
         sync(staging)
-        os.replace(staging, path)
+        os.link(staging, path)  # not os.replace: it fails where a file has appeared meanwhile
+    except FileExistsError:
+        raise InvalidRequestError(
+            f"{path} is there already. Nothing is overwritten: move it away, or name another file."
+        ) from None
     except OSError as error:
         raise InvalidRequestError(
-            f"{path} cannot be written ({error.strerror}). "
-            "Look at its folder, and at the space that is left."
+            f"{path} cannot be written ({error.strerror}). Check its folder and the free space."
         ) from error
     finally:
-        staging.unlink(missing_ok=True)
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import typer
 
 from emojitune.errors import InvalidRequestError
 
-_PREFIX = "emojitune-stdin-"
+_spooled: set[Path] = set()  # by this process
 
 
 def or_standard_input(context: typer.Context, file: Path | None) -> Path | None:
@@ -26,24 +26,21 @@ def or_standard_input(context: typer.Context, file: Path | None) -> Path | None:
     if sys.stdin is None:
         raise InvalidRequestError("- is standard input, and there is none here. Name a file.")
     context.meta["standard input"] = True
-    folder = TemporaryDirectory(prefix=_PREFIX)
+    folder = TemporaryDirectory(prefix="emojitune-stdin-")
     context.find_root().call_on_close(folder.cleanup)
     kept = Path(folder.name) / "stdin.jsonl"
     with kept.open("wb") as copy:
         shutil.copyfileobj(sys.stdin.buffer, copy)
+    _spooled.add(kept)
     return kept
 
 
 def title(file: Path) -> str:
     """What a person is told of a file: its path, or that it is standard input."""
-    return "standard input" if _is_kept(file) else str(file)
+    return "standard input" if file in _spooled else str(file)
 
 
 def beside(file: Path, suffix: str) -> Path:
     """The path of what is made of a file: beside it, of standard input in the working folder."""
     made = file.with_suffix(suffix)
-    return Path(made.name) if _is_kept(file) else made
-
-
-def _is_kept(file: Path) -> bool:
-    return file.parent.name.startswith(_PREFIX)
+    return Path(made.name) if file in _spooled else made

@@ -6,9 +6,10 @@ trained on. Writes nothing.
 
 import json
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from emojitune.dataset.formats import (
     ALPACA,
     PROMPT_COMPLETION,
     SHAREGPT,
+    calls_listed,
     format_of,
     functions_called,
 )
@@ -122,7 +124,7 @@ class _Conversion:
         tools = _tools(row)
         messages = self._messages(row, gone)
         if all(isinstance(message, dict) for message in messages):
-            _link(messages, tools, gone)
+            _link(messages, [*_listed(tools), *_functions(row)], gone)
             _end_with_a_reply(messages, gone)
         others = {key: row.pop(key) for key in _OTHER_KEYS if key in row}
         gone += [f"the key {shown(key)}" for key in row]
@@ -188,23 +190,30 @@ def _of_turn(turn: Said, gone: list[str]) -> list[Said]:
     kept = {"weight": turn.pop("weight")} if role == "assistant" and "weight" in turn else {}
     gone += [f"the key {shown(key)} of turns" for key in turn]
     if role == "tool":
-        return [{"role": role, "content": result} for result in _RESULT.findall(text) or [text]]
+        results = _RESULT.findall(text)
+        if results and _RESULT.sub("", text).strip():
+            gone.append("the text around a <tool_response>")
+        return [{"role": role, "content": result} for result in results or [text]]
     called = [text] if role == "call" else _CALL.findall(text) if role == "assistant" else []
     if not called:
         return [{"role": role, "content": text, **kept}]
     words = "" if role == "call" else _CALL.sub("", text).strip()
-    calls = [call for one in called for call in _calls(one)]
+    calls = [call for one in called for call in _calls(one, gone)]
     return [{"role": "assistant", "content": words or None, "tool_calls": calls, **kept}]
 
 
-def _calls(text: str) -> Iterator[Said]:
+def _calls(text: str, gone: list[str]) -> Iterator[Said]:
     """The calls that a text holds as JSON: one, or a list."""
     found = _json(text, "a call in it")
     for call in found if isinstance(found, list) else [found]:
         if not isinstance(call, dict):
             raise _Refused(f"a call must be an object with a name, not {shown(call)}.")
         function = {"name": call.get("name"), "arguments": call.get("arguments", {})}
-        yield {"type": "function", "function": function}
+        kept = {"id": call["id"]} if "id" in call else {}
+        gone += [
+            f"the key {shown(key)} of calls" for key in call.keys() - {"name", "arguments", "id"}
+        ]
+        yield {**kept, "type": "function", "function": function}
 
 
 def _tools(row: Said) -> Any:
@@ -222,6 +231,15 @@ def _tools(row: Said) -> Any:
     ]
 
 
+def _functions(row: Said) -> list[Said]:
+    """The functions of the API's older form, as tools."""
+    return [{"function": one} for one in _listed(row.get("functions"))]
+
+
+def _listed(found: object) -> list[Any]:
+    return found if isinstance(found, list) else []
+
+
 def _json(text: str, what: str) -> object:
     try:
         return read_object(text)
@@ -229,28 +247,29 @@ def _json(text: str, what: str) -> object:
         raise _Refused(f"{what} must be JSON, not {shown(text)}.") from None
 
 
-def _link(messages: Sequence[Said], tools: object, gone: list[str]) -> None:
+def _link(messages: Sequence[Said], tools: Sequence[Any], gone: list[str]) -> None:
     """Give each call an id and its arguments as text, and each answer the id of its call."""
-    waiting: deque[Any] = deque()
-    made = 0
+    taken = {call.get("id") for message in messages for call in calls_listed(message)}
+    fresh = (name for number in count() if (name := f"call_{number}") not in taken)
+    waiting: list[Any] = []
     for message in messages:
         if message.get("role") == "tool":
-            if waiting and "tool_call_id" not in message:
-                message["tool_call_id"] = waiting.popleft()
+            if "tool_call_id" not in message and waiting:
+                message["tool_call_id"] = waiting[0]
+            if message.get("tool_call_id") in waiting:
+                waiting.remove(message["tool_call_id"])
             continue
         for function in functions_called(message):
             _write_arguments(function, tools, gone)
-        calls = message.get("tool_calls")
-        made_here = calls if isinstance(calls, list) else []
-        listed = [call for call in made_here if isinstance(call, dict)]
-        for call in listed:
-            call.setdefault("id", f"call_{made}")
+        calls = calls_listed(message)
+        for call in calls:
+            if "id" not in call:
+                call["id"] = next(fresh)
             call.setdefault("type", "function")
-            made += 1
-        waiting = deque(call["id"] for call in listed)
+        waiting = [call["id"] for call in calls]
 
 
-def _write_arguments(function: Said, tools: object, gone: list[str]) -> None:
+def _write_arguments(function: Said, tools: Sequence[Any], gone: list[str]) -> None:
     """Arguments as JSON in a string; null is no value of one that the tool does not have."""
     arguments = function.get("arguments")
     if not isinstance(arguments, dict):
@@ -266,9 +285,9 @@ def _write_arguments(function: Said, tools: object, gone: list[str]) -> None:
     function["arguments"] = json.dumps(kept, ensure_ascii=False)
 
 
-def _parameters(name: object, tools: object) -> set[str] | None:
+def _parameters(name: object, tools: Sequence[Any]) -> set[str] | None:
     """The parameters of the tool with that name, where the row lists it."""
-    for tool in tools if isinstance(tools, list) else []:
+    for tool in tools:
         function = tool.get("function") if isinstance(tool, dict) else None
         if isinstance(function, dict) and function.get("name") == name:
             schema = function.get("parameters")

@@ -126,11 +126,15 @@ def _have_open_arguments(messages: Any) -> bool:
     )
 
 
-def functions_called(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a message calls, in either form of the API, as far as it can be made out."""
+def calls_listed(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a message's `tool_calls`, as far as they are objects."""
     calls = message.get("tool_calls")
-    listed = calls if isinstance(calls, list) else []
-    found = [call.get("function") for call in listed if isinstance(call, dict)]
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
+def functions_called(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The functions of a message's calls, in either form of the API, as far as they are objects."""
+    found = [call.get("function") for call in calls_listed(message)]
     return [one for one in (*found, message.get("function_call")) if isinstance(one, dict)]
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError
 from emojitune.server.errors import AuthenticationError, error_response
-from emojitune.settings import Settings, header_text
+from emojitune.settings import Settings, read_key
 from emojitune.store.database import make_home
 from emojitune.store.keys import KeyStore, digest_of, new_secret
 from emojitune.store.projects import DEFAULT_PROJECT
@@ -51,7 +51,7 @@ def server_key(settings: Settings) -> str:
     if not (path.exists() and path.read_bytes().strip()):
         _write_secret(path, new_secret())
     try:
-        return header_text(f"The key in {path}", path.read_text(encoding="utf-8"))
+        return read_key(path)
     except ValueError as error:
         raise ConfigurationError(
             f"{error}. Or remove the file: the server then makes a new key.", param="api_key"

@@ -187,12 +187,8 @@ def make_home(home: Path) -> None:
     Raises:
         ConfigurationError: No folder can have this name.
     """
-    try:
+    with _home_errors(home):
         disk.make_private(home)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER:
-            raise
-        raise _no_folder(home, error.strerror) from error
 
 
 def check_home(home: Path) -> None:
@@ -201,17 +197,32 @@ def check_home(home: Path) -> None:
     Raises:
         ConfigurationError: No folder can have this name.
     """
-    nearest = next(path for path in (home, *home.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise _no_folder(home, f"{nearest} is a file")
+    with _home_errors(home):
+        nearest = next(path for path in (home, *home.absolute().parents) if _is_there(path))
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is a file")
 
 
-def _no_folder(home: Path, reason: str | None) -> ConfigurationError:
-    return ConfigurationError(
-        f"The home must be a folder, or one that can be made, and {home} cannot be one ({reason}). "
-        "Choose another folder with --home or EMOJITUNE_HOME.",
-        param="home",
-    )
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+@contextmanager
+def _home_errors(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        raise ConfigurationError(
+            f"The home must be a folder, or one that can be made, and {home} cannot be one "
+            f"({error.strerror}). Choose another folder with --home or EMOJITUNE_HOME.",
+            param="home",
+        ) from error
 
 
 def newest_revision() -> str:

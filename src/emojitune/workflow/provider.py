@@ -27,7 +27,7 @@ from openai import DefaultHttpx2Client, OpenAI
 
 from emojitune.disk import make_private, open_private
 from emojitune.errors import ConfigurationError, ProviderError
-from emojitune.settings import Settings, header_text
+from emojitune.settings import Settings, header_text, read_key
 from emojitune.workflow.progress import TERMINAL
 
 IDLE_SECONDS = 600  # an embedded server that nobody needs ends itself after this
@@ -88,18 +88,19 @@ def connect(
         ConfigurationError: There is no key, or it or the URL cannot be used.
     """
     provider = provider.strip()
+    _tidy_environment()
     if provider == "local":
         return _connect_local(settings or Settings())
-    _tidy_environment()
     if provider == "openai":
-        url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL)
+        given = os.environ.get("OPENAI_BASE_URL", OPENAI_URL)
+        url = _checked_url(given, "OPENAI_BASE_URL must be a base URL")
         return Connection(_client(url, _key(ask_key)), provider, is_emojitune=False)
-    url = _checked_url(provider)
+    url = _checked_url(provider, "The provider must be local, openai or a base URL")
     return Connection(_client(url, _key(ask_key)), url, is_emojitune=is_healthy(url))
 
 
 def _client(url: str, key: str, trust: ssl.SSLContext | None = None) -> OpenAI:
-    """A client that reaches this machine directly: no proxy stands between it and itself."""
+    """A client; addresses of this machine bypass any proxy."""
     if not _is_loopback(url) and trust is None:
         return OpenAI(base_url=url, api_key=key)
     http = DefaultHttpx2Client(trust_env=False, verify=trust or True)
@@ -114,11 +115,11 @@ def _is_loopback(url: str) -> bool:
         return False
 
 
-def _checked_url(url: str) -> str:
-    """A base URL as clients need it: paths begin behind its `/v1`.
+def _checked_url(url: str, rule: str) -> str:
+    """A base URL that ends where the API's paths begin: with `/v1` if it has no path.
 
     Raises:
-        ConfigurationError: It is no URL of a server.
+        ConfigurationError: It is no URL of a server; the message begins with `rule`.
     """
     try:
         parts = urlsplit(url)
@@ -129,9 +130,7 @@ def _checked_url(url: str) -> str:
         usable = False
     if not usable:
         raise ConfigurationError(
-            "The provider must be local, openai or a base URL, such as http://127.0.0.1:8808/v1, "
-            f"not {url!r}.",
-            param="provider",
+            f"{rule}, such as http://127.0.0.1:8808/v1, not {url!r}.", param="provider"
         )
     path = parts.path.rstrip("/") or "/v1"
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
@@ -232,15 +231,14 @@ def is_healthy(base_url: str, trust: ssl.SSLContext | None = None) -> bool:
 def _local_key(settings: Settings, url: str) -> str:
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
-    said = {
-        name: os.environ.get(name, "").strip() for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY")
-    }
-    if said["OPENAI_BASE_URL"].rstrip("/") == url and said["OPENAI_API_KEY"]:
-        # The terminal is set up for this very server.
-        return _header_text("OPENAI_API_KEY", said["OPENAI_API_KEY"])
+    own = os.environ.get("OPENAI_API_KEY")
+    if own and os.environ.get("OPENAI_BASE_URL", "").rstrip("/") == url:
+        return own  # the terminal is set up for this very server
     path = settings.home / "api_key"
     try:
-        return _header_text(f"The key in {path}", path.read_text(encoding="utf-8"))
+        return read_key(path)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.", param="api_key") from None
     except OSError as error:
         raise ConfigurationError(
             f"The server's key cannot be read from {path} ({error.strerror}). If it was started "
