@@ -8,7 +8,7 @@ import typer
 from emojitune.cli.context import TRAIN, AsJson, DataFile, open_screen, read_settings
 from emojitune.cli.standard_input import or_standard_input
 
-data = typer.Typer(help="Look at a file of examples before it is used.", no_args_is_help=True)
+data = typer.Typer(help="Check, repair, convert and split files of examples.", no_args_is_help=True)
 
 
 @data.command("check")

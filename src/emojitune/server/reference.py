@@ -20,7 +20,7 @@ ABSENT = (
     ("/v1/vector_stores", "vector stores and file search"),
     ("/v1/assistants, /v1/threads", "assistants, which OpenAI has closed as well"),
     ("/v1/conversations", "conversations; use previous_response_id of responses"),
-    ("/v1/evals", "evals, which OpenAI closed on 2026-11-30"),
+    ("/v1/evals", "evals, whose end at OpenAI was 2026-11-30"),
     ("/v1/realtime/*", "realtime sessions"),
     ("/v1/containers, /v1/skills", "containers and skills"),
     ("/v1/organization/*", "the administration of organizations"),

@@ -178,11 +178,11 @@ class ItemReference(Body):
 
 
 class Reasoning(Body):
-    """A thought of a reasoning model, sent back: passed over, whatever it carries."""
+    """A reasoning model's item, sent back by a client; ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
-    type: Literal["reasoning"] = Field(description="`reasoning`: passed over, whatever it carries.")
+    type: Literal["reasoning"] = Field(description="`reasoning`; the item is ignored.")
 
 
 def _kind(item: Any) -> str:

@@ -2,7 +2,7 @@
 
 Knows no table but Alembic's own; of the others only that rows with a `project` belong to it, so
 that a statement on them has to say whose it means (`store/projects.py`). Its clock is that of every
-store over it: what is stored is stamped by it, and by it its time is over.
+store over it: rows that a store makes are stamped by it, and expire by it.
 """
 
 import errno
