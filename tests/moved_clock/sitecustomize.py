@@ -3,9 +3,9 @@
     DAYS_AHEAD=400 PYTHONPATH=tests/moved_clock python -m pytest tests/store
 
 Python imports a module of this name as it starts, so servers and workers that a test starts live on
-the same day. Only `time.time` moves, not `datetime.now` or `date.today`, which the product does not use;
-waiting and measuring go by another clock. Times that the disk stamps on files do not move along, so
-a test of a file's age sets it.
+the same day. Only `time.time` moves, not `datetime.now` or `date.today`, which the product does not
+use; waiting and measuring go by another clock. Times that the disk stamps on files do not move
+along, so a test of a file's age sets it.
 """
 
 import os

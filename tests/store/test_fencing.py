@@ -77,6 +77,25 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
     assert mine.get(job.id) == jobs.get(job.id), "it may still read"
 
 
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_a_worker_writes_nothing_for_a_job_that_is_over(
+    database: Database, jobs: JobStore, leases: LeaseStore, status: str
+) -> None:
+    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    assert leases.claim(job.id, "me", 60)
+    mine = JobStore(database.guarded(only_while_held(job.id, "me")), "default")
+    jobs.transition(job.id, status, sources=["validating_files"])
+    before = everything(database)
+    for write in (
+        lambda: mine.add_event(job.id, "Step 3/4", type="metrics"),
+        lambda: mine.add_checkpoint(job.id, model="m", step=1, metrics={}),
+        lambda: mine.together().__enter__(),
+    ):
+        with pytest.raises(LeaseLostError, match="or it is over"):
+            write()
+    assert everything(database) == before
+
+
 def test_what_is_written_together_is_kept_together_or_not_at_all(
     jobs: JobStore, models: ModelStore
 ) -> None:

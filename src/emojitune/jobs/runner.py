@@ -86,6 +86,7 @@ class _Run:
         self.control = control
         self.folder = settings.runs / job.id
         self.saved_at = time.monotonic()
+        self.left = False  # whether the job was found to run no more: it was paused, say
         self.examples: KeptExamples | None = None
         self.system_prompt = ""
 
@@ -226,6 +227,7 @@ class _Run:
         then = self.examples.steps(config.batch_size) if self.examples else 0.0
         estimate = FinishEstimate(then)
         metrics: dict[str, Any] = {}
+        finish: int | None = None
         last: CheckpointSaved | None = None
         for event in events:
             self.control.check()
@@ -234,16 +236,16 @@ class _Run:
                     self._tell(f"Training through {event.name}", "forward")
                 case StepCompleted():
                     metrics = step_metrics.of_step(event)
-                    if not event.ends_epoch:
-                        self._tell_step(metrics, runs)
                     finish = estimate.after(event.step, event.total_steps)
-                    if finish is not None:
-                        self.stores.jobs.update(self.job.id, estimated_finish=finish)
+                    if not event.ends_epoch:
+                        self._tell_step(metrics, runs, finish)
                 case ValidationCompleted():
                     metrics |= step_metrics.of_validation(event)
                 case CheckpointSaved():
                     if event.ends_epoch:
-                        self._tell_step(metrics, runs)
+                        self._tell_step(metrics, runs, finish)
+                        if self.left:  # and what was saved is registered when it goes on
+                            raise Interrupted
                         if event.epoch == config.epochs:
                             last = event
                             continue
@@ -257,22 +259,31 @@ class _Run:
     def _save_now(self) -> bool:
         """Whether a checkpoint is due: by the clock, or because the job is to stop behind it."""
         age = time.monotonic() - self.saved_at
-        return self.control.stopping() or age >= self.settings.checkpoint_seconds
+        due = age >= self.settings.checkpoint_seconds
+        return self.left or self.control.stopping() or due
 
     def _leave_if_asked(self) -> None:
         self.control.check()
-        if self.control.stopping():
+        if self.left or self.control.stopping():
             raise Interrupted
 
-    def _tell_step(self, metrics: dict[str, Any], runs: MetricsRuns) -> None:
+    def _tell_step(self, metrics: dict[str, Any], runs: MetricsRuns, finish: int | None) -> None:
+        """Tell a step, unless the job runs no more: its story would go on behind its end. Of a job
+        that goes on later the step is told then, from the checkpoint that is saved now."""
+        with self.stores.jobs.together():
+            if self.stores.jobs.get(self.job.id).status != "running":
+                self.left = True
+                return
+            self.stores.jobs.add_event(
+                self.job.id,
+                step_metrics.sentence(metrics),
+                type="metrics",
+                data=metrics,
+                key=f"step-{metrics['step']}",
+            )
+            if finish is not None:
+                self.stores.jobs.update(self.job.id, estimated_finish=finish)
         runs.log(metrics)
-        self.stores.jobs.add_event(
-            self.job.id,
-            step_metrics.sentence(metrics),
-            type="metrics",
-            data=metrics,
-            key=f"step-{metrics['step']}",
-        )
 
     def _register(
         self, saved: CheckpointSaved, base: _Base, metrics: dict[str, Any], *, final: bool

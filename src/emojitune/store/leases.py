@@ -11,13 +11,14 @@ from sqlalchemy import ColumnElement, Connection, or_
 from emojitune.errors import InvalidStateError
 from emojitune.store import tables
 from emojitune.store.database import Database
+from emojitune.store.jobs import FINISHED
 from emojitune.store.projects import EVERY_PROJECT, Rows
 
 _jobs = tables.jobs
 
 
 class LeaseLostError(InvalidStateError):
-    """A worker wrote for a job that is no longer its own: nothing of it was kept."""
+    """A worker wrote for a job that is over, or no longer its own: nothing of it was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,16 @@ class LeaseStore:
 
 
 def only_while_held(job_id: str, worker: str) -> Callable[[Connection], None]:
-    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job."""
+    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job, and while
+    the job is not over."""
     every = Rows(_jobs, EVERY_PROJECT).select(_jobs.c.id)
-    holds = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+    mine = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+    holds = mine.where(_jobs.c.status.not_in(FINISHED))
 
     def guard(connection: Connection) -> None:
         if connection.execute(holds).one_or_none() is None:
-            raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
+            raise LeaseLostError(
+                f"{worker} no longer holds {job_id}: another worker has it, or it is over."
+            )
 
     return guard
