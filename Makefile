@@ -5,9 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 # pip compiles on one core what it installs; here all of them do, and some packages carry files that
 # are not to be compiled.
-install = @$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
-  --constraint constraints.txt --editable $(1) && \
-  { $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true; }
+pip = $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
+# What is installed is what requirements/ was made of, file by file, or nothing is: also no archive
+# that would first be built, by tools that are in no such list. Of torch there are several builds, and
+# which one an index has is the user's choice: it goes by its version, with what a build for CUDA adds.
+define install
+	@$(pip) --require-hashes --no-deps --only-binary :all: --requirement requirements/$(1).txt
+	@$(pip) --constraint constraints.txt torch
+	@$(pip) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+endef
+# As pyproject.toml says under tool.uv; hatchling is what builds.
+lock = echo hatchling | $(BIN)/uv pip compile --quiet --constraint constraints.txt $(2) \
+  --output-file requirements/$(1).txt pyproject.toml -
 # Two processes with a thread of torch each: more of either only wait for one another. The files in
 # their order (see tests/conftest.py), so that the longest ones do not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -17,7 +27,7 @@ DATED := tests/store tests/workflow tests/cli tests/test_openai_calendar.py \
   tests/api/test_models_api.py
 
 .PHONY: help setup setup-dev run test test-fast test-dates lint format docs bench bench-training \
-  bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load clean
+  bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +94,12 @@ bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside c
 docs: setup  ## Write docs/api.md anew, from the request models and the routes
 	$(BIN)/python -m emojitune.server.write_reference docs/api.md
 
+lock: setup-dev  ## Write requirements/ anew, after a change of constraints.txt or pyproject.toml
+	$(pip) uv==0.13.9
+	$(call lock,product)
+	$(call lock,dev,--extra dev)
+	$(call lock,bench,--extra bench)
+
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache dist
 
@@ -94,17 +110,17 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.product: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.product: $(VENV)/.python pyproject.toml constraints.txt requirements/product.txt
 	@echo "Installing emojitune into $(VENV) (the first time this takes a few minutes)"
-	$(call install,.)
+	$(call install,product)
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt requirements/bench.txt
 	@echo "Installing emojitune with what it is measured beside into $(VENV)"
-	$(call install,".[bench]")
+	$(call install,bench)
 	@touch $@ $(VENV)/.product
 
-$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt requirements/dev.txt
 	@echo "Installing emojitune with its test tools into $(VENV)"
-	$(call install,".[dev]")
+	$(call install,dev)
 	@touch $@ $(VENV)/.product
