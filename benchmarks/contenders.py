@@ -31,6 +31,7 @@ def emojitune(base: Path, file: Path, steps: int, folder: Path) -> Iterator[floa
     from emojitune.models import loader
     from emojitune.models.adapter import AdapterInfo
     from emojitune.settings import Settings
+    from emojitune.training.batches import truncate
     from emojitune.training.checkpoint import CheckpointFolder
     from emojitune.training.config import TrainingConfig
     from emojitune.training.events import StepCompleted
@@ -48,7 +49,8 @@ def emojitune(base: Path, file: Path, steps: int, folder: Path) -> Iterator[floa
         max_tokens=CONTEXT,
     )
     config = MemoryCheck(base, precision).with_row_tokens(config)
-    examples = [model.renderer.render_example(e.messages) for e in load_examples(file)]
+    whole = [model.renderer.render_example(e.messages) for e in load_examples(file)]
+    examples = [truncate(example, CONTEXT) for example in whole]
     info = AdapterInfo("base", rank=RANK, alpha=2.0 * RANK)
     for event in train(model, precision.device, examples, config, CheckpointFolder(folder, info)):
         if isinstance(event, StepCompleted):

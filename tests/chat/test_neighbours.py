@@ -15,6 +15,7 @@ from test_decoding import LABELS, PROMPT, STOPS, joint
 from tiny_model import chat_tiny, load_tiny, make_adapter, make_tiny_base
 from torch import Tensor
 
+from emojitune.chat import neighbours, slot_attention
 from emojitune.chat.completion import ChatModel
 from emojitune.chat.constraint import LabelTrie, label_trie
 from emojitune.chat.forest import Forest, Prompt
@@ -158,7 +159,13 @@ def test_many_replies_that_begin_alike_do_not_make_one_of_them_likelier(tiny: Lo
     assert sum(count for _, count in fewer) < 0.8 * sum(count for _, count in more)
 
 
-def test_hidden_states_are_those_of_each_prompt_alone(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_hidden_states_are_those_of_each_prompt_alone(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:  # as prompts that fill the context are
+        monkeypatch.setattr(neighbours, "_MOST_TOKENS", 50)
+        monkeypatch.setattr(slot_attention, "_MANY_SCORES", 0)
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
     model = open_beside(chat_tiny(tiny_base), adapter)
     prompts = [(1, 40, 41, *range(50, 50 + length)) for length in (*range(1, 40), 1, 7)]

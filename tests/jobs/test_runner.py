@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,19 @@ def stores(settings: Settings) -> Stores:
 
 
 @pytest.fixture
-def job(stores: Stores) -> Iterator[Job]:
+def job(stores: Stores) -> Job:
+    return job_of([f"number {n}" for n in range(10)], stores)
+
+
+def job_of(questions: Sequence[str], stores: Stores) -> Job:
     rows = [
         {
             "messages": [
-                {"role": "user", "content": f"number {n}"},
+                {"role": "user", "content": question},
                 {"role": "assistant", "content": "(number)"},
             ]
         }
-        for n in range(10)
+        for question in questions
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     file = stores.files.add([lines], filename="f.jsonl", purpose="fine-tune")
@@ -134,7 +138,7 @@ def test_a_crash_between_saving_and_registering_loses_none_either(
 
 @pytest.mark.parametrize(
     ("free", "words"),
-    [(1, "the base model alone"), (10**9, "batch_size 5 and a longest example of")],
+    [(1, "the base model alone"), (10**9, "batch_size 5"), (10**9, "examples (lines 3, 8)")],
 )
 def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     job: Job,
@@ -145,7 +149,7 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda: free)
-    monkeypatch.setattr(memory, "training_peak", lambda *_, **__: 2 * 10**9)
+    monkeypatch.setattr(memory, "training_peak", lambda *_, **__: (2 * 10**9, [7, 2]))
     failed = run(job, stores, settings)
     assert failed.status == "failed"
     assert failed.error
@@ -153,6 +157,21 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     assert words in failed.error.message
     assert "create the job again" in failed.error.message
     assert stores.jobs.events(job.id).items[0].message == failed.error.message
+
+
+def test_a_line_that_is_far_too_long_is_cut_and_said_to_be(
+    stores: Stores, settings: Settings
+) -> None:
+    questions = [f"number {n}" for n in range(11)] + ["word " * 2000]
+    done = run(job_of(questions, stores), stores, settings)
+    assert done.status == "succeeded", done.error
+    told = stores.jobs.events(done.id, limit=100).items
+    assert [event.message for event in told if event.level == "warn"] == [
+        "Training file: 1 of 12 examples cut at 256 tokens, where the base model reads no further "
+        "(line 12); no reply is left to learn in line 12"
+    ]
+    assert done.trained_tokens is not None
+    assert 2 * 256 < done.trained_tokens < 2 * (256 + 11 * 60)
 
 
 def out_of_memory_of_a_gpu(*_: Any) -> None:

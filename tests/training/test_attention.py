@@ -38,3 +38,27 @@ def test_both_ways_mix_alike_and_have_the_same_gradients(
         found.append((mixed, grad))
     for by_hand, fused in zip(*found, strict=True):
         torch.testing.assert_close(fused, by_hand)
+
+
+def test_one_long_example_mixes_as_a_short_one_does_and_keeps_no_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    qkv = torch.randn(40, HEADS + 2 * KEYS, DIM, generator=generator).requires_grad_()
+    asked = torch.randn(40, HEADS * DIM, generator=generator)
+    found, largest = [], []
+
+    def keep(tensor: Tensor) -> Tensor:
+        largest[-1] = max(largest[-1], tensor.numel())
+        return tensor
+
+    for long in (1024, 39):
+        monkeypatch.setattr(attention, "LONG", long)
+        largest.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            mixed = attention.attend(qkv, HEADS, row_layout(17, [23]), DIM**-0.5)
+        [grad] = torch.autograd.grad((mixed * asked).sum(), [qkv])
+        found.append((mixed, grad))
+    for short, alone in zip(*found, strict=True):
+        torch.testing.assert_close(alone, short)
+    assert largest[0] > HEADS * 40 * DIM >= largest[1]

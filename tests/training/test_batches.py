@@ -191,6 +191,12 @@ def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
     assert epoch != shuffled_batches(examples, 4, seed=1, epoch=1)
 
 
+def test_what_teaches_nothing_is_not_run() -> None:
+    long = Rendered(tuple(range(100)), (False,) * 100)
+    assert pack([long]).ids.shape == (1, 8)
+    assert not len(pack([long]).targets)
+
+
 def test_truncation_takes_tokens_from_the_end() -> None:
     assert truncate(Rendered((1, 2, 3), (False, True, True)), 2) == Rendered((1, 2), (False, True))
 

@@ -12,7 +12,7 @@ import pytest
 from emojitune.models.torch_environment import TRAINING
 from emojitune.training import memory
 from emojitune.training.config import TrainingConfig
-from emojitune.training.memory import Longest, model_peak, sizes_of, training_peak
+from emojitune.training.memory import Length, model_peak, sizes_of, training_peak
 
 CONFIG = TrainingConfig(epochs=3, batch_size=16, learning_rate=4e-3, seed=1)
 SMOLLM2 = memory.Sizes(30, 576, 1536, 9, 960, 49152)
@@ -33,16 +33,27 @@ def test_parameters_are_counted_as_they_are() -> None:
     assert SMOLLM2.trained * CONFIG.rank == 4_884_480
 
 
+def peak(config: TrainingConfig, *lengths: Length, threads: int = 2, fused: bool = False) -> int:
+    return training_peak(SMOLLM2, config, lengths, 2, threads, fused=fused)[0]
+
+
 def test_what_makes_a_run_larger_makes_the_estimate_larger() -> None:
-    example = Longest(60, 5)
-    usual = training_peak(SMOLLM2, CONFIG, example, 2, 2)
-    assert usual < training_peak(SMOLLM2, replace(CONFIG, batch_size=32), example, 2, 2)
-    assert usual < training_peak(SMOLLM2, replace(CONFIG, rank=64), example, 2, 2)
-    assert usual < training_peak(SMOLLM2, CONFIG, Longest(2000, 5), 2, 2)
-    assert usual < training_peak(SMOLLM2, CONFIG, Longest(60, 60), 2, 2)
+    example = Length(60, 5)
+    usual = peak(CONFIG, example, example)
+    assert usual < peak(replace(CONFIG, batch_size=32), example, example)
+    assert usual < peak(replace(CONFIG, rank=64), example, example)
+    assert usual < peak(CONFIG, Length(2000, 5), example)
+    assert usual < peak(CONFIG, Length(60, 60), example)
     assert model_peak(SMOLLM2, 2) < model_peak(SMOLLM2, 4)
-    cut = replace(CONFIG, max_tokens=60)
-    assert training_peak(SMOLLM2, cut, Longest(9000, 5), 2, 2) == usual
+
+
+def test_a_line_that_fills_the_context_takes_memory_for_itself_alone() -> None:
+    short, long = Length(60, 5), Length(8192, 5)
+    one, two = (peak(CONFIG, *[long] * count, *[short] * 20) for count in (1, 2))
+    assert 4e9 < one - peak(CONFIG, *[short] * 20) < 6e9
+    assert 4e9 < two - one < 6e9, "each of two threads may have one"
+    assert two == peak(CONFIG, *[long] * 20)
+    assert training_peak(SMOLLM2, CONFIG, [short, short, long], 2, 2)[1] == [2, 0]
 
 
 def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
@@ -57,7 +68,7 @@ def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
     # What is kept of a row, and no weights of attention, fits into the quarter that it may take.
     config = replace(CONFIG, row_tokens=2048, batch_size=32)
     long, short = (
-        training_peak(larger, one, Longest(512, 0), 2, 1, fused=True)
+        training_peak(larger, one, [Length(512, 0)], 2, 1, fused=True)[0]
         for one in (config, replace(config, row_tokens=1024))
     )
     assert 0 < long - short < 24 * 10**9 / 4
@@ -87,25 +98,26 @@ from emojitune.models.catalog import SMOLLM2_135M
 from emojitune.models.download import fetch
 from emojitune.settings import Settings
 from emojitune.training import memory
+from emojitune.training.batches import tokens_run
 from emojitune.training.checkpoint import CheckpointFolder
 from emojitune.training.config import TrainingConfig
 from emojitune.training.loop import train
 
-words, count = int(sys.argv[1]), int(sys.argv[2])
+words, count, short = map(int, sys.argv[1:4])
 folder = fetch(SMOLLM2_135M, Settings())
 precision = loader.choose_precision(Settings(device="cpu"))
 model = loader.load_for_training(folder, precision)
 asked, reply = " word" * words, Message("assistant", "(yes)")
-examples = [
-    model.renderer.render_example([Message("user", f"{n}{asked}"), reply]) for n in range(count)
-]
-config = TrainingConfig(epochs=1, batch_size=count, learning_rate=1e-3, seed=1)
+questions = [f"{n}{asked}" for n in range(count)] + [str(n) for n in range(short)]
+examples = [model.renderer.render_example([Message("user", one), reply]) for one in questions]
+config = TrainingConfig(
+    epochs=1, batch_size=count + short, learning_rate=1e-3, seed=1, max_tokens=8192
+)
 info = adapter.AdapterInfo("b", 16, 32.0)
-list(train(model, precision.device, examples, config, CheckpointFolder(Path(sys.argv[3]), info)))
+list(train(model, precision.device, examples, config, CheckpointFolder(Path(sys.argv[4]), info)))
 sizes, item = memory.sizes_of(folder), precision.dtype.itemsize
-longest = memory.Longest(max(len(e.ids) for e in examples), max(sum(e.mask) for e in examples))
-threads = torch.get_num_threads()
-training = memory.training_peak(sizes, config, longest, item, threads)
+lengths = [memory.Length(tokens_run(example), sum(example.mask)) for example in examples]
+training, _ = memory.training_peak(sizes, config, lengths, item, torch.get_num_threads())
 # Not getrusage: a process begins there with what its parent held when it was started.
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
@@ -115,9 +127,9 @@ print((memory.model_peak(sizes, item) + training) / peak)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
-@pytest.mark.parametrize(("words", "count"), [("20", "16"), ("1000", "2")])
-def test_the_estimate_is_near_what_a_run_takes(tmp_path: Path, words: str, count: str) -> None:
-    command = [sys.executable, "-c", MEASURED, words, count, str(tmp_path)]
+@pytest.mark.parametrize("counts", [("20", "16", "0"), ("900", "2", "0"), ("1500", "1", "7")])
+def test_the_estimate_is_near_what_a_run_takes(tmp_path: Path, counts: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", MEASURED, *counts, str(tmp_path)]
     environment = {**os.environ, **TRAINING}
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert 0.8 < float(ran.stdout) < 1.4

@@ -45,6 +45,7 @@ _DIGEST = "sha256"
 _TOLD = "emojitune"
 _STATES, _OF = "states", "12+13+14/16"  # see chat/batch.py
 _AT_ONCE = 16  # prompts of one pass
+_MOST_TOKENS = 8192  # of them together: what each token sees of its prompt is kept side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,21 +205,34 @@ def _states(
     prompts: Sequence[Sequence[int]],
     check: Callable[[], None],
 ) -> Iterator[Tensor]:
-    for start in range(0, len(prompts), _AT_ONCE):
+    first = True
+    for some in _passes(prompts):
         check()
-        some = [tuple(prompt) for prompt in prompts[start : start + _AT_ONCE]]
         known = [forest.longest_known(prompt, tuned) for prompt in some]
         wants = [
             [Growth(one.path, prompt[one.cached :], wanted=(), state=len(prompt) - one.cached - 1)]
             for one, prompt in zip(known, some, strict=True)
         ]
         grown = [one for [one] in forest.grow(wants, [tuned] * len(wants))]
-        if start == 0:  # what the others begin with is not computed again
+        if first:  # what the others begin with is not computed again
             forest.remember(some[0], tuned, grown[0].path)
+            first = False
         for before, one in zip(known, grown, strict=True):
             forest.release([one.path.slots[before.cached :]])
             assert one.state is not None
             yield one.state
+
+
+def _passes(prompts: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, ...]]]:
+    """The prompts in their order, as many together as one pass has room for."""
+    some: list[tuple[int, ...]] = []
+    for prompt in prompts:
+        if some and (len(some) == _AT_ONCE or sum(map(len, some)) + len(prompt) > _MOST_TOKENS):
+            yield some
+            some = []
+        some.append(tuple(prompt))
+    if some:
+        yield some
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

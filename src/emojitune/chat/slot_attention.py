@@ -9,8 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from emojitune.chat.batch import View, to_tensor
+
+# Scores of a layer, of all heads, beyond which they are not kept side by side: torch's kernel that
+# goes through them in blocks is slower for few, and takes no memory for many.
+_MANY_SCORES = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +67,35 @@ class Group:
         """Fill this group's rows of `mixed` (T, H, D); query is scaled."""
         (heads, dim), kv = query.shape[1:], keys.shape[1]
         requests, _, count, width = self.hidden.shape
-        share = heads // kv  # query heads that share a key head join its rows
-        q = query.index_select(0, self.queries).view(requests, count, kv, share, dim)
-        q = q.permute(0, 2, 3, 1, 4).reshape(requests * kv, share * count, dim)
+        q = query.index_select(0, self.queries).view(requests, count, heads, dim)
         k, v = (
             side.index_select(0, self.slots).view(requests, width, kv, dim).transpose(1, 2)
             for side in (keys, values)
         )
-        scores = (q @ k.reshape(-1, width, dim).transpose(1, 2)).view(requests, heads, count, width)
+        many = requests * heads * count * width > _MANY_SCORES
+        out = (self._in_blocks if many else self._at_once)(q, k, v)
+        out = out.transpose(1, 2).reshape(-1, heads, dim)
+        mixed.index_copy_(0, self.tokens, out.index_select(0, self.places))
+
+    def _at_once(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query (R, Q, H, D), key and value (R, K heads, K, D), to (R, H, Q, D)."""
+        (requests, count, heads, dim), (_, kv, width, _) = query.shape, key.shape
+        share = heads // kv  # query heads that share a key head join its rows
+        q = query.view(requests, count, kv, share, dim).permute(0, 2, 3, 1, 4)
+        q = q.reshape(requests * kv, share * count, dim)
+        scores = q @ key.reshape(-1, width, dim).transpose(1, 2)
+        scores = scores.view(requests, heads, count, width)
         # In float32, since torch's softmax in bf16 is slower, and coarser.
         weights = torch.softmax(scores.add_(self.hidden), dim=-1, dtype=torch.float32)
         weights = weights.to(query.dtype)
-        out = weights.view(-1, share * count, width) @ v.reshape(-1, width, dim)
-        out = out.view(requests, heads, count, dim).transpose(1, 2).reshape(-1, heads, dim)
-        mixed.index_copy_(0, self.tokens, out.index_select(0, self.places))
+        out = weights.view(-1, share * count, width) @ value.reshape(-1, width, dim)
+        return out.view(requests, heads, count, dim)
+
+    def _in_blocks(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The same, without weights of all queries at a time."""
+        return functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key, value, self.hidden, scale=1.0, enable_gqa=True
+        )
 
 
 def alike(views: Sequence[View]) -> Iterator[list[tuple[int, View]]]:

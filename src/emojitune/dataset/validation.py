@@ -78,13 +78,20 @@ def load_examples(
     path: Path, *, minimum_examples: int = 10, param: str = "training_file"
 ) -> tuple[TrainingExample, ...]:
     """The examples of `path`, or a DatasetError with the first issue in OpenAI's words."""
+    return load_report(path, minimum_examples=minimum_examples, param=param).examples
+
+
+def load_report(
+    path: Path, *, minimum_examples: int = 10, param: str = "training_file"
+) -> DatasetReport:
+    """The same with the lines of the examples."""
     name = param.replace("_", " ")
     found = _read(path, name)
     errors = [i for i in found.issues if i.severity == "error"]
     errors = errors or _file_issues(found, minimum_examples, name)
     if errors:
         raise _dataset_error(errors, name, param)
-    return found.examples
+    return found
 
 
 def _dataset_error(errors: list[Issue], name: str, param: str) -> DatasetError:

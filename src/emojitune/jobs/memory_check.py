@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
+from emojitune.dataset.issues import lines_in_brief
 from emojitune.errors import TrainingError
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Precision
 from emojitune.training import memory
 from emojitune.training.attention import has_fused_attention
+from emojitune.training.batches import learned_tokens, tokens_run
 from emojitune.training.config import TrainingConfig
 
 
@@ -41,26 +43,29 @@ class MemoryCheck:
         if free is not None and self._model > free:
             raise _refused(self._model, free, "the base model alone", "Take a smaller base model")
 
-    def before_training(self, config: TrainingConfig, examples: Sequence[Rendered]) -> str | None:
-        """What the run will take, in words.
+    def before_training(
+        self, config: TrainingConfig, examples: Sequence[Rendered], lines: Sequence[int]
+    ) -> str | None:
+        """What the run will take, in words. `lines` are those of the first of the examples.
 
         Raises:
             TrainingError: There is not so much.
         """
         if self._sizes is None:
             return None
-        longest = memory.Longest(
-            max(len(example.ids) for example in examples),
-            max(sum(example.mask) for example in examples),
-        )
+        lengths = [memory.Length(tokens_run(one), learned_tokens(one)) for one in examples]
         threads = 1 if self._gpu else torch.get_num_threads()
-        more = memory.training_peak(
-            self._sizes, config, longest, self._item, threads, fused=self._fused
+        more, heaviest = memory.training_peak(
+            self._sizes, config, lengths, self._item, threads, fused=self._fused
         )
         free = self._free()
         if free is not None and more > free:
-            why = f"batch_size {config.batch_size} and a longest example of {longest.tokens} tokens"
+            named = sorted(number for number in heaviest if number < len(lines))
+            tokens = max(lengths[number].tokens for number in heaviest)
+            why = f"batch_size {config.batch_size} and a longest example of {tokens} tokens"
             advice = "Use a smaller batch_size, shorten the longest examples"
+            if named:
+                advice += f" ({lines_in_brief([lines[number] for number in named])})"
             raise _refused(self._model + more, self._model + free, why, advice)
         return f"Memory: about {(self._model + more) / 1e9:.1f} GB at the peak"
 

@@ -16,9 +16,10 @@ from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.meanings import explained
 from emojitune.dataset.split import leakage
 from emojitune.dataset.statistics import closed_vocabulary, shared_system_prompt
-from emojitune.dataset.validation import load_examples
+from emojitune.dataset.validation import DatasetReport
 from emojitune.errors import NotFoundError
 from emojitune.jobs import states, step_metrics
+from emojitune.jobs.data_files import read_file
 from emojitune.jobs.estimate import FinishEstimate
 from emojitune.jobs.failing import failing
 from emojitune.jobs.hold import Control, Interrupted
@@ -42,6 +43,8 @@ from emojitune.training.events import (
 
 if TYPE_CHECKING:
     from emojitune.jobs.examples import KeptExamples
+    from emojitune.models.chat_template import Rendered
+    from emojitune.models.loader import Trainable
 
 _KEPT_CHECKPOINTS = 3  # as on the hosted API
 
@@ -58,9 +61,9 @@ class _Base:
 def validate(job: Job, stores: Stores) -> None:
     """Check a job's files and queue it, or fail it with the first thing to mend."""
     with failing(job, stores):
-        _examples_of(job.training_file, stores, "training_file")
+        read_file(job.training_file, stores, "training_file")
         if job.validation_file:
-            _examples_of(job.validation_file, stores, "validation_file")
+            read_file(job.validation_file, stores, "validation_file")
         states.validated(stores.jobs, job.id)
 
 
@@ -91,15 +94,15 @@ class _Run:
         self.system_prompt = ""
 
     def execute(self) -> None:
-        examples = _examples_of(self.job.training_file, self.stores, "training_file")
-        validation: Sequence[TrainingExample] = ()
+        training = read_file(self.job.training_file, self.stores, "training_file")
+        validation = None
         if self.job.validation_file:
-            validation = _examples_of(self.job.validation_file, self.stores, "validation_file")
-            self._warn_of_leakage(examples, validation)
-        self.system_prompt = shared_system_prompt(examples)
+            validation = read_file(self.job.validation_file, self.stores, "validation_file")
+            self._warn_of_leakage(training.examples, validation.examples)
+        self.system_prompt = shared_system_prompt(training.examples)
         base = self._base()
         model_folder = self._fetch(base.model)
-        trained_tokens = self._train(base, model_folder, examples, validation)
+        trained_tokens = self._train(base, model_folder, training, validation)
         self._finish(self._model_name(base), trained_tokens)
 
     def _base(self) -> _Base:
@@ -139,15 +142,15 @@ class _Run:
         self,
         base: _Base,
         model_folder: Path,
-        examples: Sequence[TrainingExample],
-        validation: Sequence[TrainingExample],
+        training: DatasetReport,
+        validation: DatasetReport | None,
     ) -> int:
         """Train, telling all the way; returns the tokens trained on, those of all epochs."""
         torch_environment.import_libraries()
         from emojitune.jobs.examples import choose
         from emojitune.jobs.memory_check import MemoryCheck
         from emojitune.models import adapter, loader
-        from emojitune.training.batches import truncate
+        from emojitune.training.batches import learned_tokens, truncate
         from emojitune.training.checkpoint import CheckpointFolder
         from emojitune.training.loop import train
 
@@ -156,6 +159,7 @@ class _Run:
         memory.before_loading()
         model = loader.load_for_training(model_folder, precision)
         self._leave_if_asked()  # what came before took seconds
+        examples = training.examples
         meanings = explained(examples) if self.settings.label_meanings else ()
         vocabulary = closed_vocabulary(examples)
         plan = make_plan(
@@ -178,8 +182,10 @@ class _Run:
         checkpoints = CheckpointFolder(
             self.folder / "checkpoints", info, permit=self.stores.jobs.together
         )
-        rendered = [model.renderer.render_example(e.conversation) for e in (*examples, *meanings)]
-        if told := memory.before_training(config, rendered):
+        rendered = self._rendered(training, model, "training")
+        said = [model.renderer.render_example(example.conversation) for example in meanings]
+        rendered += [truncate(example, config.max_tokens) for example in said]
+        if told := memory.before_training(config, rendered, training.lines):
             self._tell(told, "memory")
         events = train(
             model,
@@ -187,20 +193,30 @@ class _Run:
             rendered,
             config,
             checkpoints,
-            validation=[model.renderer.render_example(e.conversation) for e in validation],
+            validation=self._rendered(validation, model, "validation") if validation else (),
             initial=adapter.read(base.adapter)[1] if base.adapter else None,
             save_now=self._save_now,
         )
         self.saved_at = time.monotonic()
         if self.settings.neighbours:
-            self.examples = choose(model, (*examples, *meanings), vocabulary)
+            seen = zip((*examples, *meanings), rendered, strict=True)
+            taught = [example for example, tokens in seen if learned_tokens(tokens)]
+            self.examples = choose(model, taught, vocabulary)
         runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
         try:
             self._follow(events, base, config, runs)
         finally:
             runs.finish()
-        cut = [truncate(example, config.max_tokens) for example in rendered]
-        return config.epochs * sum(len(example.ids) for example in cut)
+        return config.epochs * sum(len(example.ids) for example in rendered)
+
+    def _rendered(self, file: DatasetReport, model: "Trainable", which: str) -> "list[Rendered]":
+        from emojitune.jobs.rendering import render_file
+
+        examples, told = render_file(file, model.renderer, model.context_length)
+        if told:
+            told = f"{which.capitalize()} file: {told}"
+            self.stores.jobs.add_event(self.job.id, told, level="warn", key=f"cut-{which}")
+        return examples
 
     def _requested(self) -> dict[str, Any]:
         method = self.job.method or {}
@@ -383,27 +399,6 @@ class _Run:
 
     def _tell(self, message: str, key: str) -> None:
         _tell(self.stores, self.job, message, key=key)
-
-
-def _examples_of(file_id: str, stores: Stores, param: str) -> tuple[TrainingExample, ...]:
-    try:
-        path = stores.files.path(file_id)
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"The job's {param.replace('_', ' ')} {file_id} was deleted before it was used. "
-            "Upload it again and create a new job.",
-            code="invalid_" + param,
-            param=param,
-        ) from error
-    if not path.is_file():
-        raise NotFoundError(
-            f"The bytes of the job's {param.replace('_', ' ')} {file_id} are no longer on this "
-            f"server's disk ({path}). Upload it again and create a new job.",
-            code="invalid_" + param,
-            param=param,
-        )
-    minimum = 10 if param == "training_file" else 1
-    return load_examples(path, minimum_examples=minimum, param=param)
 
 
 def _tell(stores: Stores, job: Job, message: str, *, key: str) -> None:

@@ -5,6 +5,9 @@ pass of a CPU that was a fifth of a whole training step. Here the scores are two
 products, own part against prefix and own part against itself, under one softmax; GPUs have kernels
 that make all of it one operation.
 
+The weights of these products are kept for the backward pass, in every layer. Of one long example
+they would be most of the memory: its row goes through torch's own attention, which keeps none.
+
 Knows neither tokens nor losses.
 """
 
@@ -14,6 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from emojitune.training.config import LONG
 
 _MULTIPLE = 4  # of slots: few shapes come again and again, and oneDNN has made their programs
 
@@ -30,6 +36,7 @@ class RowLayout:
         scatter: For each of the T - P tokens of own parts its slot.
         causal: Added to the scores of the prefix: 0 where a key is seen, -inf where not, (P, P).
         hidden: The same for an own part's queries against P + L keys, (L, P + L).
+        is_long: Whether this is one long example, which needs neither of the two: both are empty.
     """
 
     prefix: int
@@ -39,6 +46,7 @@ class RowLayout:
     scatter: Tensor
     causal: Tensor
     hidden: Tensor
+    is_long: bool
 
     def to(self, device: torch.device) -> "RowLayout":
         """The same layout on `device`."""
@@ -50,6 +58,7 @@ class RowLayout:
             self.scatter.to(device),
             self.causal.to(device),
             self.hidden.to(device),
+            self.is_long,
         )
 
 
@@ -60,8 +69,10 @@ def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
     size = torch.tensor(lengths)[:, None]
     start = prefix + size.cumsum(0) - size
     filled = slots < size
-    own = torch.full((longest, longest), float("-inf")).triu(1)
-    causal = torch.full((prefix, prefix), float("-inf")).triu(1)
+    is_long = len(lengths) == 1 and prefix + lengths[0] > LONG
+    keys, queries = (0, 0) if is_long else (prefix, longest)
+    own = torch.full((queries, queries), float("-inf")).triu(1)
+    causal = torch.full((keys, keys), float("-inf")).triu(1)
     return RowLayout(
         prefix=prefix,
         examples=len(lengths),
@@ -69,7 +80,8 @@ def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
         gather=torch.where(filled, start + slots, 0).flatten(),
         scatter=filled.flatten().nonzero()[:, 0],
         causal=causal,
-        hidden=torch.cat([torch.zeros(longest, prefix), own], dim=1),
+        hidden=torch.cat([torch.zeros(queries, keys), own], dim=1),
+        is_long=is_long,
     )
 
 
@@ -77,6 +89,8 @@ def attend(qkv: Tensor, heads: int, layout: RowLayout, scaling: float) -> Tensor
     """Queries, keys and values of all heads (T, H + 2K, D), H a multiple of K, to (T, H × D)."""
     if has_fused_attention(qkv.device, qkv.dtype) and qkv.shape[2] % 8 == 0 and qkv.shape[2] <= 256:
         return _attend_fused(qkv, heads, layout, scaling)
+    if layout.is_long:
+        return _attend_alone(qkv, heads, scaling)
     mixed: Tensor = _Attend.apply(qkv, heads, layout, scaling)  # type: ignore[no-untyped-call]
     return mixed
 
@@ -106,6 +120,15 @@ def _attend_fused(qkv: Tensor, heads: int, layout: RowLayout, scaling: float) ->
     rows = _flash(query, keys, values, scaling).flatten(0, 1)
     own: Tensor = _FromSlots.apply(rows, layout)  # type: ignore[no-untyped-call]
     return torch.cat([*mixed, own])
+
+
+def _attend_alone(qkv: Tensor, heads: int, scaling: float) -> Tensor:
+    """Of one example, whose prefix and own part are one sequence of tokens."""
+    query, key, value = _heads(qkv[None], heads)
+    mixed = functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+    )
+    return mixed[0].transpose(0, 1).flatten(1)
 
 
 class _ToSlots(torch.autograd.Function):

@@ -78,7 +78,7 @@ def learned_tokens(example: Rendered) -> int:
 
 def tokens_run(example: Rendered) -> int:
     """How many tokens of an example the model has to see to predict its last learned one."""
-    return max((i for i, on in enumerate(example.mask) if on), default=0)
+    return next((i for i in range(len(example.mask) - 1, 0, -1) if example.mask[i]), 0)
 
 
 def packs(
@@ -147,7 +147,8 @@ def _common_prefix(examples: Sequence[Rendered]) -> int:
     The token that predicts an example's first learned one stays in its own part, so every place
     in a row belongs to one example.
     """
-    limit = max(0, min(_first_learned(example) for example in examples) - 1)
+    last = max(map(tokens_run, examples))  # 0 where nothing is learned, and nothing is to be seen
+    limit = max(0, min(last, *map(_first_learned, examples)) - 1)
     shortest, longest = min(e.ids for e in examples), max(e.ids for e in examples)
     shared = 0
     # What the lexically smallest and largest share, all share.

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Tokens of one example beyond which attention computes its weights again on the way back: kept in
+# every layer, they grow with the square of an example. Of shorter ones keeping them is quicker.
+LONG = 1024
 _SHARE = 4  # examples of a batch that are worth a thread of their own
 
 
@@ -19,7 +22,7 @@ class TrainingConfig:
         warmup: Share of all steps over which the learning rate rises; it then falls to zero in a
             straight line.
         max_grad_norm: Gradients are scaled down to this norm (L2, all of them together).
-        max_tokens: Longer examples lose tokens from their end.
+        max_tokens: Longer examples lose tokens from their end, before they are trained on.
         row_tokens: Longest packed row. Rows of a batch are summed up, which rounds in their order.
         smoothing: Share of a target's probability that goes to the other replies of a closed set.
     """

@@ -11,7 +11,7 @@ from emojitune.models import lora
 from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Trainable
 from emojitune.training.adam import Adam
-from emojitune.training.batches import learned_tokens, shuffled_batches, truncate
+from emojitune.training.batches import learned_tokens, shuffled_batches
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
@@ -42,13 +42,14 @@ def train(
     last step again; a run that was interrupted anywhere ends with the same adapter as one that was
     not. The caller may stop at any event. `initial` are the tensors of an adapter to train on from,
     instead of fresh ones. Each epoch ends with a checkpoint; `save_now`, asked after each step,
-    says whether there is to be one in between.
+    says whether there is to be one in between. No example is longer than `config.max_tokens`:
+    cutting it is the caller's, who also says so.
 
     Raises:
         TrainingError: No token of `examples` carries loss, or the loss is no longer a number.
     """
-    examples = [truncate(example, config.max_tokens) for example in examples]
-    validation = [truncate(example, config.max_tokens) for example in validation]
+    longest = max(len(example.ids) for example in (*examples, *validation))
+    assert longest <= config.max_tokens, f"{longest} tokens; `batches.truncate` cuts an example"
     if not any(map(learned_tokens, examples)):
         raise _nothing_to_learn(config)
     forward = attach_lora(model, rank=config.rank, alpha=config.alpha, seed=config.seed)

@@ -7,12 +7,14 @@ the adapter) and is held against measured runs by a test.
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from emojitune.training.config import TrainingConfig, shares_of
+from emojitune.training.config import LONG, TrainingConfig, shares_of
 
 _PROGRAM = 400 * 10**6  # Python, torch and transformers, and what they keep for themselves
 _FEWEST_ROW_TOKENS, _MOST_ROW_TOKENS = 1024, 16384
@@ -62,8 +64,8 @@ def sizes_of(folder: Path) -> Sizes | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Longest:
-    """Tokens of the longest example, and the most that any example teaches."""
+class Length:
+    """Tokens of an example that are run through the model, and how many of them are learned."""
 
     tokens: int
     learned: int
@@ -96,28 +98,38 @@ def row_tokens(sizes: Sizes, item: int, gpu_memory: int) -> int:
 def training_peak(
     sizes: Sizes,
     config: TrainingConfig,
-    example: Longest,
+    lengths: Sequence[Length],
     item: int,
     threads: int,
     *,
     fused: bool = False,
-) -> int:
-    """Bytes that training adds to that, with at most so many threads.
+) -> tuple[int, list[int]]:
+    """Bytes that training adds to that, with at most so many threads, and which of the examples
+    are the reason: each thread may have one of them at the same time.
 
     Args:
-        fused: Whether attention keeps no weights; see attention.py.
+        fused: Whether attention keeps no weights of short examples either; see attention.py.
     """
-    longest = min(example.tokens, config.max_tokens)
     shares = shares_of(config.batch_size, threads)
-    row = min(longest * -(-config.batch_size // shares), max(longest, config.row_tokens))
-    learned = max(1, row // longest) * example.learned
-    # The weights of attention are kept in every layer, and four times in float32 in one.
-    attention = 0 if fused else sizes.heads * row * longest * (item * sizes.layers + 16)
-    logits = 3 * item * sizes.vocabulary * learned
-    activations = shares * (item * row * _kept(sizes) * sizes.layers + attention + logits)
+    rows = [_row(sizes, config, length, item, shares, fused=fused) for length in lengths]
+    most = nlargest(shares, range(len(rows)), key=rows.__getitem__)
     # A number is there with its gradient and two moments; joined, and once a thread.
     adapter = sizes.trained * config.rank * (16 + 3 * item + 8 * shares)
-    return activations + adapter
+    return sum(rows[number] for number in most) + adapter, most
+
+
+def _row(
+    sizes: Sizes, config: TrainingConfig, example: Length, item: int, shares: int, *, fused: bool
+) -> int:
+    """Bytes for a row of such examples: as many as a thread has of a batch, or as it holds."""
+    longest = max(1, example.tokens)
+    row = min(longest * -(-config.batch_size // shares), max(longest, config.row_tokens))
+    learned = row // longest * example.learned
+    # The weights of attention are kept in every layer, and four times in float32 in one.
+    weights = 0 if fused or longest > LONG else sizes.heads * row * longest
+    attention = weights * (item * sizes.layers + 16)
+    logits = 3 * item * sizes.vocabulary * learned
+    return item * row * _kept(sizes) * sizes.layers + attention + logits
 
 
 def _kept(sizes: Sizes) -> int:
