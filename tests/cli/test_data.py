@@ -2,18 +2,14 @@
 
 import errno
 import gzip
-import io
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Run
 from fake_api import MODEL, FakeApi
 
-from emojitune.cli import main as command_line
 from emojitune.cli import new_file
 from emojitune.workflow import fine_tune
 
@@ -21,32 +17,9 @@ BROKEN = Path(__file__).parents[1] / "data" / "broken"
 MARK = "\ufeff"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def emojitune(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Runs `emojitune ...` in an empty folder, with `stdin` as what is piped into it."""
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object, stdin: bytes = b"") -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["emojitune", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        said = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), said.out, said.err)
-
-    return run
 
 
 def chat(number: int, *more: dict[str, Any], **keys: Any) -> dict[str, Any]:

@@ -3,17 +3,15 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from commands import Run
 from fake_api import JOB, MODEL, FakeApi
 from openai import OpenAI
 from permissions import mode
 from tiny_model import load_tiny
 
-from emojitune.cli import main as command_line
 from emojitune.cli import run as conductor
 from emojitune.dataset.validation import check_file
 from emojitune.models import adapter, lora
@@ -23,31 +21,6 @@ from emojitune.workflow.provider import Connection
 from emojitune.workflow.score import contenders
 
 LABELS = ("(party)", "(wave)", "(sad)")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def emojitune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command in this process."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["emojitune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return Outcome(int(ended.value.code or 0), said.out, said.err)
-
-    return run
 
 
 def row(question: str, reply: str, **changes: object) -> str:
@@ -74,14 +47,6 @@ def train(tmp_path: Path) -> Path:
 def valid(tmp_path: Path) -> Path:
     rows = [row(f"wholly other words{i} to judge{i}", LABELS[i % 3]) for i in range(6)]
     return write(tmp_path / "valid.jsonl", rows)
-
-
-@pytest.fixture
-def here(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """The options that lead to the fake API."""
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
-    return ("--provider", fake_api.url)
 
 
 def test_help_imports_nothing_heavy() -> None:

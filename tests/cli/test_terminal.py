@@ -8,16 +8,15 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import Outcome, Run
 from fake_api import JOB, MODEL, FakeApi
 from openai import OpenAI
 
 from emojitune import __version__
-from emojitune.cli import main as command_line
 from emojitune.cli import run as conductor
 from emojitune.cli.render import Screen
 from emojitune.settings import Settings
@@ -33,38 +32,6 @@ SHOWN = (
     + WHOLE
 )
 NOT_UTF8 = "caf\udce9"  # how Python holds the bytes b"caf\xe9"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def emojitune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command in this process."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["emojitune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            command_line.main()
-        said = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), said.out, said.err)
-
-    return run
-
-
-@pytest.fixture
-def here(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """The options that lead to the fake API."""
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
-    return ("--provider", fake_api.url)
 
 
 def examples(path: Path, *, said: str = "ordinary", reply: str = "(sad)") -> Path:
