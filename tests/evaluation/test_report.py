@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from emojitune.dataset.example import Message, TrainingExample
+from emojitune.evaluation import report
 from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.evaluate import Evaluation, evaluate
 from emojitune.evaluation.metrics import METRICS, Reply
@@ -74,6 +75,12 @@ def test_training_curve_is_a_picture(tmp_path: Path) -> None:
 def test_a_name_in_a_picture_is_plain_text(tmp_path: Path, name: str) -> None:
     draw_training_curve([CurvePoint(1, 3.0)], tmp_path / "curve.svg", title=name)
     draw_frequencies([(name, 2)], tmp_path / "bars.svg")
+    for drawn in ("curve.svg", "bars.svg"):
+        assert (tmp_path / drawn).read_text().endswith("</svg>\n")
+
+
+def test_dollar_signs_and_control_characters_are_escaped_in_a_picture() -> None:
+    assert report._plain("$x$ and \x1b") == r"\$x\$ and \x1b"
 
 
 def test_matplotlib_waits_until_a_picture_is_drawn() -> None:
