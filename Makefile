@@ -22,9 +22,9 @@ lock = echo hatchling | $(BIN)/uv pip compile --quiet --constraint constraints.t
 # their order (see tests/conftest.py), so that the longest ones do not come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Folders and files whose tests keep things for a time, or say what day it is.
-DATED := tests/store tests/workflow tests/cli tests/test_openai_calendar.py \
-  tests/api/test_files_api.py tests/api/test_uploads_api.py tests/api/test_retries_api.py \
-  tests/api/test_models_api.py
+DATED := tests/store tests/workflow tests/cli tests/test_openai_calendar.py tests/test_moved_clock.py \
+  $(addprefix tests/api/,test_files_api.py test_uploads_api.py test_batches_api.py \
+  test_retries_api.py test_models_api.py)
 
 .PHONY: help setup setup-dev run test test-fast test-dates lint format docs bench bench-training \
   bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load lock clean
@@ -46,7 +46,7 @@ test-fast: setup-dev  ## The default tier: a tiny random model, some three minut
 	$(PYTEST) -m "not slow and not gpu"
 
 test-dates: setup-dev  ## What depends on the day, once more on a day after all of OpenAI's dates
-	DAYS_AHEAD=400 PYTHONPATH=tests/moved_clock $(PYTEST) -m "not slow and not gpu" $(DATED)
+	DAYS_AHEAD=400 PYTHONPATH=$(CURDIR)/tests/moved_clock $(PYTEST) -m "not slow and not gpu" $(DATED)
 
 load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (two runs, eight minutes)
 	$(BIN)/python -m benchmarks.load

@@ -72,8 +72,8 @@ class Settings(BaseSettings):
     )
     base_model: str = Field(
         "smollm2-135m-instruct",
-        description="What the retired hosted names (gpt-3.5-turbo, ...) stand for: a catalog name, "
-        "a Hugging Face repository id (`org/name@revision`), or a folder.",
+        description="What OpenAI's names of tunable bases (gpt-3.5-turbo, ...) stand for: a "
+        "catalog name, a Hugging Face repository id (`org/name@revision`), or a folder.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where models run; auto takes CUDA when there is some."

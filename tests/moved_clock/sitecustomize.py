@@ -1,6 +1,6 @@
 """A clock that is some days ahead, in every Python process that finds this folder on its path.
 
-    DAYS_AHEAD=400 PYTHONPATH=tests/moved_clock python -m pytest tests/store
+    DAYS_AHEAD=400 PYTHONPATH=$PWD/tests/moved_clock make test
 
 Python imports a module of this name as it starts, so servers and workers that a test starts live on
 the same day. Only `time.time` moves, not `datetime.now` or `date.today`, which the product does not
