@@ -74,9 +74,10 @@ def test_a_repository_id_reaches_its_model_through_the_slash(client: OpenAI, cac
     assert client.models.retrieve(cached).id == cached
 
 
-def test_a_repository_that_nobody_has_is_no_model(client: OpenAI) -> None:
+@pytest.mark.parametrize("name", ["no-org/no-model", "a/b..c", "a/b.git", f"a/{'b' * 200}"])
+def test_a_repository_that_nobody_has_is_no_model(client: OpenAI, name: str) -> None:
     with pytest.raises(NotFoundError, match="the Hugging Face hub gave none") as caught:
-        client.models.retrieve("no-org/no-model")
+        client.models.retrieve(name)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 

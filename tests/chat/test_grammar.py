@@ -108,7 +108,9 @@ def test_any_object_is_json(model: ChatModel) -> None:
         ({"$ref": "http://example.com/schema"}, "http://example.com/schema"),
         ({"type": "integer", "minimum": 5, "maximum": 2}, "Unsatisfiable"),
         ({"properties": 5}, "properties must be an object"),
-        ({"type": "integer", "multipleOf": 10**6}, "takes too long"),
+        ({"type": "integer", "multipleOf": 10**6}, "take too long"),
+        ({"properties": {n: {"multipleOf": 999} for n in "abcdefghijk"}}, "add up to 10989"),
+        ({"type": "number", "multipleOf": 123.456}, "add up to 123456"),
     ],
 )
 def test_a_strict_schema_that_cannot_be_held_to_is_refused_in_words(

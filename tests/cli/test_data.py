@@ -286,3 +286,20 @@ def test_convert_says_so_where_there_is_nothing_to_do(emojitune: Run) -> None:
     assert "g.jsonl has no row that can be a chat line." in none.err
     assert json.loads(none.out)["left_out"][0]["line"] == 1
     assert not Path("g.chat.jsonl").exists()
+
+
+def test_nothing_is_written_where_one_of_two_files_is_there(emojitune: Run) -> None:
+    file = write("a.jsonl", [chat(number, extra=1) for number in range(12)])
+    Path("a.fixed.txt").touch()
+    Path("a.valid.jsonl").touch()
+    before = sorted(Path().iterdir())
+    for command in (("data", "check", "--fix", file), ("data", "split", file)):
+        assert emojitune(*command).code == 1
+        assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.parametrize("path", ["/", "."])
+def test_a_folder_cannot_be_converted(emojitune: Run, path: str) -> None:
+    done = emojitune("data", "convert", path)
+    assert done.code == 1
+    assert "cannot be read" in done.err

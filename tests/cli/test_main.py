@@ -705,3 +705,13 @@ def test_a_home_that_cannot_be_a_folder_is_one_sentence(
     assert done.code == 1
     assert f"{tmp_path}/file{below}" in done.err.replace("\n", "")
     assert "--home" in done.err
+
+
+@pytest.mark.parametrize(
+    "command", ["jobs show", "jobs follow", "jobs cancel", "jobs plot", "chat"]
+)
+def test_an_empty_name_is_refused_in_one_sentence(emojitune: Run, command: str) -> None:
+    done = emojitune(*command.split(), "")
+    assert done.code == 2
+    assert "it is empty" in done.err
+    assert done.err.count("\n") == 1

@@ -334,3 +334,18 @@ def test_csv_with_named_columns_is_read(tmp_path: Path) -> None:
         LeftOut(7, columns),
         LeftOut(8, "is not UTF-8. Save the file as UTF-8."),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('prompt,completion\na,"unclosed\nx,y\n', "breaks off in line 2"),
+        ('prompt,completion\n"a"x,b\n', "breaks off in line 2"),
+        ("prompt,prompt,completion\na,b,c\n", 'the column "prompt" twice'),
+    ],
+)
+def test_a_csv_that_would_lose_something_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "f.csv"
+    file.write_text(text)
+    with pytest.raises(DatasetError, match=said):
+        convert(file)

@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from decimal import Decimal
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from emojitune.errors import InvalidRequestError
 # One way to write each value: a small model that may put any white space anywhere never ends.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _ANY_OBJECT = {"type": "object"}
-# A state for each remainder: a hundred thousand of them take half a second, a million seven.
-_SLOW = re.compile(r'"multipleOf": (\d\.?){6,}')
+# A grammar has a state for each remainder of a multiple: a hundred thousand of them take a second,
+# and a schema is built several times.
+_MULTIPLE = re.compile(r'(?<!\\)"multipleOf": (-?[\d.eE+-]+)')
+_MOST_REMAINDERS = 10_000  # of all schemas of a request
 
 
 class Vocabulary:
@@ -46,15 +49,17 @@ class Vocabulary:
         Raises:
             InvalidRequestError: A schema is strict, and is none or uses what cannot be held to.
         """
+        count = (len(tools.tools) if tools else 0) + (schema is not None)
+        most = _MOST_REMAINDERS // max(1, count)
         held = tools and replace(
-            tools, tools=tuple(self._held(*numbered) for numbered in enumerate(tools.tools))
+            tools,
+            tools=tuple(self._held(number, tool, most) for number, tool in enumerate(tools.tools)),
         )
         if schema is not None and strict:
-            self._check(
-                schema, "response_format", "Invalid schema for response_format", "invalid_value"
-            )
+            what = "Invalid schema for response_format"
+            self._check(schema, most, "response_format", what, "invalid_value")
         elif schema is not None:
-            schema = loosened(schema, self._builds)
+            schema = loosened(schema, partial(self._builds, most))
         first = self._matcher(reply_grammar(schema, held))
 
         @cache
@@ -64,20 +69,25 @@ class Vocabulary:
 
         return lambda: GrammarGuide(first.deep_copy(), lambda: plain().deep_copy())
 
-    def _held(self, number: int, tool: Tool) -> Tool:
+    def _held(self, number: int, tool: Tool, most: int) -> Tool:
         """The tool with the schema that its calls are held to."""
         if tool.strict:
             self._check(
                 tool.parameters,
+                most,
                 f"tools[{number}].function.parameters",
                 f"Invalid schema for function '{tool.name}'",
                 "invalid_function_parameters",
             )
             return tool
-        return replace(tool, parameters=loosened(tool.parameters, self._builds) or _ANY_OBJECT)
+        return replace(
+            tool, parameters=loosened(tool.parameters, partial(self._builds, most)) or _ANY_OBJECT
+        )
 
-    def _check(self, schema: Mapping[str, Any], param: str, what: str, code: str) -> None:
-        objection = self._objection(schema, lenient=False)
+    def _check(
+        self, schema: Mapping[str, Any], most: int, param: str, what: str, code: str
+    ) -> None:
+        objection = self._objection(schema, most, lenient=False)
         if objection:
             raise InvalidRequestError(
                 f"{what}: {_reason(objection)}. With 'strict' replies are held to the schema token "
@@ -87,13 +97,17 @@ class Vocabulary:
                 param=param,
             )
 
-    def _builds(self, schema: Mapping[str, Any]) -> bool:
-        return not self._objection(schema, lenient=True)
+    def _builds(self, most: int, schema: Mapping[str, Any]) -> bool:
+        return not self._objection(schema, most, lenient=True)
 
-    def _objection(self, schema: Mapping[str, Any], lenient: bool) -> str:
+    def _objection(self, schema: Mapping[str, Any], most: int, lenient: bool) -> str:
         rule = _json_rule(schema, lenient)
-        if found := _SLOW.search(rule):
-            return f"{found[0]} takes too long to hold to: it may have five digits"
+        found = sum(map(_remainders, _MULTIPLE.findall(rule)))
+        if found > most:
+            return (
+                f"its 'multipleOf' take too long to hold to: they may add up to {most} here, "
+                f"without their decimal points, and add up to {found}"
+            )
         objection: str = self._matcher(f"start: value\nvalue: {rule}").get_error()
         return objection
 
@@ -149,6 +163,13 @@ class GrammarGuide:
                 code="invalid_value",
                 param="response_format",
             )
+
+
+def _remainders(multiple: str) -> int:
+    """How many remainders a number may have by a multiple, digit by digit."""
+    _, digits, exponent = Decimal(multiple).normalize().as_tuple()
+    zeros = "0" * min(max(0, int(exponent)), 9)  # beyond that it is too many anyway
+    return int("".join(map(str, digits)) + zeros)
 
 
 def _reason(objection: str) -> str:

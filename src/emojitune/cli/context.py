@@ -12,6 +12,13 @@ import typer
 
 from emojitune.cli.standard_input import or_standard_input
 
+
+def _not_empty(name: str) -> str:
+    if not name.strip():
+        raise typer.BadParameter("it is empty. Is the variable set that stands here?")
+    return name
+
+
 Home = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of everything the local server keeps.", show_default=False),
@@ -20,8 +27,12 @@ Provider = Annotated[
     str, typer.Option("--provider", help="local, openai, or the base URL of a server.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of a job: ftjob-...")]
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="The id of a job: ftjob-...", callback=_not_empty)
+]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The name of a model.", callback=_not_empty)
+]
 DataFile = Annotated[
     Path,
     typer.Argument(

@@ -18,8 +18,7 @@ _MOST_SHOWN = 20
 def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
     """Write the chat lines beside the file, or where they are asked for, and say what became of
     each row; --json carries the account even where nothing could be made."""
-    target = output or beside(file, ".chat.jsonl")
-    if target == Path("-"):
+    if output == Path("-"):
         raise InvalidRequestError("--output names a file, and - is none. Name one.")
     try:
         made = convert(file)
@@ -27,7 +26,7 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
         raise NotFoundError(
             f"{title(file)} cannot be read ({error.strerror}). Check the path."
         ) from error
-    name = title(file)
+    name, target = title(file), output or beside(file, ".chat.jsonl")
     if made.lines and not made.needed:
         raise InvalidRequestError(
             f"{name} is in the chat's format already. "

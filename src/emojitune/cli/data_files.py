@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emojitune.cli.new_file import write_new
+from emojitune.cli.new_file import require_new, write_new
 from emojitune.cli.render import Screen
 from emojitune.cli.standard_input import beside, title
 from emojitune.dataset.mending import mend
@@ -77,10 +77,11 @@ def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> Datas
         screen.say("--fix wrote nothing: no line of the file can be mended.")
         return report
     copy, listed = beside(report.path, ".fixed.jsonl"), beside(report.path, ".fixed.txt")
+    for path in (copy, listed):
+        require_new(path)  # before either is written
     write_new(copy, report.path, mended.lines)
-    write_new(
-        listed, report.path, [f"line {one.line}: {one.code}: {one.what}" for one in mended.changes]
-    )
+    listing = (f"line {one.line}: {one.code}: {one.what}" for one in mended.changes)
+    write_new(listed, report.path, listing)
     screen.changes(mended.changes)
     screen.say(f"{listed}: {len(mended.changes)} change(s)")
     fixed = check_file(copy)
@@ -133,8 +134,10 @@ def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]
     training, validation = split_places(report.examples, share=share, seed=seed)
     raw = dict(raw_lines(file))
     result = {}
-    for part, places in (("train", training), ("valid", validation)):
-        path = beside(file, f".{part}.jsonl")
+    paths = {part: beside(file, f".{part}.jsonl") for part in ("train", "valid")}
+    for path in paths.values():
+        require_new(path)  # before either is written
+    for (part, path), places in zip(paths.items(), (training, validation), strict=True):
         write_new(path, file, (raw[report.lines[place]].decode("utf-8-sig") for place in places))
         screen.say(f"{path}: {len(places)} example(s)")
         result[part] = {"path": str(path), "examples": len(places)}

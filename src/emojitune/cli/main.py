@@ -74,14 +74,17 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8808].")] = None,
     home: Home = None,
     api_key: Annotated[
-        str | None, typer.Option(help="The key that clients must send [kept in the home folder].")
+        str | None,
+        typer.Option(
+            help="The key that clients must send; by default one kept in the home folder."
+        ),
     ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(help="A certificate (PEM): the server then speaks HTTPS.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     idle_timeout: Annotated[
-        float | None, typer.Option(help="End after so many seconds without request or job.")
+        float | None, typer.Option(help="End after so many seconds without request or job.", min=0)
     ] = None,
 ) -> None:
     """Serve OpenAI's API under /v1, and train for real."""
@@ -178,7 +181,8 @@ def evaluate(
 ) -> None:
     """Score a model on a file, with free and with constrained decoding.
 
-    With --cross-validate FILE, MODEL is the base that is trained in each round [gpt-3.5-turbo].
+    With --cross-validate FILE, MODEL is the base that is trained in each round, by default
+    gpt-3.5-turbo.
     """
     from emojitune.errors import InvalidRequestError
 

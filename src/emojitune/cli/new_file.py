@@ -17,17 +17,14 @@ def write_new(path: Path, source: Path, lines: Iterable[str]) -> None:
         InvalidRequestError: It is there, or cannot be written.
     """
     staging = path.with_name(f".emojitune-{token_hex(8)}")
+    require_new(path)
     try:
-        if os.path.lexists(path):  # before anything is written
-            raise FileExistsError
         with open_derived(staging, source) as out:
             out.writelines(line + "\n" for line in lines)
         sync(staging)
         os.link(staging, path)  # not os.replace: it fails where a file has appeared meanwhile
     except FileExistsError:
-        raise InvalidRequestError(
-            f"{path} is there already. Nothing is overwritten: move it away, or name another file."
-        ) from None
+        raise _is_there(path) from None
     except OSError as error:
         raise InvalidRequestError(
             f"{path} cannot be written ({error.strerror}). Check its folder and the free space."
@@ -35,3 +32,19 @@ def write_new(path: Path, source: Path, lines: Iterable[str]) -> None:
     finally:
         with suppress(OSError):
             staging.unlink(missing_ok=True)
+
+
+def require_new(path: Path) -> None:
+    """Look whether `write_new` would find a file there.
+
+    Raises:
+        InvalidRequestError: It would.
+    """
+    if os.path.lexists(path):
+        raise _is_there(path)
+
+
+def _is_there(path: Path) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{path} is there already. Nothing is overwritten: move it away, or name another file."
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emojitune.dataset.formats import Container, container_of, no_text
-from emojitune.dataset.issues import Issue, decisive
+from emojitune.dataset.issues import Issue, decisive, shown
 from emojitune.dataset.line import parse_line
 from emojitune.dataset.text import BYTE_ORDER_MARK, encodable, list_entries, read_row, without_nulls
 from emojitune.dataset.validation import raw_lines
@@ -86,9 +86,16 @@ def _broken(what: str, advice: str) -> DatasetError:
 
 def _of_csv(path: Path) -> Iterator[tuple[int, object]]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file, restkey=_SURPLUS)
+        rows = csv.DictReader(file, restkey=_SURPLUS, strict=True)
+        done = 0  # lines of the rows that were read
         try:
+            columns = rows.fieldnames or []
+            twice = next((name for name in columns if list(columns).count(name) > 1), None)
+            if twice is not None:
+                raise csv.Error(f"the header names the column {shown(twice)} twice")
+            done = rows.line_num
             for row in rows:
+                done = rows.line_num
                 values = [value for value in row.values() if isinstance(value, str)]
                 first = rows.line_num - sum(value.count("\n") for value in values)
                 if len(values) < len(row):
@@ -98,5 +105,5 @@ def _of_csv(path: Path) -> Iterator[tuple[int, object]]:
                 else:
                     yield first, row
         except csv.Error as error:
-            message = f"The file is CSV, and breaks off in line {rows.line_num}: {error}. Mend it."
+            message = f"The file is CSV, and breaks off in line {done + 1}: {error}. Correct it."
             raise DatasetError(message, code="invalid_training_file") from None

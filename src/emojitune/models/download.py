@@ -64,9 +64,9 @@ def fetch(base: BaseModel, settings: Settings, progress: Progress = lambda *_: N
 
 
 def exists(base: BaseModel, settings: Settings) -> bool:
-    """Whether `base` is on this disk, or can be had: the hub is asked for what it alone knows.
+    """Whether `base` is on this disk or on the hub.
 
-    A hub that does not answer within seconds has nothing.
+    A hub that does not answer within five seconds counts as no.
     """
     match base.source:
         case HubSource() as source:
@@ -79,13 +79,17 @@ def exists(base: BaseModel, settings: Settings) -> bool:
 
 def _is_in_cache(source: HubSource, settings: Settings) -> bool:
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(
-        source.repository,
-        "config.json",
-        cache_dir=settings.cache / "hub",
-        revision=source.revision,
-    )
+    try:
+        found = try_to_load_from_cache(
+            source.repository,
+            "config.json",
+            cache_dir=settings.cache / "hub",
+            revision=source.revision,
+        )
+    except HFValidationError:  # no repository has such a name
+        return False
     return isinstance(found, str)
 
 
