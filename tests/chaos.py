@@ -240,6 +240,9 @@ class Undisturbed:
     def stopping(self) -> bool:
         return False
 
+    def saving(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
 
 def reference(chaos: Chaos, path: Path, seed: int) -> Path:
     """The adapter of a job of this seed that nobody disturbs."""
@@ -251,7 +254,8 @@ def reference(chaos: Chaos, path: Path, seed: int) -> Path:
         model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked, seed=seed
     )
     runner.validate(job, stores)
-    runner.run(stores.jobs.get(job.id), stores, settings, Undisturbed())
+    job = runner.start(stores.jobs.get(job.id), stores)
+    runner.run(job, stores, settings, Undisturbed())
     model = stores.jobs.get(job.id).fine_tuned_model
     assert model, stores.jobs.get(job.id).error
     return settings.adapters / stores.models.get(model).adapter

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,9 @@ import torch
 
 from emojitune.jobs import runner
 from emojitune.jobs.hold import Control, Interrupted
-from emojitune.jobs.stores import Stores, open_stores, stores_of
+from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
-from emojitune.store.database import open_database
 from emojitune.store.jobs import Job
-from emojitune.store.leases import LeaseLostError, only_while_held
 from emojitune.training import memory
 from emojitune.training.gradients import Shares
 
@@ -67,9 +66,14 @@ class Patient:
 
     def check(self) -> None: ...
 
+    def saving(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
 
 def run(job: Job, stores: Stores, settings: Settings, control: Control | None = None) -> Job:
-    runner.run(stores.jobs.get(job.id), stores, settings, control or Patient())
+    job = stores.jobs.get(job.id)
+    job = runner.start(job, stores) if job.status == "queued" else job
+    runner.run(job, stores, settings, control or Patient())
     return stores.jobs.get(job.id)
 
 
@@ -271,59 +275,6 @@ def test_a_job_asked_to_stop_on_its_way_ends_with_the_same_bytes(
         run(job, stores, settings, Patient(lambda: next(asked, True)))
     assert (settings.runs / job.id / "checkpoints" / "step-1").exists()
     assert_whole(run(job, stores, settings), stores)
-
-
-class Meanwhile:
-    """Somebody else changes the job just before the worker tells of step `at`."""
-
-    def __init__(self, at: int, change: Callable[[], object]) -> None:
-        self.steps, self.at, self.change = 0, at, change
-
-    def check(self) -> None: ...
-
-    def stopping(self) -> bool:
-        return False
-
-    def before_telling(self, *_: object) -> None:
-        self.steps += 1
-        if self.steps == self.at:
-            self.change()
-
-
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
-@pytest.mark.parametrize("status", ["paused", "cancelled"])
-def test_a_job_that_was_stopped_meanwhile_gets_no_step_any_more(
-    job: Job,
-    stores: Stores,
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    step: int,
-    status: str,
-) -> None:
-    def stop() -> None:
-        with stores.jobs.together():
-            stores.jobs.transition(job.id, status, sources=["running"])
-            stores.jobs.add_event(job.id, f"It is {status}.")
-
-    meanwhile = Meanwhile(step, stop)
-    tell = runner._Run._tell_step
-
-    def tell_later(*told: Any) -> None:
-        meanwhile.before_telling()
-        tell(*told)
-
-    monkeypatch.setattr(runner._Run, "_tell_step", tell_later)
-    assert stores.leases.claim(job.id, "me", 600)
-    database = open_database(settings.home).guarded(only_while_held(job.id, "me"))
-    with pytest.raises((Interrupted, LeaseLostError)):
-        run(job, stores_of(database, "default", settings), settings, meanwhile)
-    events = stores.jobs.events(job.id, limit=100).items
-    assert events[0].message == f"It is {status}."
-    assert sum(event.type == "metrics" for event in events) == step - 1
-    assert len(stores.jobs.checkpoints(job.id).items) == (step - 1) // 2
-    if status == "paused":
-        stores.jobs.transition(job.id, "queued", sources=["paused"])
-        assert_whole(run(job, stores, settings), stores)
 
 
 def test_a_step_is_told_before_the_next_begins(

@@ -1,14 +1,19 @@
-"""A worker serves the project of its job: what it reads and what it makes are that project's."""
+"""A worker serves the project of its job, and tells nothing of a job that was stopped."""
 
+import itertools
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from emojitune.jobs import states
-from emojitune.jobs.stores import open_stores
+from emojitune.jobs import runner, states
+from emojitune.jobs.stores import Stores, open_stores
 from emojitune.jobs.worker import Worker
 from emojitune.settings import Settings
+from emojitune.store.jobs import Job
 
 
 @pytest.fixture
@@ -48,15 +53,114 @@ def test_a_job_reads_no_file_of_another_project(settings: Settings) -> None:
 
 
 def test_a_job_that_is_paused_as_its_worker_goes_stays_paused(settings: Settings) -> None:
-    """Paused between the worker's look at the job and its putting it back into the queue."""
     stores = open_stores(settings, "default")
     job = stores.jobs.create(model="m", training_file="file-a", hyperparameters={})
     states.validated(stores.jobs, job.id)
     states.move(stores.jobs, job.id, "running")
     worker = Worker(job.id, "worker-1", settings)
-    running = stores.jobs.get(job.id)
-    states.move(stores.jobs, job.id, "paused")
-    worker._stores.jobs.get = lambda _: running  # type: ignore[method-assign]
     assert stores.leases.claim(job.id, "worker-1", 60)
+    states.move(stores.jobs, job.id, "paused")
     worker._requeue()
     assert stores.jobs.get(job.id).status == "paused"
+
+
+def ask(job: Job, stores: Stores, what: str) -> None:
+    """As the server does when somebody cancels, pauses or resumes."""
+    with stores.jobs.together():
+        if what == "resumed":
+            states.resume(stores.jobs, job.id)
+        else:
+            states.move(stores.jobs, job.id, what)
+        stores.jobs.add_event(job.id, what)
+
+
+def story(job: Job, stores: Stores) -> list[str]:
+    """What was told of a job's way and of what was asked, the oldest first, in brief."""
+    told = [event.message for event in reversed(stores.jobs.events(job.id, limit=100).items)]
+    wanted = re.compile(r"Step \d|Checkpoint|cancelled|paused|resumed")
+    return [found[0] for found in map(wanted.match, told) if found]
+
+
+@pytest.fixture
+def small(settings: Settings) -> tuple[Job, Stores]:
+    """A job of two epochs with two steps each."""
+    stores = open_stores(settings, "default")
+    rows = [
+        [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "(number)"}]
+        for n in range(10)
+    ]
+    content = [(json.dumps({"messages": row}) + "\n").encode() for row in rows]
+    file = stores.files.add(content, filename="f.jsonl", purpose="fine-tune")
+    asked = {"n_epochs": 2, "batch_size": 5}
+    job = stores.jobs.create(
+        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked
+    )
+    return job, stores
+
+
+def stop_before(
+    method: str, call: int, stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody stops the job just before the worker stores what it has done."""
+    store, calls = getattr(runner._Run, method), itertools.count(1)
+
+    def stopped(*told: Any, **named: Any) -> None:
+        if next(calls) == call:
+            stop()
+        store(*told, **named)
+
+    monkeypatch.setattr(runner._Run, method, stopped)
+
+
+STORY = ["Step 1", "Step 2", "Checkpoint", "Step 3", "Step 4"]
+STOPS = [("_tell_step", 1, 0), ("_tell_step", 2, 1), ("_register", 1, 2)]
+
+
+@pytest.mark.parametrize(("method", "call", "told"), STOPS)
+def test_a_cancelled_job_gets_nothing_any_more(
+    small: tuple[Job, Stores],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    call: int,
+    told: int,
+) -> None:
+    job, stores = small
+    stop_before(method, call, lambda: ask(job, stores, "cancelled"), monkeypatch)
+    Worker(job.id, "worker-1", settings).work()
+    assert story(job, stores) == [*STORY[:told], "cancelled"]
+    assert stores.jobs.checkpoints(job.id).items == ()
+    assert stores.models.list() == []
+    assert not list(settings.adapters.glob("*"))
+
+
+@pytest.mark.parametrize(("method", "call", "told"), STOPS)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_a_paused_job_has_done_is_told_when_it_goes_on(
+    small: tuple[Job, Stores],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    call: int,
+    told: int,
+    at_once: bool,
+) -> None:
+    job, stores = small
+
+    def stop() -> None:
+        ask(job, stores, "paused")
+        if at_once:  # while its worker does not even know of the pause
+            ask(job, stores, "resumed")
+
+    with monkeypatch.context() as patch:
+        stop_before(method, call, stop, patch)
+        Worker(job.id, "worker-1", settings).work()
+    saved = settings.runs / job.id / "checkpoints" / f"step-{min(told + 1, 2)}"
+    assert saved.exists(), "no step is lost"
+    asked = ["paused", "resumed"]
+    assert story(job, stores) == [*STORY[:told], *asked[: 1 + at_once]]
+    if not at_once:
+        ask(job, stores, "resumed")
+    Worker(job.id, "worker-2", settings).work()
+    assert story(job, stores) == [*STORY[:told], *asked, *STORY[told:]]
+    assert stores.jobs.get(job.id).status == "succeeded"

@@ -15,6 +15,8 @@ from emojitune.store.jobs import JobStore
 from emojitune.store.leases import LeaseLostError, LeaseStore, only_while_held
 from emojitune.store.models import FineTunedModel, ModelStore
 
+BEGUN = ("validating_files", "queued", "running")
+
 
 def everything(database: Database) -> list[object]:
     names = ("jobs", "job_events", "job_checkpoints", "fine_tuned_models", "files")
@@ -46,7 +48,7 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     assert leases.claim(job.id, "first", 60)
-    fenced = database.guarded(only_while_held(job.id, "first"))
+    fenced = database.guarded(only_while_held(job.id, "first", statuses=BEGUN))
     mine, models, files = (
         JobStore(fenced, "default"),
         ModelStore(fenced, "default"),
@@ -77,21 +79,27 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
     assert mine.get(job.id) == jobs.get(job.id), "it may still read"
 
 
-@pytest.mark.parametrize("status", ["cancelled", "failed"])
-def test_a_worker_writes_nothing_for_a_job_that_is_over(
+@pytest.mark.parametrize("status", ["paused", "cancelled", "queued"])
+def test_what_comes_after_a_job_was_stopped_is_not_kept(
     database: Database, jobs: JobStore, leases: LeaseStore, status: str
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+    jobs.transition(job.id, "queued", sources=["validating_files"])
+    jobs.transition(job.id, "running", sources=["queued"])
     assert leases.claim(job.id, "me", 60)
-    mine = JobStore(database.guarded(only_while_held(job.id, "me")), "default")
-    jobs.transition(job.id, status, sources=["validating_files"])
+    fenced = database.guarded(only_while_held(job.id, "me", statuses=["running"]))
+    mine = JobStore(fenced, "default")
+    mine.add_event(job.id, "Step 1")
+    jobs.transition(job.id, status, sources=["running"])
     before = everything(database)
     for write in (
-        lambda: mine.add_event(job.id, "Step 3/4", type="metrics"),
-        lambda: mine.add_checkpoint(job.id, model="m", step=1, metrics={}),
-        lambda: mine.together().__enter__(),
+        lambda: mine.add_event(job.id, "Step 2"),
+        lambda: mine.add_checkpoint(job.id, model="m", step=2, metrics={}),
+        lambda: ModelStore(fenced, "default").register(
+            FineTunedModel("ft:m", 1, job.id, "b", "h", "a")
+        ),
     ):
-        with pytest.raises(LeaseLostError, match="or it is over"):
+        with pytest.raises(LeaseLostError, match=f"it is {status}"):
             write()
     assert everything(database) == before
 

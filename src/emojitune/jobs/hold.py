@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from emojitune.errors import StorageError
@@ -38,6 +39,10 @@ class Control(Protocol):
 
     def stopping(self) -> bool:
         """Whether the job is to be left behind its next checkpoint."""
+        ...
+
+    def saving(self) -> AbstractContextManager[object]:
+        """Entered while a checkpoint appears; raises where the job will not go on from it here."""
         ...
 
 
@@ -78,6 +83,11 @@ class Hold:
 
     def stopping(self) -> bool:
         return self._stop.is_set()
+
+    def saving(self) -> AbstractContextManager[object]:
+        # Also of a job that was paused, or put back into the queue: it goes on later.
+        unfinished = states.TRANSITIONS.keys() - states.TERMINAL
+        return self._leases.held(self._job_id, self._worker, statuses=unfinished)
 
     def _watch(self) -> None:
         while not self._closed.wait(_LOOK_EVERY):

@@ -5,9 +5,10 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
-from emojitune.disk import new_folder
+from emojitune.disk import Permit, new_folder
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.models import ModelStore
@@ -28,18 +29,22 @@ def model_name(job: Job, hosted_name: str, organization: str, step: int | None =
 
 
 def copy_adapter(
-    source: Path, target: Path, complete: Callable[[Path], None] | None = None
+    source: Path,
+    target: Path,
+    complete: Callable[[Path], None] | None = None,
+    *,
+    permit: Permit = nullcontext,
 ) -> None:
     """Copy an adapter's folder so that `target` is there whole or not at all.
 
-    `complete` may add to the copy before it is.
+    `complete` may add to the copy before it is; `permit` is entered while it appears.
 
     Raises:
         StorageError: The disk is full or closed.
     """
     if target.is_dir():
         return
-    with new_folder(target) as staging:
+    with new_folder(target, permit=permit) as staging:
         shutil.copytree(source, staging, dirs_exist_ok=True)
         if complete is not None:
             complete(staging)

@@ -31,6 +31,7 @@ from emojitune.models import torch_environment
 from emojitune.models.catalog import BaseModel, base_called, resolve_base
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
+from emojitune.store.leases import LeaseLostError
 from emojitune.store.models import FineTunedModel
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
@@ -67,16 +68,21 @@ def validate(job: Job, stores: Stores) -> None:
         states.validated(stores.jobs, job.id)
 
 
+def start(job: Job, stores: Stores) -> Job:
+    """Give a queued job its turn."""
+    with failing(job, stores), stores.jobs.together():
+        states.move(stores.jobs, job.id, "running")
+        _tell(stores, job, "Fine-tuning job started", key="started")
+    return stores.jobs.get(job.id)
+
+
 def run(job: Job, stores: Stores, settings: Settings, control: Control) -> None:
-    """Train a queued job to its end.
+    """Train a running job to its end.
 
     Raises:
         Interrupted: `control` said that the job is to stop; it can go on from where it is.
+        InvalidStateError: A write was refused, since the job was stopped from outside.
     """
-    with failing(job, stores), stores.jobs.together():
-        if job.status == "queued":
-            job = states.move(stores.jobs, job.id, "running")
-        _tell(stores, job, "Fine-tuning job started", key="started")
     with failing(job, stores):
         _Run(job, stores, settings, control).execute()
 
@@ -89,7 +95,7 @@ class _Run:
         self.control = control
         self.folder = settings.runs / job.id
         self.saved_at = time.monotonic()
-        self.left = False  # whether the job was found to run no more: it was paused, say
+        self.refused = False  # whether a step was: the job was paused, say
         self.examples: KeptExamples | None = None
         self.system_prompt = ""
 
@@ -180,7 +186,7 @@ class _Run:
             vocabulary=vocabulary,
         )
         checkpoints = CheckpointFolder(
-            self.folder / "checkpoints", info, permit=self.stores.jobs.together
+            self.folder / "checkpoints", info, permit=self.control.saving
         )
         rendered = self._rendered(training, model, "training")
         said = [model.renderer.render_example(example.conversation) for example in meanings]
@@ -254,14 +260,12 @@ class _Run:
                     metrics = step_metrics.of_step(event)
                     finish = estimate.after(event.step, event.total_steps)
                     if not event.ends_epoch:
-                        self._tell_step(metrics, runs, finish)
+                        self._tell_step_if_wanted(metrics, finish, runs)
                 case ValidationCompleted():
                     metrics |= step_metrics.of_validation(event)
                 case CheckpointSaved():
                     if event.ends_epoch:
-                        self._tell_step(metrics, runs, finish)
-                        if self.left:  # and what was saved is registered when it goes on
-                            raise Interrupted
+                        self._tell_step(metrics, finish, runs)
                         if event.epoch == config.epochs:
                             last = event
                             continue
@@ -272,24 +276,31 @@ class _Run:
         self._register(last, base, metrics, final=True)  # with all threads: training is over
         self._leave_if_asked()
 
+    def _stopping(self) -> bool:
+        return self.refused or self.control.stopping()
+
     def _save_now(self) -> bool:
         """Whether a checkpoint is due: by the clock, or because the job is to stop behind it."""
         age = time.monotonic() - self.saved_at
-        due = age >= self.settings.checkpoint_seconds
-        return self.left or self.control.stopping() or due
+        return self._stopping() or age >= self.settings.checkpoint_seconds
 
     def _leave_if_asked(self) -> None:
         self.control.check()
-        if self.left or self.control.stopping():
+        if self._stopping():
             raise Interrupted
 
-    def _tell_step(self, metrics: dict[str, Any], runs: MetricsRuns, finish: int | None) -> None:
-        """Tell a step, unless the job runs no more: its story would go on behind its end. Of a job
-        that goes on later the step is told then, from the checkpoint that is saved now."""
+    def _tell_step_if_wanted(
+        self, metrics: dict[str, Any], finish: int | None, runs: MetricsRuns
+    ) -> None:
+        """A job that was paused just now gets no step: its checkpoint has it, and it is told when
+        the job goes on."""
+        try:
+            self._tell_step(metrics, finish, runs)
+        except LeaseLostError:
+            self.refused = True
+
+    def _tell_step(self, metrics: dict[str, Any], finish: int | None, runs: MetricsRuns) -> None:
         with self.stores.jobs.together():
-            if self.stores.jobs.get(self.job.id).status != "running":
-                self.left = True
-                return
             self.stores.jobs.add_event(
                 self.job.id,
                 step_metrics.sentence(metrics),
@@ -308,7 +319,10 @@ class _Run:
         name = self._model_name(base, None if final else saved.step)
         folder = f"{self.job.id}-step-{saved.step}"
         copy_adapter(
-            saved.adapter, self.settings.adapters / folder, self._add_examples if final else None
+            saved.adapter,
+            self.settings.adapters / folder,
+            self._add_examples if final else None,
+            permit=self.stores.jobs.together,
         )
         model = FineTunedModel(
             name=name,

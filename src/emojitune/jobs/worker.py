@@ -6,7 +6,8 @@ WORKER is the name under which it holds the job. The settings come as one line o
 which then stays open: when it ends, the server is gone, and the worker puts its job back into the
 queue and goes too. The next server goes on from the last checkpoint.
 
-All that a worker writes is fenced: in the transaction of each write the job must still be its own.
+All that a worker writes is fenced: in the transaction of each write the job must still be its own,
+and in the state that the worker's stage is of. Who cancels or pauses a job has the last word.
 """
 
 import logging
@@ -14,14 +15,16 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from emojitune.errors import InvalidStateError, StorageError, TrainingError
-from emojitune.jobs import deaths, runner, states
+from emojitune.jobs import deaths, runner
 from emojitune.jobs.failing import fail
 from emojitune.jobs.hold import LEASE_SECONDS, Hold, Interrupted, end_process
 from emojitune.jobs.run_lock import only_process
-from emojitune.jobs.stores import stores_of
+from emojitune.jobs.stores import Stores, stores_of
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.jobs import JobStore
@@ -38,12 +41,11 @@ class Worker:
     """One process's work on one job."""
 
     def __init__(self, job_id: str, name: str, settings: Settings) -> None:
-        database = open_database(settings.home)
+        self._database = open_database(settings.home)
         # For whose turn it is; what is written is fenced, and of the job's project.
-        self._jobs = JobStore(database, EVERY_PROJECT)
-        self._leases = LeaseStore(database)
-        fenced = database.guarded(only_while_held(job_id, name))
-        self._stores = stores_of(fenced, self._jobs.get(job_id).project, settings)
+        self._jobs = JobStore(self._database, EVERY_PROJECT)
+        self._leases = LeaseStore(self._database)
+        self._project = self._jobs.get(job_id).project
         self._job_id = job_id
         self._name = name
         self._settings = settings
@@ -58,12 +60,10 @@ class Worker:
         if not self._leases.claim(self._job_id, self._name, LEASE_SECONDS):
             return
         try:
-            with self._hold:
+            with self._hold, _unless_stopped():
                 self._advance()
         except Interrupted:
             self._requeue()
-        except InvalidStateError:
-            _log.info("The job was changed from outside; nothing is left to do for it.")
         except StorageError:
             raise  # what could not be written now cannot be told now: the server will
         except Exception:
@@ -73,12 +73,19 @@ class Worker:
             self._leases.release(self._job_id, self._name)
 
     def _advance(self) -> None:
-        jobs = self._stores.jobs
-        if jobs.get(self._job_id).status == "validating_files":
-            runner.validate(jobs.get(self._job_id), self._stores)
-        job = jobs.get(self._job_id)
-        if job.status == "running" or (job.status == "queued" and self._is_next()):
-            runner.run(job, self._stores, self._settings, self._hold)
+        job = self._jobs.get(self._job_id)
+        if job.status == "validating_files":
+            runner.validate(job, self._stores_while(job.status))
+            job = self._jobs.get(self._job_id)
+        if job.status == "queued" and self._is_next():
+            job = runner.start(job, self._stores_while(job.status))
+        if job.status == "running":
+            runner.run(job, self._stores_while(job.status), self._settings, self._hold)
+
+    def _stores_while(self, *statuses: str) -> Stores:
+        """The stores of the job's project, to write into while it is held and has such a status."""
+        guard = only_while_held(self._job_id, self._name, statuses=statuses)
+        return stores_of(self._database.guarded(guard), self._project, self._settings)
 
     def _is_next(self) -> bool:
         """Whether a queued job may start now: first come, first served, so many at a time."""
@@ -89,22 +96,19 @@ class Worker:
         return self._job_id in queued[: max(0, free)]
 
     def _give_up(self) -> None:
-        job = self._stores.jobs.get(self._job_id)
-        if job.status in states.TERMINAL:
-            return
         message = (
             "The job failed due to an internal error. The last lines of "
-            f"{log_file(self._settings, job.id)} say which; create the job again when it is mended."
+            f"{log_file(self._settings, self._job_id)} say which; create the job again when it is "
+            "mended."
         )
-        fail(job, self._stores, TrainingError(message, code="server_error"))
+        stores = self._stores_while("validating_files", "queued", "running")
+        with _unless_stopped():
+            fail(self._jobs.get(self._job_id), stores, TrainingError(message, code="server_error"))
 
     def _requeue(self) -> None:
-        jobs = self._stores.jobs
-        try:
-            if jobs.get(self._job_id).status == "running":  # and not paused since
-                jobs.transition(self._job_id, "queued", sources=["running"])
-        except InvalidStateError:
-            _log.info("The job ended meanwhile, or is another worker's now.")
+        jobs = self._stores_while("running").jobs
+        with _unless_stopped():
+            jobs.transition(self._job_id, "queued", sources=["running"])
 
     def _end(self) -> None:
         try:
@@ -112,6 +116,14 @@ class Worker:
             self._leases.release(self._job_id, self._name)
         finally:  # else the next server would find out from the lock
             end_process()
+
+
+@contextmanager
+def _unless_stopped() -> Iterator[None]:
+    try:
+        yield
+    except InvalidStateError as error:
+        _log.info("Nothing is left to do for the job here: %s", error)
 
 
 def log_file(settings: Settings, job_id: str) -> Path:

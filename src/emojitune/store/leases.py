@@ -3,7 +3,8 @@
 A lease is two columns of the job's row, so that a write can be fenced by it in its own transaction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, or_
@@ -11,14 +12,13 @@ from sqlalchemy import ColumnElement, Connection, or_
 from emojitune.errors import InvalidStateError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.jobs import FINISHED
 from emojitune.store.projects import EVERY_PROJECT, Rows
 
 _jobs = tables.jobs
 
 
 class LeaseLostError(InvalidStateError):
-    """A worker wrote for a job that is over, or no longer its own: nothing of it was kept."""
+    """A worker wrote for a job that is no longer its own, or that was stopped: nothing was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,17 @@ class LeaseStore:
     def _is_over(self, lease: Lease) -> bool:
         return lease.expires_at <= self._database.clock()
 
+    @contextmanager
+    def held(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Iterator[None]:
+        """A transaction in which `worker` holds a job of one of these statuses.
+
+        Raises:
+            LeaseLostError: It does not.
+        """
+        fenced = self._database.guarded(only_while_held(job_id, worker, statuses=statuses))
+        with fenced.write():
+            yield
+
     def _write(
         self, job_id: str, condition: ColumnElement[bool], worker: str | None, until: float | None
     ) -> bool:
@@ -94,17 +105,19 @@ class LeaseStore:
             return connection.execute(statement).rowcount == 1
 
 
-def only_while_held(job_id: str, worker: str) -> Callable[[Connection], None]:
-    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job, and while
-    the job is not over."""
-    every = Rows(_jobs, EVERY_PROJECT).select(_jobs.c.id)
-    mine = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
-    holds = mine.where(_jobs.c.status.not_in(FINISHED))
+def only_while_held(
+    job_id: str, worker: str, *, statuses: Collection[str]
+) -> Callable[[Connection], None]:
+    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job, and its
+    status is one of these: who cancels or pauses a job has the last word."""
+    every = Rows(_jobs, EVERY_PROJECT).select(_jobs.c.status)
+    held = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
 
     def guard(connection: Connection) -> None:
-        if connection.execute(holds).one_or_none() is None:
-            raise LeaseLostError(
-                f"{worker} no longer holds {job_id}: another worker has it, or it is over."
-            )
+        status = connection.scalar(held)
+        if status is None:
+            raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
+        if status not in statuses:
+            raise LeaseLostError(f"{worker} may not write for {job_id} any more: it is {status}.")
 
     return guard
