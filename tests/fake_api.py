@@ -35,6 +35,7 @@ class FakeApi:
     polls_to_finish: int = 3
     drop: int = 0  # so many requests from now on are cut off without an answer
     refuse: int | None = None  # answer everything with this status
+    other: tuple[str, bytes] | None = None  # it is no API: what it answers, and its content type
     reply: Callable[[dict[str, Any]], str] = lambda request: "(party)"
     chats: list[dict[str, Any]] = field(default_factory=list)
     created: dict[str, Any] = field(default_factory=dict)
@@ -191,9 +192,9 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return
             status, value = api.answer(self.command, self.path, body)
-            raw = json.dumps(value).encode()
+            kind, raw = api.other or ("application/json", json.dumps(value).encode())
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)

@@ -34,9 +34,12 @@ def read_key(path: Path) -> str:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: No client can send the key.
+        ValueError: It is empty, or no client can send the key.
     """
-    return header_text(f"The key in {path}", path.read_text(encoding="utf-8", errors="replace"))
+    key = header_text(f"The key in {path}", path.read_text(encoding="utf-8", errors="replace"))
+    if not key:
+        raise ValueError(f"{path} must hold a key, and is empty. Restart the server: it makes one")
+    return key
 
 
 class Settings(BaseSettings):

@@ -180,20 +180,22 @@ def test_this_machine_alone_needs_no_key_to_be_given(settings: Settings) -> None
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of nobody's signing, for another name than this machine's, and its key."""
+    """A certificate of nobody's signing, for no address of this machine's, and its key."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=emoji.example"]
+    command += ["-addext", "subjectAltName=DNS:localhost"]
     command += ["-keyout", str(key), "-out", str(cert)]
     subprocess.run(command, check=True, capture_output=True)
     return cert, key
 
 
 def test_it_speaks_tls_and_its_home_knows_whom_to_trust(
-    settings: Settings, certificate: tuple[Path, Path]
+    settings: Settings, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cert, key = certificate
     encrypted = settings.model_copy(update={"tls_cert": cert, "tls_key": key})
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     seen: list[object] = []
 
     def look(url: str) -> None:
@@ -204,9 +206,13 @@ def test_it_speaks_tls_and_its_home_knows_whom_to_trust(
             httpx2.get(f"{url}/models")
         with connect("local", settings) as connection:
             seen.extend([url.split(":")[0], len(list(connection.client.models.list())) > 5])
+        # By its URL it is a server like any other: the environment says whom to trust.
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        with connect(url.replace("127.0.0.1", "localhost")) as connection:
+            seen.append(len(list(connection.client.models.list())) > 5)
 
     serve(encrypted, announce=look, idle_timeout=1.5)
-    assert seen == ["https", True]
+    assert seen == ["https", True, True]
 
 
 def test_a_certificate_that_cannot_be_used_is_said_to_be_none(

@@ -118,6 +118,18 @@ def test_this_machine_is_reached_without_a_proxy(
         assert connection.client.models.list().data
 
 
+@pytest.mark.parametrize("provider", ["url", "local"])
+def test_an_address_that_means_every_one_of_this_machine_is_on_it(
+    fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    url = fake_api.url.replace("127.0.0.1", "0.0.0.0")
+    note_server(settings.home, url)
+    with connect(url if provider == "url" else provider, settings) as connection:
+        assert connection.client.models.list().data
+
+
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
 def test_what_no_header_can_carry_is_refused_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch, name: str
@@ -259,6 +271,28 @@ def test_refusals_are_translated(fake_api: FakeApi, status: int, said: str) -> N
         client.models.list()
     assert caught.value.code == "nope"
     assert "sk-secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("status", [None, 404])
+@pytest.mark.parametrize(
+    "other", [("text/html; charset=utf-8", b"<html>Hi"), ("application/json", b"{")]
+)
+def test_what_is_no_api_is_said_to_be_none(
+    fake_api: FakeApi, status: int | None, other: tuple[str, bytes]
+) -> None:
+    fake_api.refuse, fake_api.other = status, other
+    url = fake_api.url.removesuffix("v1") + "app"
+    with connect(url, ask_key=lambda prompt: "k") as connection:  # noqa: SIM117
+        with pytest.raises(ProviderError, match="ends in /v1") as caught, provider_errors():
+            connection.client.models.list()
+    assert "<html>" not in caught.value.message
+
+
+def test_the_key_of_a_home_may_not_be_empty(fake_api: FakeApi, settings: Settings) -> None:
+    note_server(settings.home, fake_api.url)
+    (settings.home / "api_key").write_text("\n")
+    with pytest.raises(ConfigurationError, match="must hold a key, and is empty"):
+        connect("local", settings)
 
 
 def test_an_unreachable_api_is_translated() -> None:

@@ -94,25 +94,37 @@ def connect(
     if provider == "openai":
         given = os.environ.get("OPENAI_BASE_URL", OPENAI_URL)
         url = _checked_url(given, "OPENAI_BASE_URL must be a base URL")
-        return Connection(_client(url, _key(ask_key)), provider, is_emojitune=False)
+        client = _client(url, _key(ask_key), direct=_is_this_machine(url))
+        return Connection(client, provider, is_emojitune=False)
     url = _checked_url(provider, "The provider must be local, openai or a base URL")
-    return Connection(_client(url, _key(ask_key)), url, is_emojitune=is_healthy(url))
+    client = _client(url, _key(ask_key), direct=_is_this_machine(url))
+    return Connection(client, url, is_emojitune=is_healthy(url))
 
 
-def _client(url: str, key: str, trust: ssl.SSLContext | None = None) -> OpenAI:
-    """A client; addresses of this machine bypass any proxy."""
-    if not _is_loopback(url) and trust is None:
-        return OpenAI(base_url=url, api_key=key)
-    http = DefaultHttpx2Client(trust_env=False, verify=trust or True)
+def _client(url: str, key: str, *, direct: bool, trust: ssl.SSLContext | None = None) -> OpenAI:
+    """A client; a `direct` one bypasses any proxy."""
+    http = DefaultHttpx2Client(
+        trust_env=not direct,
+        # Without the environment a client would not know the authorities that SSL_CERT_FILE names.
+        verify=trust or (ssl.create_default_context() if direct else True),
+        event_hooks={"response": [_read_as_json]},
+    )
     return OpenAI(base_url=url, api_key=key, http_client=http)
 
 
-def _is_loopback(url: str) -> bool:
+def _read_as_json(response: Any) -> None:
+    """Let a web page fail as JSON, where the SDK would take it for text that was asked for."""
+    if response.is_success and response.headers.get("content-type", "").startswith("text/html"):
+        response.headers["content-type"] = "application/json"
+
+
+def _is_this_machine(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:  # a name
-        return False
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 def _checked_url(url: str, rule: str) -> str:
@@ -181,7 +193,8 @@ def _connect_local(settings: Settings) -> Connection:
         except BaseException:
             _end(server)
             raise
-    client = _client(url, _local_key(settings, url), _trust(settings.home))
+    key = _local_key(settings, url)
+    client = _client(url, key, direct=True, trust=_trust(settings.home))
     return Connection(client, "local", is_emojitune=True, server=server)
 
 
@@ -327,8 +340,13 @@ def provider_errors() -> Iterator[None]:
         raise ProviderError(_status_message(error), code=error.code, param=error.param) from error
     except openai.OpenAIError as error:
         raise ProviderError(f"The API's answer cannot be used: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ProviderError(
+            f"The API's answer must be JSON, and is something else. {_BASE_URL_ADVICE}"
+        ) from error
 
 
+_BASE_URL_ADVICE = "Check the base URL: with most servers it ends in /v1."
 _STATUS_ADVICE = {
     401: "Check the API key.",
     403: "The API does not allow this to your account; the local provider needs no account.",
@@ -337,8 +355,16 @@ _STATUS_ADVICE = {
 
 
 def _status_message(error: openai.APIStatusError) -> str:
-    body = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    refusal = f"The API refused ({error.status_code}): {said or error.message}"
-    advice = _STATUS_ADVICE.get(error.status_code)
+    refusal = f"The API refused ({error.status_code}): {_said(error)}"
+    elsewhere = error.status_code == 404 and "/v1/" not in error.request.url.path
+    advice = _BASE_URL_ADVICE if elsewhere else _STATUS_ADVICE.get(error.status_code)
     return f"{refusal} {advice}" if advice else refusal
+
+
+def _said(error: openai.APIStatusError) -> str:
+    """What the API says of an error; of a web page only what its status says."""
+    body = error.body
+    if isinstance(body, dict) and isinstance(said := body.get("message"), str):
+        return said
+    is_page = error.response.headers.get("content-type", "").startswith("text/html")
+    return f"{error.response.reason_phrase}." if is_page else error.message
