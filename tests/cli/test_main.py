@@ -3,15 +3,19 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+import typer
 from commands import Run
 from fake_api import JOB, MODEL, FakeApi
 from openai import OpenAI
 from permissions import mode
 from tiny_model import load_tiny
 
+from emojitune.cli import main as command_line
 from emojitune.cli import run as conductor
 from emojitune.dataset.validation import check_file
 from emojitune.models import adapter, lora
@@ -715,3 +719,41 @@ def test_an_empty_name_is_refused_in_one_sentence(emojitune: Run, command: str) 
     assert done.code == 2
     assert "it is empty" in done.err
     assert done.err.count("\n") == 1
+
+
+def test_options_that_are_empty_count_as_none(
+    emojitune: Run, fake_api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "server.json").write_text(json.dumps({"url": fake_api.url}))
+    (home / "api_key").write_text("key-of-home")
+    monkeypatch.setenv("EMOJITUNE_HOME", str(home))
+    for blank in ("", " "):
+        assert JOB in emojitune("jobs", "list", "--provider", blank, "--home", blank).out
+
+
+def test_a_path_may_begin_with_a_tilde(
+    emojitune: Run, train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In `--option=~/file` a shell leaves it as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = emojitune("data", "check", f"~/{train.name}", f"--valid=~/{train.name}")
+    assert f"{train}: 20 usable example(s)" in (done.out + done.err).replace("\n", "")
+    assert emojitune("data", "stats", train, "--plot=~/bars.svg").code == 0
+    assert (tmp_path / "bars.svg").is_file()
+
+
+def test_no_option_that_is_a_path_forgets_the_tilde() -> None:
+    def forgetting(commands: typer.Typer) -> Iterator[str]:
+        for group in commands.registered_groups:
+            assert group.typer_instance is not None
+            yield from forgetting(group.typer_instance)
+        for command in commands.registered_commands:
+            assert command.callback is not None
+            for name, hint in get_type_hints(command.callback, include_extras=True).items():
+                kind, option, *_ = (*get_args(hint), None, None)
+                if Path in (kind, *get_args(kind)) and option.callback is None:
+                    yield f"{command.callback.__name__} {name}"
+
+    assert list(forgetting(command_line.app)) == []

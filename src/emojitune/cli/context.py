@@ -19,12 +19,26 @@ def _not_empty(name: str) -> str:
     return name
 
 
+def _or_local(given: str) -> str:
+    """The provider that was named; an empty one counts as none."""
+    return given.strip() or "local"
+
+
+# Options that are settings are text here: settings.py says what a path in them means.
 Home = Annotated[
-    Path | None,
-    typer.Option("--home", help="Folder of everything the local server keeps.", show_default=False),
+    str | None,
+    typer.Option(
+        "--home",
+        metavar="<path>",
+        help="Folder of everything the local server keeps.",
+        show_default=False,
+    ),
 ]
 Provider = Annotated[
-    str, typer.Option("--provider", help="local, openai, or the base URL of a server.")
+    str,
+    typer.Option(
+        "--provider", help="local, openai, or the base URL of a server.", callback=_or_local
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 JobId = Annotated[
@@ -52,14 +66,14 @@ def open_screen(as_json: bool = False) -> Any:
 
 
 def read_settings(**given: Any) -> Any:
-    """Settings from the environment and from the options that were given."""
+    """Settings from the environment and from the options that were given, but for empty ones."""
     from pydantic import ValidationError
 
     from emojitune.errors import ConfigurationError
     from emojitune.settings import Settings
 
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in given.items() if not _is_blank(value)})
     except ValidationError as error:
         wrong = "; ".join(
             f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
@@ -70,7 +84,11 @@ def read_settings(**given: Any) -> Any:
         ) from None
 
 
-def connect_to(provider: str, home: Path | None) -> Any:
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def connect_to(provider: str, home: str | None) -> Any:
     from emojitune.workflow.provider import connect
 
     return connect(provider, read_settings(home=home), ask_key=ask_key)

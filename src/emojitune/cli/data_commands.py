@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from emojitune.cli.context import TRAIN, AsJson, DataFile, open_screen, read_settings
-from emojitune.cli.standard_input import or_standard_input
+from emojitune.cli.standard_input import expand_user, or_standard_input
 
 data = typer.Typer(help="Check, repair, convert and split files of examples.", no_args_is_help=True)
 
@@ -36,7 +36,9 @@ def data_check(
 @data.command("stats")
 def data_stats(
     file: DataFile,
-    plot: Annotated[Path | None, typer.Option(help="A picture to draw them in, too.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="A picture to draw them in, too.", callback=expand_user)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw label frequencies; count words and tokens."""
@@ -69,7 +71,10 @@ def data_show(
 def data_convert(
     file: DataFile,
     output: Annotated[
-        Path | None, typer.Option(help="The file to write [NAME.chat.jsonl].", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The file to write [NAME.chat.jsonl].", show_default=False, callback=expand_user
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -16,6 +16,7 @@ from emojitune.cli.context import (
     read_settings,
 )
 from emojitune.cli.program import command
+from emojitune.cli.standard_input import expand_user
 from emojitune.errors import InvalidRequestError
 
 jobs = typer.Typer(help="Fine-tuning jobs of a provider.", no_args_is_help=True)
@@ -113,7 +114,9 @@ def jobs_events(
 @jobs.command("plot")
 def jobs_plot(
     job: JobId,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("training_curve.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_user)] = Path(
+        "training_curve.png"
+    ),
     provider: Provider = "local",
     home: Home = None,
 ) -> None:

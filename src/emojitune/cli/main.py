@@ -29,7 +29,7 @@ from emojitune.cli.jobs_commands import jobs
 from emojitune.cli.keys_commands import keys
 from emojitune.cli.models_commands import models
 from emojitune.cli.program import NAME
-from emojitune.cli.standard_input import or_standard_input
+from emojitune.cli.standard_input import expand_user, or_standard_input
 
 app = typer.Typer(
     help="Fine-tune a chatbot that answers in emoji labels: on OpenAI, or on your own machine.",
@@ -80,9 +80,12 @@ def serve(
         ),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(help="A certificate (PEM): the server then speaks HTTPS.")
+        str | None,
+        typer.Option(metavar="<path>", help="A certificate (PEM): the server then speaks HTTPS."),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(metavar="<path>", help="The certificate's key (PEM).")
+    ] = None,
     idle_timeout: Annotated[
         float | None, typer.Option(help="End after so many seconds without request or job.", min=0)
     ] = None,
@@ -160,7 +163,10 @@ def evaluate(
         str | None, typer.Option(help="Another model, compared with the first reply by reply.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="An HTML file to write: plots, confusions, wrong replies.")
+        Path | None,
+        typer.Option(
+            help="An HTML file to write: plots, confusions, wrong replies.", callback=expand_user
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Requests side by side; 1 times each alone.", min=1)
@@ -226,7 +232,7 @@ def doctor(
 
 @app.command()
 def backup(
-    target: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    target: Annotated[Path, typer.Argument(help="A new or empty folder.", callback=expand_user)],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:

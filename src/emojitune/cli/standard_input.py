@@ -1,8 +1,9 @@
-"""`-` in place of a FILE: standard input, kept as a file for as long as the command runs.
+"""What stands for a FILE: its path, or `-`: standard input, kept as a file while the command runs.
 
 A file is checked, mended, cut and uploaded, and so read more than once; a pipe can be read once.
 """
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,10 +16,15 @@ from emojitune.errors import InvalidRequestError
 _spooled: set[Path] = set()  # by this process
 
 
+def expand_user(file: Path | None) -> Path | None:
+    """The file that was named; of `--option=~/file` a shell leaves the `~` as it is."""
+    return file and Path(os.path.expanduser(file))
+
+
 def or_standard_input(context: typer.Context, file: Path | None) -> Path | None:
     """The file that was named, or the one that standard input was put into."""
     if file != Path("-"):
-        return file
+        return expand_user(file)
     if "standard input" in context.meta:
         raise InvalidRequestError(
             "Standard input can be read for one file, and - stands for two. Name the other one."
