@@ -1,4 +1,6 @@
 import asyncio
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -6,6 +8,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from servers import KEY
 
+from emojitune.server.models import retrieve
 from emojitune.store.models import FineTunedModel
 
 BASE = "smollm2-135m-instruct"
@@ -76,9 +79,16 @@ def test_a_repository_id_reaches_its_model_through_the_slash(client: OpenAI, cac
 
 @pytest.mark.parametrize("name", ["no-org/no-model", "a/b..c", "a/b.git", f"a/{'b' * 200}"])
 def test_a_repository_that_nobody_has_is_no_model(client: OpenAI, name: str) -> None:
-    with pytest.raises(NotFoundError, match="the Hugging Face hub gave none") as caught:
-        client.models.retrieve(name)
-    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    for ask in (client.models.retrieve, client.models.delete):
+        with pytest.raises(NotFoundError, match="the Hugging Face hub gave none") as caught:
+            ask(name)
+        assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_a_hosted_name_is_there_before_its_base_is_fetched(server) -> None:
+    settings = server.services.settings.model_copy(update={"base_model": "some-org/unfetched"})
+    found = retrieve("gpt-3.5-turbo", replace(server.services, settings=settings))
+    assert json.loads(found.body)["served_by"] == "some-org/unfetched"
 
 
 @pytest.mark.parametrize("name", ["ft:123", "gpt-99", "/etc/passwd"])

@@ -47,24 +47,16 @@ _Name = Annotated[str, Depends(_given)]
 @router.get("/{name:path}")
 def retrieve(name: _Name, services: Shared) -> Response:
     """Retrieve a model, a checkpoint too."""
-    model = find_any(name, services)
+    model = _find_existing(name, services)
     if isinstance(model, FineTunedModel):
         return reply(_tuned_object(model))
-    if model.name not in CATALOG and not exists(model, services.settings):
-        raise NotFoundError(
-            f"The model '{name}' does not exist: no base model of this name is in this server's "
-            "cache, and the Hugging Face hub gave none. Look at the list of models, or check the "
-            "id and the network.",
-            code="model_not_found",
-            param="model",
-        )
     return reply(_base_object(name, services))
 
 
 @router.delete("/{name:path}")
 def delete(name: _Name, services: Shared) -> Response:
     """Delete a fine-tuned model or a checkpoint, with its adapter."""
-    model = find_any(name, services)
+    model = _find_existing(name, services)
     if not isinstance(model, FineTunedModel):
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
@@ -94,6 +86,26 @@ def find_any(name: str, services: Services) -> FineTunedModel | BaseModel:
     if name in EMBEDDING_MODELS:
         return find_base(services.settings.base_model)
     return find(name, services)
+
+
+def _find_existing(name: str, services: Services) -> FineTunedModel | BaseModel:
+    """The same; that a repository is there is looked up, where only the request names it.
+
+    Raises:
+        NotFoundError: There is none, or the hub does not say so.
+    """
+    model = find_any(name, services)
+    if isinstance(model, FineTunedModel) or model.name != name or name in CATALOG:
+        return model
+    if not exists(model, services.settings):
+        raise NotFoundError(
+            f"The model '{name}' does not exist: no base model of this name is in this server's "
+            "cache, and the Hugging Face hub gave none. Look at the list of models, or check the "
+            "id and the network.",
+            code="model_not_found",
+            param="model",
+        )
+    return model
 
 
 def load(name: str, model: FineTunedModel | BaseModel, services: Services) -> Replier:
