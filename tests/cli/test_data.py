@@ -1,8 +1,10 @@
 """`emojitune data` on files as people have them, and as other programs write them."""
 
+import bz2
 import errno
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +105,24 @@ def test_a_byte_order_mark_within_a_file_is_an_error_that_fix_mends(emojitune: R
         ("{}\n{}\n".encode("utf-16"), "not_utf8", "is UTF-16, and must be JSON lines in UTF-8"),
         ("{}\n{}\n".encode("utf-16-be"), "not_utf8", "is UTF-16, and must be JSON lines in UTF-8"),
         (gzip.compress(b"{}\n", mtime=0), "not_utf8", "is compressed with gzip"),
+        (bz2.compress(b"{}\n"), "not_utf8", "is compressed with bzip2"),
+        (lzma.compress(b"{}\n"), "not_utf8", "is compressed with xz"),
+        (b"\x28\xb5\x2f\xfd\x04\x00", "not_utf8", "is compressed with Zstandard"),
         (b'[\n {"a": 1},\n {"a": 2}\n]\n', "other_format", "is one JSON list"),
         (b'\xef\xbb\xbf\n[{"a": 1}]', "other_format", "is one JSON list"),
         (b"prompt,completion\na,b\n", "other_format", "is CSV"),
     ],
-    ids=["utf_16", "utf_16_without_mark", "gzip", "list", "list_in_a_line", "csv"],
+    ids=[
+        "utf_16",
+        "utf_16_without_mark",
+        "gzip",
+        "bzip2",
+        "xz",
+        "zstd",
+        "list",
+        "list_in_a_line",
+        "csv",
+    ],
 )
 def test_a_file_that_is_no_json_lines_has_one_error(
     emojitune: Run, content: bytes, code: str, words: str

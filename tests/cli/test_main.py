@@ -711,6 +711,19 @@ def test_a_home_that_cannot_be_a_folder_is_one_sentence(
     assert "--home" in done.err
 
 
+@pytest.mark.parametrize("command", ["serve", "doctor --repair", "backup there", "keys list"])
+@pytest.mark.parametrize("link", ["to nowhere", "in a circle"])
+def test_a_home_that_is_a_broken_link_is_one_sentence(
+    emojitune: Run, tmp_path: Path, command: str, link: str
+) -> None:
+    home = tmp_path / "link"
+    home.symlink_to(home if link == "in a circle" else tmp_path / "nowhere")
+    done = emojitune(*command.split(), "--home", home)
+    assert done.code == 1
+    assert "--home" in done.err
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize(
     "command", ["jobs show", "jobs follow", "jobs cancel", "jobs plot", "chat"]
 )

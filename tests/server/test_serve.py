@@ -126,6 +126,12 @@ def test_a_host_that_is_not_here_is_refused(settings: Settings) -> None:
         serve(elsewhere, announce=print)
 
 
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "[::1", "no-such-host.invalid", "a" * 70])
+def test_a_host_that_is_none_is_refused(settings: Settings, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="Choose another with --host"):
+        serve(settings.model_copy(update={"host": host}), announce=print)
+
+
 def test_two_servers_do_not_share_a_home_and_a_signal_ends_one_well(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVE, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

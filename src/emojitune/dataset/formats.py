@@ -23,6 +23,9 @@ _NO_TEXT = {
     b"\xff\xfe": _UTF_16,
     b"\xfe\xff": _UTF_16,
     b"\x1f\x8b": ("compressed with gzip", "Unpack it with gunzip first."),
+    b"BZh": ("compressed with bzip2", "Unpack it with bunzip2 first."),
+    b"\xfd7zX": ("compressed with xz", "Unpack it with unxz first."),
+    b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "Unpack it with unzstd first."),
     b"PK\x03\x04": ("a ZIP archive", "Unpack it first; save a spreadsheet as CSV."),
     b"PAR1": ("a Parquet file", "Write it as JSON lines: `to_json` of `datasets` does."),
 }

@@ -165,7 +165,7 @@ def find_base(reference: str) -> BaseModel:
     Raises:
         NotFoundError: It is none of the three.
     """
-    folder = Path(os.path.expanduser(reference)).resolve()
+    folder = Path(os.path.realpath(os.path.expanduser(reference)))
     if reference and reference not in CATALOG and folder.is_dir():
         return base_called(str(folder))
     return _from_name(reference)

@@ -27,10 +27,10 @@ def listen(settings: Settings) -> socket.socket:
         # and without it each answer after the first of a connection waits 40 ms for the client.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
-    except UnicodeError:
+    except (UnicodeError, socket.gaierror):
         raise ConfigurationError(
-            f"The address to listen on must be a host's name or number, not {settings.host!r}. "
-            "Choose another with --host.",
+            "The address to listen on must be the name or the number of this machine, and "
+            f"{settings.host!r} is neither. Choose another with --host.",
             param="host",
         ) from None
     except OSError as error:

@@ -36,7 +36,8 @@ def back_up(home: Path, target: Path) -> Backup:
         ConfigurationError: There is nothing to copy, or `target` is taken or within the home.
         StorageError: The disk of `target` is full or closed, or the database cannot be copied.
     """
-    home, target = home.resolve(), target.resolve()
+    # Not `resolve`, which cannot bear links in a circle.
+    home, target = (Path(os.path.realpath(folder)) for folder in (home, target))
     with _in_words(home, target):
         _require_places(home, target)
         _require_room(home, target)

@@ -200,12 +200,12 @@ def check_home(home: Path) -> None:
     with _home_errors(home):
         nearest = next(path for path in (home, *home.absolute().parents) if _is_there(path))
         if not nearest.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is a file")
+            raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is no folder")
 
 
 def _is_there(path: Path) -> bool:
     try:
-        path.stat()
+        path.lstat()  # a link that leads nowhere is in the way
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
