@@ -59,7 +59,10 @@ def test_emojitune_is_imported_for_the_local_server_only() -> None:
 
 def test_it_runs_against_any_server(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_api.polls_to_finish = 1
-    environment = {"OPENAI_BASE_URL": fake_api.url, "OPENAI_API_KEY": "sk-secret"}
+    # As people write them; and no proxy stands between this machine and itself.
+    environment = {"OPENAI_BASE_URL": f" {fake_api.url}\n", "OPENAI_API_KEY": " sk-secret\n"}
+    environment |= {"OPENAI_ORG_ID": " ", "OPENAI_PROJECT_ID": "", "no_proxy": ""}
+    environment |= dict.fromkeys(("http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     printed = run(environment, monkeypatch)
     assert "569 examples, all of them well formed" in printed
     assert "349 different labels in 569 examples" in printed
@@ -83,6 +86,14 @@ def test_without_a_key_it_takes_the_local_server(
     (home / "api_key").write_text("key-of-home")
     printed = run({"EMOJITUNE_HOME": str(home)}, monkeypatch)
     assert f"Connected to {fake_api.url}" in printed
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "sk-“mine”", "a\nb"])
+def test_a_key_that_no_client_can_send_stops_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    monkeypatch.setenv("no_proxy", "")  # the cell sets it
+    with pytest.raises(ValueError, match="copy it again"):
+        exec(code_cells(read())[2].source, {})
 
 
 def test_a_failed_job_stops_it_with_the_reason(
