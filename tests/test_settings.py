@@ -46,6 +46,7 @@ def test_an_address_may_have_the_brackets_of_a_url() -> None:
 def test_a_key_that_no_client_can_send_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(api_key=key)
+    assert key not in str(caught.value)
     [error] = caught.value.errors()
     assert "visible ASCII characters only" in error["msg"]
     assert key not in error["msg"]

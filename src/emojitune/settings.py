@@ -48,7 +48,12 @@ class Settings(BaseSettings):
     White space around a value is no part of it, and an empty value counts as none.
     """
 
-    model_config = SettingsConfigDict(env_prefix="EMOJITUNE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="EMOJITUNE_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # it may be the key, and a notebook keeps what it shows
+    )
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_path("emojitune", appauthor=False)),
