@@ -126,7 +126,7 @@ def test_a_host_that_is_not_here_is_refused(settings: Settings) -> None:
         serve(elsewhere, announce=print)
 
 
-@pytest.mark.parametrize("host", ["http://127.0.0.1", "[::1", "no-such-host.invalid", "a" * 70])
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "[::1", "a" * 70])
 def test_a_host_that_is_none_is_refused(settings: Settings, host: str) -> None:
     with pytest.raises(ConfigurationError, match="Choose another with --host"):
         serve(settings.model_copy(update={"host": host}), announce=print)

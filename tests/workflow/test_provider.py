@@ -14,6 +14,7 @@ from permissions import mode
 from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.settings import Settings
 from emojitune.workflow import provider
+from emojitune.workflow.fine_tune import follow
 from emojitune.workflow.provider import Connection, connect, provider_errors, running_server
 
 # What an embedded server does, as far as its starter can see: note, answer, end on SIGTERM.
@@ -282,9 +283,11 @@ def test_what_is_no_api_is_said_to_be_none(
 ) -> None:
     fake_api.refuse, fake_api.other = status, other
     url = fake_api.url.removesuffix("v1") + "app"
-    with connect(url, ask_key=lambda prompt: "k") as connection:  # noqa: SIM117
+    with connect(url, ask_key=lambda prompt: "k") as connection:
         with pytest.raises(ProviderError, match="ends in /v1") as caught, provider_errors():
             connection.client.models.list()
+        with pytest.raises(ProviderError, match="ends in /v1"):
+            list(follow(connection.client, "ftjob-1"))
     assert "<html>" not in caught.value.message
 
 

@@ -3,6 +3,7 @@
 Every function takes the SDK's client, whoever stands behind it.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -79,7 +80,7 @@ def follow(
             # The job first: when it is terminal, its last event is already written.
             job = client.fine_tuning.jobs.retrieve(job_id)
             fresh = _new_events(client, job_id, heard)
-        except openai.OpenAIError as error:
+        except (openai.OpenAIError, json.JSONDecodeError) as error:
             if not isinstance(error, _PASSING):
                 with provider_errors():
                     raise
