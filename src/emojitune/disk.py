@@ -15,10 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from emojitune.errors import StorageError
+from emojitune.errors import ConfigurationError, StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_NO_FOLDER = frozenset(
+    {errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
 _OTHERS = 0o077  # of a mode: what the group and everybody else may do
 # How SQLite says the same (SQLITE_FULL, SQLITE_READONLY),
 _SQLITE = {13: errno.ENOSPC, 8: errno.EROFS}
@@ -141,6 +144,26 @@ def disk_errors(where: Path) -> Iterator[None]:
         if found is None:
             raise
         raise found from error
+
+
+@contextmanager
+def folder_errors(folder: Path, name: str, choice: str) -> Iterator[None]:
+    """Turn what keeps a path from being a folder into a ConfigurationError; any other error passes.
+
+    Args:
+        name: The setting that the folder is.
+        choice: How another one is chosen.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        raise ConfigurationError(
+            f"The {name} must be a folder, or one that can be made, and {folder} cannot be one "
+            f"({error.strerror}). Choose another folder with {choice}.",
+            param=name,
+        ) from error
 
 
 def full(where: Path) -> StorageError:

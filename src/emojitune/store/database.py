@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,6 @@ from emojitune.errors import ConfigurationError, StorageError
 MIGRATIONS = Path(__file__).parent / "migrations"
 SCOPED = {"scoped": True}  # the execution option of a statement that says whose rows it means
 _BUSY_SECONDS = 30
-_NO_FOLDER = frozenset(
-    {errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
-)
 
 
 class DatabaseUnavailableError(StorageError):
@@ -211,18 +208,8 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def _home_errors(home: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_FOLDER:
-            raise
-        raise ConfigurationError(
-            f"The home must be a folder, or one that can be made, and {home} cannot be one "
-            f"({error.strerror}). Choose another folder with --home or EMOJITUNE_HOME.",
-            param="home",
-        ) from error
+def _home_errors(home: Path) -> AbstractContextManager[None]:
+    return disk.folder_errors(home, "home", "--home or EMOJITUNE_HOME")
 
 
 def newest_revision() -> str:
