@@ -23,8 +23,7 @@ lock = echo hatchling | $(BIN)/uv pip compile --quiet --constraint constraints.t
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Folders and files whose tests keep things for a time, or say what day it is.
 DATED := tests/store tests/workflow tests/cli tests/test_openai_calendar.py tests/test_moved_clock.py \
-  $(addprefix tests/api/,test_files_api.py test_uploads_api.py test_batches_api.py \
-  test_retries_api.py test_models_api.py)
+  $(addprefix tests/api/,files batches models conventions/test_retries.py)
 
 .PHONY: help setup setup-dev run test test-fast test-dates lint format docs bench bench-training \
   bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load lock clean
@@ -92,7 +91,7 @@ bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside c
 	$(BIN)/python -m benchmarks.neighbours
 
 docs: setup  ## Write docs/api.md anew, from the request models and the routes
-	$(BIN)/python -m emojitune.server.write_reference docs/api.md
+	$(BIN)/python -m emojitune.server.docs.write_reference docs/api.md
 
 lock: setup-dev  ## Write requirements/ anew, after a change of constraints.txt or pyproject.toml
 	$(pip) uv==0.13.9

@@ -28,8 +28,8 @@ from benchmarks.reference import Plain
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
 from emojitune.models import loader
-from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Precision
+from emojitune.models.renderer import Rendered
 
 TRAIN, VALID = Path("data/emoji_ft_train.jsonl"), Path("data/emoji_ft_valid.jsonl")
 NOISE = 0.02  # about what B sides hold after an epoch

@@ -66,7 +66,7 @@ def trainer(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
     from emojitune.dataset.validation import load_examples
-    from emojitune.models.chat_template import Renderer
+    from emojitune.models.renderer import Renderer
 
     renderer = Renderer(AutoTokenizer.from_pretrained(base), stop_ids=())
     rows = []

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.prompts import Prompts
-from emojitune.chat import opening
-from emojitune.chat.completion import ChatModel
-from emojitune.chat.engine import Request
-from emojitune.chat.forest import Growth, Prompt
-from emojitune.chat.reply import ChatParameters, Delta, Usage
 from emojitune.errors import EmojituneError
+from emojitune.inference import loading
+from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.engine.kv_cache import Growth, Prompt
+from emojitune.inference.engine.scheduler import Request
+from emojitune.inference.types import ChatParameters, Delta, Usage
 from emojitune.models import adapter, loader, lora
-from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Precision
+from emojitune.models.renderer import Rendered
 from emojitune.training.forward import attach_lora
 from emojitune.training.gradients import Shares
 
@@ -56,7 +56,7 @@ class Chat:
     replies: the reference knows none."""
 
     def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
-        opened = opening.open_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
+        opened = loading.open_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
         self._model = ChatModel(opened.base, opened.vocabulary, opened.adapter)
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:

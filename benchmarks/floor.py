@@ -20,8 +20,8 @@ from transformers import AutoConfig, AutoTokenizer
 from benchmarks.contenders import BATCH
 from benchmarks.processes import say
 from emojitune.dataset.validation import load_examples
-from emojitune.models.chat_template import Rendered, Renderer
-from emojitune.models.products import Product
+from emojitune.models.linear import Product
+from emojitune.models.renderer import Rendered, Renderer
 from emojitune.training.batches import tokens_run
 
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

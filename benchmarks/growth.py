@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from benchmarks import larger_files, machine, processes, report
 from benchmarks.contenders import BATCH, base_model
 from benchmarks.training import DATA, OURS, TRAINER, contender
-from emojitune.models.chat_template import Renderer
+from emojitune.models.renderer import Renderer
 
 TIMES = (1, 10, 100)
 TOKENS = (16, 64, 256, 1024)

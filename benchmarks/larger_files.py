@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.validation import load_examples
-from emojitune.models.chat_template import Renderer
+from emojitune.models.renderer import Renderer
 
 
 def repeated(file: Path, times: int, target: Path) -> Path:

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from benchmarks import larger_files, machine, report
 from benchmarks.contenders import BATCH, base_model
 from benchmarks.training import DATA, measure, summary, table
-from emojitune.models.chat_template import Renderer
+from emojitune.models.renderer import Renderer
 
 SIZES = {
     "num_hidden_layers": 24,

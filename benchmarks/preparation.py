@@ -15,7 +15,7 @@ from benchmarks.processes import say
 from emojitune.dataset.split import leakage
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
-from emojitune.models.chat_template import Renderer
+from emojitune.models.renderer import Renderer
 from emojitune.models.torch_environment import import_libraries
 from emojitune.training.batches import shuffled_batches, truncate
 

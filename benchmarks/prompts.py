@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emojitune.dataset.example import Message, TrainingExample
-from emojitune.models.chat_template import Renderer
+from emojitune.models.renderer import Renderer
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.prompts import Prompts
-from emojitune.models.chat_template import Rendered
+from emojitune.models.renderer import Rendered
 
 _PEFT = "base_model.model."
 

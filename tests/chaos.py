@@ -28,9 +28,9 @@ from typing import TypeVar
 from openai import APIConnectionError, DefaultHttpx2Client, InternalServerError, OpenAI
 from tiny_model import make_tiny_base
 
-from emojitune.jobs import runner
-from emojitune.jobs.stores import open_stores
+from emojitune.jobs import pipeline
 from emojitune.settings import Settings
+from emojitune.store.stores import open_stores
 
 KEY = "sk-chaos"
 LABELS = ("(one)", "(two)", "(three)")  # of no vocabulary: a step is an example of the file
@@ -253,9 +253,9 @@ def reference(chaos: Chaos, path: Path, seed: int) -> Path:
     job = stores.jobs.create(
         model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked, seed=seed
     )
-    runner.validate(job, stores)
-    job = runner.start(stores.jobs.get(job.id), stores)
-    runner.run(job, stores, settings, Undisturbed())
+    pipeline.validate(job, stores)
+    job = pipeline.start(stores.jobs.get(job.id), stores)
+    pipeline.run(job, stores, settings, Undisturbed())
     model = stores.jobs.get(job.id).fine_tuned_model
     assert model, stores.jobs.get(job.id).error
     return settings.adapters / stores.models.get(model).adapter

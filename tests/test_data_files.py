@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from emojitune.dataset.near import near_across, near_earlier, normalise
+from emojitune.dataset.checks.near_duplicates import near_across, near_earlier, normalise
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import check_file
 from emojitune.labels import SYSTEM_PROMPT, is_label, label_meanings

@@ -14,10 +14,10 @@ import pytest
 from openai import InternalServerError
 
 from emojitune.errors import StorageError
-from emojitune.jobs.stores import open_stores
 from emojitune.settings import Settings
 from emojitune.store import backup
 from emojitune.store.models import FineTunedModel
+from emojitune.store.stores import open_stores
 
 MEGABYTE = 1 << 20
 SIZE = 96 * MEGABYTE

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emojitune.chat.reply import (
+from emojitune.dataset.example import Message
+from emojitune.errors import EmojituneError, InvalidRequestError
+from emojitune.inference.types import (
     Alternative,
     ChatParameters,
     Delta,
@@ -15,8 +17,6 @@ from emojitune.chat.reply import (
     ToolCallPiece,
     Usage,
 )
-from emojitune.dataset.example import Message
-from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.jobs.dispatcher import Dispatcher
 
 Listener = Callable[[Delta | Usage | EmojituneError], None]

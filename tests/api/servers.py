@@ -13,9 +13,9 @@ from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from watching import Watched
 
-from emojitune.server.protocol import Http
-from emojitune.server.services import Services
-from emojitune.store.projects import DEFAULT_PROJECT
+from emojitune.server.context import Services
+from emojitune.server.edge.h11_protocol import Http
+from emojitune.store.scope import DEFAULT_PROJECT
 
 KEY = "sk-test-key"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from emojitune.cli import main as command_line
-from emojitune.jobs.stores import open_stores
 from emojitune.settings import Settings
+from emojitune.store.stores import open_stores
 
 
 def emojitune(

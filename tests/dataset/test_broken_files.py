@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emojitune.dataset.issues import RULES
+from emojitune.dataset.rules import RULES
 from emojitune.dataset.validation import DatasetReport, check_file
 
 DATA = Path(__file__).parents[1] / "data"

@@ -2,10 +2,10 @@
 
 import pytest
 
+from emojitune.dataset.checks.labels import Meant, label_issues
+from emojitune.dataset.checks.spelling import Spelling
 from emojitune.dataset.example import Message, TrainingExample
-from emojitune.dataset.issues import Issue
-from emojitune.dataset.label_issues import Meant, label_issues
-from emojitune.dataset.spelling import Spelling
+from emojitune.dataset.rules import Issue
 
 
 def issues_of(replies: dict[str, int]) -> list[Issue]:

@@ -10,7 +10,7 @@ import pytest
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import ConfigurationError
 from emojitune.evaluation.baselines import majority, nearest_neighbour, tfidf_regression
-from emojitune.evaluation.bootstrap import Floats
+from emojitune.evaluation.intervals import Floats
 
 
 def example(question: str, reply: str) -> TrainingExample:

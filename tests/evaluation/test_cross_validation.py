@@ -6,8 +6,8 @@ from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.cross_validation import leave_one_out_by_label, pooled
 from emojitune.evaluation.evaluate import evaluate
-from emojitune.evaluation.figures import figures
 from emojitune.evaluation.metrics import Reply
+from emojitune.evaluation.summary import figures
 
 
 def example(question: str, reply: str) -> TrainingExample:

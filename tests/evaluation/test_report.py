@@ -9,8 +9,8 @@ import pytest
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.evaluation import report
-from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.evaluate import Evaluation, evaluate
+from emojitune.evaluation.intervals import Figure
 from emojitune.evaluation.metrics import METRICS, Reply
 from emojitune.evaluation.report import (
     CurvePoint,

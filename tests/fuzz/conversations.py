@@ -7,7 +7,7 @@ from hypothesis.strategies import SearchStrategy
 from values import ODD_TEXTS, words
 
 from emojitune.dataset.example import Message
-from emojitune.models.chat_template import Renderer
+from emojitune.models.renderer import Renderer
 
 _TEXTS = st.one_of(
     st.sampled_from([text for text in ODD_TEXTS if text != "\ud800"]),

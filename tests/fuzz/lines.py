@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from values import anything, nearly, texts
 
-from emojitune.dataset.issues import RULES
-from emojitune.dataset.line import parse_line
-from emojitune.dataset.mending import mend
+from emojitune.dataset.parse import parse_line
+from emojitune.dataset.repair import mend
+from emojitune.dataset.rules import RULES
 from emojitune.dataset.validation import check_file, raw_lines
 
 _ROLES = st.sampled_from(["system", "user", "user", "user", "assistant", "developer", "tool"])

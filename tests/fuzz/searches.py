@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from emojitune.chat.constraint import LabelTrie, label_trie
-from emojitune.chat.forest import Grown, Growth, Path, Prompt
-from emojitune.chat.neighbours import NeighbourWeights
-from emojitune.chat.search import (
+from emojitune.inference.decoding.constraint import LabelTrie, label_trie
+from emojitune.inference.decoding.knn import NeighbourWeights
+from emojitune.inference.decoding.label_search import (
     PLAIN,
     BestKnown,
     Scored,
@@ -24,6 +23,7 @@ from emojitune.chat.search import (
     nearly_all_known,
     rank,
 )
+from emojitune.inference.engine.kv_cache import Grown, Growth, Path, Prompt
 
 _STOPS = (0, 1)
 _TOKENS = range(2, 7)

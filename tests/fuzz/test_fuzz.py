@@ -8,7 +8,7 @@ from asking import Asked
 from hypothesis import HealthCheck, given, settings
 from kinds import NAMES, Kind, all_kinds
 
-from emojitune.server import files
+from emojitune.server.files import routes as files
 
 SHORT = settings(
     max_examples=40,

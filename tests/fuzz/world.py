@@ -20,17 +20,17 @@ from starlette.types import Message
 from tiny_model import make_adapter, make_tiny_base
 from watching import replies_of
 
-from emojitune.chat.pool import Get
-from emojitune.chat.reply import Replier
 from emojitune.errors import ModelError
+from emojitune.inference.model_pool import Get
+from emojitune.inference.types import Replier
 from emojitune.server.app import create_app
-from emojitune.server.loading import model_loader
-from emojitune.server.openapi import describe
-from emojitune.server.services import Services
+from emojitune.server.context import Services
+from emojitune.server.docs.openapi import describe
+from emojitune.server.models.loading import model_loader
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.models import FineTunedModel, ModelStore
-from emojitune.store.projects import DEFAULT_PROJECT, EVERY_PROJECT
+from emojitune.store.scope import DEFAULT_PROJECT, EVERY_PROJECT
 
 KEY = "sk-fuzz"
 TUNED = "ft:gpt-3.5-turbo-0125:local:fuzz:abcdefgh"

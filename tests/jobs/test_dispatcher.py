@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from emojitune.disk import full
-from emojitune.jobs import deaths, dispatcher, hold, run_lock
+from emojitune.jobs import crash_policy, dispatcher, heartbeat, process_lock
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
+from emojitune.store.stores import Stores, open_stores
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_worker_that_no_longer_answers_is_ended_and_its_job_goes_on(
 def test_a_worker_that_lost_its_server_is_ended_by_the_next_one(
     settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_lock, "_PATIENCE", 0.1)
+    monkeypatch.setattr(process_lock, "_PATIENCE", 0.1)
     job = create(stores)
     with worker(settings, job, "orphan") as orphan:
         wait(lambda: len(steps(stores, job)) > 3)
@@ -238,7 +238,7 @@ def test_pausing_and_cancelling_are_heard_at_once_whatever_the_worker_does(
     with worker(settings, job, "worker") as process:
         wait(lambda: stores.jobs.get(job.id).status == "running")
         stores.jobs.transition(job.id, status, sources=["running"])
-        assert process.wait(hold._TO_SAVE + 15) == 0
+        assert process.wait(heartbeat._TO_SAVE + 15) == 0
     assert stores.jobs.get(job.id).status == status
     assert stores.leases.all() == []
 
@@ -328,7 +328,7 @@ def test_a_disk_that_is_full_holds_a_dead_workers_job_back_until_it_can_be_noted
 ) -> None:
     """Else a worker would be started every second, and none of their deaths be told."""
     noted, spawned = threading.Event(), []
-    spawn, note = Dispatcher._spawn, deaths.note
+    spawn, note = Dispatcher._spawn, crash_policy.note
 
     def count(self: Dispatcher, job: Job, *, trains: bool) -> None:
         spawned.append(job.id)
@@ -341,7 +341,7 @@ def test_a_disk_that_is_full_holds_a_dead_workers_job_back_until_it_can_be_noted
 
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     monkeypatch.setattr(Dispatcher, "_spawn", count)
-    monkeypatch.setattr(deaths, "note", refuse)
+    monkeypatch.setattr(crash_policy, "note", refuse)
     job = create(stores)
     running.start()
     wait(lambda: spawned)

@@ -9,13 +9,13 @@ import pytest
 from filelock import FileLock
 from permissions import mode
 
-from emojitune.chat import neighbours
 from emojitune.errors import ConfigurationError
+from emojitune.inference.decoding import knn
 from emojitune.jobs import doctor
-from emojitune.jobs.stores import Stores, open_stores
 from emojitune.settings import Settings
 from emojitune.store.files import StoredFile
 from emojitune.store.models import FineTunedModel
+from emojitune.store.stores import Stores, open_stores
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def tuned(stores: Stores, settings: Settings, tiny_base: Path) -> Path:
 
 
 def examine(settings: Settings) -> list[doctor.Finding]:
-    return doctor.examine(settings, verify=neighbours.verify)
+    return doctor.examine(settings, verify=knn.verify)
 
 
 def test_examples_beside_an_adapter_that_cannot_be_read_are_named(

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from emojitune.jobs import runner, states
-from emojitune.jobs.stores import Stores, open_stores
+from emojitune.jobs import pipeline, states
 from emojitune.jobs.worker import Worker
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
+from emojitune.store.stores import Stores, open_stores
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def stop_before(
     method: str, call: int, stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody stops the job just before the worker stores what it has done."""
-    store, calls = getattr(runner._Run, method), itertools.count(1)
+    store, calls = getattr(pipeline._Run, method), itertools.count(1)
 
     def stopped(*told: Any, **named: Any) -> None:
         if next(calls) == call:
             stop()
         store(*told, **named)
 
-    monkeypatch.setattr(runner._Run, method, stopped)
+    monkeypatch.setattr(pipeline._Run, method, stopped)
 
 
 STORY = ["Step 1", "Step 2", "Checkpoint", "Step 3", "Step 4"]

@@ -7,8 +7,8 @@ from torch import nn
 
 from emojitune.errors import ModelError
 from emojitune.models import adapter, loader, lora
+from emojitune.models.linear import Product
 from emojitune.models.loader import LoadedModel
-from emojitune.models.products import Product
 
 IDS = torch.tensor([[1, 50, 60, 70, 2]])
 

@@ -12,10 +12,10 @@ from tiny_model import float32, load_tiny, make_adapter
 
 from emojitune.errors import ModelError
 from emojitune.models import adapter, loader, lora
+from emojitune.models.linear import Product, TwoWayProduct
 from emojitune.models.llama import PRODUCTS
 from emojitune.models.loader import LoadedModel
 from emojitune.models.packed_llama import PackedLlama
-from emojitune.models.products import Product, TwoWayProduct
 
 
 def changed(base: Path, folder: Path, **config: Any) -> Path:

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from emojitune.errors import ConfigurationError, StorageError
 from emojitune.server import app
 from emojitune.server import serve as serve_module
-from emojitune.server.batch_runner import BatchRunner
-from emojitune.server.listening import listen
+from emojitune.server.batches.runner import BatchRunner
+from emojitune.server.edge.listening import listen
 from emojitune.server.serve import serve
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
@@ -250,7 +250,7 @@ def test_its_log_is_one_object_a_line_on_stderr(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         lines = [json.loads(line) for line in process.stderr]
     told = [(line["logger"], line["level"], line.get("status")) for line in lines]
-    assert ("emojitune.server.envelope", "info", 200) in told
+    assert ("emojitune.server.edge.access_log", "info", 200) in told
     assert ("uvicorn.error", "warning", None) in told
 
 

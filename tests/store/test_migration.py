@@ -13,10 +13,10 @@ from clocks import SetClock
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.batches import BatchStore
-from emojitune.store.completions import CompletionStore
-from emojitune.store.creations import Attempt, CreationStore
+from emojitune.store.chat_completions import CompletionStore
 from emojitune.store.database import Database, newest_revision, open_database
 from emojitune.store.files import FileStore
+from emojitune.store.idempotency import Attempt, CreationStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore

@@ -5,7 +5,7 @@ from sqlalchemy import event
 
 from emojitune.errors import NotFoundError
 from emojitune.store.database import Database
-from emojitune.store.pages import slice_page
+from emojitune.store.pagination import slice_page
 from emojitune.store.responses import ResponseStore, StoredResponse
 
 ITEMS = [{"id": f"msg_{number}"} for number in range(5)]

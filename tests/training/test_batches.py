@@ -6,8 +6,8 @@ from tiny_model import trainable_tiny
 
 from emojitune.dataset.example import Message
 from emojitune.models import loader
-from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import LoadedModel
+from emojitune.models.renderer import Rendered
 from emojitune.training.batches import pack, packs, shuffled_batches, tokens_run, truncate
 from emojitune.training.forward import Forward, attach_lora
 from emojitune.training.gradients import Shares, score_row, shared_out

@@ -13,8 +13,8 @@ from emojitune.dataset.example import Message
 from emojitune.errors import TrainingError
 from emojitune.models import loader
 from emojitune.models.adapter import AdapterInfo
-from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Precision
+from emojitune.models.renderer import Rendered
 from emojitune.training.checkpoint import CheckpointFolder
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (

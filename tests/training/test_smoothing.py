@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_model import trainable_tiny
 
-from emojitune.models.chat_template import Rendered
+from emojitune.models.renderer import Rendered
 from emojitune.training.batches import pack
 from emojitune.training.forward import attach_lora
 from emojitune.training.gradients import Shares, score_row

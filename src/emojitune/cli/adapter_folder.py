@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from emojitune.chat.reply import ChatParameters, Delta, Replier, Usage
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.metrics import Reply
+from emojitune.inference.types import ChatParameters, Delta, Replier, Usage
 from emojitune.models.catalog import base_called
 from emojitune.models.torch_environment import import_libraries, prepare_chat
 from emojitune.settings import Settings
@@ -42,7 +42,7 @@ def adapter_completers(
     """
     prepare_chat()
     import_libraries()
-    from emojitune.chat.opening import open_tuned
+    from emojitune.inference.loading import open_tuned
     from emojitune.models import adapter, loader
     from emojitune.models.download import fetch
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emojitune.cli.standard_input import or_standard_input
+from emojitune.cli.data.standard_input import or_standard_input
 
 
 def _not_empty(name: str) -> str:

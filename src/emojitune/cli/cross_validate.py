@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from emojitune.cli.data_files import check_usable
+from emojitune.cli.data.files import check_usable
+from emojitune.cli.data.standard_input import title
 from emojitune.cli.evaluate import Connect, write_report
 from emojitune.cli.render import Screen
 from emojitune.cli.run import prepare_base
-from emojitune.cli.standard_input import title
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.cross_validation import PROTOCOL
-from emojitune.evaluation.page import html_report
+from emojitune.evaluation.html_report import html_report
 from emojitune.evaluation.report import comparison
 from emojitune.settings import Settings
 from emojitune.workflow import cross_validate as workflow

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from emojitune.cli.adapter_folder import adapter_completers, is_adapter_folder
-from emojitune.cli.data_files import check_usable
+from emojitune.cli.data.files import check_usable
+from emojitune.cli.data.standard_input import title
 from emojitune.cli.render import Screen
-from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.evaluation.evaluate import evaluate as evaluate_on
-from emojitune.evaluation.page import html_report
+from emojitune.evaluation.html_report import html_report
 from emojitune.evaluation.report import ReportRow, comparisons, report_row
 from emojitune.labels import label_meanings, vocabulary_of
 from emojitune.settings import Settings

@@ -23,13 +23,13 @@ from emojitune.cli.context import (
     open_screen,
     read_settings,
 )
-from emojitune.cli.data_commands import data
+from emojitune.cli.data.commands import data
+from emojitune.cli.data.standard_input import expand_user, or_standard_input
 from emojitune.cli.ending import exit_code, prepare_streams
-from emojitune.cli.jobs_commands import jobs
+from emojitune.cli.jobs import jobs
 from emojitune.cli.keys_commands import keys
-from emojitune.cli.models_commands import models
+from emojitune.cli.models import models
 from emojitune.cli.program import NAME
-from emojitune.cli.standard_input import expand_user, or_standard_input
 
 app = typer.Typer(
     help="Fine-tune a chatbot that answers in emoji labels: on OpenAI, or on your own machine.",

@@ -21,16 +21,16 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from emojitune.cli.data.standard_input import title
 from emojitune.cli.program import as_called
-from emojitune.cli.standard_input import title
 from emojitune.control_chars import escape_control, escape_control_json, one_line
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.issues import Issue, Severity, lines_in_brief
-from emojitune.dataset.mending import Change
+from emojitune.dataset.repair import Change
+from emojitune.dataset.rules import Issue, Severity, lines_in_brief
 from emojitune.dataset.statistics import DatasetStatistics
 from emojitune.dataset.validation import DatasetReport
-from emojitune.evaluation.figures import TITLES
 from emojitune.evaluation.report import Comparison, ReportRow, shown
+from emojitune.evaluation.summary import TITLES
 from emojitune.labels import to_emoji
 from emojitune.workflow.progress import Progress
 

@@ -14,10 +14,10 @@ from typing import Any
 from openai.types.fine_tuning import FineTuningJob
 
 from emojitune.cli.context import options_to
-from emojitune.cli.data_files import check_usable
+from emojitune.cli.data.files import check_usable
+from emojitune.cli.data.standard_input import title
 from emojitune.cli.program import command
 from emojitune.cli.render import Screen, short_name
-from emojitune.cli.standard_input import title
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
 from emojitune.errors import InvalidRequestError, ProviderError
@@ -33,8 +33,8 @@ from emojitune.models.download import fetch
 from emojitune.openai_calendar import fine_tuning_notice
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
-from emojitune.workflow.kept_replies import KeptReplies
 from emojitune.workflow.provider import AskKey, Connection, connect, provider_errors
+from emojitune.workflow.reply_cache import KeptReplies
 from emojitune.workflow.score import FREE, Contender, contenders, score, text_contenders
 
 LAST_EVENTS = 5

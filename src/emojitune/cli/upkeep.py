@@ -16,7 +16,7 @@ from emojitune.store.backup import back_up
 def examine(settings: Settings, *, repair: bool, screen: Screen) -> tuple[dict[str, Any], bool]:
     """Tell what is wrong, and repair it if asked to; returns that, and whether nothing is left."""
     import_libraries()
-    from emojitune.chat.neighbours import verify
+    from emojitune.inference.decoding.knn import verify
 
     findings = doctor.examine(settings, verify=verify)
     left = doctor.repair(findings, settings) if repair else findings

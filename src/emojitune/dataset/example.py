@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from emojitune.dataset.tools import is_result
+from emojitune.dataset.tool_format import is_result
 
 Role = Literal["system", "developer", "user", "assistant"]
 

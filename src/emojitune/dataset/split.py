@@ -7,8 +7,8 @@ import random
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
+from emojitune.dataset.checks.near_duplicates import near_across, near_earlier, normalise
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.near import near_across, near_earlier, normalise
 from emojitune.errors import InvalidRequestError
 
 Group = tuple[int, ...]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from emojitune.dataset.example import Message, TrainingExample
-from emojitune.dataset.tools import CALL_BEGIN
+from emojitune.dataset.tool_format import CALL_BEGIN
 from emojitune.labels import is_label, vocabulary_of
 
 CHARACTERS_PER_TOKEN = 4

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emojitune.dataset.content import content_issues
+from emojitune.dataset.checks.duplicates import leakage_issues, repetition_issues
+from emojitune.dataset.checks.labels import label_issues, unseen_labels
+from emojitune.dataset.checks.text import content_issues
+from emojitune.dataset.conversion.formats import foreign_file
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.formats import foreign_file
-from emojitune.dataset.issues import Issue, Severity, issue, lines_in_brief
-from emojitune.dataset.label_issues import label_issues, unseen_labels
-from emojitune.dataset.line import parse_line
-from emojitune.dataset.repetition import leakage_issues, repetition_issues
+from emojitune.dataset.parse import parse_line
+from emojitune.dataset.rules import Issue, Severity, issue, lines_in_brief
 from emojitune.errors import DatasetError
 
 # OpenAI has a code of its own for these.

@@ -12,8 +12,8 @@ import numpy as np
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import ConfigurationError
-from emojitune.evaluation.bootstrap import Floats
 from emojitune.evaluation.evaluate import Complete
+from emojitune.evaluation.intervals import Floats
 from emojitune.evaluation.metrics import Reply
 
 ALTERNATIVES = 5

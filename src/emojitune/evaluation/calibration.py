@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emojitune.evaluation.bootstrap import Floats
+from emojitune.evaluation.intervals import Floats
 
 BINS = 10
 

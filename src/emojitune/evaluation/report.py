@@ -13,17 +13,10 @@ from typing import TYPE_CHECKING, Any
 from emojitune.control_chars import escape_control
 from emojitune.disk import open_private
 from emojitune.errors import InvalidRequestError
-from emojitune.evaluation.bootstrap import Figure
 from emojitune.evaluation.calibration import Bin
 from emojitune.evaluation.evaluate import Evaluation, Scored
-from emojitune.evaluation.figures import (
-    SHARES,
-    TITLES,
-    Difference,
-    compare,
-    figures,
-    reliability,
-)
+from emojitune.evaluation.intervals import Figure
+from emojitune.evaluation.summary import SHARES, TITLES, Difference, compare, figures, reliability
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture

@@ -2,7 +2,7 @@
 
 from emojitune.dataset.validation import DatasetReport, load_report
 from emojitune.errors import NotFoundError
-from emojitune.jobs.stores import Stores
+from emojitune.store.stores import Stores
 
 
 def read_file(file_id: str, stores: Stores, param: str) -> DatasetReport:

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 from emojitune.disk import disk_errors, make_private, open_private
 from emojitune.errors import StorageError
-from emojitune.jobs import deaths, states
-from emojitune.jobs.run_lock import end_holder
-from emojitune.jobs.stores import stores_of
+from emojitune.jobs import crash_policy, states
+from emojitune.jobs.process_lock import end_holder
 from emojitune.jobs.worker import log_file
 from emojitune.models import torch_environment
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.jobs import JOB_PREFIX, Job
-from emojitune.store.projects import EVERY_PROJECT
+from emojitune.store.scope import EVERY_PROJECT
+from emojitune.store.stores import stores_of
 
 _LOOK_EVERY = 1.0  # seconds
 _STOP_WITHIN = 10.0  # seconds that workers have to put their jobs back
@@ -158,7 +158,7 @@ class Dispatcher:
                 # Its own group: Ctrl-C in the terminal is the server's to handle.
                 start_new_session=True,
             )
-        self._children[job.id] = _Child(process, worker, trains, deaths.oom_kills())
+        self._children[job.id] = _Child(process, worker, trains, crash_policy.oom_kills())
         threading.Thread(target=self._await, args=[process], daemon=True).start()
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # it died at once, and will be noticed
@@ -184,11 +184,11 @@ class Dispatcher:
                 if status != 0 and job.status not in states.TERMINAL:
                     _log.warning("The process of job %s ended with status %d.", job_id, status)
                     killed_for_memory = (
-                        status == -signal.SIGKILL and deaths.oom_kills() > child.oom_kills
+                        status == -signal.SIGKILL and crash_policy.oom_kills() > child.oom_kills
                     )
                     log = log_file(self._settings, job_id)
-                    death = deaths.Death(child.worker, status, killed_for_memory, log)
-                    deaths.note(job, self._stores, death)
+                    death = crash_policy.Death(child.worker, status, killed_for_memory, log)
+                    crash_policy.note(job, self._stores, death)
             del self._children[job_id]
 
     def _sweep(self) -> None:

@@ -16,13 +16,13 @@ from filelock import FileLock, Timeout
 
 from emojitune.disk import close_to_others, disk_errors, is_open_to_others, make_private
 from emojitune.errors import ConfigurationError, EmojituneError, ModelError
-from emojitune.jobs.stores import Stores, stores_of
 from emojitune.models.cached_folder import what_is_missing
 from emojitune.settings import Settings
 from emojitune.store.database import Database, check_home, open_database
 from emojitune.store.files import StoredFile
 from emojitune.store.jobs import FINISHED, JOB_PREFIX
-from emojitune.store.projects import EVERY_PROJECT
+from emojitune.store.scope import EVERY_PROJECT
+from emojitune.store.stores import Stores, stores_of
 
 # What of a home folder may hold what people wrote. There may be more in it, which is not ours.
 _OURS = ("emojitune.db*", "api_key", "server.*", "files", "adapters", "runs", "recovered")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from emojitune.dataset.issues import lines_in_brief
+from emojitune.dataset.rules import lines_in_brief
 from emojitune.errors import TrainingError
-from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Precision
+from emojitune.models.renderer import Rendered
 from emojitune.training import memory
 from emojitune.training.attention import has_fused_attention
 from emojitune.training.batches import learned_tokens, tokens_run

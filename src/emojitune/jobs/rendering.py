@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from emojitune.dataset.issues import lines_in_brief
+from emojitune.dataset.rules import lines_in_brief
 from emojitune.dataset.validation import DatasetReport
-from emojitune.models.chat_template import Rendered, Renderer
+from emojitune.models.renderer import Rendered, Renderer
 from emojitune.training.batches import learned_tokens, truncate
 
 

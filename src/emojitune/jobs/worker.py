@@ -20,16 +20,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emojitune.errors import InvalidStateError, StorageError, TrainingError
-from emojitune.jobs import deaths, runner
-from emojitune.jobs.failing import fail
-from emojitune.jobs.hold import LEASE_SECONDS, Hold, Interrupted, end_process
-from emojitune.jobs.run_lock import only_process
-from emojitune.jobs.stores import Stores, stores_of
+from emojitune.jobs import crash_policy, pipeline
+from emojitune.jobs.failure import fail
+from emojitune.jobs.heartbeat import LEASE_SECONDS, Hold, Interrupted, end_process
+from emojitune.jobs.process_lock import only_process
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.jobs import JobStore
 from emojitune.store.leases import LeaseStore, only_while_held
-from emojitune.store.projects import EVERY_PROJECT
+from emojitune.store.scope import EVERY_PROJECT
+from emojitune.store.stores import Stores, stores_of
 
 # A training takes what the machine has left: someone waits for each reply, nobody for a step.
 _NICE = 5
@@ -75,12 +75,12 @@ class Worker:
     def _advance(self) -> None:
         job = self._jobs.get(self._job_id)
         if job.status == "validating_files":
-            runner.validate(job, self._stores_while(job.status))
+            pipeline.validate(job, self._stores_while(job.status))
             job = self._jobs.get(self._job_id)
         if job.status == "queued" and self._is_next():
-            job = runner.start(job, self._stores_while(job.status))
+            job = pipeline.start(job, self._stores_while(job.status))
         if job.status == "running":
-            runner.run(job, self._stores_while(job.status), self._settings, self._hold)
+            pipeline.run(job, self._stores_while(job.status), self._settings, self._hold)
 
     def _stores_while(self, *statuses: str) -> Stores:
         """The stores of the job's project, to write into while it is held and has such a status."""
@@ -148,7 +148,7 @@ def main() -> None:
             if error.code != "disk_full":
                 raise
             _log.error(error.message)
-            sys.exit(deaths.DISK_FULL)
+            sys.exit(crash_policy.DISK_FULL)
 
 
 def _stop_with_server(worker: Worker) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from emojitune.errors import ConfigurationError, EmojituneError, ModelError
 from emojitune.models import adapter, lora, packed_llama
-from emojitune.models.chat_template import Renderer
+from emojitune.models.linear import Product, TwoWayProduct
 from emojitune.models.llama import read_config
 from emojitune.models.packed_llama import LlamaAdapter, P, PackedLlama
-from emojitune.models.products import Product, TwoWayProduct
+from emojitune.models.renderer import Renderer
 from emojitune.models.safetensors_folder import SafetensorsFolder
 from emojitune.settings import Settings
 

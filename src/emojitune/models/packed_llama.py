@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from emojitune.models import lora
+from emojitune.models.linear import Product
 from emojitune.models.llama import PRODUCTS, LlamaConfig, linear_shapes
-from emojitune.models.products import Product
 from emojitune.models.rotary import Rotary
 from emojitune.models.safetensors_folder import SafetensorsFolder
 

@@ -8,47 +8,43 @@ from functools import cache, partial
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from emojitune.chat.pool import Load, ModelPool
+from emojitune.inference.model_pool import Load, ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server import (
-    auth,
-    batches,
-    chat,
-    docs_page,
-    embeddings,
-    errors,
-    files,
-    fine_tuning,
-    graders,
-    in_process,
-    models,
-    permissions,
-    responses,
-    stored_completions,
-    uploads,
-)
-from emojitune.server.batch_runner import BatchRunner
-from emojitune.server.envelope import Envelope
-from emojitune.server.limits import HeaderLimit, Limits
-from emojitune.server.loading import capacity, model_loader
-from emojitune.server.services import Services, ServicesOf
+from emojitune.server import embeddings
+from emojitune.server.batches import routes as batches
+from emojitune.server.batches.runner import BatchRunner
+from emojitune.server.chat import routes as chat
+from emojitune.server.chat import stored
+from emojitune.server.context import Services, ServicesOf
+from emojitune.server.docs import page
+from emojitune.server.edge import auth
+from emojitune.server.edge.access_log import Envelope
+from emojitune.server.edge.rate_limits import HeaderLimit, Limits
+from emojitune.server.files import routes as files
+from emojitune.server.files import uploads
+from emojitune.server.fine_tuning import graders, permissions
+from emojitune.server.fine_tuning import routes as fine_tuning
+from emojitune.server.http import asgi_client, errors
+from emojitune.server.models import routes as models
+from emojitune.server.models.loading import capacity, model_loader
+from emojitune.server.responses import routes as responses
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
-from emojitune.store.completions import CompletionStore
-from emojitune.store.creations import CreationStore
+from emojitune.store.chat_completions import CompletionStore
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
+from emojitune.store.idempotency import CreationStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.keys import KeyStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
-from emojitune.store.projects import EVERY_PROJECT, Project
 from emojitune.store.responses import ResponseStore
+from emojitune.store.scope import EVERY_PROJECT, Project
 from emojitune.store.uploads import UploadStore
 
 _LOADING_AT_ONCE = 8
 
-_FAMILIES = (
+_ROUTES = (
     files,
     uploads,
     fine_tuning,
@@ -56,7 +52,7 @@ _FAMILIES = (
     graders,
     models,
     chat,
-    stored_completions,
+    stored,
     responses,
     embeddings,
     batches,
@@ -83,9 +79,9 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,  # not FastAPI's: see openapi.py
     )
-    for endpoints in _FAMILIES:
+    for endpoints in _ROUTES:
         app.include_router(endpoints.router)
-    app.include_router(docs_page.router)
+    app.include_router(page.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     errors.install(app)
     # The last one added is the outermost.
@@ -141,7 +137,7 @@ def _services_of(
 
     load = load_model or model_loader(settings, ModelStore(database, EVERY_PROJECT))
     pool = ModelPool(load, capacity=cache(partial(capacity, settings)))
-    ask = partial(in_process.post, app)
+    ask = partial(asgi_client.post, app)
     batch_runner = BatchRunner(BatchStore(database, EVERY_PROJECT), files_of, ask)
     model_threads = CapacityLimiter(_LOADING_AT_ONCE)
 

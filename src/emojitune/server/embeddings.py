@@ -9,14 +9,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from emojitune.chat.reply import Embedded
 from emojitune.errors import InvalidRequestError
-from emojitune.server import models
-from emojitune.server.parameters import Ignored
-from emojitune.server.replies import encode
-from emojitune.server.requests import Body, json_body, refuse
-from emojitune.server.services import Services, Shared
-from emojitune.server.streaming import while_connected
+from emojitune.inference.types import Embedded
+from emojitune.server.context import Services, Shared
+from emojitune.server.generation.streaming import while_connected
+from emojitune.server.http.json_bodies import Body, json_body, refuse
+from emojitune.server.http.json_responses import encode
+from emojitune.server.http.unsupported import Ignored
+from emojitune.server.models import routes as models
 
 router = APIRouter(prefix="/v1/embeddings")
 

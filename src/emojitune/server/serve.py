@@ -16,13 +16,13 @@ from filelock import FileLock, Timeout
 from emojitune.disk import disk_errors, open_private
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
-from emojitune.server.listening import base_url, check_certificate, listen
-from emojitune.server.logs import log_config
-from emojitune.server.protocol import Http
-from emojitune.server.services import Services
+from emojitune.server.context import Services
+from emojitune.server.edge.h11_protocol import Http
+from emojitune.server.edge.listening import base_url, check_certificate, listen
+from emojitune.server.edge.logs import log_config
 from emojitune.settings import Settings
 from emojitune.store.database import make_home
-from emojitune.store.projects import EVERY_PROJECT
+from emojitune.store.scope import EVERY_PROJECT
 
 _PATIENCE_SECONDS = 5  # for requests that are still running at the end
 

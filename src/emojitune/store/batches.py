@@ -15,8 +15,8 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.files import StoredFile
 from emojitune.store.ids import new_id
-from emojitune.store.pages import Page, read_page
-from emojitune.store.projects import Project, Rows
+from emojitune.store.pagination import Page, read_page
+from emojitune.store.scope import Project, Rows
 
 _batches, _results = tables.batches, tables.batch_results
 

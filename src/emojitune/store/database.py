@@ -1,7 +1,7 @@
 """The SQLite database of a home folder: opened, migrated, and handed out in transactions.
 
 Knows no table but Alembic's own; of the others only that rows with a `project` belong to it, so
-that a statement on them has to say whose it means (`store/projects.py`). Its clock is that of every
+that a statement on them has to say whose it means (`store/scope.py`). Its clock is that of every
 store over it: rows that a store makes are stamped by it, and expire by it.
 """
 

@@ -20,8 +20,8 @@ from emojitune.errors import InvalidRequestError, NotFoundError, StorageError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
-from emojitune.store.pages import Order, Page, read_page
-from emojitune.store.projects import EVERY_PROJECT, Project, Rows
+from emojitune.store.pagination import Order, Page, read_page
+from emojitune.store.scope import EVERY_PROJECT, Project, Rows
 
 _files = tables.files
 _anyones = Rows(_files, EVERY_PROJECT)

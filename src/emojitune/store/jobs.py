@@ -16,8 +16,8 @@ from emojitune.errors import InvalidStateError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
-from emojitune.store.pages import Page, read_page
-from emojitune.store.projects import Project, Rows
+from emojitune.store.pagination import Page, read_page
+from emojitune.store.scope import Project, Rows
 
 _jobs, _events, _checkpoints = tables.jobs, tables.events, tables.checkpoints
 

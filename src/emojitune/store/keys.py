@@ -18,7 +18,7 @@ from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
-from emojitune.store.projects import EVERY_PROJECT, Rows
+from emojitune.store.scope import EVERY_PROJECT, Rows
 
 _keys = tables.keys
 _BYTES = 32

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, or_
 from emojitune.errors import InvalidStateError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.projects import EVERY_PROJECT, Rows
+from emojitune.store.scope import EVERY_PROJECT, Rows
 
 _jobs = tables.jobs
 

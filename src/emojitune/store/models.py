@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.projects import EVERY_PROJECT, Project, Rows
+from emojitune.store.scope import EVERY_PROJECT, Project, Rows
 
 _models, _permissions = tables.models, tables.permissions
 

@@ -13,8 +13,8 @@ from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
-from emojitune.store.pages import Order, Page, read_page
-from emojitune.store.projects import Project, Rows
+from emojitune.store.pagination import Order, Page, read_page
+from emojitune.store.scope import Project, Rows
 
 _permissions = tables.permissions
 

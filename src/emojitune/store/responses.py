@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, insert
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.projects import Project, Rows
+from emojitune.store.scope import Project, Rows
 
 _responses = tables.responses
 _items = tables.response_items

@@ -22,7 +22,7 @@ from emojitune.store.files import (
     chunks_of,
 )
 from emojitune.store.ids import new_id
-from emojitune.store.projects import EVERY_PROJECT, Project, Rows
+from emojitune.store.scope import EVERY_PROJECT, Project, Rows
 
 _uploads, _parts = tables.uploads, tables.upload_parts
 

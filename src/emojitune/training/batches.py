@@ -15,7 +15,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from emojitune.models.chat_template import Rendered
+from emojitune.models.renderer import Rendered
 from emojitune.training.attention import RowLayout, row_layout
 from emojitune.training.smoothing import Smoothing
 

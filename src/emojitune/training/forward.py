@@ -37,10 +37,10 @@ class Forward(Protocol):
 def attach_lora(model: Trainable, *, rank: int, alpha: float, seed: int) -> Forward:
     """LoRA layers for `model`, and the best way through both."""
     if isinstance(model, LoadedLlama):
-        from emojitune.training.llama import LlamaForward
+        from emojitune.training.llama_forward import LlamaForward
 
         return LlamaForward(model.llama, rank=rank, alpha=alpha, seed=seed)
     # Only here: transformers' models take most of a second to import.
-    from emojitune.training.modules import ModuleForward
+    from emojitune.training.hf_forward import ModuleForward
 
     return ModuleForward(model.module, rank=rank, alpha=alpha, seed=seed)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emojitune.models.chat_template import Rendered
+from emojitune.models.renderer import Rendered
 from emojitune.training.batches import Pack, learned_tokens, packs, tokens_run
 from emojitune.training.config import shares_of
 from emojitune.training.cross_entropy import summed_cross_entropy

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from emojitune.errors import TrainingError
 from emojitune.models import lora
-from emojitune.models.chat_template import Rendered
 from emojitune.models.loader import Trainable
+from emojitune.models.renderer import Rendered
 from emojitune.training.adam import Adam
 from emojitune.training.batches import learned_tokens, shuffled_batches
 from emojitune.training.checkpoint import CheckpointFolder, Position

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from emojitune.models.chat_template import Rendered
+from emojitune.models.renderer import Rendered
 
 
 class Smoothing:

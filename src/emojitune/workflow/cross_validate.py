@@ -12,9 +12,9 @@ from openai import OpenAI
 
 from emojitune.dataset.example import TrainingExample
 from emojitune.evaluation.baselines import majority, nearest_neighbour, tfidf_regression
-from emojitune.evaluation.bootstrap import Floats
 from emojitune.evaluation.cross_validation import Fold, leave_one_out_by_label, pooled
 from emojitune.evaluation.evaluate import Complete, Evaluation, evaluate
+from emojitune.evaluation.intervals import Floats
 from emojitune.evaluation.report import ReportRow, report_row
 from emojitune.workflow import fine_tune
 from emojitune.workflow.progress import Progress

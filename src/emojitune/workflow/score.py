@@ -18,8 +18,8 @@ from emojitune.errors import ProviderError
 from emojitune.evaluation.evaluate import Complete, evaluate
 from emojitune.evaluation.metrics import Reply
 from emojitune.evaluation.report import ReportRow, report_row
-from emojitune.workflow.kept_replies import KeptReplies
 from emojitune.workflow.provider import provider_errors
+from emojitune.workflow.reply_cache import KeptReplies
 
 MAX_TOKENS = 12  # the longest label of the vocabulary has 11, and then the end is said
 ALTERNATIVES = 5

@@ -1,0 +1,101 @@
+"""Commands on files of examples: `emojitune data ...`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emojitune.cli.context import TRAIN, AsJson, DataFile, open_screen, read_settings
+from emojitune.cli.data.standard_input import expand_user, or_standard_input
+
+data = typer.Typer(help="Check, repair, convert and split files of examples.", no_args_is_help=True)
+
+
+@data.command("check")
+def data_check(
+    file: DataFile,
+    valid: Annotated[
+        Path | None,
+        typer.Option(
+            help="The validation file, checked too, and for leakage.", callback=or_standard_input
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings stop, too.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write NAME.fixed.jsonl, and NAME.fixed.txt on it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Report everything that is wrong with a file; exit code 1 if it cannot be used."""
+    from emojitune.cli.data import files
+
+    options = files.CheckOptions(valid, strict, fix)
+    files.check(file, options, open_screen(as_json))
+
+
+@data.command("stats")
+def data_stats(
+    file: DataFile,
+    plot: Annotated[
+        Path | None, typer.Option(help="A picture to draw them in, too.", callback=expand_user)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw label frequencies; count words and tokens."""
+    from emojitune.cli.data import files
+
+    screen = open_screen(as_json)
+    screen.result(files.stats(file, plot, screen))
+
+
+@data.command("show")
+def data_show(
+    number: Annotated[int, typer.Argument(metavar="N", help="The line of the file.", min=1)],
+    file: DataFile = TRAIN,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Its tokens, and which are trained.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option(help="The base model whose tokens they are.")
+    ] = "gpt-3.5-turbo",
+    as_json: AsJson = False,
+) -> None:
+    """Show one example, as it is or as a model sees it."""
+    from emojitune.cli.data import show
+
+    screen = open_screen(as_json)
+    screen.result(show.show(file, number, model if mask else None, read_settings(), screen))
+
+
+@data.command("convert")
+def data_convert(
+    file: DataFile,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write [NAME.chat.jsonl].", show_default=False, callback=expand_user
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make chat lines of other formats: prompt and completion, ShareGPT, Alpaca, a list, CSV.
+
+    Every row is accounted for: what is left out is told with its line and the reason.
+    """
+    from emojitune.cli.data import convert
+
+    convert.convert_file(file, output, open_screen(as_json))
+
+
+@data.command("split")
+def data_split(
+    file: DataFile,
+    share: Annotated[float, typer.Option(help="Part that goes to the validation file.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="The same seed cuts the same way.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Cut a file in two beside it: NAME.train.jsonl and NAME.valid.jsonl."""
+    from emojitune.cli.data import files
+
+    screen = open_screen(as_json)
+    screen.result(files.split(file, share, seed, screen))

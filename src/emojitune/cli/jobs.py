@@ -1,0 +1,139 @@
+"""Commands on fine-tuning jobs, of any provider: `emojitune jobs ...`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emojitune.cli.context import (
+    AsJson,
+    Home,
+    JobId,
+    Provider,
+    connect_to,
+    open_screen,
+    options_to,
+    read_settings,
+)
+from emojitune.cli.data.standard_input import expand_user
+from emojitune.cli.program import command
+from emojitune.errors import InvalidRequestError
+
+jobs = typer.Typer(help="Fine-tuning jobs of a provider.", no_args_is_help=True)
+
+
+@jobs.command("list")
+def jobs_list(provider: Provider = "local", home: Home = None, as_json: AsJson = False) -> None:
+    """List jobs, newest first."""
+    from emojitune.workflow.provider import provider_errors
+
+    screen = open_screen(as_json)
+    with connect_to(provider, home) as connection, provider_errors():
+        found = list(connection.client.fine_tuning.jobs.list(limit=100))
+    rows = [(job.id, job.status, job.model, job.fine_tuned_model or "") for job in found]
+    screen.table(("job", "status", "base model", "fine-tuned model"), rows)
+    screen.result([job.to_dict(mode="json") for job in found])
+
+
+@jobs.command("show")
+def jobs_show(
+    job: JobId, provider: Provider = "local", home: Home = None, as_json: AsJson = False
+) -> None:
+    """Show all that is known of a job."""
+    from emojitune.workflow.provider import provider_errors
+
+    screen = open_screen(as_json)
+    with connect_to(provider, home) as connection, provider_errors():
+        found = connection.client.fine_tuning.jobs.retrieve(job).to_dict(mode="json")
+    screen.fields(found)
+    screen.result(found)
+
+
+@jobs.command("follow")
+def jobs_follow(job: JobId, provider: Provider = "local", home: Home = None) -> None:
+    """Draw a job until it ends; Ctrl-C leaves it running."""
+    from emojitune.cli import run as conductor
+    from emojitune.workflow.fine_tune import fine_tuned_model
+
+    screen = open_screen()
+    settings = read_settings(home=home)
+    with connect_to(provider, home) as connection:
+        finished = conductor.follow(connection, job, settings, screen)
+    screen.say(fine_tuned_model(finished))
+
+
+@jobs.command("cancel")
+def jobs_cancel(job: JobId, provider: Provider = "local", home: Home = None) -> None:
+    """Stop a job for good."""
+    from emojitune.workflow.provider import provider_errors
+
+    with connect_to(provider, home) as connection, provider_errors():
+        stopped = connection.client.fine_tuning.jobs.cancel(job)
+    open_screen().say(f"{stopped.id}: {stopped.status}")
+
+
+@jobs.command("pause")
+def jobs_pause(job: JobId, provider: Provider = "local", home: Home = None) -> None:
+    """Let a job rest; `resume` goes on from its last checkpoint."""
+    from emojitune.workflow.provider import provider_errors
+
+    with connect_to(provider, home) as connection, provider_errors():
+        paused = connection.client.fine_tuning.jobs.pause(job)
+    open_screen().say(f"{paused.id}: {paused.status}")
+
+
+@jobs.command("resume")
+def jobs_resume(job: JobId, provider: Provider = "local", home: Home = None) -> None:
+    """Put a paused job back into the queue."""
+    from emojitune.workflow.provider import provider_errors
+
+    with connect_to(provider, home) as connection, provider_errors():
+        resumed = connection.client.fine_tuning.jobs.resume(job)
+    open_screen().say(f"{resumed.id}: {resumed.status}")
+
+
+@jobs.command("events")
+def jobs_events(
+    job: JobId,
+    limit: Annotated[int, typer.Option(help="The last so many.", min=1)] = 50,
+    provider: Provider = "local",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a job's events, oldest first."""
+    from emojitune.workflow.fine_tune import events
+
+    screen = open_screen(as_json)
+    with connect_to(provider, home) as connection:
+        found = events(connection.client, job, limit=limit)
+    for event in found:
+        screen.event(event.created_at, event.level, event.message)
+    screen.result([event.to_dict(mode="json") for event in found])
+
+
+@jobs.command("plot")
+def jobs_plot(
+    job: JobId,
+    out: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_user)] = Path(
+        "training_curve.png"
+    ),
+    provider: Provider = "local",
+    home: Home = None,
+) -> None:
+    """Draw a job's loss, step by step, as a picture."""
+    from emojitune.evaluation.report import CurvePoint, draw_training_curve
+    from emojitune.workflow.fine_tune import events
+
+    with connect_to(provider, home) as connection:
+        found = events(connection.client, job, limit=10_000)
+    steps = [event.data for event in found if event.type == "metrics"]
+    points = [
+        CurvePoint(step["step"], step["train_loss"], step.get("full_valid_loss"))
+        for step in steps
+        if isinstance(step, dict)
+    ]
+    if not points:
+        look = command("jobs", "show", job, *options_to(provider, read_settings(home=home)))
+        raise InvalidRequestError(f"{job} has no steps to draw yet. Look at it: {look}")
+    draw_training_curve(points, out, title=job)
+    open_screen().say(str(out))

@@ -1,0 +1,1 @@
+"""Checks of what examples say: texts, labels, secrets, duplicates."""

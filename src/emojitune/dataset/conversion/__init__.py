@@ -1,0 +1,1 @@
+"""Conversion of other projects' formats into chat examples."""

@@ -1,0 +1,1 @@
+"""OpenAI's graders: string checks, text similarity, formulas over their scores."""

@@ -1,0 +1,89 @@
+"""The figures of an evaluation with their intervals, and of two compared on the same examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emojitune.dataset.example import TrainingExample
+from emojitune.evaluation.calibration import Bin, expected_calibration_error, reliability_curve
+from emojitune.evaluation.evaluate import Evaluation
+from emojitune.evaluation.intervals import Figure, Floats, bootstrap, sign_flip_test
+from emojitune.evaluation.metrics import METRICS, TEXT_METRICS
+
+CALIBRATION_ERROR = "expected_calibration_error"
+SECONDS = "seconds_per_reply"
+TITLES = {
+    **{metric.name: metric.title for metric in (*METRICS, *TEXT_METRICS)},
+    CALIBRATION_ERROR: "expected calibration error",
+    SECONDS: "seconds per reply",
+}
+SHARES = frozenset(m.name for m in (*METRICS, *TEXT_METRICS) if m.is_share)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One model's figure less another's, its interval, and the p-value of a paired test."""
+
+    figure: Figure
+    p_value: float
+
+
+def figures(evaluation: Evaluation) -> dict[str, Figure]:
+    """Every figure by its name; those of confidences and times only where all replies have them."""
+    values, hits = _values(evaluation), _hits(evaluation)
+    confidences = _known([one.reply.confidence for one in evaluation.scored])
+    seconds = _known([one.reply.seconds for one in evaluation.scored])
+    names = [*evaluation.metrics]
+    names += [CALIBRATION_ERROR] * (confidences is not None) + [SECONDS] * (seconds is not None)
+
+    def statistic(counts: Floats) -> Floats:
+        # Divided last, so that a share of all is 1 and no rounding below it.
+        found = list(counts @ values / counts.sum())
+        if confidences is not None:
+            found.append(expected_calibration_error(confidences, hits, counts / counts.sum()))
+        if seconds is not None:
+            found.append(counts @ seconds / counts.sum())
+        return np.array(found)
+
+    return dict(zip(names, bootstrap(statistic, _clusters(evaluation)), strict=True))
+
+
+def reliability(evaluation: Evaluation) -> list[Bin]:
+    """The reliability curve; empty where a confidence is missing."""
+    confidences = _known([one.reply.confidence for one in evaluation.scored])
+    return [] if confidences is None else reliability_curve(confidences, _hits(evaluation))
+
+
+def compare(one: Evaluation, other: Evaluation) -> dict[str, Difference]:
+    """`one` less `other`, metric by metric; both scored the same examples in the same order."""
+    assert [s.example for s in one.scored] == [s.example for s in other.scored]
+    assert one.metrics == other.metrics
+    differences, clusters = _values(one) - _values(other), _clusters(one)
+    found = bootstrap(lambda counts: counts @ differences / counts.sum(), clusters)
+    p_values = sign_flip_test(differences, clusters)
+    return {
+        metric: Difference(figure, float(p))
+        for metric, figure, p in zip(one.metrics, found, p_values, strict=True)
+    }
+
+
+def _values(evaluation: Evaluation) -> Floats:
+    """(examples, metrics)."""
+    return np.array([[one.values[m] for m in evaluation.metrics] for one in evaluation.scored])
+
+
+def _hits(evaluation: Evaluation) -> Floats:
+    return np.array([float(one.hit) for one in evaluation.scored])
+
+
+def _known(numbers: Sequence[float | None]) -> Floats | None:
+    known = [number for number in numbers if number is not None]
+    return np.array(known) if len(known) == len(numbers) else None
+
+
+def _clusters(evaluation: Evaluation) -> NDArray[np.int64]:
+    """Equal examples are one observation made several times."""
+    place: dict[TrainingExample, int] = {}
+    return np.array([place.setdefault(one.example, len(place)) for one in evaluation.scored])

@@ -1,0 +1,1 @@
+"""Decoding: sampling, constraints, label search, speculative drafts. Token ids and scores only."""

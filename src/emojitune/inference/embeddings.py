@@ -1,0 +1,133 @@
+"""Texts to vectors: the mean of the model's last hidden states, scaled to length 1.
+
+Runs in the executor of the chat, a bounded number of tokens at a time, so that replies go on in
+between: short texts in batches, a long one in pieces.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emojitune.errors import InvalidRequestError
+from emojitune.inference.engine.batch import ForwardPass, Past
+from emojitune.inference.types import Embedded
+from emojitune.models.packed_llama import LlamaAdapter
+from emojitune.models.renderer import Renderer
+
+MAX_TOKENS = 300_000  # of one request, as on the hosted API
+_PASS_TOKENS = 512  # padding included; half a second on two cores
+
+
+class Embedder:
+    """Embeds with one model; any number of threads may ask at once."""
+
+    def __init__(
+        self,
+        forward: ForwardPass,
+        adapter: LlamaAdapter | None,
+        renderer: Renderer,
+        context_length: int,
+        executor: Executor,
+    ) -> None:
+        self._forward = forward
+        self._adapter = adapter
+        self._renderer = renderer
+        self._context_length = context_length
+        self._executor = executor
+
+    def embed(
+        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+    ) -> Embedded | None:
+        """A vector for each input; None when `cancelled` came true before the end.
+
+        Raises:
+            InvalidRequestError: An input has no tokens, unknown ones or too many.
+        """
+        ids = [self._ids(value, f"input[{at}]") for at, value in enumerate(inputs)]
+        total = sum(map(len, ids))
+        if total > MAX_TOKENS:
+            raise InvalidRequestError(
+                f"Requested {total} tokens, max {MAX_TOKENS} tokens per request. Send fewer "
+                "inputs at a time.",
+                code="max_tokens_per_request",
+                param="input",
+            )
+        vectors = np.zeros((len(ids), self._forward.hidden_size), dtype=np.float32)
+        for batch in batches([len(row) for row in ids], _PASS_TOKENS):
+            sums = self._sums([ids[at] for at in batch], cancelled)
+            if sums is None:
+                return None
+            # The length falls away with the scale, so the sum does for the mean.
+            vectors[batch] = torch.nn.functional.normalize(sums, dim=-1).numpy()
+        return Embedded(vectors, total)
+
+    def _sums(self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]) -> Tensor | None:
+        """The sum of each row's last hidden states; only a row that is alone may be long."""
+        sums = torch.zeros(len(rows), self._forward.hidden_size)
+        past: Past = None
+        for start in range(0, max(map(len, rows)), _PASS_TOKENS):
+            if cancelled():
+                return None
+            piece = [row[start : start + _PASS_TOKENS] for row in rows]
+            found, past = self._executor.submit(self._pass, piece, past).result()
+            sums += found
+        return sums
+
+    def _ids(self, value: str | Sequence[int], place: str) -> Sequence[int]:
+        if isinstance(value, str) and self._renderer.exceeds(len(value), self._context_length):
+            raise self._too_long(f"{len(value)} characters, which are more", place)
+        ids = self._renderer.encode_text(value) if isinstance(value, str) else value
+        if not ids:
+            raise InvalidRequestError(
+                f"Invalid '{place}': a text needs at least one token, and this one has none.",
+                code="invalid_value",
+                param="input",
+            )
+        if len(ids) > self._context_length:
+            raise self._too_long(f"{len(ids)} tokens", place)
+        known = range(self._forward.vocabulary_size)
+        unknown = next((i for i in ids if i not in known), None)
+        if unknown is not None:
+            raise InvalidRequestError(
+                f"Invalid token id in '{place}': {unknown}. This model's token ids go from 0 to "
+                f"{len(known) - 1}; those of another tokenizer mean nothing to it, so "
+                "send the text instead.",
+                code="invalid_value",
+                param="input",
+            )
+        return ids
+
+    def _too_long(self, what: str, place: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"This model's maximum context length is {self._context_length} tokens, however you "
+            f"requested {what} (in '{place}'). Please reduce the length of this input.",
+            code="context_length_exceeded",
+            param="input",
+        )
+
+    def _pass(self, rows: Sequence[Sequence[int]], past: Past) -> tuple[Tensor, Past]:
+        """Sums of a batch, whose rows are padded behind, where no token of theirs looks; or of the
+        next piece of one row, behind what was computed of it."""
+        longest = max(map(len, rows))
+        padded = torch.zeros(len(rows), longest, dtype=torch.int64)
+        real = torch.zeros(len(rows), longest, 1)
+        for at, row in enumerate(rows):
+            padded[at, : len(row)] = torch.tensor(row)
+            real[at, : len(row)] = 1
+        hidden, past = self._forward.states(padded, past, self._adapter)
+        return (hidden.float().cpu() * real).sum(dim=1), past
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """The numbers of rows of like length, as many as fit into `tokens` once they are padded."""
+    batch: list[int] = []
+    for at in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[at] > tokens:
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch

@@ -1,0 +1,52 @@
+"""From folders to models that reply: a base, an adapter beside it, or the two merged.
+
+All of it computes: call it in the thread that runs the passes.
+"""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from emojitune.inference.chat_model import ChatBase, ChatModel
+from emojitune.inference.decoding.knn import Neighbours
+from emojitune.inference.engine.hf_runner import ModulePass
+from emojitune.inference.engine.llama_runner import LlamaPass
+from emojitune.models import loader
+from emojitune.models.linear import Product
+from emojitune.models.loader import LoadedModel, Precision
+
+
+def open_base(folder: Path, precision: Precision, executor: Executor) -> ChatModel:
+    """A base model, the fast way where it `is_llama`, else through its own modules."""
+    if not loader.is_llama(folder):
+        return through_modules(loader.load(folder, precision), executor)
+    loaded = loader.load_llama(folder, precision, Product)
+    forward = LlamaPass(loaded.llama)
+    return ChatModel(ChatBase(forward, loaded.renderer, loaded.context_length, executor))
+
+
+def open_beside(base: ChatModel, adapter: Path) -> ChatModel:
+    """A tuned model that shares all but its adapter with a base that `is_llama`."""
+    forward = base.base.forward
+    assert isinstance(forward, LlamaPass)
+    found, vocabulary = loader.load_llama_adapter(forward.llama, adapter)
+    neighbours = Neighbours.load(adapter, len(vocabulary))
+    return ChatModel(base.base, vocabulary, found, neighbours)
+
+
+def open_tuned(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
+    """A tuned model with a base of its own, whatever base that is."""
+    if loader.is_llama(folder):
+        return open_beside(open_base(folder, precision, executor), adapter)
+    return open_merged(folder, adapter, precision, executor)
+
+
+def open_merged(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
+    """A tuned model on any other base: weights of its own, through its modules."""
+    return through_modules(loader.load(folder, precision, adapter), executor)
+
+
+def through_modules(loaded: LoadedModel, executor: Executor) -> ChatModel:
+    """A model that is run as transformers made it."""
+    forward = ModulePass(loaded.module, loaded.precision.device)
+    base = ChatBase(forward, loaded.renderer, loaded.context_length, executor)
+    return ChatModel(base, loaded.vocabulary)

@@ -1,0 +1,1 @@
+"""`/v1/batches`: routes, input and output files, and the runner."""

@@ -1,0 +1,191 @@
+"""Batches: create, list, retrieve, cancel."""
+
+import contextlib
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from openai.types import Batch as BatchObject
+from pydantic import Field
+
+from emojitune.errors import InvalidRequestError, NotFoundError
+from emojitune.jobs.batch_states import move
+from emojitune.server.context import Services, Shared
+from emojitune.server.files.requests import ExpiresAfter
+from emojitune.server.http.asgi_client import serves
+from emojitune.server.http.idempotency import create_once, digest_of
+from emojitune.server.http.json_bodies import Body, Metadata, json_body
+from emojitune.server.http.json_responses import page_listing, reply
+from emojitune.server.models import routes as models
+from emojitune.store.batches import BATCH_PREFIX, Batch
+
+router = APIRouter(prefix="/v1/batches")
+
+# Of those that OpenAI has; which of them work follows from the application's own models.
+_BATCHABLE = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+
+_TIMES = (
+    "in_progress_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+)
+
+
+class CreateBatch(Body):
+    """The body of `POST /batches`."""
+
+    input_file_id: str = Field(
+        min_length=1, description="The file with the requests, uploaded with purpose batch."
+    )
+    endpoint: Literal[
+        "/v1/responses",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/completions",
+        "/v1/moderations",
+        "/v1/images/generations",
+        "/v1/images/edits",
+        "/v1/videos",
+    ] = Field(description="The endpoint of all requests in the file.")
+    completion_window: Literal["24h"] = Field(
+        description="Within what time the batch is run; after it, it expires."
+    )
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
+    output_expires_after: ExpiresAfter | None = Field(
+        None, description="When the output and error files end, counted from their creation."
+    )
+
+
+@router.post("")
+async def create(
+    request: Request,
+    body: Annotated[CreateBatch, Depends(json_body(CreateBatch))],
+    services: Shared,
+) -> Response:
+    """Run the requests of a file, a few at a time.
+
+    A client that repeats this request because its connection was cut gets the batch that the first
+    attempt made.
+    """
+    _require_endpoint(body.endpoint, request)
+
+    def make(batch_id: str) -> Response:
+        return reply(_batch_object(_create(batch_id, body, services)))
+
+    return await create_once(request, digest_of(body), services, BATCH_PREFIX, make)
+
+
+@router.get("")
+def list_batches(
+    services: Shared,
+    after: Annotated[str | None, Query(description="The last batch of the page before.")] = None,
+    limit: Annotated[
+        int, Query(ge=1, le=100, description="How many batches a page has at most.")
+    ] = 20,
+) -> Response:
+    """List the batches, the newest first."""
+    page = services.batches.list(after, limit)
+    return page_listing(
+        [_batch_object(batch) for batch in page.items],
+        [batch.id for batch in page.items],
+        page.has_more,
+    )
+
+
+@router.get("/{batch_id}")
+def retrieve(batch_id: str, services: Shared) -> Response:
+    """Show a batch."""
+    return reply(_batch_object(services.batches.get(batch_id)))
+
+
+@router.post("/{batch_id}/cancel")
+def cancel(batch_id: str, services: Shared) -> Response:
+    """Stop a batch; what was answered by then is in its output file."""
+    batch = services.batches.get(batch_id)
+    if batch.status != "cancelling":  # a client that asks again because it heard nothing is right
+        batch = move(services.batches, batch_id, "cancelling")
+        services.batch_runner.interrupt(batch_id)
+    return reply(_batch_object(batch))
+
+
+def _create(batch_id: str, body: CreateBatch, services: Services) -> Batch:
+    # A repetition finds its batch, though the input may be gone by now.
+    with contextlib.suppress(NotFoundError):
+        return services.batches.get(batch_id)
+    _require_input(body.input_file_id, services)
+    expiry = body.output_expires_after
+    batch = services.batches.create(
+        batch_id=batch_id,
+        endpoint=body.endpoint,
+        input_file_id=body.input_file_id,
+        completion_window=body.completion_window,
+        metadata=body.metadata,
+        output_seconds=expiry.seconds if expiry else None,
+    )
+    services.batch_runner.wake()
+    return batch
+
+
+def _require_endpoint(endpoint: str, request: Request) -> None:
+    supported = [path for path in _BATCHABLE if serves(request.app.routes, path)]
+    if endpoint not in supported:
+        raise InvalidRequestError(
+            f"Batches of requests to {endpoint} are not supported here. Supported endpoints are: "
+            f"{', '.join(supported)}.",
+            code="unsupported_value",
+            param="endpoint",
+        )
+
+
+def _require_input(file_id: str, services: Services) -> None:
+    try:
+        purpose = services.files.get(file_id).purpose
+    except NotFoundError:
+        raise InvalidRequestError(
+            f"File '{file_id}' does not exist. Upload it first, with purpose batch.",
+            param="input_file_id",
+        ) from None
+    if purpose != "batch":
+        raise InvalidRequestError(
+            f"The input file of a batch needs the purpose batch, and '{file_id}' was uploaded "
+            f"with {purpose}. Upload it again.",
+            param="input_file_id",
+        )
+
+
+def _batch_object(batch: Batch) -> BatchObject:
+    errors = [asdict(error) for error in batch.errors]
+    return BatchObject.model_validate(
+        {
+            "id": batch.id,
+            "object": "batch",
+            "endpoint": batch.endpoint,
+            "model": batch.model and models.full_name(batch.model),
+            "errors": {"object": "list", "data": errors} if errors else None,
+            "input_file_id": batch.input_file_id,
+            "completion_window": batch.completion_window,
+            "status": batch.status,
+            "output_file_id": batch.output_file_id,
+            "error_file_id": batch.error_file_id,
+            "created_at": batch.created_at,
+            "expires_at": batch.expires_at,
+            **{name: getattr(batch, name) for name in _TIMES},
+            "request_counts": {
+                "total": batch.total,
+                "completed": batch.completed,
+                "failed": batch.failed,
+            },
+            "usage": {
+                "input_tokens": batch.usage.input_tokens,
+                "input_tokens_details": {"cached_tokens": batch.usage.cached_tokens},
+                "output_tokens": batch.usage.output_tokens,
+                "output_tokens_details": {"reasoning_tokens": batch.usage.reasoning_tokens},
+                "total_tokens": batch.usage.input_tokens + batch.usage.output_tokens,
+            },
+            "metadata": batch.metadata,
+        }
+    )

@@ -1,0 +1,242 @@
+"""Runs batches: a few requests at a time, each as if its project had sent it over HTTP.
+
+All that it decides, it reads from the database: a batch that a dead server left behind goes on with
+the lines that have no result.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import anyio
+from anyio import CancelScope, to_thread
+
+from emojitune.errors import InvalidStateError, NotFoundError
+from emojitune.jobs.batch_states import move
+from emojitune.server.batches.input import BatchRequest, inspect, requests_in
+from emojitune.server.batches.output import answered, not_run, streams_are_refused
+from emojitune.server.http.asgi_client import Answer
+from emojitune.store.batches import Batch, BatchError, BatchStore
+from emojitune.store.files import FileStore
+
+_REQUESTS_AT_ONCE = 2  # of all batches together: who chats shall hardly notice them
+_LOOK_EVERY = 10.0  # seconds, should a step have failed; otherwise it is woken
+_RECORDED_AT_ONCE = 500
+
+_log = logging.getLogger(__name__)
+
+Ask = Callable[[str, str, bytes], Awaitable[Answer]]
+
+
+class BatchRunner:
+    """Carries every unfinished batch to its end while it is started.
+
+    Args:
+        batches: Those of every project.
+        files_of: From a project to its files.
+        ask: Sends, for a project, to a path of ours, a JSON body.
+    """
+
+    def __init__(self, batches: BatchStore, files_of: Callable[[str], FileStore], ask: Ask) -> None:
+        self._batches = batches
+        self._files_of = files_of
+        self._ask = ask
+        self._steps: dict[str, Callable[[Batch], Awaitable[None]]] = {
+            "validating": self._validate,
+            "in_progress": self._execute,
+            "finalizing": self._finalize,
+            "cancelling": self._cancel,
+        }
+        self._carried: set[str] = set()
+        self._executing: dict[str, CancelScope] = {}
+
+    def start(self) -> None:
+        """Begin with what is there, in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._slots = anyio.Semaphore(_REQUESTS_AT_ONCE)
+        self._task = self._loop.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Leave everything where it is; requests without a result are run again some day."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def wake(self) -> None:
+        """From any thread: a batch was created."""
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    def interrupt(self, batch_id: str) -> None:
+        """From any thread: this batch is to be cancelled."""
+        self._loop.call_soon_threadsafe(self._interrupt, batch_id)
+
+    def _interrupt(self, batch_id: str) -> None:
+        if scope := self._executing.get(batch_id):
+            scope.cancel()
+        self._changed.set()
+
+    async def _run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._changed.clear()
+                for batch_id in await self._unfinished():
+                    if batch_id not in self._carried:
+                        self._carried.add(batch_id)
+                        tasks.start_soon(self._carry, batch_id)
+                with anyio.move_on_after(_LOOK_EVERY):
+                    await self._changed.wait()
+
+    async def _unfinished(self) -> Iterable[str]:
+        try:
+            return await to_thread.run_sync(self._batches.unfinished)
+        except Exception:  # the next look may succeed
+            _log.exception("The batches could not be read.")
+            return ()
+
+    async def _carry(self, batch_id: str) -> None:
+        try:
+            while True:
+                batch = await to_thread.run_sync(self._batches.get, batch_id)
+                step = self._steps.get(batch.status)
+                if step is None:
+                    return
+                # A batch may be cancelled during any step, which then can't end as it would.
+                with contextlib.suppress(InvalidStateError):
+                    await step(batch)
+        except Exception:  # a full disk, say: it is tried again at the next look
+            _log.exception("Batch %s could not go on.", batch_id)
+        finally:
+            self._carried.discard(batch_id)
+
+    async def _validate(self, batch: Batch) -> None:
+        await to_thread.run_sync(self._validate_now, batch)
+
+    def _validate_now(self, batch: Batch) -> None:
+        try:
+            report = inspect(self._input(batch), batch.endpoint)
+        except (NotFoundError, FileNotFoundError):
+            self._fail(batch)
+            return
+        if report.errors:
+            move(self._batches, batch.id, "failed", errors=report.errors)
+        else:
+            changes = {"total": report.total, "model": report.model}
+            move(self._batches, batch.id, "in_progress", **changes)
+
+    async def _execute(self, batch: Batch) -> None:
+        try:
+            rows = await to_thread.run_sync(self._waiting, batch)
+        except NotFoundError:
+            await to_thread.run_sync(self._fail, batch)
+            return
+        with (
+            contextlib.closing(rows),
+            anyio.move_on_after(self._batches.seconds_left(batch)) as scope,
+            self._interruptible(batch.id, scope),
+        ):
+            # Only now a cancelling is noticed; it may have come a moment before.
+            if (await to_thread.run_sync(self._batches.get, batch.id)).status == batch.status:
+                await self._run_all(batch, rows)
+        if not scope.cancelled_caught:
+            await to_thread.run_sync(move, self._batches, batch.id, "finalizing")
+        elif self._batches.seconds_left(batch) <= 0:
+            await to_thread.run_sync(self._expire, batch)
+
+    @contextlib.contextmanager
+    def _interruptible(self, batch_id: str, scope: CancelScope) -> Iterator[None]:
+        self._executing[batch_id] = scope
+        try:
+            yield
+        finally:
+            del self._executing[batch_id]
+
+    async def _run_all(self, batch: Batch, rows: Iterator[tuple[int, BatchRequest]]) -> None:
+        reading = anyio.Lock()
+
+        async def run_some() -> None:
+            while True:
+                async with reading:
+                    row = await to_thread.run_sync(next, rows, None)
+                if row is None:
+                    return
+                await self._run_one(batch, *row)
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(_REQUESTS_AT_ONCE):
+                workers.start_soon(run_some)
+
+    async def _run_one(self, batch: Batch, line: int, request: BatchRequest) -> None:
+        if request.body.get("stream"):
+            result = streams_are_refused(line, request)
+        else:
+            async with self._slots:
+                answer = await self._ask(batch.project, batch.endpoint, request.body_as_json())
+            result = answered(line, request, answer)
+        await to_thread.run_sync(self._batches.record, batch.id, [result])
+
+    async def _finalize(self, batch: Batch) -> None:
+        await to_thread.run_sync(self._close, batch, "completed")
+
+    async def _cancel(self, batch: Batch) -> None:
+        await to_thread.run_sync(self._cancel_now, batch)
+
+    def _cancel_now(self, batch: Batch) -> None:
+        self._give_up(batch, "batch_cancelled", "The batch was cancelled before this request ran.")
+        self._close(batch, "cancelled")
+
+    def _expire(self, batch: Batch) -> None:
+        self._give_up(
+            batch,
+            "batch_expired",
+            "This request could not be executed before the completion window expired.",
+        )
+        self._close(batch, "expired")
+
+    def _fail(self, batch: Batch) -> None:
+        message = f"The input file {batch.input_file_id} was deleted before all of it was run."
+        error = BatchError("input_file_not_found", message, "input_file_id", None)
+        self._close(batch, "failed", errors=[error])
+
+    def _waiting(self, batch: Batch) -> Generator[tuple[int, BatchRequest], None, None]:
+        """The requests without a result."""
+        path, done = self._input(batch), self._batches.lines_done(batch.id)
+        return ((line, request) for line, request in requests_in(path) if line not in done)
+
+    def _input(self, batch: Batch) -> Path:
+        return self._files_of(batch.project).path(batch.input_file_id)
+
+    def _give_up(self, batch: Batch, code: str, message: str) -> None:
+        """Say for each request that was not run why not."""
+        if not batch.total:  # not even its input was looked at
+            return
+        with contextlib.suppress(NotFoundError, FileNotFoundError):
+            rest = (not_run(line, row, code, message) for line, row in self._waiting(batch))
+            while results := list(islice(rest, _RECORDED_AT_ONCE)):
+                self._batches.record(batch.id, results)
+
+    def _close(self, batch: Batch, status: str, **changes: object) -> None:
+        """Write what there is and end the batch; a file that was written before stays."""
+        batch = self._batches.get(batch.id)
+        if batch.completed and batch.output_file_id is None:
+            self._write(batch, failed=False)
+        if batch.failed and batch.error_file_id is None:
+            self._write(batch, failed=True)
+        move(self._batches, batch.id, status, **changes)
+
+    def _write(self, batch: Batch, *, failed: bool) -> None:
+        contents = self._batches.contents(batch.id, failed=failed)
+        files = self._files_of(batch.project)
+        with files.receive(content.encode() + b"\n" for content in contents) as incoming:
+            files.keep(
+                incoming,
+                filename=f"{batch.id}_{'error' if failed else 'output'}.jsonl",
+                purpose="batch_output",
+                seconds=batch.output_seconds,
+                then=lambda connection, stored: self._batches.note_output(
+                    connection, batch.id, stored, failed=failed
+                ),
+            )

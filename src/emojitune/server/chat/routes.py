@@ -1,0 +1,114 @@
+"""Chat completions, plain and streamed."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Request, Response
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from emojitune.errors import EmojituneError
+from emojitune.inference.types import Delta, Usage
+from emojitune.server.chat.assembler import Answer, Head
+from emojitune.server.chat.request import ChatRequest
+from emojitune.server.context import Services, Shared
+from emojitune.server.generation.bridge import Exchange
+from emojitune.server.generation.streaming import EventStream, begin, while_connected
+from emojitune.server.http.errors import error_object
+from emojitune.server.http.json_bodies import json_body
+from emojitune.server.http.json_responses import encode, reply
+from emojitune.server.models import routes as models
+from emojitune.store.chat_completions import StoredCompletion
+
+router = APIRouter(prefix="/v1/chat/completions")
+
+
+@router.post("")
+async def create(
+    request: Request,
+    body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
+    services: Shared,
+) -> Response:
+    """Reply to a conversation, at once or piece by piece."""
+    head = Head(models.full_name(body.model))
+    respond = _streamed if body.stream else _whole
+    return await while_connected(request, respond(head, body, services))
+
+
+async def _whole(head: Head, body: ChatRequest, services: Services) -> Response:
+    exchange = Exchange()
+    answer = Answer(head, body)
+    try:
+        await begin(exchange, body.model, body.prompt, body.parameters, services)
+        async for event in exchange.events():
+            if isinstance(event, Usage):
+                completion = answer.completion(event)
+                await _store(completion, body, services)
+                return reply(completion)
+            answer.add(event)
+    finally:
+        exchange.close()
+    raise AssertionError("a model's last word is its usage")
+
+
+async def _streamed(head: Head, body: ChatRequest, services: Services) -> Response:
+    exchange = Exchange()
+    try:
+        await begin(exchange, body.model, body.prompt, body.parameters, services)
+        # The first word is awaited, so that an error before it is an ordinary HTTP error.
+        events = exchange.events()
+        first = await anext(events)
+    except BaseException:
+        exchange.close()
+        raise
+    return EventStream(_frames(Answer(head, body), body, first, events, services), exchange)
+
+
+async def _frames(
+    answer: Answer,
+    body: ChatRequest,
+    first: Delta | Usage,
+    events: AsyncIterator[Delta | Usage],
+    services: Services,
+) -> AsyncIterator[bytes]:
+    for chunk in answer.opening():
+        yield _frame(chunk)
+    event: Delta | Usage = first
+    try:
+        while isinstance(event, Delta):
+            for chunk in answer.add(event):
+                yield _frame(chunk)
+            event = await anext(events)
+    except EmojituneError as error:
+        yield _data(error_object(error))
+        return
+    await _store(answer.completion(event), body, services)
+    for chunk in answer.end(event):
+        yield _frame(chunk)
+    yield b"data: [DONE]\n\n"
+
+
+async def _store(completion: ChatCompletion, body: ChatRequest, services: Services) -> None:
+    """Keep a completion that asks for it, before its client can ask for it back."""
+    if not body.store:
+        return
+    stored = StoredCompletion(
+        id=completion.id,
+        created_at=completion.created,
+        model=completion.model,
+        metadata=body.metadata,
+        completion=completion.model_dump(exclude_unset=True),
+        messages=[
+            message.to_stored(f"{completion.id}-{number}")
+            for number, message in enumerate(body.messages)
+        ],
+    )
+    await to_thread.run_sync(services.completions.add, stored)
+
+
+def _frame(chunk: ChatCompletionChunk) -> bytes:
+    return _data(chunk.model_dump(exclude_unset=True))
+
+
+def _data(payload: Mapping[str, Any]) -> bytes:
+    return b"data: " + encode(payload) + b"\n\n"

@@ -1,0 +1,110 @@
+"""Stored chat completions: list, retrieve, update, delete, and the messages that they answer."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from openai.types.chat import ChatCompletion, ChatCompletionDeleted, ChatCompletionStoreMessage
+from pydantic import Field, model_validator
+
+from emojitune.server.context import Shared
+from emojitune.server.http.json_bodies import Body, Limit, Metadata, json_body, without_nulls
+from emojitune.server.http.json_responses import listing, reply
+from emojitune.server.models import routes as models
+from emojitune.store.chat_completions import StoredCompletion
+from emojitune.store.pagination import Order, slice_page
+
+router = APIRouter(prefix="/v1/chat/completions")
+
+_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+_After = Annotated[str | None, Query(description="The id of the last item of the page before.")]
+_Order = Annotated[Order, Query(description="By age: `asc` begins with the oldest.")]
+
+
+class CompletionUpdate(Body):
+    """The body of `POST /chat/completions/{completion_id}`: metadata is all that can change."""
+
+    metadata: Metadata | None = Field(description="Takes the place of the old; null removes it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        # Here the null of one key says something.
+        given = isinstance(data, dict) and "metadata" in data
+        return {"metadata": None, **without_nulls(data)} if given else without_nulls(data)
+
+
+@router.get("")
+def list_completions(
+    request: Request,
+    services: Shared,
+    model: Annotated[
+        str | None, Query(description="Only those of this model, by its name or an alias.")
+    ] = None,
+    after: _After = None,
+    limit: Limit = 20,
+    order: _Order = "asc",
+) -> Response:
+    """List stored completions, all or those with each `metadata[key]=value` of the query."""
+    query = request.query_params
+    page = services.completions.list(
+        model=model and models.full_name(model),
+        metadata={match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))},
+        after=after,
+        limit=limit,
+        order=order,
+    )
+    ids = [stored.id for stored in page.items]
+    return _list([_completion(stored) for stored in page.items], ids, page.has_more)
+
+
+@router.get("/{completion_id}")
+def retrieve(completion_id: str, services: Shared) -> Response:
+    """Retrieve a stored completion."""
+    return reply(_completion(services.completions.get(completion_id)))
+
+
+@router.post("/{completion_id}")
+def update(
+    completion_id: str,
+    body: Annotated[CompletionUpdate, Depends(json_body(CompletionUpdate))],
+    services: Shared,
+) -> Response:
+    """Give a stored completion other metadata."""
+    return reply(_completion(services.completions.update(completion_id, body.metadata)))
+
+
+@router.delete("/{completion_id}")
+def delete(completion_id: str, services: Shared) -> Response:
+    """Delete a stored completion and its messages."""
+    services.completions.delete(completion_id)
+    return reply(
+        ChatCompletionDeleted(id=completion_id, object="chat.completion.deleted", deleted=True)
+    )
+
+
+@router.get("/{completion_id}/messages")
+def list_messages(
+    completion_id: str,
+    services: Shared,
+    after: _After = None,
+    limit: Limit = 20,
+    order: _Order = "asc",
+) -> Response:
+    """List the messages that a stored completion answers."""
+    messages = services.completions.get(completion_id).messages
+    page = slice_page(messages, after=after, limit=limit, order=order)
+    # OpenAI's type knows the assistant's role alone, its service sends the real ones.
+    items = [ChatCompletionStoreMessage.model_construct(**message) for message in page.items]
+    return _list(items, [message["id"] for message in page.items], page.has_more)
+
+
+def _completion(stored: StoredCompletion) -> ChatCompletion:
+    return ChatCompletion.model_validate({**stored.completion, "metadata": stored.metadata})
+
+
+def _list(items: list[Any], ids: list[str], has_more: bool) -> Response:
+    # OpenAI's document allows no null here, not even on an empty page.
+    first, last = (ids[0], ids[-1]) if ids else ("", "")
+    return listing(items, has_more=has_more, first_id=first, last_id=last)

@@ -1,0 +1,94 @@
+"""`/docs` and `/openapi.json`: the API's description, for readers and for machines.
+
+One page without scripts or anything from elsewhere, so that it works on a plane.
+"""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import groupby
+
+from fastapi import APIRouter, Request, Response
+
+from emojitune.server.docs.openapi import describe
+from emojitune.server.docs.reference import ABSENT, Endpoint, Parameter, endpoints
+from emojitune.server.http.json_responses import encode
+
+router = APIRouter()
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c33; --dim: #888; }
+@media (prefers-color-scheme: dark) { :root { --bad: #f77; } }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
+nav { columns: 18rem; } nav a { display: block; }
+code, nav a, h3 { font-family: ui-monospace, monospace; font-size: .9rem; }
+h2 { margin-top: 3rem; } h3 { margin-top: 2rem; background: var(--soft); padding: .4rem .6rem; }
+div { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: left; }
+td { vertical-align: top; } .refused td { color: var(--bad); } .ignored td { color: var(--dim); }
+"""
+
+
+@router.get("/openapi.json", include_in_schema=False)
+def openapi_document(request: Request) -> Response:
+    """The API's description as an OpenAPI document."""
+    return Response(encode(describe(request.app)), media_type="application/json")
+
+
+@router.get("/docs", include_in_schema=False)
+def docs(request: Request) -> Response:
+    """The API's description as a page."""
+    return Response(page(endpoints(describe(request.app))), media_type="text/html; charset=utf-8")
+
+
+def page(listed: Sequence[Endpoint]) -> str:
+    """The whole page."""
+    return "\n".join(_lines(listed))
+
+
+def _lines(listed: Sequence[Endpoint]) -> Iterator[str]:
+    yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield f"<title>emojitune: the API</title><style>{_STYLE}</style></head><body>"
+    yield "<h1>emojitune: the API</h1>"
+    yield "<p>Every endpoint and every parameter. <b>supported</b>: does what OpenAI says. "
+    yield "<b>refused</b>: a 400 that names the parameter and the reason. <b>ignored</b>: accepted "
+    yield "and, on purpose, not used. null stands for a parameter that is left out. "
+    yield 'For machines: <a href="/openapi.json">openapi.json</a>.</p><nav>'
+    for endpoint in listed:
+        title = escape(endpoint.title)
+        yield f'<a href="#{_anchor(endpoint)}">{title}</a>'
+    yield "</nav>"
+    for family, members in groupby(listed, key=lambda endpoint: endpoint.family):
+        yield f"<h2>{escape(family)}</h2>"
+        for endpoint in members:
+            yield from _section(endpoint)
+    yield "<h2>What OpenAI has and this server has not</h2>"
+    yield "<p>A request there is answered as on every unknown path: 404, Invalid URL.</p><ul>"
+    yield from (f"<li><code>{escape(path)}</code> {escape(text)}</li>" for path, text in ABSENT)
+    yield "</ul></body></html>"
+
+
+def _section(endpoint: Endpoint) -> Iterator[str]:
+    yield f'<h3 id="{_anchor(endpoint)}">{escape(endpoint.title)}</h3>'
+    yield f"<p>{escape(endpoint.text)}</p>"
+    if endpoint.parameters:
+        yield "<div><table><tr><th>parameter<th>in<th>type<th>default<th><th>what it does</tr>"
+        yield from (_row(parameter) for parameter in endpoint.parameters)
+        yield "</table></div>"
+
+
+def _row(parameter: Parameter) -> str:
+    cells = (
+        parameter.place,
+        parameter.type,
+        parameter.default,
+        parameter.status,
+        parameter.text,
+    )
+    rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    name = escape(parameter.name)
+    return f'<tr class="{parameter.status}"><td><code>{name}</code></td>{rest}</tr>'
+
+
+def _anchor(endpoint: Endpoint) -> str:
+    return escape(f"{endpoint.method} {endpoint.path}".replace(" ", ""), quote=True)

@@ -1,0 +1,217 @@
+"""The API's description as a list of endpoints with rows, one for each parameter, however deep.
+
+Reads the OpenAPI document and nothing else; `docs_markdown.py` and `docs_page.py` write it out.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from emojitune.server.http.unsupported import MARK
+
+# OpenAI has them and this server has not: a request there is a 404, as on every unknown path.
+ABSENT = (
+    ("/v1/completions", "completions of the old kind; use chat completions or responses"),
+    ("/v1/audio/*", "speech and transcription"),
+    ("/v1/images/*", "pictures"),
+    ("/v1/videos", "films"),
+    ("/v1/moderations", "moderation"),
+    ("/v1/vector_stores", "vector stores and file search"),
+    ("/v1/assistants, /v1/threads", "assistants, which OpenAI has closed as well"),
+    ("/v1/conversations", "conversations; use previous_response_id of responses"),
+    ("/v1/evals", "evals, whose end at OpenAI was 2026-11-30"),
+    ("/v1/realtime/*", "realtime sessions"),
+    ("/v1/containers, /v1/skills", "containers and skills"),
+    ("/v1/organization/*", "the administration of organizations"),
+)
+
+_BOUNDS = (
+    ("minimum", "at least {}"),
+    ("exclusiveMinimum", "above {}"),
+    ("maximum", "at most {}"),
+    ("exclusiveMaximum", "below {}"),
+    ("minLength", "at least {} characters"),
+    ("maxLength", "at most {} characters"),
+    ("minItems", "at least {} items"),
+    ("maxItems", "at most {} items"),
+    ("minProperties", "at least {} pairs"),
+    ("maxProperties", "at most {} pairs"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A row of the table: what may be sent, and what comes of it."""
+
+    name: str
+    place: str
+    type: str
+    default: str
+    status: Literal["supported", "refused", "ignored"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method of one path."""
+
+    method: str
+    path: str
+    text: str
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def family(self) -> str:
+        """The path up to where it is about one object: what endpoints are grouped by."""
+        steps = self.path.removeprefix("/v1/").split("/{")[0].split("/")
+        return "/".join(steps[:2])
+
+
+def endpoints(document: Mapping[str, Any]) -> list[Endpoint]:
+    """Every endpoint of the document, in its order."""
+    reader = _Reader(document["components"]["schemas"])
+    return [
+        Endpoint(
+            method.upper(),
+            path,
+            " ".join(operation.get("description", "").split()),
+            (*reader.of_the_url(operation), *reader.of_the_body(operation)),
+        )
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    ]
+
+
+class _Reader:
+    """From schemas to rows."""
+
+    def __init__(self, schemas: Mapping[str, Any]) -> None:
+        self._schemas = schemas
+
+    def of_the_url(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
+        for parameter in operation.get("parameters", []):
+            said = parameter.get("description") or _of_the_path(parameter)
+            schema = {**parameter["schema"], "description": said}
+            yield self._row(
+                parameter["name"], parameter["in"], schema, parameter.get("required", False)
+            )
+
+    def of_the_body(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
+        if "requestBody" in operation:
+            ((media_type, content),) = operation["requestBody"]["content"].items()
+            place = "form" if media_type.startswith("multipart/") else "body"
+            yield from self._fields(content["schema"], "", place, ())
+
+    def _fields(
+        self, schema: Mapping[str, Any], prefix: str, place: str, above: tuple[str, ...]
+    ) -> Iterator[Parameter]:
+        """The rows of everything inside of `schema`; `above` are the models that it is part of."""
+        if "$ref" in schema:
+            if schema["$ref"] in above:  # a model inside of itself: said once
+                return
+            above = (*above, schema["$ref"])
+            schema = self._resolved(schema)
+        if "items" in schema:
+            yield from self._fields(schema["items"], f"{prefix}[]", place, above)
+        for name, field in schema.get("properties", {}).items():
+            path = f"{prefix}.{name}" if prefix else name
+            yield self._row(path, place, field, name in schema.get("required", ()))
+            if MARK not in field:
+                yield from self._fields(field, path, place, above)
+        yield from self._alternatives(_alternatives(schema), prefix, place, above)
+
+    def _alternatives(
+        self, schemas: Sequence[Mapping[str, Any]], prefix: str, place: str, above: tuple[str, ...]
+    ) -> Iterator[Parameter]:
+        """The rows of each; a row that only some have says which."""
+        tables = [list(self._fields(schema, prefix, place, above)) for schema in schemas]
+        filled = [table for table in tables if table]
+        seen: set[Parameter] = set()
+        for schema, table in zip(schemas, tables, strict=True):
+            label = self._label(schema)
+            for row in table:
+                everywhere = all(row in other for other in filled)
+                if label and not everywhere:
+                    text = f"With {label}: {row.text}"
+                    row = Parameter(row.name, row.place, row.type, row.default, row.status, text)
+                if row not in seen:
+                    seen.add(row)
+                    yield row
+
+    def _label(self, schema: Mapping[str, Any]) -> str:
+        """What tells this alternative from the others, such as `role` tool."""
+        properties = self._resolved(schema).get("properties", {})
+        for name in ("type", "role"):
+            field = properties.get(name, {})
+            values = [field["const"]] if "const" in field else field.get("enum", [])
+            if values:
+                return f"{name} {' or '.join(map(str, values))}"
+        return ""
+
+    def _row(self, name: str, place: str, schema: Mapping[str, Any], required: bool) -> Parameter:
+        mark = schema.get(MARK, {})
+        status = mark.get("status", "supported")
+        text = _of_the_mark(mark) if mark else schema.get("description", "")
+        kind = "" if status == "refused" else self._type(schema)
+        default = "required" if required else _default(schema)
+        return Parameter(name, place, kind, default, status, " ".join(text.split()))
+
+    def _type(self, schema: Mapping[str, Any]) -> str:
+        own = schema
+        schema = self._resolved(schema)
+        if "const" in schema or "enum" in schema:
+            values = [schema["const"]] if "const" in schema else schema["enum"]
+            return " or ".join(_shown(value) for value in values if value is not None)
+        if alternatives := _alternatives(schema):
+            kinds = dict.fromkeys(self._type(alternative) for alternative in alternatives)
+            return " or ".join(kinds)
+        kind = schema.get("type", "any value")
+        if kind == "array":
+            kind = f"array of {self._type(schema.get('items', {}))}"
+        elif kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+            kind = f"object of {self._type(schema['additionalProperties'])}"
+        elif schema.get("format") == "binary":
+            kind = "file"
+        bounds = [text.format(schema[key]) for key, text in _BOUNDS if key in schema]
+        bounds += [text.format(own[key]) for key, text in _BOUNDS if key in own and own != schema]
+        return f"{kind} ({', '.join(bounds)})" if bounds else str(kind)
+
+    def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        while "$ref" in schema:
+            schema = self._schemas[schema["$ref"].rsplit("/", 1)[1]]
+        return schema
+
+
+def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a value may be; null is left out, because it stands for a parameter left out."""
+    found = schema.get("anyOf") or schema.get("oneOf") or []
+    return [alternative for alternative in found if alternative.get("type") != "null"]
+
+
+def _of_the_path(parameter: Mapping[str, Any]) -> str:
+    """A part of the path needs no words but its name; a query has to bring its own."""
+    return f"The {parameter['name'].replace('_', ' ')}." if parameter["in"] == "path" else ""
+
+
+def _of_the_mark(mark: Mapping[str, Any]) -> str:
+    reason = f"{mark['reason'][0].upper()}{mark['reason'][1:]}."
+    if mark["status"] == "ignored":
+        return reason
+    accepted = " or ".join(_shown(value) for value in mark["accepted"])
+    passes = f" Only {accepted} passes, which asks for nothing." if accepted else ""
+    return f"400 {mark['code']}. {reason}{passes}"
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    value = schema.get("default")
+    return "" if value is None or isinstance(value, dict) else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """A value as JSON has it; a word stands without quotes."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

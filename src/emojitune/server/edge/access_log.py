@@ -1,0 +1,89 @@
+"""What every response carries: a request id, the time it took, the version and the organization.
+
+Plain ASGI, so that streams pass through unbuffered; the last line of defence against our own bugs.
+Each request is a line of the log, once its whole answer is sent.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from emojitune.server.edge.auth import Caller
+from emojitune.server.edge.logs import Content
+from emojitune.server.http.errors import unexpected
+
+logger = logging.getLogger(__name__)
+
+
+class Envelope:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, organization: str, *, log_content: bool) -> None:
+        self._app = app
+        self._organization = organization
+        self._log_content = log_content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        content = Content(receive, send) if self._log_content else None
+        if content is not None:
+            receive, send = content.receive, content.send
+        answer = _Answer(send, self._organization)
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            if answer.status is not None:  # too late for another: uvicorn logs it and cuts the line
+                raise
+            told = (scope["method"], scope["path"], answer.request_id)
+            logger.exception("%s %s failed (%s)", *told)
+            await unexpected()(scope, receive, answer.send)
+        finally:
+            more = content.fields if content is not None else {}
+            fields = {**answer.fields, **_asked(scope), **more}
+            logger.info("request", extra={"fields": fields})
+
+
+class _Answer:
+    """A response on its way, with the headers that it gets here."""
+
+    def __init__(self, send: Send, organization: str) -> None:
+        self._send = send
+        self._organization = organization
+        self._begun = perf_counter()
+        self.request_id = f"req_{uuid.uuid4().hex}"
+        self.status: int | None = None
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        return {"request_id": self.request_id, "status": self.status, "ms": self._milliseconds()}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            headers["openai-processing-ms"] = str(self._milliseconds())
+            headers["openai-version"] = "2020-10-01"
+            headers["openai-organization"] = self._organization
+        await self._send(message)
+
+    def _milliseconds(self) -> int:
+        return round((perf_counter() - self._begun) * 1000)
+
+
+def _asked(scope: Scope) -> Mapping[str, Any]:
+    """Not the query: what a list is filtered by is what people wrote."""
+    caller: Caller | None = scope.get("caller")
+    return {
+        "method": scope["method"],
+        "path": scope["path"],
+        "project": caller and caller.project,
+        "key": caller and caller.key_id,
+    }

@@ -1,0 +1,109 @@
+"""Who asks: the server's own key, a project's key, or nobody who may.
+
+The server's own key is that of the default project; where it comes from stands here too.
+"""
+
+import hmac
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from emojitune.disk import open_private
+from emojitune.errors import ConfigurationError
+from emojitune.server.http.errors import AuthenticationError, error_response
+from emojitune.settings import Settings, read_key
+from emojitune.store.database import make_home
+from emojitune.store.keys import KeyStore, digest_of, new_secret
+from emojitune.store.scope import DEFAULT_PROJECT
+
+_OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
+_WHERE = (
+    "This server takes the key that it was started with (--api-key or EMOJITUNE_API_KEY), else the "
+    "one in the file api_key of its home folder, and those made by `emojitune keys create`."
+)
+
+
+SERVER_KEY = "server"  # what the log and the limits call the server's own key
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For which project a request is, and the id of its key; None when it came with none, from
+    inside of the server."""
+
+    project: str
+    key_id: str | None = None
+
+
+def server_key(settings: Settings) -> str:
+    """The key from the settings, else the one kept in the home folder, made at the first start.
+
+    Raises:
+        ConfigurationError: No client could send the one in the home folder.
+    """
+    if settings.api_key is not None:
+        return settings.api_key.get_secret_value()
+    path = settings.home / "api_key"
+    if not (path.exists() and path.read_bytes().strip()):
+        _write_secret(path, new_secret())
+    try:
+        return read_key(path)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{error}. Or remove the file: the server then makes a new key.", param="api_key"
+        ) from None
+
+
+class KeyCheck:
+    """ASGI middleware: behind it every request has a `caller`, but for those of the open paths."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._own = digest_of(key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        needs_key = scope["type"] == "http" and scope["path"] not in _OPEN_PATHS
+        if needs_key and "caller" not in scope:
+            try:
+                scope["caller"] = await self._caller(scope)
+            except AuthenticationError as error:
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _caller(self, scope: Scope) -> Caller:
+        secret = _bearer(Headers(scope=scope).get("authorization", ""))
+        # Digests, so that it takes the same time wherever and however much the two differ.
+        if hmac.compare_digest(digest_of(secret), self._own):
+            return Caller(DEFAULT_PROJECT, SERVER_KEY)
+        keys: KeyStore = scope["app"].state.keys
+        key = await to_thread.run_sync(keys.find, secret)
+        if key is None:  # and the wrong key is not repeated to anyone
+            raise AuthenticationError(
+                f"Incorrect API key provided. {_WHERE}", code="invalid_api_key"
+            )
+        return Caller(key.project, key.id)
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, secret = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise AuthenticationError(
+            "You didn't provide an API key. Send it in an Authorization header, as "
+            f"`Authorization: Bearer YOUR_KEY`. {_WHERE}"
+        )
+    return secret.strip()
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """Only the owner may read it, and nobody ever sees it half written."""
+    make_home(path.parent)
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    with open_private(temporary, "x") as file:
+        file.write(secret + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,164 @@
+"""How much one key may ask for: requests and bytes a minute, and requests at the same time.
+
+They keep the holders of keys from one another, and a program that runs wild from all. The server's
+own key is its owner's, who would only limit himself: it has no limit a minute. Counted in memory: a
+start begins anew.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from emojitune.errors import InvalidRequestError
+from emojitune.server.edge.auth import SERVER_KEY, Caller
+from emojitune.server.http.errors import RateLimitError, error_response
+from emojitune.settings import Settings
+
+MAX_HEADERS = 100
+
+
+class Allowance:
+    """`limit` units a minute that come back at an even pace; 0 is no limit.
+
+    It may be overdrawn: who is let in pays for what the request turns out to be.
+    """
+
+    def __init__(self, limit: int, clock: Callable[[], float] = monotonic) -> None:
+        self.limit = limit
+        self._clock = clock
+        self._left = float(limit)
+        self._counted_at = clock()
+
+    @property
+    def left(self) -> float:
+        """The units that there are now; negative when overdrawn."""
+        clock = self._clock()
+        back = (clock - self._counted_at) * self.limit / 60
+        self._left, self._counted_at = min(self.limit, self._left + back), clock
+        return self._left
+
+    def take(self, units: float) -> None:
+        self._left = self.left - units
+
+    def seconds_until(self, units: float) -> float:
+        """How long it takes until there are so many; 0 when there are."""
+        return max(0.0, (units - self.left) * 60 / self.limit) if self.limit else 0.0
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What one key has used."""
+
+    requests: Allowance
+    bytes: Allowance
+    running: int = 0
+
+    def named(self) -> Iterator[tuple[str, Allowance]]:
+        """Those that limit anything, as headers call them."""
+        pairs = (("requests", self.requests), ("bytes", self.bytes))
+        return ((name, allowance) for name, allowance in pairs if allowance.limit)
+
+
+class Limits:
+    """ASGI middleware behind the key check. A batch's requests came in once, as its file."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._meters: dict[str, _Meter] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller: Caller | None = scope.get("caller")
+        if caller is None or caller.key_id is None:
+            await self._app(scope, receive, send)
+            return
+        meter = self._meter(caller.key_id)
+
+        async def receive_and_count() -> Message:
+            message = await receive()
+            meter.bytes.take(len(message.get("body", b"")))
+            return message
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _tell(meter, MutableHeaders(scope=message))
+            await send(message)
+
+        refused = self._refusal(caller, meter)
+        if refused is not None:
+            await error_response(refused)(scope, receive, send_with_headers)
+            return
+        meter.requests.take(1)
+        meter.running += 1
+        try:
+            await self._app(scope, receive_and_count, send_with_headers)
+        finally:
+            meter.running -= 1
+
+    def _meter(self, key_id: str) -> _Meter:
+        if key_id not in self._meters:
+            own, settings = key_id == SERVER_KEY, self._settings
+            requests = Allowance(0 if own else settings.requests_per_minute)
+            self._meters[key_id] = _Meter(
+                requests, Allowance(0 if own else settings.bytes_per_minute)
+            )
+        return self._meters[key_id]
+
+    def _refusal(self, caller: Caller, meter: _Meter) -> RateLimitError | None:
+        most = self._settings.concurrent_requests
+        whose = f"Rate limit reached for {caller.key_id} in project {caller.project}"
+        if meter.running >= most:
+            message = f"{whose} on requests at the same time: Limit {most}. Please try again in 1s."
+            return RateLimitError(message, kind="requests", seconds=1.0)
+        requests, bytes_ = meter.requests, meter.bytes
+        if wait := requests.seconds_until(1):
+            used = requests.limit - math.floor(requests.left)
+            message = (
+                f"{whose} on requests per min (RPM): Limit {requests.limit}, Used {used}, "
+                f"Requested 1. Please try again in {duration(wait)}."
+            )
+            return RateLimitError(message, kind="requests", seconds=wait)
+        if wait := bytes_.seconds_until(1):
+            used = bytes_.limit - math.floor(bytes_.left)
+            message = (
+                f"{whose} on bytes per min (BPM): Limit {bytes_.limit}, Used {used}. "
+                f"Please try again in {duration(wait)}."
+            )
+            return RateLimitError(message, kind="bytes", seconds=wait)
+        return None
+
+
+class HeaderLimit:
+    """ASGI middleware: how many headers a request may have. Their bytes are uvicorn's to count."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and len(scope["headers"]) > MAX_HEADERS:
+            error = InvalidRequestError(
+                f"A request may have at most {MAX_HEADERS} headers, and this one has "
+                f"{len(scope['headers'])}."
+            )
+            await error_response(error, 431)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def duration(seconds: float) -> str:
+    """A time as OpenAI writes it: `120ms`, `1.5s`, `6m0s`."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:.0f}m{rest:.0f}s" if minutes else f"{rest:.3g}s"
+
+
+def _tell(meter: _Meter, headers: MutableHeaders) -> None:
+    for name, allowance in meter.named():
+        headers[f"x-ratelimit-limit-{name}"] = str(allowance.limit)
+        headers[f"x-ratelimit-remaining-{name}"] = str(max(0, math.floor(allowance.left)))
+        headers[f"x-ratelimit-reset-{name}"] = duration(allowance.seconds_until(allowance.limit))

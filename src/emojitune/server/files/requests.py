@@ -1,0 +1,76 @@
+"""The bodies that make a file: a form with the file in it, or the announcement of an upload."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from emojitune.server.http.json_bodies import Body
+from emojitune.server.http.multipart import UploadedFile
+from emojitune.server.http.unsupported import Ignored
+from emojitune.store.uploads import MAX_UPLOAD_BYTES
+
+Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+
+_BATCH_SECONDS = 30 * 24 * 3600
+_EXPIRY = "When the file ends; by default one for a batch after 30 days, and others never."
+_NAME = "What the file is called."
+_PURPOSE = "What the file is for."
+
+
+class ExpiresAfter(Body):
+    """When a file ends, counted from its creation."""
+
+    anchor: Literal["created_at"] = Field(description="What the seconds are counted from.")
+    seconds: int = Field(ge=3600, le=2_592_000, description="How long the file lives.")
+
+
+class FormExpiresAfter(ExpiresAfter):
+    """The same in a form, where every value is text: the number is read from it."""
+
+    seconds: int = Field(
+        strict=False, ge=3600, le=2_592_000, description="How long the file lives."
+    )
+
+
+class FileForm(Body):
+    """The form of `POST /files`."""
+
+    file: UploadedFile = Field(description="The file itself, with its name.")
+    purpose: Purpose = Field(description=_PURPOSE)
+    expires_after: FormExpiresAfter | None = Field(None, description=_EXPIRY)
+
+
+class CreateUpload(Body):
+    """The body of `POST /uploads`."""
+
+    filename: str = Field(min_length=1, description=_NAME)
+    purpose: Purpose = Field(description=_PURPOSE)
+    bytes: int = Field(ge=1, le=MAX_UPLOAD_BYTES, description="How many bytes the parts will have.")
+    mime_type: Annotated[str, Ignored("what a file is shows when it is used")] = Field(
+        min_length=1, description="The media type of the file."
+    )
+    expires_after: ExpiresAfter | None = Field(None, description=_EXPIRY)
+
+
+class PartForm(Body):
+    """The form of `POST /uploads/{upload_id}/parts`."""
+
+    data: UploadedFile = Field(description="The bytes of the part: at most 64 MB.")
+
+
+class CompleteUpload(Body):
+    """The body of `POST /uploads/{upload_id}/complete`."""
+
+    part_ids: list[str] = Field(
+        min_length=1, description="The ids of the parts, in the order of the content."
+    )
+    md5: str | None = Field(
+        None, description="The MD5 of the whole content in hexadecimal digits, to be checked."
+    )
+
+
+def lifetime(purpose: str, expires_after: ExpiresAfter | None) -> int | None:
+    """How many seconds a new file lives; None is for ever."""
+    if expires_after is not None:
+        return expires_after.seconds
+    return _BATCH_SECONDS if purpose == "batch" else None

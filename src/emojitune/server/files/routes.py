@@ -1,0 +1,186 @@
+"""Files: create, list, retrieve, delete, content."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Annotated, Any, BinaryIO, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from openai.types import FileDeleted, FileObject
+from pydantic import AfterValidator
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from emojitune.dataset.upload_check import check_first_line
+from emojitune.errors import InvalidRequestError
+from emojitune.server.context import Shared
+from emojitune.server.files.requests import FileForm, lifetime
+from emojitune.server.http.json_bodies import refuse
+from emojitune.server.http.json_responses import page_listing, reply
+from emojitune.server.http.multipart import form_body
+from emojitune.store.files import StoredFile
+
+router = APIRouter(prefix="/v1/files")
+
+_MOST = 10_000
+_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+_PIECE_BYTES = 256 * 1024
+
+
+def _in_range(limit: int) -> int:
+    if not 1 <= limit <= _MOST:
+        code = "integer_below_min_value" if limit < 1 else "integer_above_max_value"
+        refuse(code, f"limit must be between 1 and {_MOST}.")
+    return limit
+
+
+_Limit = Annotated[
+    int,
+    AfterValidator(_in_range),
+    Query(
+        description="How many files a page has at most.",
+        json_schema_extra={"minimum": 1, "maximum": _MOST},
+    ),
+]
+_Form = Annotated[FileForm, Depends(form_body(FileForm, lambda settings: settings.max_file_bytes))]
+
+
+@router.post("")
+def create(form: _Form, services: Shared) -> Response:
+    """Upload a file; of a training file only the first line is looked at here."""
+    if not form.file.size:
+        raise InvalidRequestError(
+            "A file must not be empty, and this one has 0 bytes.", param="file"
+        )
+    seconds = lifetime(form.purpose, form.expires_after)
+    with services.files.receive(
+        form.file.file, max_bytes=services.settings.max_file_bytes
+    ) as incoming:
+        check_arrival(form.purpose, incoming.path)
+        stored = services.files.keep(
+            incoming,
+            filename=PurePath(form.file.filename or "").name or "upload",
+            purpose=form.purpose,
+            seconds=seconds,
+        )
+    return reply(file_object(stored))
+
+
+@router.get("")
+def list_files(
+    services: Shared,
+    purpose: Annotated[str | None, Query(description="Only files of this purpose.")] = None,
+    after: Annotated[str | None, Query(description="The last file of the page before.")] = None,
+    limit: _Limit = _MOST,
+    order: Annotated[
+        Literal["asc", "desc"], Query(description="Whether the oldest or the newest come first.")
+    ] = "desc",
+) -> Response:
+    """List the files."""
+    page = services.files.list(purpose, after, limit, order)
+    return page_listing(
+        [file_object(stored) for stored in page.items],
+        [stored.id for stored in page.items],
+        page.has_more,
+    )
+
+
+@router.get("/{file_id}")
+def retrieve(file_id: str, services: Shared) -> Response:
+    """Show a file."""
+    return reply(file_object(services.files.get(file_id)))
+
+
+@router.delete("/{file_id}")
+def delete(file_id: str, services: Shared) -> Response:
+    """Delete a file; a job or a batch that still needs it fails, and says so."""
+    services.files.delete(file_id)
+    return reply(FileDeleted(id=file_id, object="file", deleted=True))
+
+
+@router.get("/{file_id}/content")
+def content(file_id: str, request: Request, services: Shared) -> Response:
+    """Send the bytes of a file."""
+    stored = services.files.get(file_id)
+    return _Download(stored, services.files.open(file_id), request.headers)
+
+
+class _Download(StreamingResponse):
+    """The bytes of an open file, or of a download that broke off those that are left.
+
+    A range that is not one part of the file is passed over, as HTTP allows: the whole is no error.
+    """
+
+    def __init__(self, stored: StoredFile, file: BinaryIO, asked: Headers) -> None:
+        etag = f'"{stored.sha256}"'
+        part = _part(asked, stored.bytes) if asked.get("if-range", etag) == etag else None
+        first, end = part or (0, stored.bytes)
+        headers = {
+            "accept-ranges": "bytes",
+            "content-disposition": _attachment(stored.filename),
+            "content-length": str(end - first),
+            "etag": etag,
+        }
+        if part:
+            headers["content-range"] = f"bytes {first}-{end - 1}/{stored.bytes}"
+        status = 206 if part else 200
+        super().__init__(_pieces(file, first, end), status, headers, "application/octet-stream")
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+
+def _pieces(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
+    file.seek(first)
+    while piece := file.read(min(end - file.tell(), _PIECE_BYTES)):
+        yield piece
+
+
+def check_arrival(purpose: str, path: Path) -> None:
+    """What is asked of a file before it is kept.
+
+    Raises:
+        DatasetError: A training file that is no JSON lines.
+    """
+    if purpose == "fine-tune":
+        with path.open("rb") as file:
+            check_first_line(file)
+
+
+def file_object(stored: StoredFile) -> FileObject:
+    """A file as OpenAI shows it."""
+    # OpenAI accepts the purpose "evals", yet its own type of the reply does not know it.
+    build = FileObject.construct if stored.purpose == "evals" else FileObject
+    fields: dict[str, Any] = {
+        "id": stored.id,
+        "object": "file",
+        "bytes": stored.bytes,
+        "created_at": stored.created_at,
+        "expires_at": stored.expires_at,
+        "filename": stored.filename,
+        "purpose": stored.purpose,
+        "status": stored.status,
+        "status_details": stored.status_details,
+    }
+    return build(**fields)
+
+
+def _part(asked: Headers, size: int) -> tuple[int, int] | None:
+    """Where the range that is asked for begins and ends, if a file of this size has it."""
+    found = _RANGE.fullmatch(asked.get("range", ""))
+    if found is None:
+        return None
+    first, last = int(found[1]), int(found[2] or size)
+    return (first, min(last + 1, size)) if first < size and first <= last else None
+
+
+def _attachment(filename: str) -> str:
+    """The header with a name that any client reads, and the exact one for those that know how."""
+    filename = filename.replace("/", "_")  # an upload in parts may have folders in its name
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "_" for c in filename)
+    exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
+    return f'attachment; filename="{plain}"{exact}'

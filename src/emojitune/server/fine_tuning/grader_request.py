@@ -1,0 +1,212 @@
+"""Graders as requests name them: their shapes, and what they become when they can be run here."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from emojitune.errors import InvalidRequestError
+from emojitune.evaluation.graders import graders
+from emojitune.evaluation.graders.formula import parse
+from emojitune.server.http.json_bodies import TAG, Body, own_keys, refuse
+
+_Number = int | float
+
+_MOST_GRADERS = 20
+_NOT_BUILT = {
+    "python": "it runs a program that came with the request, and this server runs none",
+    "score_model": "it asks a large model for a score, and there is none here",
+    "label_model": "it asks a large model for a label, and there is none here",
+}
+_TYPES = ("string_check", "text_similarity", "multi", *_NOT_BUILT)
+
+
+class StringCheck(Body):
+    """Compares two texts: 1 when the comparison holds, else 0."""
+
+    type: Literal["string_check"] = Field(description="Names this grader.")
+    name: str = Field(min_length=1, description="What a formula calls its score.")
+    input: str = Field(description="The text to grade; may hold templates.")
+    reference: str = Field(description="What it is compared with; may hold templates.")
+    operation: Literal["eq", "ne", "like", "ilike"] = Field(
+        description="Equal, not equal, contains, or contains whatever the case of letters."
+    )
+
+
+class TextSimilarity(Body):
+    """Measures how alike two texts are, from 0 to 1."""
+
+    type: Literal["text_similarity"] = Field(description="Names this grader.")
+    name: str = Field(min_length=1, description="What a formula calls its score.")
+    input: str = Field(description="The text to grade; may hold templates.")
+    reference: str = Field(description="What it is compared with; may hold templates.")
+    evaluation_metric: Literal[
+        "cosine",
+        "fuzzy_match",
+        "bleu",
+        "gleu",
+        "meteor",
+        "rouge_1",
+        "rouge_2",
+        "rouge_3",
+        "rouge_4",
+        "rouge_5",
+        "rouge_l",
+    ] = Field(description="The measure; cosine needs an embedding model and is refused here.")
+
+
+class Python(Body):
+    """Runs a program. Known, and refused."""
+
+    type: Literal["python"] = Field(description="Names this grader.")
+    name: str = Field(min_length=1, description="What a formula calls its score.")
+    source: str = Field(description="The program.")
+    image_tag: str | None = Field(None, description="The image that the program runs in.")
+
+
+class ScoreModel(Body):
+    """Asks a model for a score. Known, and refused."""
+
+    type: Literal["score_model"] = Field(description="Names this grader.")
+    name: str = Field(min_length=1, description="What a formula calls its score.")
+    model: str = Field(min_length=1, description="The model that is asked.")
+    input: list[dict[str, Any]] = Field(description="The messages that it is asked with.")
+    range: list[_Number] | None = Field(
+        None, min_length=2, max_length=2, description="The lowest and the highest score."
+    )
+    sampling_params: dict[str, Any] | None = Field(None, description="How the model is sampled.")
+
+
+class LabelModel(Body):
+    """Asks a model for a label. Known, and refused."""
+
+    type: Literal["label_model"] = Field(description="Names this grader.")
+    name: str = Field(min_length=1, description="What a formula calls its score.")
+    model: str = Field(min_length=1, description="The model that is asked.")
+    input: list[dict[str, Any]] = Field(description="The messages that it is asked with.")
+    labels: list[str] = Field(description="The labels that it may give.")
+    passing_labels: list[str] = Field(description="Those of them that score 1.")
+
+
+def _type_of(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+    # Whatever else is wrong with it, any of the types will say.
+    return TAG + (kind if isinstance(kind, str) else _TYPES[0])
+
+
+_Part = Annotated[
+    Annotated[StringCheck, Tag(TAG + "string_check")]
+    | Annotated[TextSimilarity, Tag(TAG + "text_similarity")]
+    | Annotated[Python, Tag(TAG + "python")]
+    | Annotated[ScoreModel, Tag(TAG + "score_model")]
+    | Annotated[LabelModel, Tag(TAG + "label_model")],
+    Discriminator(_type_of),
+]
+
+_ByName = Annotated[dict[str, _Part], Field(min_length=1, max_length=_MOST_GRADERS)]
+
+
+def _form_of(value: Any) -> str:
+    if isinstance(value, list):
+        return TAG + "list"
+    single = isinstance(value.get("type"), str) if isinstance(value, Mapping) else True
+    return TAG + ("single" if single and value is not None else "names")
+
+
+_Parts = Annotated[
+    Annotated[_Part, Tag(TAG + "single")]
+    | Annotated[list[_Part], Field(min_length=1, max_length=_MOST_GRADERS), Tag(TAG + "list")]
+    | Annotated[_ByName, own_keys(_ByName), Tag(TAG + "names")],
+    Discriminator(_form_of),
+]
+
+
+class Multi(Body):
+    """Combines other graders' scores by a formula over their names."""
+
+    type: Literal["multi"] = Field(description="Names this grader.")
+    name: str = Field(min_length=1, description="What it is called.")
+    graders: _Parts = Field(
+        description="The graders by the names that the formula uses; a single grader, or each of "
+        "a list, goes by its own name."
+    )
+    calculate_output: str = Field(
+        description="Numbers, names, + - * / ^, brackets, min, max, abs, floor, ceil, exp, sqrt, "
+        "log. TYPE_score also means the score of the only grader of that type."
+    )
+
+    @field_validator("graders")
+    @classmethod
+    def _names_differ(cls, value: Any) -> Any:
+        if isinstance(value, list) and len({part.name for part in value}) < len(value):
+            refuse("invalid_value", "Invalid '{param}': no two graders may have one name.")
+        return value
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The graders by name."""
+        if isinstance(self.graders, dict):
+            return self.graders
+        listed = self.graders if isinstance(self.graders, list) else [self.graders]
+        return {part.name: part for part in listed}
+
+
+AnyGrader = Annotated[
+    Annotated[StringCheck, Tag(TAG + "string_check")]
+    | Annotated[TextSimilarity, Tag(TAG + "text_similarity")]
+    | Annotated[Python, Tag(TAG + "python")]
+    | Annotated[ScoreModel, Tag(TAG + "score_model")]
+    | Annotated[LabelModel, Tag(TAG + "label_model")]
+    | Annotated[Multi, Tag(TAG + "multi")],
+    Discriminator(_type_of),
+]
+
+
+def runnable(grader: AnyGrader) -> graders.Grader:
+    """What a grader becomes here.
+
+    Raises:
+        InvalidRequestError: It is of a kind that is not built here, or a template or the formula
+            makes no sense.
+    """
+    if not isinstance(grader, Multi):
+        return _part(grader, "grader")
+    parts = {name: _part(part, f"grader.graders.{name}") for name, part in grader.parts.items()}
+    by_type = {
+        f"{kind}_score": [name for name, part in grader.parts.items() if part.type == kind]
+        for kind in ("string_check", "text_similarity")
+    }
+    for alias, names in by_type.items():
+        if len(names) == 1:
+            parts.setdefault(alias, parts[names[0]])
+    formula = parse(grader.calculate_output, parts)
+    return graders.Multi(grader.name, parts, formula)
+
+
+def _part(grader: Any, param: str) -> graders.StringCheck | graders.TextSimilarity:
+    if isinstance(grader, StringCheck):
+        _check_templates(grader, param)
+        return graders.StringCheck(grader.name, grader.input, grader.reference, grader.operation)
+    if not isinstance(grader, TextSimilarity):
+        raise _not_built(f"The grader '{grader.type}'", _NOT_BUILT[grader.type], f"{param}.type")
+    if grader.evaluation_metric == "cosine":
+        why = "it compares the embeddings of a large model, and there is none here"
+        raise _not_built("The metric 'cosine'", why, f"{param}.evaluation_metric")
+    _check_templates(grader, param)
+    return graders.TextSimilarity(
+        grader.name, grader.input, grader.reference, grader.evaluation_metric
+    )
+
+
+def _check_templates(grader: StringCheck | TextSimilarity, param: str) -> None:
+    graders.check_templates(grader.input, f"{param}.input")
+    graders.check_templates(grader.reference, f"{param}.reference")
+
+
+def _not_built(what: str, why: str, param: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{what} isn't built here: {why}. string_check, text_similarity (all metrics but cosine) "
+        "and multi are.",
+        code="unsupported_value",
+        param=param,
+    )

@@ -1,0 +1,96 @@
+"""Graders: validate one, run one on a reply."""
+
+from time import perf_counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+from openai.types.fine_tuning.alpha import GraderRunResponse, GraderValidateResponse
+from pydantic import Field
+
+from emojitune.evaluation.graders.graders import Grade, grade
+from emojitune.server.fine_tuning.grader_request import AnyGrader, Multi, runnable
+from emojitune.server.http.json_bodies import Body, json_body
+from emojitune.server.http.json_responses import reply
+
+router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
+
+_FLAGS = (
+    "formula_parse_error",
+    "sample_parse_error",
+    "truncated_observation_error",
+    "unresponsive_reward_error",
+    "invalid_variable_error",
+    "other_error",
+    "python_grader_server_error",
+    "python_grader_runtime_error",
+    "model_grader_server_error",
+    "model_grader_refusal_error",
+    "model_grader_parse_error",
+)
+_DETAILS = (
+    "python_grader_server_error_type",
+    "python_grader_runtime_error_details",
+    "model_grader_server_error_details",
+)
+
+
+class ValidateGrader(Body):
+    """The body of `POST /fine_tuning/alpha/graders/validate`."""
+
+    grader: AnyGrader = Field(description="The grader to look at.")
+
+
+class RunGrader(Body):
+    """The body of `POST /fine_tuning/alpha/graders/run`."""
+
+    grader: AnyGrader = Field(description="The grader to run.")
+    model_sample: str = Field(description="The reply to grade: `sample` in templates.")
+    item: dict[str, Any] = Field({}, description="What the reply answers: `item` in templates.")
+
+
+class _Validated(GraderValidateResponse):
+    # As it was sent: OpenAI's own type knows one of the three forms of a multi grader's parts.
+    grader: Any
+
+
+@router.post("/validate")
+def validate(
+    body: Annotated[ValidateGrader, Depends(json_body(ValidateGrader))],
+) -> Response:
+    """Check that a grader can be run here; answers with it."""
+    runnable(body.grader)
+    return reply(_Validated(grader=body.grader.model_dump(exclude_unset=True)))
+
+
+@router.post("/run")
+def run(body: Annotated[RunGrader, Depends(json_body(RunGrader))]) -> Response:
+    """Grade one reply; what goes wrong in a template or formula is told in `metadata.errors`."""
+    grader = runnable(body.grader)
+    begun = perf_counter()
+    graded = grade(grader, body.model_sample, body.item)
+    return reply(_run_object(body.grader, graded, perf_counter() - begun))
+
+
+def _run_object(grader: Any, graded: Grade, seconds: float) -> GraderRunResponse:
+    # Without the second names that a formula may use.
+    names = grader.parts if isinstance(grader, Multi) else ()
+    parts = {name: graded.parts[name] for name in names}
+    return GraderRunResponse.model_validate(
+        {
+            "reward": graded.reward,
+            "metadata": {
+                "name": grader.name,
+                "type": grader.type,
+                "errors": {
+                    **{flag: flag in graded.errors for flag in _FLAGS},
+                    **dict.fromkeys(_DETAILS),
+                },
+                "execution_time": seconds,
+                "scores": parts,
+                "token_usage": None,
+                "sampled_model_name": None,
+            },
+            "sub_rewards": parts,
+            "model_grader_token_usage_per_model": {},
+        }
+    )

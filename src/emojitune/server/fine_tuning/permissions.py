@@ -1,0 +1,93 @@
+"""Checkpoint permissions: which other projects may use a project's checkpoint, or tuned model."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from openai.types.fine_tuning.checkpoints import PermissionDeleteResponse, PermissionListResponse
+from pydantic import Field, StringConstraints
+
+from emojitune.server.context import Shared
+from emojitune.server.http.json_bodies import Body, Limit, json_body
+from emojitune.server.http.json_responses import listing, reply
+from emojitune.store.permissions import Permission
+
+# `path`, because a model's name may hold a slash; colons come literally or percent-encoded.
+router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{model:path}/permissions")
+
+_ProjectId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+
+
+class GrantPermissions(Body):
+    """The body of `POST /fine_tuning/checkpoints/{model}/permissions`."""
+
+    project_ids: list[_ProjectId] = Field(
+        min_length=1, max_length=1000, description="The projects that may use the checkpoint."
+    )
+
+
+@router.post("")
+def create(
+    model: str,
+    body: Annotated[GrantPermissions, Depends(json_body(GrantPermissions))],
+    services: Shared,
+) -> Response:
+    """Let projects use a checkpoint; answers with the list of their permissions.
+
+    They find it among their models, chat with it and tune it further, but cannot delete it, nor
+    share it in their turn.
+    """
+    name = services.models.own(model).name
+    return _listing(services.permissions.grant(name, body.project_ids), has_more=False)
+
+
+@router.get("")
+def list_permissions(
+    model: str,
+    services: Shared,
+    project_id: Annotated[str | None, Query(description="Only the permission of this project.")] = (
+        None
+    ),
+    after: Annotated[str | None, Query(description="The `last_id` of the page before.")] = None,
+    limit: Limit = 10,
+    order: Annotated[
+        Literal["ascending", "descending"], Query(description="By the time of their making.")
+    ] = "descending",
+) -> Response:
+    """List a checkpoint's permissions, page by page."""
+    page = services.permissions.list(
+        services.models.own(model).name,
+        project_id,
+        after,
+        limit,
+        "asc" if order == "ascending" else "desc",
+    )
+    return _listing(page.items, has_more=page.has_more)
+
+
+@router.delete("/{permission_id}")
+def delete(model: str, permission_id: str, services: Shared) -> Response:
+    """Take a permission back."""
+    services.permissions.revoke(services.models.own(model).name, permission_id)
+    return reply(
+        PermissionDeleteResponse(id=permission_id, object="checkpoint.permission", deleted=True)
+    )
+
+
+def _listing(permissions: Sequence[Permission], *, has_more: bool) -> Response:
+    ids = [permission.id for permission in permissions]
+    return listing(
+        [_permission_object(permission) for permission in permissions],
+        has_more=has_more,
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+    )
+
+
+def _permission_object(permission: Permission) -> PermissionListResponse:
+    return PermissionListResponse(
+        id=permission.id,
+        object="checkpoint.permission",
+        created_at=permission.created_at,
+        project_id=permission.project_id,
+    )

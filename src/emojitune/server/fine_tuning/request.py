@@ -1,0 +1,178 @@
+"""What a fine-tuning job is asked with. Every method is checked whole; supervised is built."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from emojitune.server.fine_tuning.grader_request import AnyGrader
+from emojitune.server.http.json_bodies import Body, Metadata, refuse
+
+
+def _or_auto(number: Any) -> BeforeValidator:
+    """Takes "auto" for None, beside what `number` takes."""
+    return BeforeValidator(
+        lambda value: None if value == "auto" else value,
+        json_schema_input_type=number | Literal["auto"] | None,
+    )
+
+
+_To50 = Annotated[int, Field(ge=1, le=50)]
+_To256 = Annotated[int, Field(ge=1, le=256)]
+_AboveZero = Annotated[float, Field(gt=0)]
+_Natural = Annotated[int, Field(ge=1)]
+_Weight = Annotated[float, Field(gt=0, le=2)]
+_ComputeFactor = Annotated[float, Field(gt=1e-05, le=10)]
+
+_Epochs = Annotated[_To50 | None, _or_auto(_To50)]
+_BatchSize = Annotated[_To256 | None, _or_auto(_To256)]
+_Multiplier = Annotated[_AboveZero | None, _or_auto(_AboveZero)]
+_Count = Annotated[_Natural | None, _or_auto(_Natural)]
+_Beta = Annotated[_Weight | None, _or_auto(_Weight)]
+_Compute = Annotated[_ComputeFactor | None, _or_auto(_ComputeFactor)]
+
+
+class Hyperparameters(Body):
+    """Each a number or "auto", which is also what a missing one means; None stands for it here."""
+
+    n_epochs: _Epochs = Field(None, description="Passes over the training file: 1 to 50, or auto.")
+    batch_size: _BatchSize = Field(
+        None, description="Examples of one optimizer step: 1 to 256, or auto."
+    )
+    learning_rate_multiplier: _Multiplier = Field(
+        None, description="Times the base model's own learning rate: above 0, or auto."
+    )
+
+
+class DPOHyperparameters(Hyperparameters):
+    """Those of preference learning."""
+
+    beta: _Beta = Field(
+        None, description="Weight of the penalty for leaving the base model: to 2, or auto."
+    )
+
+
+class ReinforcementHyperparameters(Hyperparameters):
+    """Those of reinforcement learning."""
+
+    reasoning_effort: Literal["default", "low", "medium", "high"] = Field(
+        "default", description="How long a reasoning model may think."
+    )
+    compute_multiplier: _Compute = Field(
+        None, description="How much is explored: above 0.00001 and to 10, or auto."
+    )
+    eval_interval: _Count = Field(None, description="Steps between evaluations, or auto.")
+    eval_samples: _Count = Field(None, description="Samples of one evaluation, or auto.")
+
+
+class Supervised(Body):
+    """How the supervised method is asked to learn."""
+
+    hyperparameters: Hyperparameters = Field(Hyperparameters(), description="Its numbers.")
+
+
+class DPO(Body):
+    """How preference learning is asked to learn."""
+
+    hyperparameters: DPOHyperparameters = Field(DPOHyperparameters(), description="Its numbers.")
+
+
+class Reinforcement(Body):
+    """How reinforcement learning is asked to learn."""
+
+    grader: AnyGrader = Field(description="What scores the replies.")
+    hyperparameters: ReinforcementHyperparameters = Field(
+        ReinforcementHyperparameters(), description="Its numbers."
+    )
+
+
+class Method(Body):
+    """The method by name; the other methods' parts are checked too, and then not looked at."""
+
+    type: Literal["supervised", "dpo", "reinforcement"] = Field(
+        description="The method: supervised; dpo and reinforcement are refused."
+    )
+    supervised: Supervised = Field(Supervised(), description="The supervised method's part.")
+    dpo: DPO | None = Field(None, description="The part of dpo; not looked at by supervised.")
+    reinforcement: Reinforcement | None = Field(
+        None, description="The part of reinforcement; not looked at by supervised."
+    )
+
+    # Afterwards: a request that is wrong in itself is told so first, as on the hosted API.
+    @model_validator(mode="after")
+    def _is_built(self) -> "Method":
+        if self.type == "reinforcement" and self.reinforcement is None:
+            name = "method.reinforcement"
+            refuse("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
+        if self.type != "supervised":
+            refuse(
+                "unsupported_value",
+                f"The method '{self.type}' isn't built here, so no job was made. "
+                "The method 'supervised' is.",
+                "method.type",
+            )
+        return self
+
+
+class WandbSettings(Body):
+    """Where in Weights & Biases the metrics go."""
+
+    project: str = Field(min_length=1, description="The project of the run.")
+    name: str | None = Field(None, description="The run's name; without one, the job's id.")
+    entity: str | None = Field(None, description="The team or user that the run belongs to.")
+    tags: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] = Field(
+        [], description="The run's tags, beside emojitune's own."
+    )
+
+
+class Integration(Body):
+    """Who else is told how the training goes."""
+
+    type: Literal["wandb"] = Field(description="Weights & Biases, the only one there is.")
+    wandb: WandbSettings = Field(
+        description="The metrics are written into an offline run in the job's folder, if the "
+        "wandb package is installed; else the job's events say that they are not."
+    )
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """As the job object shows it: with every key."""
+        return self.model_dump(mode="json")
+
+
+class CreateJob(Body):
+    """The body of `POST /fine_tuning/jobs`."""
+
+    model: str = Field(
+        min_length=1, description="A base model, an alias of one, a fine-tuned model or checkpoint."
+    )
+    training_file: str = Field(
+        min_length=1, description="The id of a file that was uploaded with purpose fine-tune."
+    )
+    hyperparameters: Hyperparameters = Field(
+        Hyperparameters(), description="The older place; what `method` says wins."
+    )
+    suffix: str | None = Field(
+        None, min_length=1, max_length=64, description="Becomes a part of the model's name."
+    )
+    validation_file: str | None = Field(
+        None, min_length=1, description="The id of a file to measure on after each epoch."
+    )
+    integrations: list[Integration] | None = Field(
+        None, max_length=5, description="Who else is told how the training goes."
+    )
+    seed: int | None = Field(
+        None, ge=0, le=2_147_483_647, description="Same seed, same data, same adapter."
+    )
+    method: Method = Field(Method(type="supervised"), description="How to learn.")
+    metadata: Metadata | None = Field(
+        None, description="Up to 16 texts of your own, by which jobs can be listed."
+    )
+
+    @property
+    def asked(self) -> dict[str, int | float | str]:
+        """The hyperparameters; `method` is the newer of their two places, and wins."""
+        newer, older = self.method.supervised.hyperparameters, self.hyperparameters
+        return {
+            name: getattr(newer, name) or getattr(older, name) or "auto"
+            for name in Hyperparameters.model_fields
+        }

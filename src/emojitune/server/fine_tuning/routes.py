@@ -1,0 +1,272 @@
+"""Fine-tuning jobs: create, list, retrieve, cancel, pause, resume, events, checkpoints."""
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Collection
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
+from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
+
+from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
+from emojitune.jobs import states
+from emojitune.server.context import Services, Shared
+from emojitune.server.fine_tuning.request import CreateJob
+from emojitune.server.http.idempotency import attempt_number, create_once, digest_of
+from emojitune.server.http.json_bodies import Limit, json_body
+from emojitune.server.http.json_responses import listing, reply
+from emojitune.server.models import routes as models
+from emojitune.store.ids import now
+from emojitune.store.jobs import JOB_PREFIX, Job, JobCheckpoint, JobEvent
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs")
+
+After = Annotated[str | None, Query(description="The id of the last item of the page before.")]
+
+
+@router.post("")
+async def create(
+    request: Request, body: Annotated[CreateJob, Depends(json_body(CreateJob))], services: Shared
+) -> Response:
+    """Create a fine-tuning job.
+
+    A client that repeats this request because its connection was cut gets the job that the first
+    attempt made; a request that is no repetition always makes a job of its own.
+    """
+
+    def make(job_id: str) -> Response:
+        return reply(_job_object(_create(job_id, body, services), services))
+
+    return await create_once(request, digest_of(body), services, JOB_PREFIX, make)
+
+
+@router.get("")
+def list_jobs(
+    request: Request,
+    services: Shared,
+    after: After = None,
+    limit: Limit = 20,
+    metadata: Annotated[
+        Literal["null"] | None,
+        Query(
+            description="`metadata[key]=value`, as often as you like: only jobs with all of these; "
+            "`metadata=null`: only jobs without metadata."
+        ),
+    ] = None,
+) -> Response:
+    """List fine-tuning jobs, the newest first."""
+    query = request.query_params
+    pairs = {match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))}
+    page = services.jobs.list(after, limit, pairs, without_metadata=metadata is not None)
+    return listing([_job_object(job, services) for job in page.items], has_more=page.has_more)
+
+
+@router.get("/{job_id}")
+def retrieve(job_id: str, services: Shared) -> Response:
+    """Retrieve a fine-tuning job."""
+    return reply(_job_object(services.jobs.get(job_id), services))
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: str, request: Request, services: Shared) -> Response:
+    """Cancel a job that has not ended; its checkpoints stay usable."""
+
+    def change() -> Job:
+        return states.move(
+            services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None
+        )
+
+    told = "Fine-tuning job was cancelled"
+    return _change(job_id, change, told, {"cancelled"}, request, services)
+
+
+@router.post("/{job_id}/pause")
+def pause(job_id: str, request: Request, services: Shared) -> Response:
+    """Pause a job that waits or runs; one that runs stops within a step."""
+
+    def change() -> Job:
+        return states.move(services.jobs, job_id, "paused", estimated_finish=None)
+
+    return _change(job_id, change, "Fine-tuning job paused", {"paused"}, request, services)
+
+
+@router.post("/{job_id}/resume")
+def resume(job_id: str, request: Request, services: Shared) -> Response:
+    """Put a paused job back to where it waited; it goes on from its last checkpoint."""
+
+    def change() -> Job:
+        return states.resume(services.jobs, job_id)
+
+    after = {"validating_files", "queued", "running"}
+    return _change(job_id, change, "Fine-tuning job resumed", after, request, services)
+
+
+@router.get("/{job_id}/events")
+def list_events(job_id: str, services: Shared, after: After = None, limit: Limit = 20) -> Response:
+    """List a job's events, the newest first."""
+    page = services.jobs.events(job_id, after, limit)
+    return listing([_event_object(event) for event in page.items], has_more=page.has_more)
+
+
+@router.get("/{job_id}/checkpoints")
+def list_checkpoints(
+    job_id: str, services: Shared, after: After = None, limit: Limit = 10
+) -> Response:
+    """List a job's checkpoints, the last step first: one an epoch, of the last three epochs."""
+    page = services.jobs.checkpoints(job_id, after, limit)
+    ids = [checkpoint.id for checkpoint in page.items]
+    return listing(
+        [_checkpoint_object(checkpoint) for checkpoint in page.items],
+        has_more=page.has_more,
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+    )
+
+
+_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
+class _JobObject(FineTuningJob):
+    # OpenAI's own /pause answers "paused", which its type does not know; there is no better word.
+    status: Literal[  # type: ignore[assignment]
+        "validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"
+    ]
+
+
+def _create(job_id: str, body: CreateJob, services: Services) -> Job:
+    """The job of this id: made now, or by an earlier attempt of the same request."""
+    with contextlib.suppress(NotFoundError):
+        return services.jobs.get(job_id)
+    models.find(body.model, services)
+    _require_file(body.training_file, "training_file", services)
+    if body.validation_file is not None:
+        _require_file(body.validation_file, "validation_file", services)
+    job = services.jobs.create(
+        job_id=job_id,
+        model=models.full_name(body.model),
+        training_file=body.training_file,
+        validation_file=body.validation_file,
+        suffix=body.suffix,
+        seed=body.seed,
+        hyperparameters=body.asked,
+        method={"type": body.method.type},
+        metadata=body.metadata,
+        integrations=[integration.kept for integration in body.integrations or ()],
+    )
+    services.dispatcher.wake()
+    return job
+
+
+def _change(
+    job_id: str,
+    change: Callable[[], Job],
+    message: str,
+    done: Collection[str],
+    request: Request,
+    services: Services,
+) -> Response:
+    """Change a job's status, and tell its story and the dispatcher.
+
+    A client that repeats its request, since the first answer was lost, is not blamed for finding
+    the job in one of the states in which that one left it: `done`.
+    """
+    try:
+        with services.jobs.together():
+            job = change()
+            services.jobs.add_event(job_id, message)
+    except InvalidStateError:
+        job = services.jobs.get(job_id)
+        if not (attempt_number(request) and job.status in done):
+            raise
+    else:
+        services.dispatcher.wake()
+    return reply(_job_object(job, services))
+
+
+def _require_file(file_id: str, param: str, services: Services) -> None:
+    try:
+        purpose = services.files.get(file_id).purpose
+    except NotFoundError:
+        raise InvalidRequestError(
+            f"File '{file_id}' does not exist. Upload it first, with purpose fine-tune.",
+            param=param,
+        ) from None
+    if purpose != "fine-tune":
+        raise InvalidRequestError(
+            f"A {param.replace('_', ' ')} needs the purpose fine-tune, and '{file_id}' was "
+            f"uploaded with {purpose}. Upload it again.",
+            param=param,
+        )
+
+
+def _job_object(job: Job, services: Services) -> FineTuningJob:
+    error = job.error and {
+        "code": job.error.code,
+        "message": job.error.message,
+        "param": job.error.param,
+    }
+    return _JobObject.model_validate(
+        {
+            "id": job.id,
+            "object": "fine_tuning.job",
+            "created_at": job.created_at,
+            "finished_at": job.finished_at,
+            "status": job.status,
+            "model": job.model,
+            "fine_tuned_model": job.fine_tuned_model,
+            "organization_id": services.settings.organization,
+            "training_file": job.training_file,
+            "validation_file": job.validation_file,
+            "result_files": list(job.result_files),
+            "seed": job.seed,
+            "hyperparameters": job.hyperparameters,
+            "method": {
+                "type": "supervised",
+                "supervised": {"hyperparameters": job.hyperparameters},
+            },
+            "trained_tokens": job.trained_tokens,
+            # Left behind by whoever stopped it: a job that does not run has no finish in sight.
+            "estimated_finish": job.estimated_finish if job.status == "running" else None,
+            "error": error,  # null when all is well: the SDK chokes on an object of nulls
+            "integrations": list(job.integrations),
+            "metadata": job.metadata,
+            "user_provided_suffix": job.suffix,
+            "served_by": models.served_by(job.model, services),  # ours
+        }
+    )
+
+
+def _event_object(event: JobEvent) -> FineTuningJobEvent:
+    return FineTuningJobEvent.model_validate(
+        {
+            "id": event.id,
+            "object": "fine_tuning.job.event",
+            "created_at": event.created_at,
+            "level": event.level,
+            "message": event.message,
+            "type": event.type,
+            "data": event.data,
+        }
+    )
+
+
+def _checkpoint_object(checkpoint: JobCheckpoint) -> FineTuningJobCheckpoint:
+    # Each metric is optional but never null: what is not known, or no number, is left out.
+    metrics = {
+        name: value
+        for name, value in checkpoint.metrics.items()
+        if value is not None and math.isfinite(value)
+    }
+    return FineTuningJobCheckpoint.model_validate(
+        {
+            "id": checkpoint.id,
+            "object": "fine_tuning.job.checkpoint",
+            "created_at": checkpoint.created_at,
+            "fine_tuned_model_checkpoint": checkpoint.model,
+            "fine_tuning_job_id": checkpoint.job_id,
+            "step_number": checkpoint.step,
+            "metrics": metrics,
+        }
+    )

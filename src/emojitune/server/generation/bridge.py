@@ -1,0 +1,61 @@
+"""One request to a chat model: from the engine's thread to the event loop, and never left running.
+
+Knows nothing of HTTP or of OpenAI's objects.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from anyio import CapacityLimiter, to_thread
+
+from emojitune.dataset.example import Message
+from emojitune.errors import EmojituneError
+from emojitune.inference.types import ChatParameters, Delta, Generation, Replier, Usage
+
+
+class Exchange:
+    """Started in a worker thread, heard in the event loop, closed wherever it ends."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._heard: asyncio.Queue[Delta | Usage | EmojituneError] = asyncio.Queue()
+        self._generation: Generation | None = None
+        self._closed = False
+
+    async def start(
+        self,
+        load: Callable[[], Replier],
+        messages: Sequence[Message],
+        parameters: ChatParameters,
+        threads: CapacityLimiter,
+    ) -> None:
+        """Load the model and let it begin; what is wrong with the request is raised here."""
+
+        def begin() -> None:
+            self._generation = load().start(messages, parameters, self._listen)
+            if self._closed:  # the client left while the model was loading
+                self._generation.cancel()
+
+        await to_thread.run_sync(begin, limiter=threads, abandon_on_cancel=True)
+
+    async def events(self) -> AsyncIterator[Delta | Usage]:
+        """What the model says, the usage last."""
+        while True:
+            item = await self._heard.get()
+            if isinstance(item, EmojituneError):
+                raise item
+            yield item
+            if isinstance(item, Usage):
+                return
+
+    def close(self) -> None:
+        """Give the model's slot back; after the end this does nothing."""
+        self._closed = True
+        if self._generation is not None:
+            self._generation.cancel()
+
+    def _listen(self, item: Delta | Usage | EmojituneError) -> None:
+        # The engine may outlive a loop that is shutting down.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._heard.put_nowait, item)

@@ -1,0 +1,217 @@
+"""What form a reply may take: response formats, tools, and which of them it may or must use."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AfterValidator, Field, model_validator
+
+from emojitune.dataset.tool_format import Tool
+from emojitune.inference.types import ToolUse
+from emojitune.server.http.json_bodies import Body, refuse, refuse_type
+from emojitune.server.http.unsupported import Ignored
+
+_NAME = re.compile("[a-zA-Z0-9_-]+")
+STRICT = (
+    "True holds to all of the schema, and refuses (400) one with keywords that replies cannot be "
+    "held to. Otherwise the schema is shown to the model as it is, and held to as far as can be."
+)
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        refuse(
+            "invalid_value",
+            "Invalid '{param}': string does not match pattern. Expected a string that matches the "
+            "pattern '^[a-zA-Z0-9_-]+$'.",
+        )
+    return name
+
+
+Name = Annotated[str, Field(max_length=64), AfterValidator(_checked_name)]
+
+Labels = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=1000)]] | None,
+    Field(
+        min_length=1,
+        max_length=10_000,
+        description="Holds the reply to these texts, on any model.",
+    ),
+]
+
+
+class JsonSchema(Body):
+    """A JSON schema with a name."""
+
+    name: Name = Field(description="Letters, digits, `_` and `-`.")
+    description: Annotated[str | None, Ignored("the schema itself is shown to the model")] = None
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The schema that the reply is held to."
+    )
+    strict: bool | None = Field(None, description=STRICT)
+
+
+class ResponseFormat(Body):
+    """What the reply is."""
+
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="Text, any JSON object, or JSON that fits a schema."
+    )
+    json_schema: JsonSchema | None = Field(None, description="Of the type `json_schema`.")
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if self.type == "json_schema" and self.json_schema is None:
+            refuse(
+                "missing_required_parameter",
+                "Missing required parameter: '{param}'.",
+                ".json_schema",
+            )
+        return self
+
+    @property
+    def schema_asked(self) -> dict[str, Any] | None:
+        """The schema to hold to; None leaves a reply free."""
+        if self.type == "text":
+            return None
+        return (self.json_schema and self.json_schema.schema_) or {"type": "object"}
+
+    @property
+    def strict(self) -> bool:
+        """Whether all of it must be held to."""
+        return self.json_schema is not None and self.json_schema.strict is True
+
+
+class FunctionDefinition(Body):
+    """A function that the model may ask to be called."""
+
+    name: Name = Field(description="Letters, digits, `_` and `-`.")
+    description: str | None = Field(None, description="What it does, for the model to read.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="A JSON schema of its arguments, of the type `object`; none, if absent."
+    )
+    strict: bool | None = Field(None, description=STRICT)
+
+    @model_validator(mode="after")
+    def _takes_an_object(self) -> Self:
+        kind = (self.parameters or {}).get("type")
+        if kind not in (None, "object"):
+            refuse(
+                "invalid_function_parameters",
+                f"Invalid schema for function '{self.name}': schema must be a JSON Schema of "
+                f"'type: \"object\"', got 'type: \"{kind}\"'.",
+                ".parameters",
+            )
+        return self
+
+    def to_tool(self) -> Tool:
+        return Tool.of(self.name, self.parameters, self.description, self.strict is True)
+
+
+class ToolDefinition(Body):
+    """A tool: a function."""
+
+    type: Literal["function"] = Field(description="`function`; custom tools are not supported.")
+    function: FunctionDefinition = Field(description="The function.")
+
+
+class Named(Body):
+    """A function by its name."""
+
+    name: str = Field(description="The name of the function.")
+
+
+class ToolName(Body):
+    """A tool by its name."""
+
+    type: Literal["function"] = Field(description="`function`.")
+    function: Named = Field(description="Which function.")
+
+
+class AllowedTools(Body):
+    """Some of the tools."""
+
+    mode: Literal["auto", "required"] = Field(description="Whether one must be called.")
+    tools: list[ToolName] = Field(min_length=1, description="Those that may be called.")
+
+
+ChoiceName = Literal["none", "auto", "required"]
+OlderChoiceName = Literal["none", "auto"]
+_PLAIN_CHOICES: Mapping[str, ChoiceName] = {name: name for name in get_args(ChoiceName)}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whether tools are called; with `names`, these alone."""
+
+    mode: Literal["none", "auto", "required", "named"] = "auto"
+    names: tuple[str, ...] | None = None
+
+
+class ToolChoice(Body):
+    """Whether tools are called, and which."""
+
+    type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(
+        description="`none`, `auto` and `required` may also stand alone, as a string."
+    )
+    function: Named | None = Field(None, description="The one that must be called.")
+    allowed_tools: AllowedTools | None = Field(None, description="Those that may be called.")
+
+    @model_validator(mode="after")
+    def _has_its_part(self) -> Self:
+        if self.type not in _PLAIN_CHOICES and getattr(self, self.type) is None:
+            refuse(
+                "missing_required_parameter",
+                "Missing required parameter: '{param}'.",
+                f".{self.type}",
+            )
+        return self
+
+    @property
+    def meant(self) -> Choice:
+        """The choice without its form."""
+        if self.function and self.type == "function":
+            return Choice("named", (self.function.name,))
+        if self.allowed_tools and self.type == "allowed_tools":
+            names = tuple(tool.function.name for tool in self.allowed_tools.tools)
+            return Choice(self.allowed_tools.mode, names)
+        return Choice(_PLAIN_CHOICES[self.type])
+
+
+def choice_object(choice: Any, names: Sequence[str] = get_args(ChoiceName)) -> Any:
+    """A choice that stands as a string, as an object."""
+    if isinstance(choice, dict):
+        return choice
+    if not isinstance(choice, str):
+        refuse_type(choice, "one of a string or an object")
+    if choice not in names:
+        *others, last = (f"'{name}'" for name in names)
+        comma = "," if len(others) > 1 else ""
+        supported = f"Supported values are: {', '.join(others)}{comma} and {last}."
+        refuse("invalid_value", f"Invalid value: '{choice[:80]}'. {supported}")
+    return {"type": choice}
+
+
+def tools_asked(
+    functions: Sequence[FunctionDefinition],
+    choice: Choice,
+    parallel: bool,
+    param: Literal["tool_choice", "function_call"] = "tool_choice",
+) -> ToolUse | None:
+    """What may be called; None leaves the reply without calls. `param` is where `choice` stood."""
+    known = {function.name: function.to_tool() for function in functions}
+    if not known or choice.mode == "none":
+        return None
+    names = known if choice.names is None else choice.names
+    tools = tuple(_tool(known, name, param) for name in names)
+    return ToolUse(tools, choice.mode, parallel and choice.mode != "named")
+
+
+def _tool(known: Mapping[str, Tool], name: str, param: str) -> Tool:
+    if name not in known:
+        what = "Tool choice" if param == "tool_choice" else "Function"
+        given = "tools" if param == "tool_choice" else "functions"
+        message = f"{what} '{name[:80]}' not found in '{given}' parameter."
+        refuse("invalid_value", message, param)
+    return known[name]

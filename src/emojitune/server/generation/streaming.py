@@ -1,0 +1,63 @@
+"""What chat completions and responses share: a reply in the making, and who waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from emojitune.dataset.example import Message
+from emojitune.inference.types import ChatParameters, Replier
+from emojitune.server.context import Services
+from emojitune.server.generation.bridge import Exchange
+from emojitune.server.models import routes as models
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; the model stops when the client has gone, however early."""
+
+    def __init__(self, frames: AsyncIterator[bytes], exchange: Exchange) -> None:
+        super().__init__(frames, media_type="text/event-stream")
+        self._exchange = exchange
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._exchange.close()
+
+
+async def begin(
+    exchange: Exchange,
+    model: str,
+    messages: Sequence[Message],
+    parameters: ChatParameters,
+    services: Services,
+) -> None:
+    """Load the model that a request names, and let it begin to reply to the caller's project."""
+
+    def load() -> Replier:
+        return models.load(model, models.find(model, services), services)
+
+    owned = replace(parameters, owner=services.project)
+    await exchange.start(load, messages, owned, services.model_threads)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """The response that `work` makes; given up when the client hangs up before."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_hang_up(request))
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else Response(status_code=499)  # read by nobody
+    finally:
+        leaving.cancel()
+        working.cancel()
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

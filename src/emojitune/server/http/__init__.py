@@ -1,0 +1,1 @@
+"""JSON bodies in and out, forms, errors, idempotency keys."""

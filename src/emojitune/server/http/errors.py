@@ -1,0 +1,149 @@
+"""The exception tree as HTTP: a status and OpenAI's error object for each, never a traceback."""
+
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from emojitune.errors import DatasetError, EmojituneError, InvalidRequestError, NotFoundError
+from emojitune.server.http.json_bodies import BodyTooLargeError, refusal
+from emojitune.server.http.json_responses import encode
+from emojitune.store.files import FileTooLargeError
+
+
+class AuthenticationError(EmojituneError):
+    """No key, or not this server's."""
+
+
+class RateLimitError(EmojituneError):
+    """More than a key may ask for at this time.
+
+    Args:
+        kind: Of what there is no more: the `type` of the error.
+        seconds: After so long there is some again.
+    """
+
+    def __init__(self, message: str, *, kind: str, seconds: float) -> None:
+        super().__init__(message, code="rate_limit_exceeded")
+        self.kind = kind
+        self.seconds = seconds
+
+
+# The first that fits; what is not the client's doing comes last.
+_STATUSES: tuple[tuple[type[EmojituneError], int], ...] = (
+    (AuthenticationError, 401),
+    (RateLimitError, 429),
+    (NotFoundError, 404),
+    (FileTooLargeError, 413),
+    (BodyTooLargeError, 413),
+    (InvalidRequestError, 400),
+    (DatasetError, 400),
+    (EmojituneError, 503),
+)
+
+
+def error_object(error: EmojituneError) -> dict[str, dict[str, str | None]]:
+    """What OpenAI's clients read: all four keys, always."""
+    kind = "server_error" if _status(error) >= 500 else "invalid_request_error"
+    if isinstance(error, RateLimitError):
+        kind = error.kind
+    content = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return {"error": content}
+
+
+def error_response(error: EmojituneError, status: int | None = None) -> Response:
+    """`error` as a whole response."""
+    code = status or _status(error)
+    headers: dict[str, str] = {}
+    if code >= 500:  # the official clients repeat every one, and none of ours goes away by that
+        headers["x-should-retry"] = "false"
+    if isinstance(error, RateLimitError):
+        headers["retry-after"] = str(math.ceil(error.seconds))
+        headers["retry-after-ms"] = str(math.ceil(error.seconds * 1000))
+    return Response(encode(error_object(error)), code, headers, "application/json")
+
+
+def unexpected() -> Response:
+    """A mistake of ours: its details belong in the log."""
+    message = "The server had an error while processing your request. Its log says more."
+    return error_response(EmojituneError(message), 500)
+
+
+def install(app: FastAPI) -> None:
+    """Put these answers in the place of FastAPI's own."""
+    app.add_exception_handler(EmojituneError, _ours)
+    app.add_exception_handler(HTTPException, _routing)
+    app.add_exception_handler(RequestValidationError, _parameters)
+
+
+def _status(error: EmojituneError) -> int:
+    return next(status for kind, status in _STATUSES if isinstance(error, kind))
+
+
+async def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, EmojituneError)
+    return error_response(error)
+
+
+async def _routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    asked = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        message = f"Invalid URL ({asked}){_meant(request)}"
+    elif error.status_code == 405:
+        method, path = request.method, request.url.path
+        message = (
+            f"Not allowed to {method} on {path}. "
+            "(HINT: Perhaps you meant to use a different HTTP method?)"
+        )
+    else:
+        message = error.detail
+    response = error_response(InvalidRequestError(message), error.status_code)
+    response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = _allowed(request)
+    return response
+
+
+def _meant(request: Request) -> str:
+    """The path that a client with a wrong base URL had in mind, if there is one."""
+    path = request.url.path
+    meant = path.removeprefix("/v1") if path.startswith("/v1/v1/") else f"/v1{path}"
+    if not _routes(request, meant):
+        return ""
+    return f". Did you mean {meant}? The base URL of this server ends in /v1, and has it once."
+
+
+def _allowed(request: Request) -> str:
+    """Every method of this path: Starlette names those of the first route with it only."""
+    methods = {method for route in _routes(request) for method in route.methods or ()}
+    return ", ".join(sorted(methods))
+
+
+def _routes(request: Request, path: str | None = None) -> list[Route]:
+    """The routes of a path, that of the request or another one, for any method."""
+    scope = {**request.scope, "path": path or request.scope["path"]}
+    routes = (context.original_route for context in iter_route_contexts(request.app.routes))
+    return [
+        route
+        for route in routes
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
+    ]
+
+
+async def _parameters(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # FastAPI puts "query" or "path" before the name; all of a query is text, its numbers too.
+    errors = [{**one, "input": _number(one.get("input"))} for one in error.errors()]
+    return error_response(refusal(errors, skip=1))
+
+
+def _number(value: Any) -> Any:
+    try:
+        return int(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

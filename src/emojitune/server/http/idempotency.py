@@ -1,0 +1,74 @@
+"""A POST that creates something lasting is carried out once, however often a client repeats it.
+
+The rule stands in `store/idempotency.py`; here is what HTTP adds: where the number of the attempt
+and the key are found, and whether a client is still there to hear the answer.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from anyio import to_thread
+from fastapi import Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from emojitune.errors import EmojituneError, InvalidRequestError
+from emojitune.server.context import Services
+from emojitune.store.idempotency import Attempt
+from emojitune.store.ids import new_id
+
+_LONGEST_KEY = 255
+
+
+async def create_once(
+    request: Request,
+    digest: str,
+    services: Services,
+    prefix: str,
+    create: Callable[[str], Response],
+) -> Response:
+    """The answer of `create(id)`, with the id that an earlier attempt of the same request had.
+
+    Args:
+        digest: Stands for the body; see `digest_of`.
+        prefix: What ids of this kind begin with.
+        create: Runs in a thread. It must create under the given id, or answer with what is there.
+    """
+    attempt = _attempt(request, digest)
+
+    def run() -> tuple[str, Response]:
+        reserved = services.creations.reserve(attempt, lambda: new_id(prefix))
+        try:
+            response = create(reserved.subject)
+        except EmojituneError:
+            services.creations.forget(reserved.subject)
+            raise
+        if reserved.repeated:
+            response.headers["idempotent-replayed"] = "true"
+        return reserved.subject, response
+
+    subject, response = await to_thread.run_sync(run)
+    if not await request.is_disconnected():
+        await to_thread.run_sync(services.creations.answered, subject)
+    return response
+
+
+def digest_of(body: BaseModel) -> str:
+    """The same for every spelling of a body: order of keys, white space, null or absent."""
+    return hashlib.sha256(to_json(body.model_dump(mode="json"))).hexdigest()
+
+
+def _attempt(request: Request, digest: str) -> Attempt:
+    key = request.headers.get("idempotency-key") or None
+    if key is not None and len(key) > _LONGEST_KEY:
+        raise InvalidRequestError(
+            f"An Idempotency-Key may have at most {_LONGEST_KEY} characters, and this one has "
+            f"{len(key)}."
+        )
+    return Attempt(request.url.path, digest, attempt_number(request), key)
+
+
+def attempt_number(request: Request) -> int:
+    """0 for a first try, as the official clients count; anything but a number is a first try."""
+    count = request.headers.get("x-stainless-retry-count", "")
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 0

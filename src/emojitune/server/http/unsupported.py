@@ -1,0 +1,92 @@
+"""Parameters that are known and do not act: said where they are declared, with the reason.
+
+The request models are the one place where an endpoint's parameters stand. A field without a mark
+is supported; `Ignored` is accepted and not looked at, on purpose; `Refused` is a 400. Validation,
+the page at /docs and docs/api.md all read it there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from emojitune.server.http.json_bodies import without_nulls
+
+MARK = "x-emojitune"  # the key of a mark in the API's description
+_CODE = "unsupported_parameter"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """`Annotated[str | None, Ignored("names ...")] = None`: the value is checked, then unused."""
+
+    reason: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            **handler(schema),
+            "description": f"Ignored on purpose: {self.reason}.",
+            MARK: {"status": "ignored", "reason": self.reason},
+        }
+
+
+# By identity, because Annotated takes equal marks for one, and (0,) equals (False,).
+@dataclass(frozen=True, slots=True, eq=False)
+class Refused:
+    """`Annotated[Any, Refused("replies are text")] = None`: a value not in `neutral` is a 400.
+
+    `reason` is a clause that says what is the case here; what is neutral asks for nothing.
+    """
+
+    reason: str
+    neutral: Sequence[Any] = ()
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            **handler(schema),
+            "description": f"Refused (400, {_CODE}): {self.reason}.",
+            MARK: {
+                "status": "refused",
+                "code": _CODE,
+                "reason": self.reason,
+                "accepted": list(self.neutral),
+            },
+        }
+
+    def _check(self, value: Any) -> Any:
+        asked = without_nulls(value)
+        if asked is not None and not any(_same(asked, neutral) for neutral in self.neutral):
+            message = f"Unsupported parameter: '{{param}}'. Here {self.reason}. Leave it out."
+            context = {"message": message, "code": _CODE, "param": None}
+            raise PydanticCustomError("refused", "{message}", context)
+        return value
+
+
+def mark_of(field: FieldInfo) -> Ignored | Refused | None:
+    """How a field is marked; None when it is supported."""
+    marks = [mark for mark in field.metadata if isinstance(mark, Ignored | Refused)]
+    return marks[0] if marks else None
+
+
+def marked(model: type[BaseModel], kind: type[Ignored] | type[Refused]) -> frozenset[str]:
+    """The names of a model's fields with a mark of this kind."""
+    fields = model.model_fields.items()
+    return frozenset(name for name, field in fields if isinstance(mark_of(field), kind))
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    """Equal, and not only because Python takes True for 1."""
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)

@@ -1,0 +1,1 @@
+"""`/v1/models`, and loading a model by its name."""

@@ -1,0 +1,67 @@
+"""From a model's name to a model that chats: the one place of the server that needs torch."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from emojitune.inference.model_pool import Get, Load
+from emojitune.inference.types import Replier
+from emojitune.models.catalog import base_called
+from emojitune.models.torch_environment import import_libraries, prepare_chat
+from emojitune.settings import Settings
+from emojitune.store.models import ModelStore
+
+
+def model_loader(settings: Settings, tuned: ModelStore) -> Load:
+    """A loader for the pool, from `tuned` models of every project: who asks was let in before.
+
+    What it needs takes seconds to import: that begins now, in the background, and the first reply
+    waits for what is left of it.
+    """
+    # All that uses torch in this process runs in one thread: see inference/engine/scheduler.py.
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
+    imported = executor.submit(_import_torch)
+
+    def load(name: str, get: Get) -> Replier:
+        imported.result()
+        from emojitune.inference import loading
+        from emojitune.inference.chat_model import ChatModel
+        from emojitune.models import loader
+        from emojitune.models.download import fetch
+
+        precision = loader.choose_precision(settings)
+        if not name.startswith("ft:"):
+            folder = fetch(base_called(name), settings)
+            return executor.submit(loading.open_base, folder, precision, executor).result()
+        model = tuned.get(name)
+        folder = fetch(base_called(model.base), settings)
+        adapter = settings.adapters / model.adapter
+        if loader.is_llama(folder):
+            base = get(model.base)
+            assert isinstance(base, ChatModel)
+            return executor.submit(loading.open_beside, base, adapter).result()
+        return executor.submit(loading.open_merged, folder, adapter, precision, executor).result()
+
+    return load
+
+
+def capacity(settings: Settings) -> int:
+    """Bytes for the pool; asked when torch is there, since a GPU's memory is torch's to tell."""
+    if settings.chat_memory is not None:
+        return settings.chat_memory
+    import torch
+
+    from emojitune.models import loader
+
+    device = loader.choose_precision(settings).device
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1] // 4
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (AttributeError, ValueError, OSError):  # not on this system
+        return 4 * 2**30
+
+
+def _import_torch() -> None:
+    prepare_chat()
+    import_libraries()
+    import emojitune.inference.loading  # noqa: F401

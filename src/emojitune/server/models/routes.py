@@ -1,0 +1,192 @@
+"""Models: list, retrieve, delete; and which model a name in a request means."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Response
+from openai.types import Model, ModelDeleted
+
+from emojitune.errors import InvalidRequestError, ModelError, NotFoundError
+from emojitune.inference.types import Replier
+from emojitune.jobs.publish import forget_model
+from emojitune.models.catalog import (
+    CATALOG,
+    EMBEDDING_MODELS,
+    HOSTED_MODELS,
+    BaseModel,
+    find_base,
+    hosted_snapshot,
+    resolve_base,
+)
+from emojitune.models.download import exists
+from emojitune.server.context import Services, Shared
+from emojitune.server.http.json_responses import listing, reply
+from emojitune.store.models import FineTunedModel
+
+router = APIRouter(prefix="/v1/models")
+
+
+@router.get("")
+def list_models(services: Shared) -> Response:
+    """List the base models, their hosted aliases, and the fine-tuned models."""
+    base = [_base_object(name, services) for name in (*CATALOG, *HOSTED_MODELS, *EMBEDDING_MODELS)]
+    # Checkpoints answer by name, but are not listed: as on the hosted API.
+    tuned = [_tuned_object(model) for model in services.models.list() if model.step is None]
+    return listing([*base, *tuned])
+
+
+def _given(name: str) -> str:
+    if not name:  # a `path` may be empty, and `/v1/models/` is no address
+        raise HTTPException(404)
+    return name
+
+
+_Name = Annotated[str, Depends(_given)]
+
+
+# `path`, because the SDK sends `org/name` as `org%2Fname`, which is decoded before routing.
+@router.get("/{name:path}")
+def retrieve(name: _Name, services: Shared) -> Response:
+    """Retrieve a model, a checkpoint too."""
+    model = _find_existing(name, services)
+    if isinstance(model, FineTunedModel):
+        return reply(_tuned_object(model))
+    return reply(_base_object(name, services))
+
+
+@router.delete("/{name:path}")
+def delete(name: _Name, services: Shared) -> Response:
+    """Delete a fine-tuned model or a checkpoint, with its adapter."""
+    model = _find_existing(name, services)
+    if not isinstance(model, FineTunedModel):
+        raise InvalidRequestError(
+            f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
+        )
+    forget_model(name, services.models, services.settings)
+    services.pool.forget(name)
+    return reply(ModelDeleted(id=name, object="model", deleted=True))
+
+
+def find(name: str, services: Services) -> FineTunedModel | BaseModel:
+    """The model that chats and can be tuned behind a name in a request.
+
+    Raises:
+        NotFoundError: There is none; the message says what there is.
+    """
+    if name.startswith("ft:"):
+        return services.models.get(name)
+    return resolve_base(name, services.settings)
+
+
+def find_any(name: str, services: Services) -> FineTunedModel | BaseModel:
+    """The model that embeds behind a name: every one, and the hosted embedding models.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if name in EMBEDDING_MODELS:
+        return find_base(services.settings.base_model)
+    return find(name, services)
+
+
+def _find_existing(name: str, services: Services) -> FineTunedModel | BaseModel:
+    """The same; that a repository is there is looked up, where only the request names it.
+
+    Raises:
+        NotFoundError: There is none, or the hub does not say so.
+    """
+    model = find_any(name, services)
+    if isinstance(model, FineTunedModel) or model.name != name or name in CATALOG:
+        return model
+    if not exists(model, services.settings):
+        raise NotFoundError(
+            f"The model '{name}' does not exist: no base model of this name is in this server's "
+            "cache, and the Hugging Face hub gave none. Look at the list of models, or check the "
+            "id and the network.",
+            code="model_not_found",
+            param="model",
+        )
+    return model
+
+
+def load(name: str, model: FineTunedModel | BaseModel, services: Services) -> Replier:
+    """`model`, which a request called `name`, ready to reply; blocks while it is loaded.
+
+    Raises:
+        NotFoundError: The request named a repository, and the hub does not have it.
+        InvalidRequestError: It did, and what is there is no model that can be loaded.
+    """
+    try:
+        # Several names may mean one base model: it is loaded once, under its own.
+        return services.pool.get(model.name)
+    except ModelError as error:
+        # A model that this server should have is another matter: that is no mistake of the asker.
+        if model.name != name or "/" not in name:
+            raise
+        if error.code == "model_unavailable":
+            message = f"The model '{name}' does not exist. {error.message}"
+            raise NotFoundError(message, code="model_not_found", param="model") from error
+        message = f"The model '{name}' cannot be used here. {error.message}"
+        raise InvalidRequestError(message, code="invalid_value", param="model") from error
+
+
+def served_by(name: str, services: Services) -> str | None:
+    """The base model that really runs under `name`; None when a fine-tuned one is gone by now."""
+    try:
+        model = find_any(name, services)
+    except NotFoundError:
+        return None
+    return model.base if isinstance(model, FineTunedModel) else model.name
+
+
+def full_name(name: str) -> str:
+    """`name` as jobs and replies show it: the dated one for a hosted alias."""
+    return hosted_snapshot(name) or name
+
+
+def _base_object(name: str, services: Services) -> Model:
+    base, hosted = find_any(name, services), HOSTED_MODELS.get(name)
+    assert isinstance(base, BaseModel)
+    if name in EMBEDDING_MODELS:
+        created = EMBEDDING_MODELS[name]
+    else:
+        created = hosted.created if hosted else base.created
+    return _object(
+        name,
+        created=created,
+        owner="openai" if hosted or name in EMBEDDING_MODELS else "system",
+        served_by=base.name,
+        shutdown_date=hosted.shutdown_date.isoformat() if hosted else None,
+    )
+
+
+def _tuned_object(model: FineTunedModel) -> Model:
+    owner = model.name.split(":")[2]
+    return _object(
+        model.name,
+        created=model.created_at,
+        owner=owner,
+        served_by=model.base,
+        system_prompt=model.system_prompt,
+    )
+
+
+def _object(
+    name: str,
+    *,
+    created: int,
+    owner: str,
+    served_by: str,
+    shutdown_date: str | None = None,
+    system_prompt: str | None = "",
+) -> Model:
+    return Model.model_validate(
+        {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": owner,
+            "shutdown_date": shutdown_date,
+            "served_by": served_by,  # ours: which model really answers under this name
+            "system_prompt": system_prompt,  # ours: what it was trained under
+        }
+    )

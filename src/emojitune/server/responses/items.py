@@ -1,0 +1,276 @@
+"""Items of a conversation: in requests, as the API shows them, and as chat models take them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from emojitune.dataset.example import Message
+from emojitune.dataset.tool_format import call_text, result_text, spoken
+from emojitune.errors import InvalidRequestError
+from emojitune.server.generation.formats import Name
+from emojitune.server.http.json_bodies import TAG, Body, refuse, type_name
+from emojitune.server.http.unsupported import Ignored, Refused
+from emojitune.store.ids import new_id
+
+_SENT_BACK = Ignored("a reply may be sent back with all that it carries")
+
+
+def _as_message(value: Any) -> Any:
+    _require_text_or_list(value)
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+
+def _as_parts(content: Any) -> Any:
+    _require_text_or_list(content)
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+
+
+def _require_text_or_list(value: Any) -> None:
+    if not isinstance(value, str | list):
+        refuse(
+            "invalid_type",
+            "Invalid type for '{param}': expected a string or an array of objects, but got "
+            f"{type_name(value)} instead.",
+        )
+
+
+class ContentPart(Body):
+    """A piece of a message: text that is given, was replied, or was refused."""
+
+    type: Literal["input_text", "output_text", "refusal"] = Field(
+        description="Pictures, files and sounds are not understood."
+    )
+    text: str | None = Field(None, description="The text, of all but a refusal.")
+    refusal: str | None = Field(None, description="The text of a refusal.")
+    annotations: Annotated[
+        list[Any] | None, _SENT_BACK, Field(description="As a reply has them.")
+    ] = None
+    logprobs: Annotated[list[Any] | None, _SENT_BACK, Field(description="As a reply has them.")] = (
+        None
+    )
+    parsed: Annotated[Any, _SENT_BACK, Field(description="What the SDK made of the text.")] = None
+
+    @model_validator(mode="after")
+    def _has_its_text(self) -> Self:
+        needed = "refusal" if self.type == "refusal" else "text"
+        if getattr(self, needed) is None:
+            message = "Missing required parameter: '{param}'."
+            refuse("missing_required_parameter", message, f".{needed}")
+        return self
+
+    @property
+    def said(self) -> str:
+        return (self.refusal if self.type == "refusal" else self.text) or ""
+
+
+class _Item(Body):
+    id: str | None = Field(None, min_length=1, description="The item's id; one is made if need be.")
+    status: Annotated[
+        Literal["in_progress", "completed", "incomplete"] | None,
+        Ignored("an item of the input is complete"),
+        Field(description="As a reply has it."),
+    ] = None
+
+
+class MessageItem(_Item):
+    """A message of the conversation, in the short or the long form, or a reply sent back."""
+
+    type: Literal["message"] = Field("message", description="`message`, or left out.")
+    role: Literal["user", "assistant", "system", "developer"] = Field(
+        description="Who says it; system and developer are one."
+    )
+    content: Annotated[
+        list[ContentPart],
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart]),
+        Field(description="A text, or its parts."),
+    ]
+    phase: Annotated[
+        Literal["commentary", "final_answer"] | None,
+        Ignored("models do not reason apart"),
+        Field(description="As a reply has it."),
+    ] = None
+
+    def to_item(self) -> dict[str, Any]:
+        """The item as the API shows it."""
+        item = {"id": self.id or new_id("msg_", 48), "type": "message", "status": "completed"}
+        own = "output_text" if self.role == "assistant" else "input_text"
+        return {**item, "role": self.role, "content": [_part(own, part) for part in self.content]}
+
+
+def _part(kind: str, part: ContentPart) -> dict[str, Any]:
+    if kind == "input_text":
+        return {"type": kind, "text": part.said}
+    if part.type == "refusal":
+        return {"type": "refusal", "refusal": part.said}
+    return {"type": kind, "text": part.said, "annotations": [], "logprobs": []}
+
+
+class _CallItem(_Item):
+    call_id: str = Field(
+        min_length=1, max_length=64, description="What ties a call and its output together."
+    )
+    namespace: Annotated[
+        Any, Refused("functions stand in no namespaces"), Field(description="Where its name is.")
+    ] = None
+    caller: Annotated[
+        Any,
+        Refused("functions are called by the model alone", [{"type": "direct"}]),
+        Field(description="Who called it."),
+    ] = None
+
+
+class FunctionCall(_CallItem):
+    """A call of an earlier reply."""
+
+    type: Literal["function_call"] = Field(description="`function_call`.")
+    name: Name = Field(description="The name of the function.")
+    arguments: str = Field(description="Its arguments, as JSON text.")
+    parsed_arguments: Annotated[
+        Any, _SENT_BACK, Field(description="What the SDK made of the arguments.")
+    ] = None
+
+    def to_item(self) -> dict[str, Any]:
+        """The item as the API shows it."""
+        head = {"id": self.id or new_id("fc_", 48), "type": self.type, "status": "completed"}
+        return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
+
+
+class OutputPart(Body):
+    """A piece of what a function answered."""
+
+    type: Literal["input_text"] = Field(description="Pictures and files are not understood.")
+    text: str = Field(description="The text.")
+
+
+class FunctionCallOutput(_CallItem):
+    """What a function answered."""
+
+    type: Literal["function_call_output"] = Field(description="`function_call_output`.")
+    output: Annotated[
+        list[OutputPart],
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[OutputPart]),
+        Field(description="A text, or its parts."),
+    ]
+    name: Annotated[
+        str | None,
+        Ignored("its call has the name already"),
+        Field(description="The name of the function."),
+    ] = None
+
+    def to_item(self) -> dict[str, Any]:
+        """The item as the API shows it."""
+        head = {"id": self.id or new_id("fco_", 48), "type": self.type, "status": "completed"}
+        parts = [part.model_dump() for part in self.output]
+        output = parts[0]["text"] if len(parts) == 1 else parts
+        return {**head, "call_id": self.call_id, "output": output}
+
+
+class ItemReference(Body):
+    """The id of an item instead of the item."""
+
+    type: Literal["item_reference"] = Field(
+        "item_reference", description="`item_reference`, or left out."
+    )
+    id: str = Field(
+        min_length=1, description="The id of an item of a stored response: of its input or output."
+    )
+
+
+class Reasoning(Body):
+    """A reasoning model's item, sent back by a client; ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["reasoning"] = Field(description="`reasoning`; the item is ignored.")
+
+
+def _kind(item: Any) -> str:
+    """Which of them it is; what has no type is a message, or the id of an item and nothing else."""
+    if not isinstance(item, Mapping):
+        return TAG + "message"
+    if isinstance(kind := item.get("type"), str):
+        return TAG + kind
+    present = {key for key, value in item.items() if value is not None}
+    return TAG + ("item_reference" if present == {"id"} else "message")
+
+
+InputItem = Annotated[
+    Annotated[MessageItem, Tag(TAG + "message")]
+    | Annotated[FunctionCall, Tag(TAG + "function_call")]
+    | Annotated[FunctionCallOutput, Tag(TAG + "function_call_output")]
+    | Annotated[ItemReference, Tag(TAG + "item_reference")]
+    | Annotated[Reasoning, Tag(TAG + "reasoning")],
+    Discriminator(_kind),
+]
+
+
+def to_messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
+    """Items as the chat models take them: calls belong to the words that they follow."""
+    words: str | None = None  # of an assistant message that calls may still follow
+    calls: list[str] = []
+    for item in items:
+        if item["type"] == "function_call":
+            calls.append(call_text(item["name"], item["arguments"]))
+            continue
+        if words is not None or calls:
+            yield Message("assistant", spoken(words or "", calls))
+            words, calls = None, []
+        if item["type"] == "function_call_output":
+            yield Message("tool", result_text(_text_of(item["output"])))
+        elif item["role"] == "assistant":
+            words = _text_of(item["content"])
+        else:
+            yield Message(item["role"], _text_of(item["content"]))
+    if words is not None or calls:
+        yield Message("assistant", spoken(words or "", calls))
+
+
+def _text_of(content: str | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["refusal" if part["type"] == "refusal" else "text"] for part in content)
+
+
+def check_items(items: Iterable[Mapping[str, Any]]) -> None:
+    """No id stands twice, each output has its call before it, and each call has its output.
+
+    Raises:
+        InvalidRequestError: In the words of the hosted API.
+    """
+    ids: set[str] = set()
+    called: set[str] = set()
+    unanswered: dict[str, None] = {}
+    for item in items:
+        if item["id"] in ids:
+            raise _wrong(
+                f"Duplicate item found with id {item['id']}. Remove duplicate items from your "
+                "input and try again."
+            )
+        ids.add(item["id"])
+        if item["type"] == "function_call":
+            called.add(item["call_id"])
+            unanswered[item["call_id"]] = None
+        elif item["type"] == "function_call_output":
+            if item["call_id"] not in called:
+                raise _wrong(
+                    f"No tool call found for function call output with call_id {item['call_id']}."
+                )
+            unanswered.pop(item["call_id"], None)
+    for call_id in unanswered:
+        raise _wrong(f"No tool output found for function call {call_id}.")
+
+
+def _wrong(message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param="input")
+
+
+Input = Annotated[
+    list[InputItem],
+    BeforeValidator(_as_message, json_schema_input_type=str | list[InputItem]),
+    Field(
+        min_length=1,
+        description="What is said to the model: a text, or messages, calls and their outputs, "
+        "each whole or by its id. Only a response that continues another may do without.",
+    ),
+]

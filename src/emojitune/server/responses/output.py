@@ -1,0 +1,137 @@
+"""The output items of a response as they grow, and the events that tell of each step.
+
+An event here is its type and its fields; the stream numbers and frames it, a whole response has no
+use for it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from emojitune.inference.types import Delta, TokenLogprob, ToolCallPiece
+from emojitune.server.generation.token_logprobs import token_object_of_response
+from emojitune.store.ids import new_id
+
+Event = tuple[str, dict[str, Any]]
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+@dataclass(slots=True)
+class _Message:
+    """A message with one part of text."""
+
+    index: int
+    id: str = field(default_factory=lambda: new_id("msg_", 48))
+    text: str = ""
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+
+    def item(self, status: Status) -> dict[str, Any]:
+        content = [] if status == "in_progress" else [self._part()]
+        head = {"id": self.id, "type": "message", "status": status}
+        return {**head, "role": "assistant", "content": content}
+
+    def opened(self) -> Iterator[Event]:
+        yield _item_event("added", self, "in_progress")
+        yield "response.content_part.added", {**self._place(), "part": self._part()}
+
+    def add(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> Event:
+        told = [token_object_of_response(logprob) for logprob in logprobs]
+        self.text += text
+        self.logprobs += told
+        return "response.output_text.delta", {**self._place(), "delta": text, "logprobs": told}
+
+    def closed(self, status: Status) -> Iterator[Event]:
+        said = {"text": self.text, "logprobs": self.logprobs}
+        yield "response.output_text.done", {**self._place(), **said}
+        yield "response.content_part.done", {**self._place(), "part": self._part()}
+        yield _item_event("done", self, status)
+
+    def _part(self) -> dict[str, Any]:
+        said = {"text": self.text, "logprobs": list(self.logprobs)}
+        return {"type": "output_text", "annotations": [], **said}
+
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": self.id, "output_index": self.index, "content_index": 0}
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call of a function."""
+
+    index: int
+    name: str
+    id: str = field(default_factory=lambda: new_id("fc_", 48))
+    call_id: str = field(default_factory=lambda: new_id("call_"))
+    arguments: str = ""
+
+    def item(self, status: Status) -> dict[str, Any]:
+        head = {"id": self.id, "type": "function_call", "status": status}
+        return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
+
+    def opened(self) -> Iterator[Event]:
+        yield _item_event("added", self, "in_progress")
+
+    def add(self, arguments: str) -> Event:
+        self.arguments += arguments
+        return "response.function_call_arguments.delta", {**self._place(), "delta": arguments}
+
+    def closed(self, status: Status) -> Iterator[Event]:
+        called = {"name": self.name, "arguments": self.arguments}
+        yield "response.function_call_arguments.done", {**self._place(), **called}
+        yield _item_event("done", self, status)
+
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": self.id, "output_index": self.index}
+
+
+class Output:
+    """All items of one response: only the last of them may still grow."""
+
+    def __init__(self) -> None:
+        self._items: list[_Message | _Call] = []
+        self.cut_off = False
+
+    def add(self, delta: Delta) -> Iterator[Event]:
+        """Take a piece; what it changes."""
+        self.cut_off = delta.finish_reason == "length"
+        if delta.text or delta.logprobs:
+            last = self._items[-1] if self._items else None
+            if not isinstance(last, _Message):
+                last = _Message(len(self._items))
+                yield from self._open(last)
+            yield last.add(delta.text, delta.logprobs)
+        for piece in delta.tool_calls:
+            yield from self._add_call(piece)
+
+    def end(self) -> Iterator[Event]:
+        """What the end changes; who has said nothing has said an empty text."""
+        if not self._items:
+            yield from self._open(_Message(0))
+        yield from self._items[-1].closed(self._last_status)
+
+    def items(self) -> list[dict[str, Any]]:
+        """The items of a response that has ended."""
+        *whole, last = self._items
+        return [*(item.item("completed") for item in whole), last.item(self._last_status)]
+
+    @property
+    def _last_status(self) -> Status:
+        return "incomplete" if self.cut_off else "completed"
+
+    def _add_call(self, piece: ToolCallPiece) -> Iterator[Event]:
+        if piece.name is not None:
+            yield from self._open(_Call(len(self._items), piece.name))
+        call = self._items[-1]
+        assert isinstance(call, _Call), "a call begins with its name"
+        if piece.arguments:
+            yield call.add(piece.arguments)
+
+    def _open(self, item: _Message | _Call) -> Iterator[Event]:
+        if self._items:
+            yield from self._items[-1].closed("completed")
+        self._items.append(item)
+        yield from item.opened()
+
+
+def _item_event(what: Literal["added", "done"], item: _Message | _Call, status: Status) -> Event:
+    return f"response.output_item.{what}", {"output_index": item.index, "item": item.item(status)}

@@ -1,0 +1,290 @@
+"""The bodies of `POST /responses` and `POST /responses/input_tokens`.
+
+All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from emojitune.inference.types import ChatParameters, ToolUse
+from emojitune.server.generation.formats import STRICT, Labels, Name
+from emojitune.server.http.json_bodies import Body, Metadata, refuse
+from emojitune.server.http.unsupported import Ignored, Refused
+from emojitune.server.responses.items import Input, Reasoning
+from emojitune.server.responses.tools import FunctionTool, ToolChoice, tool_use
+
+_ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
+_CACHE = Ignored("the prefix cache finds common beginnings by itself")
+_NO_REASONING = "models do not reason apart"
+
+Include = Literal[
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+]
+
+
+class TextFormat(Body):
+    """What kind of text a reply is."""
+
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="Any text, any JSON object, or JSON that a schema allows."
+    )
+    name: Name | None = Field(None, description="A name for the schema; needed with one.")
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The JSON schema, for json_schema."
+    )
+    description: Annotated[
+        str | None,
+        Ignored("the schema itself says it"),
+        Field(description="What the format is for."),
+    ] = None
+    strict: bool | None = Field(None, description=STRICT)
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        for key, value in {"name": self.name, "schema": self.schema_}.items():
+            if self.type == "json_schema" and value is None:
+                message = "Missing required parameter: '{param}'."
+                refuse("missing_required_parameter", message, f".{key}")
+            if self.type != "json_schema" and value is not None:
+                refuse("unknown_parameter", "Unknown parameter: '{param}'.", f".{key}")
+        return self
+
+    @property
+    def json_schema(self) -> dict[str, Any] | None:
+        """The schema that a reply is held to."""
+        return {"type": "object"} if self.type == "json_object" else self.schema_
+
+    def echo(self) -> dict[str, Any]:
+        """The format as the response shows it."""
+        if self.type != "json_schema":
+            return {"type": self.type}
+        more = {} if self.description is None else {"description": self.description}
+        strict = bool(self.strict)
+        return {
+            "type": self.type, "name": self.name, "schema": self.schema_, "strict": strict, **more
+        }  # fmt: skip
+
+
+class TextOptions(Body):
+    """How a reply is written."""
+
+    format: TextFormat = Field(TextFormat(type="text"), description="The kind of text.")
+    verbosity: Annotated[
+        Any,
+        Refused("models have no verbosity", ["medium"]),
+        Field(description="How long a reply is."),
+    ] = None
+
+
+class ResponseStreamOptions(Body):
+    """How a stream is sent."""
+
+    include_obfuscation: Annotated[
+        bool | None,
+        Ignored("nothing is padded: the stream stays on the user's own network"),
+        Field(description="Pad the events."),
+    ] = None
+
+
+class PromptBody(Body):
+    """What a response answers: the parameters that counting its tokens has too."""
+
+    input: Input = Field([])
+    instructions: str | None = Field(
+        None,
+        description="A system message in front of this request's conversation; the next response "
+        "does not inherit it.",
+    )
+    previous_response_id: str | None = Field(
+        None, min_length=1, description="Continue the conversation of this stored response."
+    )
+    text: TextOptions = Field(TextOptions(), description="How the reply is written.")
+    truncation: Annotated[
+        Any,
+        Refused("nothing is cut out of a conversation that is too long", ["disabled"]),
+        Field(description="What is done with a conversation that is too long."),
+    ] = None
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] = Field(
+        [], description="Functions that the model may ask to be called."
+    )
+    tool_choice: ToolChoice = Field(
+        None, description="Whether a tool is called, and which; `auto` if absent."
+    )
+    parallel_tool_calls: bool = Field(
+        True, description="Whether one response may hold several calls."
+    )
+    reasoning: Annotated[
+        Any,
+        Refused(
+            _NO_REASONING,
+            [{}, {"effort": "none"}],
+        ),
+        Field(description="How a reasoning model reasons."),
+    ] = None
+    conversation: Annotated[
+        Any,
+        Refused("no conversations are kept: use 'previous_response_id'"),
+        Field(description="A stored conversation."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        unsaid = all(isinstance(item, Reasoning) for item in self.input)
+        if unsaid and self.previous_response_id is None:
+            refuse("missing_required_parameter", "Missing required parameter: '{param}'.", "input")
+        return self
+
+    @model_validator(mode="after")
+    def _choice_has_its_tools(self) -> Self:
+        _ = self.tool_use
+        return self
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+    @property
+    def parameters(self) -> ChatParameters:
+        """Those of them that the chat models know."""
+        asked = self.text.format
+        strict = asked.strict is True
+        return ChatParameters(json_schema=asked.json_schema, strict=strict, tools=self.tool_use)
+
+
+class CountRequest(PromptBody):
+    """The body of `POST /responses/input_tokens`."""
+
+    model: str | None = Field(
+        None, min_length=1, description="Whose tokens are counted; by default the base model's."
+    )
+    personality: Annotated[
+        Any, Refused("models have no personalities"), Field(description="A preset style.")
+    ] = None
+
+
+class ResponseRequest(PromptBody):
+    """The body of `POST /responses`. `decoding` and `labels` are ours."""
+
+    model: str = Field(min_length=1, description="A base or fine-tuned model.")
+    max_output_tokens: int | None = Field(
+        None, ge=16, description="Tokens of the reply at most; by default 1024."
+    )
+    temperature: float = Field(
+        1.0, ge=0, le=2, description="0 takes the most probable; more is more varied."
+    )
+    top_p: float = Field(
+        1.0, ge=0, le=1, description="Draw only from the most probable that hold this much."
+    )
+    stream: bool = Field(False, description="Send events while the reply is written.")
+    stream_options: ResponseStreamOptions | None = Field(None, description="How a stream is sent.")
+    store: bool = Field(True, description="Keep the response, to be read and continued.")
+    metadata: Metadata | None = Field(None, description="Notes that stay with the response.")
+    decoding: Literal["labels", "free"] | None = Field(
+        None,
+        description="`labels` holds the reply to the model's closed vocabulary, `free` does not; "
+        "by default labels where the model has a vocabulary.",
+    )
+    labels: Labels = None
+    include: list[Include] | None = Field(
+        None,
+        description="More to be shown of the reply: its log-probabilities. There are no searches, "
+        "pictures or reasonings to be shown.",
+    )
+    top_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="How many likeliest tokens to tell in each place; above 0 it includes the "
+        "log-probabilities by itself.",
+    )
+
+    user: Annotated[str | None, _ABUSE, Field(description="A name for the end user.")] = None
+    safety_identifier: Annotated[
+        str | None, Field(max_length=64, description="A name for the end user."), _ABUSE
+    ] = None
+    prompt_cache_key: Annotated[
+        str | None, _CACHE, Field(description="Names requests that begin alike.")
+    ] = None
+    prompt_cache_retention: Annotated[
+        Literal["in_memory", "24h"] | None, _CACHE, Field(description="How long to cache.")
+    ] = None
+    prompt_cache_options: Annotated[Any, _CACHE, Field(description="How to cache.")] = None
+    service_tier: Annotated[
+        Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None,
+        Ignored("one machine serves all requests alike"),
+        Field(description="How urgent the request is."),
+    ] = None
+    max_tool_calls: Annotated[
+        int | None,
+        Ignored("it limits the calls of hosted tools, and there are none"),
+        Field(ge=1, description="Calls of hosted tools at most."),
+    ] = None
+
+    background: Annotated[
+        Any,
+        Refused("a response is made while the client waits: use 'stream' for a long one", [False]),
+        Field(description="Answer at once, and reply later."),
+    ] = None
+    background_options: Annotated[
+        Any, Refused("nothing runs in the background"), Field(description="How to do that.")
+    ] = None
+    prompt: Annotated[
+        Any,
+        Refused("no prompt templates are kept: send 'input' and 'instructions'"),
+        Field(description="A stored prompt template."),
+    ] = None
+    moderation: Annotated[
+        Any, Refused("nothing moderates"), Field(description="Checks of what is said.")
+    ] = None
+    context_management: Annotated[
+        Any, Refused("no conversation is compacted", [[]]), Field(description="When to compact.")
+    ] = None
+    access_programs: Annotated[
+        Any, Refused("there are no access programs"), Field(description="Special permissions.")
+    ] = None
+    image: Annotated[
+        Any, Refused("pictures are not understood"), Field(description="How pictures are read.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            refuse(
+                None,
+                "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+                "stream_options",
+            )
+        if self.labels is not None and self.decoding == "free":
+            refuse(
+                "invalid_parameter_combination",
+                "With 'labels' a reply is one of them, which 'decoding': 'free' forbids. "
+                "Leave one of the two out.",
+                "labels",
+            )
+        return self
+
+    @property
+    def _logprobs_asked(self) -> int | None:
+        included = "message.output_text.logprobs" in (self.include or ())
+        return (self.top_logprobs or 0) if included or self.top_logprobs else None
+
+    @property
+    def parameters(self) -> ChatParameters:
+        return replace(
+            super().parameters,
+            max_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_logprobs=self._logprobs_asked,
+            decoding=self.decoding,
+            labels=tuple(self.labels or ()),
+        )

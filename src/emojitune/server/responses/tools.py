@@ -1,0 +1,128 @@
+"""The tools of a response: the forms of its API; their rules are those of chat completions."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from emojitune.inference.types import ToolUse
+from emojitune.server.generation.formats import (
+    Choice,
+    ChoiceName,
+    FunctionDefinition,
+    choice_object,
+    tools_asked,
+)
+from emojitune.server.http.json_bodies import Body, refuse
+from emojitune.server.http.unsupported import Ignored, Refused
+
+
+class _Function(Body):
+    type: Literal["function"] = Field(
+        description="`function`; there are no custom and no hosted tools."
+    )
+
+
+# `_Function` stands last so that its field comes first: what is no function is told as just that.
+class FunctionTool(FunctionDefinition, _Function):
+    """A function that the model may ask to be called."""
+
+    output_schema: Annotated[
+        dict[str, Any] | None,
+        Ignored("what a function answers is shown to the model as it is"),
+        Field(description="A JSON schema of what it answers."),
+    ] = None
+    defer_loading: Annotated[
+        Any,
+        Refused("there is no search for tools", [False]),
+        Field(description="Load it when a search for tools finds it."),
+    ] = None
+    allowed_callers: Annotated[
+        Any,
+        Refused("functions are called by the model alone", [["direct"]]),
+        Field(description="Who may call it."),
+    ] = None
+    async_: Annotated[
+        Any,
+        Refused("a function's answer comes with the next request", [False]),
+        Field(alias="async", description="Answer it later."),
+    ] = None
+
+    def echo(self) -> dict[str, Any]:
+        """The tool as the response shows it."""
+        return {
+            "type": "function",
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters,
+            "strict": self.strict is not False,
+        }
+
+
+class FunctionName(Body):
+    """A function by its name."""
+
+    type: Literal["function"] = Field(description="`function`.")
+    name: str = Field(description="The name of the function.")
+
+
+class ResponseToolChoice(Body):
+    """Whether tools are called, and which."""
+
+    type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(
+        description="`none`, `auto` and `required` stand alone, as a string."
+    )
+    name: str | None = Field(None, description="The function that must be called.")
+    mode: Literal["auto", "required"] | None = Field(
+        None, description="Whether one of the allowed tools must be called."
+    )
+    tools: list[FunctionName] | None = Field(
+        None, min_length=1, description="The tools that may be called."
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        own = {"function": ["name"], "allowed_tools": ["mode", "tools"]}.get(self.type, [])
+        for key in ("name", "mode", "tools"):
+            given = getattr(self, key) is not None
+            if given and key not in own:
+                refuse("unknown_parameter", "Unknown parameter: '{param}'.", f".{key}")
+            if not given and key in own:
+                message = "Missing required parameter: '{param}'."
+                refuse("missing_required_parameter", message, f".{key}")
+        return self
+
+    @property
+    def meant(self) -> Choice:
+        """The choice without its form."""
+        if self.type == "function":
+            return Choice("named", (self.name or "",))
+        if self.type == "allowed_tools":
+            return Choice(self.mode or "auto", tuple(tool.name for tool in self.tools or ()))
+        return Choice(self.type)
+
+    def echo(self) -> str | dict[str, Any]:
+        """The choice as the response shows it."""
+        shown = self.model_dump(exclude_none=True)
+        return self.type if len(shown) == 1 else shown
+
+
+ToolChoice = Annotated[
+    ResponseToolChoice | None,
+    BeforeValidator(choice_object, json_schema_input_type=ChoiceName | ResponseToolChoice | None),
+]
+
+
+def tool_use(
+    tools: Sequence[FunctionTool], choice: ResponseToolChoice | None, parallel: bool
+) -> ToolUse | None:
+    """What may be called; None leaves the reply without calls."""
+    meant = choice.meant if choice else Choice()
+    if not tools and (meant.names is not None or meant.mode == "required"):
+        what = meant.names[0][:80] if meant.names else meant.mode
+        refuse(
+            "invalid_value",
+            f"Tool choice '{what}' must be specified with 'tools' parameter.",
+            "tool_choice",
+        )
+    return tools_asked(tools, meant, parallel)

@@ -1,0 +1,154 @@
+"""Which requests that create something were made, so that a repeated one creates nothing new.
+
+A request reserves the id of what it is to create *before* it creates it, and creating under a given
+id is done once however often it is tried. So nothing depends on how far an earlier attempt came: it
+may be running still, have lost its client, or have died with the server.
+
+The clients of OpenAI repeat a POST whose connection was cut or timed out, with an identical body,
+no Idempotency-Key, and the header `x-stainless-retry-count`: 0 on the first try, then 1, 2. The
+rule:
+
+1. The same `Idempotency-Key` on the same path means the same request, for a day.
+2. Attempt 0 is always a request of its own: who asks twice gets two.
+3. Attempt N > 0 belongs to an earlier request with the same path and body whose last attempt has a
+   lower number. Each attempt of a request counts once, so two requests that both lost their
+   connection keep a retry each. Requests whose answer was never handed over come first, then the
+   newest.
+4. A request stays open to that for `UNANSWERED_SECONDS` after its last attempt, which is longer
+   than a client waits. When the server has handed the answer to a connection that was still
+   open, `ANSWERED_SECONDS` are enough: the client got it, or repeats within its longest pause of 8
+   seconds.
+
+Knows nothing of HTTP: a path, a digest of the body and a number come in.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_
+
+from emojitune.errors import InvalidRequestError
+from emojitune.store import tables
+from emojitune.store.database import Database
+from emojitune.store.scope import EVERY_PROJECT, Project, Rows
+
+UNANSWERED_SECONDS = 15 * 60.0  # a client waits 10 minutes for an answer, then up to 8 seconds
+ANSWERED_SECONDS = 60.0
+_KEPT_SECONDS = 24 * 3600.0
+
+_creations = tables.creations
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request that creates something: `number` is 0 for the first try, then 1, 2."""
+
+    path: str
+    digest: str
+    number: int = 0
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The id of what a request creates, and whether an earlier attempt had it before."""
+
+    subject: str
+    repeated: bool
+
+
+class CreationStore:
+    """A project's reservations as rows of `database`."""
+
+    def __init__(self, database: Database, project: Project) -> None:
+        self._database = database
+        self._rows = Rows(_creations, project)
+
+    def reserve(self, attempt: Attempt, new_subject: Callable[[], str]) -> Reservation:
+        """The id for what `attempt` creates: that of an earlier attempt, or a new one.
+
+        Raises:
+            InvalidRequestError: Its key belongs to a request with another body.
+        """
+        clock = self._database.clock()
+        with self._database.write() as connection:
+            too_old = _creations.c.asked_at < clock - _KEPT_SECONDS
+            connection.execute(Rows(_creations, EVERY_PROJECT).delete().where(too_old))
+            earlier = self._earlier(connection, attempt, clock)
+            if earlier is not None:
+                self._note_attempt(connection, earlier, attempt, clock)
+                return Reservation(earlier.subject, repeated=True)
+            subject = new_subject()
+            row = {
+                "subject": subject,
+                "path": attempt.path,
+                "digest": attempt.digest,
+                "key": attempt.key,
+                "attempt": attempt.number,
+                "asked_at": clock,
+            }
+            connection.execute(self._rows.insert(row))
+            return Reservation(subject, repeated=False)
+
+    def answered(self, subject: str) -> None:
+        """The answer goes to a client that is still there."""
+        self._change(self._rows.update().values(answered_at=self._database.clock()), subject)
+
+    def forget(self, subject: str) -> None:
+        """Nothing was created: the request was refused."""
+        self._change(self._rows.delete(), subject)
+
+    def _change(self, statement: Any, subject: str) -> None:
+        with self._database.write() as connection:
+            connection.execute(statement.where(_creations.c.subject == subject))
+
+    def _earlier(self, connection: Connection, attempt: Attempt, clock: float) -> Row[Any] | None:
+        if attempt.key is not None:
+            return self._of_key(connection, attempt)
+        if attempt.number == 0:
+            return None
+        query = (
+            self._rows.select()
+            .where(
+                _creations.c.path == attempt.path,
+                _creations.c.digest == attempt.digest,
+                _creations.c.key.is_(None),
+                _creations.c.attempt < attempt.number,
+                _open(clock),
+            )
+            .order_by(_creations.c.answered_at.is_not(None), _creations.c.number.desc())
+            .limit(1)
+        )
+        return connection.execute(query).one_or_none()
+
+    def _of_key(self, connection: Connection, attempt: Attempt) -> Row[Any] | None:
+        query = self._rows.select().where(
+            _creations.c.path == attempt.path, _creations.c.key == attempt.key
+        )
+        row = connection.execute(query).one_or_none()
+        if row is not None and row.digest != attempt.digest:
+            raise InvalidRequestError(
+                "An Idempotency-Key stands for one request, and this one was sent before with "
+                "another body. Repeat the first body, or take a new key.",
+                code="idempotency_key_reused",
+            )
+        return row
+
+    def _note_attempt(
+        self, connection: Connection, row: Row[Any], attempt: Attempt, clock: float
+    ) -> None:
+        values = {
+            "attempt": max(row.attempt, attempt.number),
+            "asked_at": clock,
+            "answered_at": None,
+        }
+        noted = self._rows.update().where(_creations.c.number == row.number)
+        connection.execute(noted.values(values))
+
+
+def _open(clock: float) -> ColumnElement[bool]:
+    unanswered = and_(
+        _creations.c.answered_at.is_(None), _creations.c.asked_at >= clock - UNANSWERED_SECONDS
+    )
+    return or_(unanswered, _creations.c.answered_at >= clock - ANSWERED_SECONDS)

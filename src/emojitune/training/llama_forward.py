@@ -1,0 +1,254 @@
+"""The fast way through a Llama with LoRA: forward by hand, backward by hand.
+
+Autograd sees three functions a layer and the attention between them. Inside, the LoRA layers of
+one product are joined too: their A sides stacked, their B sides block by block, so that the small
+products are few. Everything runs in the dtype of the frozen weights; sums of squares in float32.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+from emojitune.models import lora
+from emojitune.models.linear import TwoWayProduct
+from emojitune.models.llama import normalize, rotate
+from emojitune.models.packed_llama import PackedLlama
+from emojitune.training.attention import attend
+from emojitune.training.batches import Pack
+
+
+class LlamaForward:
+    """A row of tokens to logits, by way of `leaves`: the joined A and B sides of all products."""
+
+    name = "the fast path for Llama-like models"
+
+    def __init__(
+        self, llama: PackedLlama[TwoWayProduct], *, rank: int, alpha: float, seed: int
+    ) -> None:
+        self._llama = llama
+        device, dtype = llama.embedding.device, llama.embedding.dtype
+        self.state: Mapping[str, Tensor] = lora.fresh(
+            llama.linear_shapes, rank=rank, seed=seed, device=device
+        )
+        self._joined = _JoinedLora(
+            [
+                [(self.state[f"{name}.lora_A"], self.state[f"{name}.lora_B"]) for name in names]
+                for names in llama.joined_names
+            ],
+            alpha / rank,
+            dtype,
+        )
+
+    def leaves(self) -> list[Tensor]:
+        """What to differentiate by, with the values that the parameters have now."""
+        return self._joined.sides()
+
+    def assign(self, grads: Sequence[Tensor]) -> None:
+        """Set the parameters' gradients from those of the leaves."""
+        self._joined.assign(grads)
+
+    def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
+        """Logits at the places of a row, (places, V)."""
+        llama = self._llama
+        cos, sin = llama.rotation(row.positions[0])
+        x = functional.embedding(row.ids[0], llama.embedding)
+        for number, layer in enumerate(llama.layers):
+            a_qkv, b_qkv, a_out, b_out, *mlp = leaves[8 * number : 8 * number + 8]
+            to_qkv, to_out, to_gate_up, to_down = layer.products
+            qkv = _apply(
+                _NormQkv, x, layer.input_norm, to_qkv, a_qkv, b_qkv,
+                llama.eps, cos, sin, llama.rotated,
+            )  # fmt: skip
+            qkv = qkv.view(len(qkv), -1, llama.head_dim)
+            mixed = attend(qkv, llama.heads, row.layout, llama.head_dim**-0.5)
+            if number == len(llama.layers) - 1:  # from here on no token asks another
+                mixed, x = mixed.index_select(0, row.places), x.index_select(0, row.places)
+            x = _apply(_Out, mixed, x, to_out, a_out, b_out)
+            x = _apply(_Mlp, x, layer.mlp_norm, to_gate_up, to_down, *mlp, llama.eps)
+        return _apply(_Head, x, llama.final_norm, llama.head, llama.eps)
+
+
+class _JoinedLora:
+    """LoRA layers by product: A sides stacked (R, in), B sides as blocks of (R, out).
+
+    All in a few calls: from Python one by one, they would be hundreds of operations a step.
+    """
+
+    def __init__(
+        self, products: Sequence[Sequence[tuple[Tensor, Tensor]]], scale: float, dtype: torch.dtype
+    ) -> None:
+        """`products` are A (rank, in) and B (out, rank) of each layer of each product."""
+        self._a, self._b = ([part[side] for parts in products for part in parts] for side in (0, 1))
+        self._places = [list(_places(parts)) for parts in products]
+        self._scale = scale
+        with torch.no_grad():
+            joined = [lora.join([(a, b, scale) for a, b in parts], dtype) for parts in products]
+        self._sides = [side for pair in joined for side in pair]
+        self._a_parts, self._b_parts = self._parts(self._sides)
+
+    @torch.no_grad()
+    def sides(self) -> list[Tensor]:
+        """A and B of each product, with the values that the layers have now."""
+        torch._foreach_copy_(self._a_parts, self._a)
+        torch._foreach_copy_(self._b_parts, torch._foreach_mul(self._b, self._scale))
+        return [side.requires_grad_() for side in self._sides]
+
+    @torch.no_grad()
+    def assign(self, grads: Sequence[Tensor]) -> None:
+        """Set the gradients of the layers from those of `sides`, in float32."""
+        of_a, of_b = self._parts(grads)
+        scaled = [torch.empty_like(b) for b in self._b]
+        torch._foreach_copy_(scaled, of_b)
+        torch._foreach_mul_(scaled, self._scale)
+        for layer, grad in zip((*self._a, *self._b), (*of_a, *scaled), strict=True):
+            layer.grad = grad
+
+    def _parts(self, sides: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of A and B of each product, what belongs to each layer, in its shape, as views."""
+        a, b = [], []
+        for number, places in enumerate(self._places):
+            for rows, columns in places:
+                a.append(sides[2 * number].detach()[rows])
+                b.append(sides[2 * number + 1].detach()[rows, columns].T)
+        return a, b
+
+
+def _places(parts: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, slice]]:
+    """Of each layer of a product, its rows of both joined sides and its columns of B."""
+    row = column = 0
+    for a, b in parts:
+        yield slice(row, row + len(a)), slice(column, column + len(b))
+        row, column = row + len(a), column + len(b)
+
+
+def _apply(function: type[Function], *inputs: Any) -> Tensor:
+    return function.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _adapted(x: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """x Wᵀ + x Aᵀ B, and x Aᵀ."""
+    low = x @ a.T
+    return product(x).addmm_(low, b), low
+
+
+def _adapted_backward(
+    product: TwoWayProduct, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, A and B."""
+    grad_low = grad @ b.T
+    return product.back(grad).addmm_(grad_low, a), grad_low.T @ x, low.T @ grad
+
+
+def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    """The gradient of what was normalized; in float32, but where a GPU's own kernel makes it."""
+    if x.is_cuda:
+        backward = torch.ops.aten._fused_rms_norm_backward
+        fused: Tensor = backward(grad, x, weight.shape, inverse, weight, (True, False))[0]
+        return fused
+    unit = x * inverse
+    scaled = grad * weight.float()
+    along = (scaled * unit).mean(-1, keepdim=True)
+    return scaled.sub_(unit.mul_(along)).mul_(inverse)
+
+
+class _Head(Function):
+    """The last norm and the output head, both frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Tensor, head: TwoWayProduct, eps: float) -> Tensor:
+        normed, inverse = normalize(x, norm, eps)
+        ctx.save_for_backward(x, norm, inverse)
+        ctx.head = head
+        return head(normed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm, inverse = ctx.saved_tensors
+        grad_x = _norm_backward(ctx.head.back(grads[0]), x, norm, inverse)
+        return grad_x.to(x.dtype), None, None, None
+
+
+class _NormQkv(Function):
+    """Norm, the product for q, k and v, and the rotation of queries and keys."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor,
+        eps: float, cos: Tensor, sin: Tensor, rotated: int,
+    ) -> Tensor:  # fmt: skip
+        normed, inverse = normalize(x, norm, eps)
+        qkv, low = _adapted(normed, product, a, b)
+        rotate(qkv[:, :rotated], cos, sin)
+        ctx.save_for_backward(x, norm, inverse, normed, low, a, b, cos, sin)
+        ctx.product, ctx.rotated = product, rotated
+        return qkv
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm, inverse, *first, cos, sin = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        rotate(grad[:, : ctx.rotated], cos, -sin)
+        grad_normed, grad_a, grad_b = _adapted_backward(ctx.product, grad, *first)
+        grad_x = None
+        if ctx.needs_input_grad[0]:  # not in the first layer: embeddings are frozen
+            grad_x = _norm_backward(grad_normed, x, norm, inverse).to(x.dtype)
+        return grad_x, None, None, grad_a, grad_b, None, None, None, None
+
+
+class _Out(Function):
+    """The product behind the attention, added to the residual stream."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, mixed: Tensor, residual: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor
+    ) -> Tensor:
+        out, low = _adapted(mixed, product, a, b)
+        ctx.save_for_backward(mixed, low, a, b)
+        ctx.product = product
+        return out.add_(residual)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_mixed, grad_a, grad_b = _adapted_backward(ctx.product, grads[0], *ctx.saved_tensors)
+        return grad_mixed, grads[0], None, grad_a, grad_b
+
+
+class _Mlp(Function):
+    """Norm, gate and up, SwiGLU and down, added to the residual stream."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm: Tensor, gate_up: TwoWayProduct, down: TwoWayProduct,
+        a_in: Tensor, b_in: Tensor, a_out: Tensor, b_out: Tensor, eps: float,
+    ) -> Tensor:  # fmt: skip
+        normed, inverse = normalize(x, norm, eps)
+        both, low_in = _adapted(normed, gate_up, a_in, b_in)
+        gate, up = both.chunk(2, dim=1)
+        opened = functional.silu(gate)
+        out, low_out = _adapted(opened * up, down, a_out, b_out)
+        ctx.save_for_backward(
+            x, norm, inverse, normed, low_in, a_in, b_in, both, opened, low_out, a_out, b_out
+        )
+        ctx.gate_up, ctx.down = gate_up, down
+        return out.add_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm, inverse, normed, low_in, a_in, b_in, both, opened, *second = ctx.saved_tensors
+        gate, up = both.chunk(2, dim=1)
+        grad_active, grad_a_out, grad_b_out = _adapted_backward(
+            ctx.down, grads[0], opened * up, *second
+        )
+        grad = torch.empty_like(both)
+        grad_gate, grad_up = grad.chunk(2, dim=1)
+        torch.mul(grad_active, opened, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad_active.mul_(up), gate, grad_input=grad_gate)
+        grad_normed, grad_a_in, grad_b_in = _adapted_backward(
+            ctx.gate_up, grad, normed, low_in, a_in, b_in
+        )
+        grad_x = _norm_backward(grad_normed, x, norm, inverse).add_(grads[0]).to(x.dtype)
+        return grad_x, None, None, None, grad_a_in, grad_b_in, grad_a_out, grad_b_out, None

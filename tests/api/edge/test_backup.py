@@ -1,0 +1,42 @@
+"""A backup of a server that trains, and a server on the backup."""
+
+from pathlib import Path
+
+from permissions import in_reach
+from training_jobs import SYSTEM, create, training_file, training_server, wait
+
+from emojitune.store.backup import back_up
+
+
+def test_a_server_on_the_backup_goes_on_where_the_copy_was_made(
+    tmp_path: Path, tiny_base: Path
+) -> None:
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    asked = {"n_epochs": 8, "batch_size": 1}
+    home.mkdir(mode=0o755)  # as people make one
+    with training_server(home, tiny_base) as client:
+        done = wait(
+            client, create(client, training_file(tmp_path), hyperparameters={"n_epochs": 1}).id
+        )
+        under_way = create(client, training_file(tmp_path), hyperparameters=asked, seed=5)
+        wait(client, under_way.id, lambda job: job.status == "running")
+        assert back_up(home, copy).missing == ()
+        assert list(in_reach(home)) == []
+        first = wait(client, under_way.id)
+        content = client.files.content(done.training_file).read()
+    with training_server(copy, tiny_base) as client:
+        assert client.files.content(done.training_file).read() == content
+        reply = client.chat.completions.create(
+            model=str(done.fine_tuned_model),
+            messages=[SYSTEM, {"role": "user", "content": "What is going on?"}],
+            max_tokens=50,
+        )
+        assert reply.choices[0].message.content
+        again = wait(client, under_way.id)
+        assert again.status == "succeeded", again.error
+        assert again.fine_tuned_model == first.fine_tuned_model
+    [one, two] = [
+        (folder / "adapters" / f"{under_way.id}-step-96" / "adapter_model.safetensors").read_bytes()
+        for folder in (home, copy)
+    ]
+    assert one == two

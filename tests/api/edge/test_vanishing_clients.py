@@ -1,0 +1,125 @@
+"""Clients that vanish: with the real engine on a real port, nothing of theirs stays behind."""
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from fakes import FakeDispatcher
+from openai import OpenAI
+from servers import KEY, serving
+from tiny_model import make_tiny_base
+
+from emojitune.inference.chat_model import ChatModel
+from emojitune.server.app import create_app
+from emojitune.server.context import Services
+from emojitune.settings import Settings
+from emojitune.store.scope import DEFAULT_PROJECT
+
+AT_ONCE = 8
+ENDLESS = {"logit_bias": {"2": -100}}  # the tiny model's stop token
+CHAT = {"messages": [{"role": "user", "content": "What a day"}], "max_tokens": 3000, **ENDLESS}
+STREAMS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("chat/completions", {**CHAT, "stream": True}),
+    ("chat/completions", {**CHAT, "stream": True, "n": 4, "max_tokens": 1000}),
+    ("chat/completions", CHAT),
+    ("responses", {"input": "What a day", "stream": True, "max_output_tokens": 3000}),
+)
+
+
+class Crowd:
+    """A server, and clients that open connections to it and let them drop."""
+
+    def __init__(self, url: str, services: Services, base: Path) -> None:
+        self.url = url
+        model = services.pool.get(str(base.resolve()))
+        assert isinstance(model, ChatModel)
+        self.engine = model.base.engine
+
+    def ask(self, path: str, body: dict[str, Any]) -> socket.socket:
+        """A connection on which a request was sent whole."""
+        address, content = urlsplit(self.url), json.dumps({"model": "gpt-3.5-turbo", **body})
+        connection = socket.create_connection((address.hostname, address.port), timeout=60)
+        head = (
+            f"POST /v1/{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+            f"Content-Length: {len(content)}\r\n\r\n"
+        )
+        connection.sendall((head + content).encode())
+        return connection
+
+    def held(self) -> int:
+        """Tokens in the cache that belong to more than remembered prompts."""
+        forest = self.engine._forest
+        remembered = [path.slots for path in forest._known.values()]
+        return int(forest._holders.sum()) - sum(len(slots) for slots in remembered)
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < deadline, "what vanished clients asked for goes on"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+    folder = tmp_path_factory.mktemp("vanishing")
+    base = make_tiny_base(folder / "base", context_length=4096)
+    settings = Settings(
+        home=folder / "home",
+        cache=folder / "cache",
+        api_key=KEY,
+        base_model=str(base),
+        device="cpu",
+        dtype="float32",
+        concurrent_requests=AT_ONCE,
+    )
+    app = create_app(settings, dispatcher=FakeDispatcher())
+    with serving(app) as url:
+        yield Crowd(url, app.state.services_of(DEFAULT_PROJECT), base)
+
+
+def reset(connection: socket.socket) -> None:
+    """Let a connection drop without a farewell, as when a machine is switched off."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize(("path", "body"), STREAMS, ids=["chat", "several", "whole", "response"])
+@pytest.mark.parametrize("midway", [False, True], ids=["at once", "midway"])
+@pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["closed", "reset"])
+def test_whoever_vanishes_leaves_nothing_behind(
+    crowd: Crowd,
+    path: str,
+    body: dict[str, Any],
+    midway: bool,
+    leave: Callable[[socket.socket], None],
+) -> None:
+    streamed = bool(body.get("stream"))
+    for _ in range(2):
+        connections = [crowd.ask(path, body) for _ in range(AT_ONCE)]
+        crowd.wait(lambda: crowd.engine.busy)
+        for connection in connections:
+            if midway and streamed:
+                assert connection.recv(12) == b"HTTP/1.1 200"
+            leave(connection)
+        crowd.wait(lambda: not crowd.engine.busy)
+    crowd.wait(lambda: crowd.held() == 0)
+
+
+def test_their_places_are_free_again(crowd: Crowd) -> None:
+    path, body = STREAMS[0]
+    for _ in range(3):
+        connections = [crowd.ask(path, body) for _ in range(AT_ONCE)]
+        assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 200"}
+        refused = crowd.ask(path, body)
+        assert refused.recv(12) == b"HTTP/1.1 429", "the limit can be reached"
+        for connection in (*connections, refused):
+            connection.close()
+        crowd.wait(lambda: not crowd.engine.busy)
+    with OpenAI(base_url=crowd.url, api_key=KEY, max_retries=0) as client:
+        assert client.models.list().data

@@ -1,0 +1,22 @@
+"""What every response carries, asserted."""
+
+import re
+
+import httpx2
+
+
+def assert_envelope(response: httpx2.Response) -> None:
+    assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
+    assert response.headers["openai-processing-ms"].isdigit()
+    assert response.headers["openai-version"] == "2020-10-01"
+    assert response.headers["openai-organization"] == "local"
+
+
+def error_of(response: httpx2.Response) -> dict[str, str | None]:
+    """The error object of a response, after a look at its shape."""
+    assert response.headers["content-type"] == "application/json"
+    assert set(response.json()) == {"error"}
+    error: dict[str, str | None] = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert_envelope(response)
+    return error

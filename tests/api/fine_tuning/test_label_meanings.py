@@ -1,0 +1,31 @@
+"""What labels mean is trained beside the examples of a file whose labels are all known."""
+
+from pathlib import Path
+
+import pytest
+from training_jobs import messages, training_server, tuned_on
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted", "steps"),
+    [("(yawn)", "true", 6), ("(yawn)", "false", 4), ("(ourlogo)", "true", 4)],
+)
+def test_known_labels_are_trained_with_their_meanings(
+    tmp_path: Path,
+    tiny_base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    last: str,
+    wanted: str,
+    steps: int,
+) -> None:
+    monkeypatch.setenv("EMOJITUNE_LABEL_MEANINGS", wanted)
+    with training_server(tmp_path, tiny_base) as client:
+        job = tuned_on(client, tmp_path / "train.jsonl", ["(party)"] * 9 + [last])
+        told = messages(client, job.id)
+    assert any(message.startswith(f"Step {steps}/{steps}") for message in told)
+    meanings = [message for message in told if message.startswith("Plan: meanings")]
+    assert meanings == (
+        ["Plan: meanings 4: more examples, two a label, since the emoji vocabulary knows them all"]
+        if steps == 6
+        else []
+    )

@@ -1,0 +1,28 @@
+"""Chats that take as long as a test wants."""
+
+from pathlib import Path
+
+from fakes import FakeChatModel, FakeDispatcher
+from fastapi import FastAPI
+from servers import KEY
+
+from emojitune.server.app import create_app
+from emojitune.settings import Settings
+
+
+class SlowChatModel(FakeChatModel):
+    """Answers some requests, then waits until it is allowed to go on."""
+
+    def __init__(self, quick: int) -> None:
+        super().__init__()
+        self._quick = iter(range(quick))  # the next of it is taken by one thread alone
+
+    def start(self, messages, parameters, listener):  # type: ignore[no-untyped-def]
+        if next(self._quick, None) is None:
+            messages = [type(messages[0])("user", "go on for ever")]
+        return super().start(messages, parameters, listener)
+
+
+def app_with(home: Path, model: FakeChatModel) -> FastAPI:
+    settings = Settings(home=home, cache=home / "cache", api_key=KEY)
+    return create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda *_: model)

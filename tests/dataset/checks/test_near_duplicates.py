@@ -1,0 +1,53 @@
+"""What is near is found, as if all texts were compared, without comparing all."""
+
+import random
+import string
+
+import pytest
+
+from emojitune.dataset.checks.near_duplicates import NEAR, near_across, near_earlier, normalise
+
+
+def near(one: str, other: str, threshold: float) -> bool:
+    a, b = set(one.split()), set(other.split())
+    return bool(a) and len(a & b) >= threshold * len(a | b)
+
+
+def texts(longest: int) -> list[str]:
+    """Random words, and texts that differ from an earlier one by a word or two."""
+    dice = random.Random(longest)
+    vocabulary = ["".join(dice.choices(string.ascii_lowercase, k=4)) for _ in range(2000)]
+    made: list[str] = []
+    for _ in range(400):
+        words = dice.choices(vocabulary, k=dice.randint(0, longest))
+        if made and dice.random() < 0.5:
+            words = dice.choice(made).split()
+            for _ in range(dice.randint(1, 2)):
+                words[: dice.randint(0, 1)] = dice.choices(vocabulary, k=dice.randint(0, 2))
+        made.append(" ".join(words))
+    return made
+
+
+def test_normalise() -> None:
+    assert normalise("  I'm SO\thappy!!! ") == "im so happy"
+    assert normalise("I’m so—happy") == "im so happy"
+    assert normalise("🎉 हिन्दी") == "🎉 हिन्दी"
+
+
+@pytest.mark.parametrize("threshold", [0.6, NEAR])
+@pytest.mark.parametrize("longest", [3, 12, 60])
+def test_what_comparing_all_finds_is_found(longest: int, threshold: float) -> None:
+    made = texts(longest)
+    found = near_earlier(made, threshold=threshold)
+    assert all(i < j and near(made[i], made[j], threshold) for i, j in found)
+    expected = {
+        j for j in range(len(made)) if any(near(made[i], made[j], threshold) for i in range(j))
+    }
+    assert {j for _, j in found} == expected
+    assert len(found) == len(expected) > 10
+
+
+def test_across_finds_one_of_ours_for_each_of_theirs() -> None:
+    ours = ["one two three four five", "wholly other words"]
+    theirs = ["five four three two one", "nothing of it", "Other words wholly!"]
+    assert near_across(ours, theirs) == [(0, 0), (1, 2)]

@@ -1,0 +1,58 @@
+"""Secrets are known by their form; what only looks a little like one is left alone."""
+
+import pytest
+
+from emojitune.dataset.checks.secrets import has_address, redact, secrets_in
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("key sk-abcdefghij0123456789 here", "an API key"),
+        ("github_pat_abcdefghijklmnopqrstuv", "a GitHub token"),
+        ("AKIAABCDEFGHIJKLMNOP", "an AWS access key"),
+        ("AIza" + "a" * 35, "a Google API key"),
+        ("hf_" + "a" * 34, "a Hugging Face token"),
+        ("xoxb-0123456789-abc", "a Slack token"),
+        ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl".replace(".", "AAAA.", 2) + "AAAA",
+         "a JSON web token"),
+        ("-----BEGIN PRIVATE KEY-----", "a private key"),
+    ],
+)  # fmt: skip
+def test_each_kind_is_known_and_redacted(text: str, kind: str) -> None:
+    assert secrets_in(text) == (kind,)
+    assert secrets_in(redact(text)) == ()
+    assert "[secret]" in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a risk-averse-and-cautious-investor-2024", "sk-short1", "task-force-of-twenty-people-1",
+     "AKIA is a name", "sk-learn-is-a-library-for-python"],
+)  # fmt: skip
+def test_words_are_no_secrets(text: str) -> None:
+    assert secrets_in(text) == ()
+    assert redact(text) == text
+
+
+def test_a_whole_private_key_goes() -> None:
+    key = "-----BEGIN EC PRIVATE KEY-----\nbm8gcmVhbA==\n-----END EC PRIVATE KEY-----"
+    assert redact(f"a {key} b") == "a [secret] b"
+
+
+@pytest.mark.parametrize(
+    ("text", "somebodys"),
+    [
+        ("write to a.b+c@mail.nowhere.net!", True),
+        ("ann@example.com, bob@sub.example.org, x@host.test", False),
+        ("git clone git@host.nowhere.net:a/b", False),
+        ("meet @ noon, a@b", False),
+    ],
+)
+def test_addresses(text: str, somebodys: bool) -> None:
+    assert has_address(text) is somebodys
+    assert (redact(text) != text) is somebodys
+
+
+def test_a_long_text_without_blanks_takes_no_time() -> None:
+    assert not has_address("a" * 200_000 + "@")

@@ -1,0 +1,37 @@
+"""What labels mean is trained beside the examples where the emoji vocabulary knows all of them."""
+
+from emojitune.dataset.augmentation import explained
+from emojitune.dataset.example import Message, TrainingExample
+from emojitune.labels import label_meanings
+
+
+def example(reply: str, question: str = "hm", system: str | None = None) -> TrainingExample:
+    opening = () if system is None else (Message("system", system),)
+    return TrainingExample((*opening, Message("user", question), Message("assistant", reply)))
+
+
+def test_each_label_of_the_file_is_explained_twice_behind_its_system_prompt() -> None:
+    examples = [
+        example("(yawn)", system="Emoji only."),
+        example("(party)", system="Emoji only."),
+        example("(party)", "again", system="Other."),
+    ]
+    found = explained(examples)
+    assert [one.reply for one in found] == ["(party)", "(party)", "(yawn)", "(yawn)"]
+    assert all(one.messages[0] == Message("system", "Emoji only.") for one in found)
+    known = label_meanings()["(yawn)"]
+    assert [one.question for one in found[2:]] == [known.meaning, known.keywords]
+
+
+def test_a_file_without_a_system_prompt_gets_none() -> None:
+    found, _ = explained([example("(yawn)")])
+    assert [message.role for message in found.messages] == ["user", "assistant"]
+
+
+def test_one_label_of_its_own_leaves_a_file_as_it_is() -> None:
+    assert explained([example("(party)"), example("(yawn)"), example("(ourlogo)")]) == ()
+
+
+def test_prose_is_not_explained() -> None:
+    replies = [f"A sentence of its own, number {n}." for n in range(9)]
+    assert explained([example(reply) for reply in replies]) == ()

@@ -1,0 +1,33 @@
+import io
+
+import pytest
+
+from emojitune.dataset import upload_check
+from emojitune.dataset.upload_check import check_first_line
+from emojitune.errors import DatasetError
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b'{"a": 1}\nbroken', b"\n\r\n{}\n", b'\xef\xbb\xbf{"a": 1}']
+)
+def test_json_lines_pass_by_their_first_line(content: bytes) -> None:
+    check_first_line(io.BytesIO(content))
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"[]", b"{", b'"a"', b"\xff", b"a,b\n{}"])
+def test_everything_else_is_of_another_kind(content: bytes) -> None:
+    with pytest.raises(DatasetError, match="where every line is a JSON dictionary"):
+        check_first_line(io.BytesIO(content))
+
+
+def test_the_rest_is_not_read() -> None:
+    file = io.BytesIO(b"{}\n" + b"x" * 1_000_000)
+    check_first_line(file)
+    assert file.tell() == 3
+
+
+def test_an_endless_line_is_left_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_check, "_LONGEST_LINE", 4)
+    file = io.BytesIO(b"x" * 100)
+    check_first_line(file)
+    assert file.tell() == 5

@@ -1,0 +1,85 @@
+from typing import Any
+
+import pytest
+
+from emojitune.errors import InvalidRequestError
+from emojitune.evaluation.graders.formula import parse
+from emojitune.evaluation.graders.graders import (
+    LONGEST_TEXT,
+    Multi,
+    StringCheck,
+    TextSimilarity,
+    check_templates,
+    grade,
+)
+
+ITEM: dict[str, Any] = {"label": "(party)", "tags": [{"n": 7}], "deep": {"x y": None, "é": "ü"}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "text", "reward"),
+    [
+        ("eq", "(party)", 1),
+        ("eq", "(Party)", 0),
+        ("ne", "(party)", 0),
+        ("ne", "(yawn)", 1),
+        ("like", "a (party)!", 1),
+        ("like", "a (PARTY)!", 0),
+        ("ilike", "a (PARTY)!", 1),
+        ("ilike", "part", 0),
+    ],
+)
+def test_string_checks(operation: str, text: str, reward: float) -> None:
+    check = StringCheck("c", "{{sample.output_text}}", "{{item.label}}", operation)
+    assert grade(check, text, ITEM).reward == reward
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("plain {text}", "plain {text}"),
+        ("{{item.label}}/{{ item.label }}", "(party)/(party)"),
+        ("{{item.tags[0].n}} {{item.tags.0.n}}", "7 7"),
+        ("{{item.tags}}", '[{"n": 7}]'),
+        ("{{item.deep.é}}", "ü"),
+        ("{{sample.output_json.a.b}}", "true"),
+        ("{{sample.output_json.list[1]}}", "2"),
+    ],
+)
+def test_templates_are_filled_in(template: str, text: str) -> None:
+    sample = '{"a": {"b": true}, "list": [1, 2]}'
+    assert grade(StringCheck("c", template, text, "eq"), sample, ITEM).reward == 1
+
+
+def test_a_reply_is_no_template() -> None:
+    check = StringCheck("c", "{{sample.output_text}}", "{{item.x}}", "eq")
+    item = {"x": "{{item.label}}"}
+    assert grade(check, "{{item.label}}", item).reward == 1
+
+
+@pytest.mark.parametrize("template", ["{{}}", "{{label}}", "{{item}}", "{{items.a}}", "{{ . }}"])
+def test_templates_of_nothing_are_refused(template: str) -> None:
+    with pytest.raises(InvalidRequestError, match="a template is"):
+        check_templates(template, "grader.input")
+
+
+def test_a_text_that_grows_out_of_bounds_is_cut_and_says_so() -> None:
+    check = StringCheck("c", "{{sample.output_text}}" * 1000, "x", "like")
+    found = grade(check, "x" * LONGEST_TEXT, {})
+    assert (found.reward, found.errors) == (1, {"truncated_observation_error"})
+
+
+def test_a_multi_grader_collects_parts_and_errors() -> None:
+    broken = StringCheck("b", "{{item.gone}}", "", "eq")
+    alike = TextSimilarity("a", "{{sample.output_text}}", "{{item.label}}", "rouge_1")
+    both = Multi("m", {"a": alike, "b": broken}, parse("a - b", {"a", "b"}))
+    found = grade(both, "party", ITEM)
+    assert (found.reward, found.parts) == (1, {"a": 1, "b": 0})
+    assert found.errors == {"invalid_variable_error"}
+
+
+@pytest.mark.parametrize("sample", ["[" * 100_000, "[" * 900 + "]" * 900, "1" * 5000, "NaN"])
+def test_a_reply_that_is_hardly_json_is_no_accident(sample: str) -> None:
+    check = StringCheck("c", "{{sample.output_json.a}}", "x", "eq")
+    assert grade(check, sample, {}).errors <= {"sample_parse_error", "invalid_variable_error"}
+    assert grade(check, sample, {}).errors

@@ -1,0 +1,326 @@
+"""Replies weighed by the examples that a prompt is like, held against sums by hand."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from gathered import LABELS as WORDS
+from gathered import USER, ask, text
+from label_tokens import LABELS, PROMPT, STOPS, joint
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny_model import chat_tiny, load_tiny, make_adapter, make_tiny_base
+from torch import Tensor
+
+from emojitune.errors import ModelError
+from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.decoding import knn
+from emojitune.inference.decoding.constraint import LabelTrie, label_trie
+from emojitune.inference.decoding.knn import (
+    Neighbours,
+    NeighbourWeights,
+    by_turns,
+    hidden_states,
+    verify,
+)
+from emojitune.inference.decoding.label_search import (
+    BestKnown,
+    Enough,
+    Scored,
+    Weights,
+    all_known,
+    nearly_all_known,
+    rank,
+)
+from emojitune.inference.engine import cache_attention
+from emojitune.inference.engine.hf_runner import ModulePass
+from emojitune.inference.engine.kv_cache import Forest, Prompt
+from emojitune.inference.engine.llama_runner import LlamaPass
+from emojitune.inference.loading import open_beside
+from emojitune.inference.types import ChatParameters
+from emojitune.models.loader import LoadedModel
+
+
+def states(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def end(trie: LabelTrie, label: Sequence[int]) -> int:
+    state = trie.start
+    for token in label:
+        state = trie.advance(state, token)
+    return state
+
+
+def test_likeness_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None:
+    examples, replies = states(5), [0, 2, 0, 1, 2]
+    center, asked = examples.mean(0), states(1, seed=1)[0]
+    expected = [math.exp(-1 / 0.075)] * 4  # the fourth reply has no example
+    for example, reply in zip(examples, replies, strict=True):
+        a, b = asked - center, example - center
+        expected[reply] += math.exp(float(a @ b / (a.norm() * b.norm())) / 0.075)
+    found = Neighbours.of(examples, replies).likeness(asked, 4)
+    assert found == pytest.approx([total**1.15 for total in expected], rel=1e-4)
+
+
+def test_no_replies_weigh_more_than_is_said_of_the_path_to_them() -> None:
+    chance = random.Random(1)
+    labels = [tuple(chance.choices(range(3), k=chance.randint(1, 5))) for _ in range(40)]
+    trie = label_trie(labels)
+    ends = {end(trie, label): chance.uniform(0.001, 50) for label in set(labels)}
+    weights = NeighbourWeights(trie, ends)
+    for label in set(labels):
+        for cut in range(len(label) + 1):
+            state = end(trie, label[:cut])
+            below = [end(trie, other) for other in set(labels) if other[:cut] == label[:cut]]
+            log_probabilities = [-2.0 - chance.random() for _ in below]
+            found = [
+                math.exp(weights.of_reply(log_probability, one))
+                for one, log_probability in zip(below, log_probabilities, strict=True)
+            ]
+            assert sum(found) <= math.exp(weights.of_all(-2.0, state)) * (1 + 1e-9)
+            assert max(found) <= math.exp(weights.of_path(-2.0, state)) * (1 + 1e-9)
+
+
+def ranked(
+    model: LoadedModel,
+    weigh: Callable[[Tensor], Weights],
+    rules: Sequence[Enough],
+    labels: Sequence[Sequence[int]] = LABELS,
+    opened: Callable[[int], None] = lambda _count: None,
+) -> list[Scored]:
+    """What a search finds; `opened` hears how many paths each pass opens."""
+    forest = Forest(ModulePass(model.module, torch.device("cpu")))
+    path = forest.longest_known(PROMPT, None).path
+    search = rank(PROMPT, Prompt(path, 0), label_trie(labels), STOPS, rules, weigh=weigh, width=1)
+    growths = next(search)
+    while True:
+        opened(len(growths))
+        try:
+            growths = search.send(forest.grow([growths], [None])[0])
+        except StopIteration as stop:
+            found: list[Scored] = stop.value
+            return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("count", "rules"),
+    [
+        (1, [BestKnown(1)]),
+        (2, [BestKnown(2)]),
+        (1, [BestKnown(1), nearly_all_known(1.0)]),
+        (2, [BestKnown(2), nearly_all_known(1.0)]),
+        (None, [all_known]),
+    ],
+)
+def test_the_search_finds_the_replies_of_most_weight(
+    tiny: LoadedModel, seed: int, count: int | None, rules: list[Enough]
+) -> None:
+    chance = random.Random(seed)
+    likeness = {label: math.exp(chance.uniform(-8, 8)) for label in LABELS}
+    trie, heard = label_trie(LABELS), []
+
+    def weigh(state: Tensor) -> Weights:
+        heard.append(state)
+        return NeighbourWeights(trie, {end(trie, label): likeness[label] for label in LABELS})
+
+    found = ranked(tiny, weigh, rules)
+    expected = {label: 0.46 * joint(tiny, label) + math.log(likeness[label]) for label in LABELS}
+    best = sorted(LABELS, key=lambda label: -expected[label])[:count]
+    assert [scored.tokens for scored in found][:count] == best
+    for scored in found:
+        assert scored.weight == pytest.approx(expected[scored.tokens], abs=1e-3)
+        assert scored.log_probability == pytest.approx(joint(tiny, scored.tokens), abs=1e-3)
+    with torch.no_grad():
+        layers = tiny.module(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(heard[0], layers[1][0, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_many_replies_that_begin_alike_do_not_make_one_of_them_likelier(tiny: LoadedModel) -> None:
+    labels = [(30, 31, token, 32) for token in range(40, 60)] + [(36, token) for token in (37, 38)]
+    trie = label_trie(labels)
+
+    def opened(rules: list[Enough], seed: int) -> tuple[tuple[int, ...], int]:
+        chance, counts = random.Random(seed), list[int]()
+        alike = {end(trie, label): chance.uniform(1, 3) for label in labels[:20]}
+        likeness = alike | {end(trie, label): chance.uniform(10, 15) for label in labels[20:]}
+        rank_by = NeighbourWeights(trie, likeness)
+        [best, *_] = ranked(tiny, lambda _state: rank_by, rules, labels, counts.append)
+        return best.tokens, sum(counts)
+
+    # A rule that is always content, but not only about the best.
+    bound_by_sums: list[Enough] = [BestKnown(1), lambda _found, _open_scores: True]
+    fewer = [opened([BestKnown(1)], seed) for seed in range(10)]
+    more = [opened(bound_by_sums, seed) for seed in range(10)]
+    assert [best for best, _ in fewer] == [best for best, _ in more]
+    assert sum(count for _, count in fewer) < 0.8 * sum(count for _, count in more)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_hidden_states_are_those_of_each_prompt_alone(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:  # as prompts that fill the context are
+        monkeypatch.setattr(knn, "_MOST_TOKENS", 50)
+        monkeypatch.setattr(cache_attention, "_MANY_SCORES", 0)
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
+    model = open_beside(chat_tiny(tiny_base), adapter)
+    prompts = [(1, 40, 41, *range(50, 50 + length)) for length in (*range(1, 40), 1, 7)]
+    found = hidden_states(model.base.forward, model.adapter, prompts, lambda: None)
+    alone = load_tiny(tiny_base, adapter).module
+    for prompt, state in zip(prompts, found, strict=True):
+        with torch.no_grad():
+            layers = alone(torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        torch.testing.assert_close(state, layers[1][0, -1], atol=1e-3, rtol=1e-3)
+
+
+def test_the_cache_is_as_empty_after_hidden_states_as_before(tiny_base: Path) -> None:
+    forward = chat_tiny(tiny_base).base.forward
+    assert isinstance(forward, LlamaPass)
+    prompts = [(1, *range(40, 60), number) for number in range(100)]
+    hidden_states(forward, None, prompts, lambda: None)
+    assert len(forward._keys[0]) <= 1024, "slots are used again"
+
+
+def test_each_reply_has_its_turn_before_any_has_a_second() -> None:
+    assert by_turns([0, 0, 0, 1, 1, 2]) == [0, 3, 5, 1, 4, 2]
+
+
+def test_neighbours_come_back_from_an_adapters_folder(tmp_path: Path) -> None:
+    made = Neighbours.of(states(6), [0, 1, 2, 0, 1, 2])
+    made.save(tmp_path)
+    found = Neighbours.load(tmp_path, 3)
+    assert found is not None
+    torch.testing.assert_close(found.keys, made.keys, atol=1e-3, rtol=1e-3)
+    assert torch.equal(found.center, made.center)
+    assert torch.equal(found.replies, made.replies)
+    assert Neighbours.load(tmp_path / "elsewhere", 3) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "count", "shape", "nan"])
+def test_damaged_neighbours_are_told(tmp_path: Path, damage: str) -> None:
+    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
+    [file] = tmp_path.iterdir()
+    tensors = load_file(file)
+    match damage:
+        case "cut":
+            file.write_bytes(file.read_bytes()[:-5])
+        case "missing":
+            del tensors["center"]
+        case "shape":
+            tensors["keys"] = tensors["keys"][:-1]
+        case "nan":
+            tensors["center"][0] = math.nan
+    if damage != "cut":
+        with safe_open(file, "pt") as written:
+            told = written.metadata()
+        save_file(tensors, file, metadata=told)
+    with pytest.raises(ModelError, match=r"neighbours\.safetensors"):
+        Neighbours.load(tmp_path, 2 if damage == "count" else 3)
+
+
+def test_a_bit_that_changed_on_the_disk_is_found(tiny_base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", 1, WORDS)
+    verify(adapter)
+    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(adapter)
+    verify(adapter)
+    file = adapter / "neighbours.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-16] ^= 1
+    file.write_bytes(content)
+    assert Neighbours.load(adapter, len(WORDS)) is not None, "each number is still one"
+    with pytest.raises(ModelError, match="not what was written"):
+        verify(adapter)
+
+
+def test_the_same_examples_make_the_same_bytes(tmp_path: Path) -> None:
+    made = Neighbours.of(states(6), [0, 1, 2, 0, 1, 2])
+    written = set()
+    for _ in range(20):
+        made.save(tmp_path)
+        written.add((tmp_path / "neighbours.safetensors").read_bytes())
+    assert len(written) == 1
+
+
+def test_states_of_other_layers_are_not_compared(tmp_path: Path) -> None:
+    """As an earlier version wrote them."""
+    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
+    [file] = tmp_path.iterdir()
+    save_file(load_file(file), file)
+    assert Neighbours.load(tmp_path, 3) is None
+
+
+@pytest.mark.parametrize("way", ["fast", "modules"])
+def test_hidden_states_are_summed_over_three_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "modules":
+        monkeypatch.setattr("emojitune.models.loader.is_llama", lambda folder: False)
+    base = make_tiny_base(tmp_path / "base", layers=16)
+    prompts = [(1, 40, 41), (1, 42, 43, 44)]
+    found = hidden_states(chat_tiny(base).base.forward, None, prompts, lambda: None)
+    module = load_tiny(base).module
+    for prompt, state in zip(prompts, found, strict=True):
+        with torch.no_grad():
+            layers = module(torch.tensor([prompt]), output_hidden_states=True).hidden_states
+        expected = sum(layers[number][0, -1] for number in (12, 13, 14))
+        torch.testing.assert_close(state, expected, atol=1e-3, rtol=1e-3)
+
+
+def label_of(model: ChatModel, **parameters: object) -> str:
+    [deltas], _ = ask(model, ChatParameters(temperature=0.0, **parameters))  # type: ignore[arg-type]
+    return text(deltas)
+
+
+def test_a_model_replies_as_the_examples_that_a_prompt_is_like(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
+    alone = open_beside(chat_tiny(tiny_base), adapter)
+    usual = label_of(alone)
+    other = next(number for number, label in enumerate(WORDS) if number and label != usual)
+    prompt = alone.base.renderer.render_prompt([USER])
+    own = hidden_states(alone.base.forward, alone.adapter, [prompt], lambda: None)
+    examples = torch.cat([own.repeat(4, 1), own + 1])
+    Neighbours.of(examples, [other] * 4 + [0]).save(adapter)
+    tuned = open_beside(chat_tiny(tiny_base), adapter)
+    assert label_of(tuned) == WORDS[other] != usual
+    assert label_of(tuned, labels=(usual, WORDS[other])) == WORDS[other], "of a part of them too"
+    assert label_of(tuned, labels=(*WORDS, "(cat)")) == usual, "not where one has no examples"
+    assert tuned.bytes > alone.bytes
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_the_most_under_noise_is_a_draw_at_the_temperature(temperature: float) -> None:
+    trie, chance = label_trie(LABELS), random.Random(2)
+    ends = [end(trie, label) for label in LABELS]
+    log_probabilities = [chance.uniform(-6, -1) for _ in LABELS]
+    weights = NeighbourWeights(trie, {one: chance.uniform(0.1, 3) for one in ends})
+    plain = [weights.of_reply(*pair) for pair in zip(log_probabilities, ends, strict=True)]
+    expected = torch.softmax(torch.tensor(plain) / temperature, 0)
+    generator, counts = torch.Generator().manual_seed(1), [0] * len(LABELS)
+    for _ in range(4000):
+        noisy = weights.disturbed(temperature, generator)
+        drawn = [noisy.of_reply(*pair) for pair in zip(log_probabilities, ends, strict=True)]
+        counts[drawn.index(max(drawn))] += 1
+    assert [count / 4000 for count in counts] == pytest.approx(expected.tolist(), abs=0.03)
+
+
+def test_replies_of_a_model_with_examples_are_drawn_too(tiny_base: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
+    Neighbours.of(torch.randn(10, 32), [0, 1, 2, 3, 4] * 2).save(adapter)
+    tuned = open_beside(chat_tiny(tiny_base), adapter)
+
+    def drawn(seed: int, n: int = 1) -> list[str]:
+        replies, _ = ask(tuned, ChatParameters(temperature=2.0, seed=seed, n=n))
+        return [text(deltas) for deltas in replies]
+
+    found = {reply for seed in range(20) for reply in drawn(seed)}
+    assert len(found) > 1
+    assert found <= set(WORDS)
+    assert drawn(3) == drawn(3)
+    assert set(drawn(3, n=8)) <= set(WORDS)

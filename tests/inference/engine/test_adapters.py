@@ -1,0 +1,151 @@
+"""Several adapters over one base: each request must be computed as if it were alone."""
+
+import gc
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import chat_tiny, load_tiny, make_adapter
+
+from emojitune.dataset.example import Message
+from emojitune.errors import EmojituneError
+from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.engine.kv_cache import Forest, Growth, Prompt
+from emojitune.inference.engine.scheduler import Request
+from emojitune.inference.loading import open_beside
+from emojitune.inference.types import ChatParameters, Delta, Usage
+from emojitune.models.linear import Product
+
+# The sums are those of the merged weights in another order: float32 allows for that.
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+SHORT, LONG = [1, 40, 41], [1, *range(40, 70)]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("adapters")
+    return [make_adapter(tiny_base, folder / str(seed), seed) for seed in (1, 2)]
+
+
+@pytest.fixture
+def models(tiny_base: Path, adapters: list[Path]) -> list[ChatModel]:
+    """The bare base, and two models on it."""
+    base = chat_tiny(tiny_base)
+    return [base, *(open_beside(base, folder) for folder in adapters)]
+
+
+@pytest.fixture
+def references(tiny_base: Path, adapters: list[Path]) -> list[torch.nn.Module]:
+    """The same as transformers computes them, adapters merged."""
+    return [load_tiny(tiny_base, folder).module for folder in (None, *adapters)]
+
+
+def plain(module: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.log_softmax(module(torch.tensor([list(ids)])).logits[0, -1], -1)
+
+
+def test_a_pass_of_several_adapters_gives_each_its_own(
+    models: list[ChatModel], references: list[torch.nn.Module]
+) -> None:
+    asked = [(0, SHORT), (0, LONG), (1, LONG), (1, SHORT), (2, SHORT)]
+    forest = Forest(models[0].base.forward)
+    root = forest.longest_known([], None).path
+    adapters = [models[which].adapter for which, _ in asked]
+    first = forest.grow([[Growth(root, ids)] for _, ids in asked], adapters)
+    second = forest.grow([[Growth(grown.path, [50])] for [grown] in first], adapters)
+    for (which, ids), [one], [next_one] in zip(asked, first, second, strict=True):
+        torch.testing.assert_close(one.rows[0], plain(references[which], ids), **CLOSE)
+        expected = plain(references[which], [*ids, 50])
+        torch.testing.assert_close(next_one.rows[0], expected, **CLOSE)
+    assert (first[0][0].rows[0] - first[3][0].rows[0]).abs().max() > 0.1
+    assert (first[3][0].rows[0] - first[4][0].rows[0]).abs().max() > 0.1
+
+
+def ask(model: ChatModel, prompt: Sequence[int]) -> tuple[int, torch.Tensor]:
+    """How much of a prompt was cached, and what may follow it."""
+    found: list[tuple[int, torch.Tensor]] = []
+    done = threading.Event()
+
+    def request(known: Prompt) -> Request:
+        [grown] = yield [Growth(known.path, list(prompt[known.cached :]))]
+        found.append((known.cached, grown.rows[0]))
+        done.set()
+
+    model.base.engine.submit(
+        prompt, request, reserve=64, on_error=lambda _: done.set(), adapter=model.adapter
+    )
+    assert done.wait(10)
+    return found[0]
+
+
+def test_what_is_cached_of_one_model_is_not_another_ones(
+    models: list[ChatModel], references: list[torch.nn.Module]
+) -> None:
+    for model, reference in zip(models, references, strict=True):
+        cached, log_probabilities = ask(model, LONG)
+        assert cached == 0
+        torch.testing.assert_close(log_probabilities, plain(reference, LONG), **CLOSE)
+    for model, reference in zip(models, references, strict=True):
+        cached, log_probabilities = ask(model, LONG)
+        assert cached == len(LONG) - 1
+        torch.testing.assert_close(log_probabilities, plain(reference, LONG), **CLOSE)
+
+
+def test_the_cache_keeps_no_adapter_in_memory(models: list[ChatModel]) -> None:
+    ask(models[2], LONG)
+    adapter = weakref.ref(models[2].adapter)
+    del models[2]
+    gc.collect()
+    assert adapter() is None
+    assert ask(models[0], LONG)[0] == 0, "and what is left of it is found by nobody"
+
+
+def test_models_that_reply_at_the_same_time_say_what_they_say_alone(
+    models: list[ChatModel],
+) -> None:
+    asked = ChatParameters(temperature=0.0, max_tokens=12)
+    messages = [Message("user", "What is going on?")]
+
+    def replies(together: bool) -> list[str]:
+        texts = [""] * 6
+        ended = [threading.Event() for _ in texts]
+        for number in range(6):
+
+            def listen(item: Delta | Usage | EmojituneError, number: int = number) -> None:
+                if isinstance(item, Delta):
+                    texts[number] += item.text
+                else:
+                    ended[number].set()
+
+            models[number % 3].start(messages, asked, listen)
+            if not together:
+                assert ended[number].wait(10)
+        assert all(event.wait(10) for event in ended)
+        return texts
+
+    alone = replies(together=False)
+    assert replies(together=True) == alone
+    assert len(set(alone)) == 3
+
+
+def test_products_see_few_numbers_of_rows(
+    models: list[ChatModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    multiply = Product.__call__
+
+    def heard(self: Product, x: torch.Tensor) -> torch.Tensor:
+        seen.add(len(x))
+        return multiply(self, x)
+
+    monkeypatch.setattr(Product, "__call__", heard)
+    forest = Forest(models[0].base.forward)
+    root = forest.longest_known([], None).path
+    for count in range(1, 130):
+        [[one]] = forest.grow([[Growth(root, [40] * count)]], [models[1].adapter])
+        forest.release([one.path.slots])
+    assert seen == {1, 2, 3, *range(4, 64, 4), *range(64, 145, 16)}

@@ -1,0 +1,100 @@
+"""What becomes of a job whose worker dies."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from emojitune.jobs import crash_policy
+from emojitune.jobs.crash_policy import Death
+from emojitune.settings import Settings
+from emojitune.store.jobs import Job
+from emojitune.store.stores import Stores, open_stores
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Stores:
+    return open_stores(Settings(home=tmp_path), "default")
+
+
+@pytest.fixture
+def job(stores: Stores) -> Job:
+    made = stores.jobs.create(model="m", training_file="file-a", hyperparameters={})
+    stores.jobs.transition(made.id, "queued", sources=["validating_files"])
+    return made
+
+
+def die(
+    job: Job,
+    stores: Stores,
+    number: int,
+    *,
+    status: int = -signal.SIGKILL,
+    for_memory: bool = False,
+) -> Job:
+    if stores.jobs.get(job.id).status == "queued":
+        stores.jobs.transition(job.id, "running", sources=["queued"])
+    log = Path("/home/worker.log")
+    death = Death(f"worker-{number}", status, for_memory=for_memory, log=log)
+    crash_policy.note(stores.jobs.get(job.id), stores, death)
+    return stores.jobs.get(job.id)
+
+
+def test_a_job_goes_on_after_a_death_and_says_so(job: Job, stores: Stores) -> None:
+    assert die(job, stores, 1).status == "queued"
+    event = stores.jobs.events(job.id).items[0]
+    assert event.level == "warn"
+    assert "killed by SIGKILL" in event.message
+    assert "goes on from its last checkpoint" in event.message
+
+
+def test_the_third_death_without_a_step_in_between_ends_it(
+    job: Job, stores: Stores, tmp_path: Path
+) -> None:
+    die(job, stores, 1)
+    die(job, stores, 2)
+    stores = open_stores(Settings(home=tmp_path), "default")  # the count outlives the server
+    found = die(job, stores, 3)
+    assert found.status == "failed"
+    assert found.error
+    assert found.error.code == "server_error"
+    for words in ("3 times", "SIGKILL", "/home/worker.log", "smaller batch_size"):
+        assert words in found.error.message
+    assert stores.jobs.events(job.id).items[0].message == found.error.message
+
+
+def test_a_disk_that_stays_full_is_the_reason(job: Job, stores: Stores) -> None:
+    for number in range(3):
+        found = die(job, stores, number, status=crash_policy.DISK_FULL)
+    assert found.error
+    assert found.error.code == "disk_full"
+    told = [event.message for event in stores.jobs.events(job.id).items]
+    assert told[0] == found.error.message
+    assert "(the disk is full)" in told[1]
+
+
+def test_a_job_that_gets_further_each_time_is_never_given_up(job: Job, stores: Stores) -> None:
+    for number in range(10):
+        assert die(job, stores, number).status == "queued"
+        if number % 2:
+            key = f"step-{number}"
+            stores.jobs.add_event(job.id, "Step", type="metrics", data={"step": number}, key=key)
+
+
+def test_a_lack_of_memory_is_named_where_the_system_tells(job: Job, stores: Stores) -> None:
+    for number in range(3):
+        die(job, stores, number, for_memory=True)
+    found = stores.jobs.get(job.id)
+    assert found.error
+    assert found.error.code == "out_of_memory"
+    assert "ran out of memory" in found.error.message
+
+
+def test_a_paused_job_stays_paused_whatever_its_worker_does(job: Job, stores: Stores) -> None:
+    stores.jobs.transition(job.id, "paused", sources=["queued"])
+    for number in range(4):
+        assert die(job, stores, number).status == "paused"
+
+
+def test_the_systems_count_can_be_read() -> None:
+    assert crash_policy.oom_kills() >= 0

@@ -1,0 +1,82 @@
+"""Nothing is silently ignored: every endpoint, and every parameter of each, says what it does."""
+
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from emojitune.server.app import create_app
+from emojitune.server.docs.openapi import api_routes, body_of, describe
+from emojitune.server.docs.reference import endpoints
+from emojitune.settings import Settings
+
+APP = create_app(Settings(api_key="none"))
+
+
+def test_every_route_says_what_it_does_in_one_sentence() -> None:
+    for endpoint in endpoints(describe(APP)):
+        assert endpoint.text.endswith("."), f"{endpoint.title} has no docstring"
+
+
+def test_every_parameter_says_what_it_does() -> None:
+    mute = [
+        f"{endpoint.title}: {row.name}"
+        for endpoint in endpoints(describe(APP))
+        for row in endpoint.parameters
+        if not row.text
+    ]
+    assert mute == [], "give them a description, or a mark"
+
+
+def test_everything_that_reads_a_body_names_its_model() -> None:
+    # These come with an empty body, or are refused whatever it is.
+    bare = {"cancel", "pause", "resume", "compact"}
+    for method, path, route in api_routes(APP):
+        if method == "POST" and path.rsplit("/", 1)[1] not in bare:
+            assert body_of(route) is not None, f"{method} {path}"
+
+
+def test_a_validator_that_widens_a_field_says_what_it_takes() -> None:
+    """Else the reference shows what comes out of it, such as a list, and not what goes in."""
+    silent = [
+        f"{model.__name__}.{name}"
+        for model in sorted(_models(), key=lambda model: model.__name__)
+        for name, field in model.model_fields.items()
+        if any(
+            isinstance(mark, BeforeValidator) and mark.json_schema_input_type is PydanticUndefined
+            for mark in _marks(field)
+        )
+    ]
+    assert silent == [], "give BeforeValidator a json_schema_input_type"
+
+
+def _models() -> set[type[BaseModel]]:
+    """All request models, and those inside of them."""
+    waiting = [body[0] for _, _, route in api_routes(APP) if (body := body_of(route))]
+    found: set[type[BaseModel]] = set()
+    while waiting:
+        model = waiting.pop()
+        if model not in found:
+            found.add(model)
+            for field in model.model_fields.values():
+                waiting += [kind for kind in _inside(field.annotation) if _is_model(kind)]
+    return found
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _inside(annotation: Any) -> list[Any]:
+    parts = [annotation]
+    for argument in getattr(annotation, "__args__", ()):
+        parts += _inside(argument)
+    return parts
+
+
+def _marks(field: FieldInfo) -> list[Any]:
+    inner = [
+        mark for kind in _inside(field.annotation) for mark in getattr(kind, "__metadata__", ())
+    ]
+    return [*field.metadata, *inner]

@@ -1,0 +1,96 @@
+from typing import Self
+
+import anyio
+import pytest
+from pydantic import model_validator
+
+from emojitune.errors import InvalidRequestError
+from emojitune.server.http.json_bodies import Body, BodyTooLargeError, bounded, check, refuse
+
+
+class Inner(Body):
+    size: float = 1.0
+
+
+class Outer(Body):
+    name: str
+    inner: Inner | None = None
+    items: list[Inner] | None = None
+
+
+def refusal_of(body: bytes) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        check(body, Outer)
+    return caught.value
+
+
+def test_nulls_are_absent_at_every_depth() -> None:
+    outer = check(b'{"name": "a", "inner": {"size": null}, "items": null}', Outer)
+    assert outer == Outer(name="a", inner=Inner())
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        (b"{}", "name", "Missing required parameter: 'name'."),
+        (b'{"name": null}', "name", "Missing required parameter: 'name'."),
+        (b'{"name": "a", "x": 1}', "x", "Unrecognized request argument supplied: x"),
+        (b'{"name": "a", "items": [{"x": 1}]}', "items[0].x", "Unknown parameter: 'items[0].x'."),
+        (b'{"name": "a", "inner": []}', "inner",
+         "Invalid type for 'inner': expected an object, but got an array instead."),
+        (b'{"name": "a", "inner": {"size": 1e999}}', "inner.size",
+         "Invalid type for 'inner.size': expected a finite decimal, but got a decimal instead."),
+        (b"5", None, "Invalid body: expected an object, but got an integer instead."),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_place_as_openai_does(
+    body: bytes, param: str | None, message: str
+) -> None:
+    error = refusal_of(body)
+    assert (error.param, error.message) == (param, message)
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    error = refusal_of(b'{"name": "a", "items": [{"size": "' + b"x" * 10_000 + b'"}]}')
+    assert len(error.message) < 200
+
+
+def test_a_body_is_read_to_its_end_before_it_is_refused() -> None:
+    sent, taken = [], []
+
+    async def run() -> None:
+        async def stream():
+            for _ in range(5):
+                sent.append(b"xx")
+                yield b"xx"
+
+        async for chunk in bounded(stream(), 5):
+            taken.append(chunk)
+
+    with pytest.raises(BodyTooLargeError, match="at most 5 bytes, and it has 10"):
+        anyio.run(run)
+    assert (len(sent), len(taken)) == (5, 2)
+
+
+class Below(Body):
+    size: int = 0
+
+    @model_validator(mode="after")
+    def _is_small(self) -> Self:
+        if self.size > 9:
+            refuse("too_big", "'{param}' is too big.", ".size")
+        return self
+
+
+class Above(Body):
+    below: list[Below] | None = None
+
+
+def test_a_refusal_may_stand_below_the_place_of_its_validator() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        check(b'{"below": [{}, {"size": 10}]}', Above)
+    assert (caught.value.param, caught.value.code) == ("below[1].size", "too_big")
+    assert caught.value.message == "'below[1].size' is too big."
+    with pytest.raises(InvalidRequestError) as caught:
+        check(b'{"size": 10}', Below)
+    assert caught.value.param == "size"

@@ -1,0 +1,115 @@
+"""The pool over the real loader, with a tiny base and models tuned on it."""
+
+import gc
+import os
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_model import make_adapter
+
+from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.model_pool import ModelPool
+from emojitune.models import loader, packed_llama
+from emojitune.server.models.loading import capacity, model_loader
+from emojitune.settings import Settings
+from emojitune.store.database import open_database
+from emojitune.store.models import FineTunedModel, ModelStore
+
+TUNED = [f"ft:gpt-3.5-turbo-0125:local::{number}" for number in range(3)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_base: Path) -> Settings:
+    return Settings(home=tmp_path / "home", base_model=str(tiny_base), device="cpu")
+
+
+@pytest.fixture
+def pool(settings: Settings, tiny_base: Path) -> Iterator[ModelPool]:
+    """With three models tuned on the tiny base."""
+    database = open_database(settings.home)
+    models = ModelStore(database, "default")
+    for number, name in enumerate(TUNED):
+        make_adapter(tiny_base, settings.adapters / str(number), number, ("(party)",))
+        base = str(tiny_base.resolve())
+        models.register(FineTunedModel(name, 1, "job", base, "gpt-3.5-turbo", str(number)))
+    yield ModelPool(model_loader(settings, models), capacity=lambda: 2**30)
+    database.close()
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of what was loaded, in order."""
+    found: list[str] = []
+
+    def count(name: str) -> None:
+        real = getattr(loader, name)
+
+        def counted(*arguments: Any) -> Any:
+            found.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(loader, name, counted)
+
+    for name in ("load", "load_llama", "load_llama_adapter"):
+        count(name)
+    return found
+
+
+def get(pool: ModelPool, name: str) -> ChatModel:
+    model = pool.get(name)
+    assert isinstance(model, ChatModel)
+    return model
+
+
+def test_the_models_of_a_base_share_it(pool: ModelPool, loads: list[str], tiny_base: Path) -> None:
+    bare, first, second = (get(pool, name) for name in (str(tiny_base.resolve()), *TUNED[:2]))
+    assert loads == ["load_llama", "load_llama_adapter", "load_llama_adapter"]
+    assert bare.base is first.base is second.base
+    assert (bare.vocabulary, first.vocabulary) == ((), ("(party)",))
+    assert first.bytes == second.bytes < bare.bytes
+
+
+def test_many_who_ask_at_once_load_once(pool: ModelPool, loads: list[str]) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(pool.get, [*TUNED] * 8))
+    assert sorted(loads) == ["load_llama", *["load_llama_adapter"] * 3]
+
+
+def test_a_deleted_model_leaves_the_memory_and_its_base_stays(
+    pool: ModelPool, loads: list[str]
+) -> None:
+    base, adapter = get(pool, TUNED[0]).base, weakref.ref(get(pool, TUNED[0]).adapter)
+    pool.forget(TUNED[0])
+    gc.collect()
+    assert adapter() is None
+    assert get(pool, TUNED[1]).base is base
+
+
+def test_other_models_are_merged_and_loaded_whole(
+    pool: ModelPool, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_llama, "is_whole", lambda *_: False)
+    first, second = get(pool, TUNED[0]), get(pool, TUNED[1])
+    assert loads == ["load", "load"]
+    assert first.base is not second.base
+    assert first.vocabulary == ("(party)",)
+    assert first.bytes == second.bytes > 10_000
+
+
+def test_a_quarter_of_the_memory_where_models_run_is_theirs(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert capacity(settings.model_copy(update={"chat_memory": 5})) == 5
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert capacity(settings) == machine // 4
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1, 8_000))
+    assert capacity(settings.model_copy(update={"device": "auto"})) == 2_000
+    assert capacity(settings) == machine // 4, "models run on the processor"

@@ -1,0 +1,101 @@
+"""What an untuned base once replied is not asked for again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fake_api import FakeApi
+from openai import OpenAI
+
+from emojitune.dataset.example import Message, TrainingExample
+from emojitune.evaluation.metrics import Reply
+from emojitune.workflow import reply_cache
+from emojitune.workflow.reply_cache import KeptReplies
+from emojitune.workflow.score import FREE, Contender, score
+
+HELLO, BYE = (Message("user", "hello"),), (Message("user", "bye"),)
+REPLY = Reply("(wave)", ("(wave)", "(party)"), confidence=0.5, seconds=1.5)
+
+
+class Model:
+    """Replies, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Sequence[Message]] = []
+
+    def __call__(self, messages: Sequence[Message]) -> Reply:
+        self.asked.append(messages)
+        return REPLY
+
+
+def test_what_was_asked_once_is_known_from_then_on(tmp_path: Path) -> None:
+    model = Model()
+    first = KeptReplies(tmp_path, "base")
+    complete = first.completing(model)
+    assert [complete(HELLO), complete(BYE), complete(HELLO)] == [REPLY] * 3
+    assert not first.used, "it was asked in this run"
+    second = KeptReplies(tmp_path, "base")
+    complete = second.completing(model)
+    assert [complete(BYE), complete(HELLO)] == [REPLY, REPLY]
+    assert second.used
+    assert model.asked == [HELLO, BYE]
+
+
+@pytest.mark.parametrize(
+    ("messages", "of", "program"),
+    [
+        ((Message("system", "s"), *HELLO), "base", "1"),
+        ((Message("assistant", "hello"),), "base", "1"),
+        (HELLO, "other base", "1"),
+        (HELLO, "base", "2"),
+    ],
+)
+def test_nothing_else_is_known(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    messages: tuple[Message, ...],
+    of: str,
+    program: str,
+) -> None:
+    model = Model()
+    monkeypatch.setattr(reply_cache, "_program", lambda: "1")
+    KeptReplies(tmp_path, "base").completing(model)(HELLO)
+    monkeypatch.setattr(reply_cache, "_program", lambda: program)
+    KeptReplies(tmp_path, of).completing(model)(messages)
+    assert model.asked == [HELLO, messages]
+
+
+def test_a_damaged_line_is_asked_for_again(tmp_path: Path) -> None:
+    model = Model()
+    complete = KeptReplies(tmp_path, "base").completing(model)
+    complete(HELLO)
+    complete(BYE)
+    [file] = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-9] + b'\n[]\n{"key": 1}\n\xff\n')
+    again = KeptReplies(tmp_path, "base").completing(model)
+    assert [again(HELLO), again(BYE), again(BYE)] == [REPLY] * 3
+    assert model.asked == [HELLO, BYE, BYE]
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    model = Model()
+    complete = KeptReplies(tmp_path / "file" / "folder", "base").completing(model)
+    assert [complete(HELLO), complete(HELLO)] == [REPLY, REPLY]
+    assert model.asked == [HELLO]
+
+
+def test_a_row_that_is_known_asks_nothing(fake_api: FakeApi, tmp_path: Path) -> None:
+    examples = [TrainingExample((*said, Message("assistant", "(wave)"))) for said in (HELLO, BYE)]
+    rows = [Contender("base", FREE), Contender("tuned", FREE)]
+
+    def asked() -> list[str]:
+        fake_api.chats.clear()
+        kept = {rows[0]: KeptReplies(tmp_path, "base")}
+        table = score(client, rows, examples, ("(wave)",), is_emojitune=True, kept=kept.get)
+        assert len({row.figures["in_vocabulary"].value for row in table}) == 1
+        return [chat["model"] for chat in fake_api.chats]
+
+    with OpenAI(base_url=fake_api.url, api_key="k", max_retries=0) as client:
+        assert asked() == ["base"] * 4 + ["tuned"] * 6
+        assert asked() == ["tuned"] * 6
