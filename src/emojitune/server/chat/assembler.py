@@ -11,12 +11,12 @@ from openai.types.completion_usage import CompletionTokensDetails, PromptTokensD
 from emojitune import __version__
 from emojitune.inference.types import Alternative, Delta, ToolCallPiece, Usage
 from emojitune.server.chat.request import ChatRequest
-from emojitune.server.generation.token_logprobs import least_bounded, token_object
+from emojitune.server.generation.token_logprobs import finite_logprob, token_object
 from emojitune.store.ids import new_id, now
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class CompletionHeader:
     """What a completion and all of its chunks have in common."""
 
     model: str
@@ -44,13 +44,13 @@ class _Call:
     arguments: str = ""
 
 
-class Answer:
+class ChatAssembler:
     """The choices of one completion as they grow; each piece gives the chunks of a stream."""
 
-    def __init__(self, head: Head, body: ChatRequest) -> None:
+    def __init__(self, head: CompletionHeader, body: ChatRequest) -> None:
         self._head = head
         self._body = body
-        self._choices = [_Choice(index, body) for index in range(body.n)]
+        self._choices = [_ChoiceAssembler(index, body) for index in range(body.n)]
         self._fields = head.fields("chat.completion.chunk")
         if body.include_usage:
             self._fields["usage"] = None  # in every chunk but the last
@@ -87,13 +87,13 @@ class Answer:
         return ChatCompletionChunk.model_validate({**self._fields, "choices": choices, **more})
 
 
-class _Choice:
+class _ChoiceAssembler:
     """One reply as it grows."""
 
     def __init__(self, index: int, body: ChatRequest) -> None:
         self.index = index
         self._with_logprobs = body.logprobs
-        self._older = bool(body.functions)  # calls are told in the deprecated form
+        self._legacy = bool(body.functions)  # calls are told in the deprecated form
         # One that was cut off before its name is no text either.
         self._must_call = bool(body.tool_use and body.tool_use.choice != "auto")
         self._text = ""
@@ -138,7 +138,7 @@ class _Choice:
         }
 
     def _named(self, reason: str) -> str:
-        return "function_call" if self._older and reason == "tool_calls" else reason
+        return "function_call" if self._legacy and reason == "tool_calls" else reason
 
     def _add_call(self, piece: ToolCallPiece) -> dict[str, Any]:
         """The delta of a call: its id and name first, then its arguments piece by piece."""
@@ -149,7 +149,7 @@ class _Choice:
             function["name"] = piece.name
             call |= {"id": self._calls[piece.index].id, "type": "function"}
         self._calls[piece.index].arguments += piece.arguments
-        return {"function_call": function} if self._older else {"tool_calls": [call]}
+        return {"function_call": function} if self._legacy else {"tool_calls": [call]}
 
     def _calls_fields(self) -> dict[str, Any]:
         calls = [
@@ -162,7 +162,7 @@ class _Choice:
         ]
         if not calls:
             return {}
-        return {"function_call": calls[0]["function"]} if self._older else {"tool_calls": calls}
+        return {"function_call": calls[0]["function"]} if self._legacy else {"tool_calls": calls}
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
         return _chunk_choice(self.index, delta, finish_reason)
@@ -185,7 +185,7 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> dict[str, Any]:
     listed = [
         {
             "content": alternative.content,
-            "logprob": least_bounded(alternative.logprob),
+            "logprob": finite_logprob(alternative.logprob),
             **({} if alternative.probability is None else {"probability": alternative.probability}),
         }
         for alternative in alternatives

@@ -14,7 +14,7 @@ from emojitune.server.http.unsupported import Ignored, Refused
 _JSON = re.compile("json", re.IGNORECASE)
 
 
-class ContentPart(Body):
+class ChatContentPart(Body):
     """A piece of a message's content; pictures, sounds and files are not understood."""
 
     type: Literal["text", "refusal"] = Field(
@@ -29,27 +29,27 @@ class ContentPart(Body):
     @model_validator(mode="after")
     def _has_its_text(self) -> Self:
         if getattr(self, self.type) is None:
-            _missing(self.type)
+            _refuse_missing(self.type)
         return self
 
     @property
-    def words(self) -> str:
+    def plain_text(self) -> str:
         return self.text or self.refusal or ""
 
 
-class PlainText(ContentPart):
+class StringPart(ChatContentPart):
     """A content that was sent as a string."""
 
 
 def as_parts(content: Any) -> Any:
     if isinstance(content, str):
-        return [PlainText(type="text", text=content)]
+        return [StringPart(type="text", text=content)]
     if not isinstance(content, list):
         refuse_type(content, "one of a string or an array of objects")
     return content
 
 
-Parts = Annotated[list[ContentPart], Field(min_length=1)]
+Parts = Annotated[list[ChatContentPart], Field(min_length=1)]
 
 
 class CalledFunction(Body):
@@ -92,63 +92,63 @@ class ChatMessage(Body):
     audio: Annotated[Any, Refused("messages are text")] = None
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _is_complete(self) -> Self:
         if self.role == "assistant":
             if self.content is None and not (self._calls or self.refusal is not None):
-                _missing("content")
-            if self.refused and len(self.content or ()) > 1:
-                _alone()
+                _refuse_missing("content")
+            if self.part_refusal and len(self.content or ()) > 1:
+                _refuse_mixed_parts()
             return self
         if self.content is None and self.role != "function":
-            _missing("content")
+            _refuse_missing("content")
         if self.role == "tool" and self.tool_call_id is None:
-            _missing("tool_call_id")
+            _refuse_missing("tool_call_id")
         if self.role == "function" and self.name is None:
-            _missing("name")
+            _refuse_missing("name")
         for name in ("tool_calls", "function_call", "refusal"):
             if getattr(self, name):
-                _only(name, "assistant")
-        if self.refused:
-            _only("content", "assistant", "a refusal part")
+                _refuse_for_role(name, "assistant")
+        if self.part_refusal:
+            _refuse_for_role("content", "assistant", "a refusal part")
         return self
 
     @property
-    def refused(self) -> str | None:
+    def part_refusal(self) -> str | None:
         """What a part of its content refused with."""
         return next((part.refusal for part in self.content or () if part.type == "refusal"), None)
 
     @property
-    def words(self) -> str:
+    def plain_text(self) -> str:
         """Its text, without calls."""
         parts = self.content or ()
-        return "".join(part.words for part in parts) or self.refusal or ""
+        return "".join(part.plain_text for part in parts) or self.refusal or ""
 
     def to_message(self) -> Message:
         """The message as the model reads it: calls and answers of tools as plain text."""
         if self.role in ("tool", "function"):
-            return Message("tool", result_text(self.words))
+            return Message("tool", result_text(self.plain_text))
         calls = [call_text(call.name, call.arguments) for call in self._calls]
-        return Message(self.role, spoken(self.words, calls))
+        return Message(self.role, spoken(self.plain_text, calls))
 
     def to_stored(self, id: str) -> dict[str, Any]:
         """The message as the store lists it."""
         given = self.model_dump(exclude_unset=True, exclude={"content"})
         texts = [part for part in self.content or () if part.type == "text"]
-        in_parts = any(not isinstance(part, PlainText) for part in texts)
+        in_parts = any(not isinstance(part, StringPart) for part in texts)
         return {
             "id": id,
-            "content": self.words if texts else None,
+            "content": self.plain_text if texts else None,
             "content_parts": [part.model_dump(exclude_unset=True) for part in texts]
             if in_parts
             else None,
-            "refusal": self.refused,
+            "refusal": self.part_refusal,
             **given,
         }
 
     @property
     def _calls(self) -> list[CalledFunction]:
-        older = [self.function_call] if self.function_call else []
-        return [*(call.function for call in self.tool_calls or ()), *older]
+        legacy = [self.function_call] if self.function_call else []
+        return [*(call.function for call in self.tool_calls or ()), *legacy]
 
 
 def check_order(messages: Iterable[ChatMessage]) -> None:
@@ -166,18 +166,18 @@ def check_order(messages: Iterable[ChatMessage]) -> None:
                 )
             open_calls.pop(message.tool_call_id or "", None)
             continue
-        _all_answered(open_calls, number)
+        _require_results(open_calls, number)
         known = {call.id for call in message.tool_calls or ()}
         open_calls = dict.fromkeys(known)
-    _all_answered(open_calls, None)
+    _require_results(open_calls, None)
 
 
-def mention_json(messages: Iterable[ChatMessage]) -> bool:
+def mentions_json(messages: Iterable[ChatMessage]) -> bool:
     """Whether the word stands in a message."""
-    return any(_JSON.search(message.words) for message in messages)
+    return any(_JSON.search(message.plain_text) for message in messages)
 
 
-def _all_answered(open_calls: Mapping[str, None], number: int | None) -> None:
+def _require_results(open_calls: Mapping[str, None], number: int | None) -> None:
     if open_calls:
         refuse(
             None,
@@ -188,16 +188,16 @@ def _all_answered(open_calls: Mapping[str, None], number: int | None) -> None:
         )
 
 
-def _missing(name: str) -> None:
+def _refuse_missing(name: str) -> None:
     refuse("missing_required_parameter", "Missing required parameter: '{param}'.", f".{name}")
 
 
-def _alone() -> NoReturn:
+def _refuse_mixed_parts() -> NoReturn:
     message = "'{param}' has one or more text parts, or exactly one refusal part and no other."
     refuse("invalid_value", f"Invalid value: {message}", ".content")
 
 
-def _only(name: str, role: str, what: str | None = None) -> None:
+def _refuse_for_role(name: str, role: str, what: str | None = None) -> None:
     found = what or f"'{name}'"
     message = f"Invalid value for '{{param}}': only {role} messages may have {found}."
     refuse("invalid_value", message, f".{name}")

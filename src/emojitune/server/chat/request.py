@@ -9,19 +9,19 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.dataset.example import Message
 from emojitune.inference.types import ChatParameters, ToolUse
-from emojitune.server.chat.messages import ChatMessage, Parts, as_parts, check_order, mention_json
+from emojitune.server.chat.messages import ChatMessage, Parts, as_parts, check_order, mentions_json
 from emojitune.server.generation.formats import (
-    Choice,
-    ChoiceName,
+    FunctionCallMode,
     FunctionDefinition,
     Labels,
-    Named,
-    OlderChoiceName,
+    NamedFunction,
+    ResolvedToolChoice,
     ResponseFormat,
     ToolChoice,
+    ToolChoiceMode,
     ToolDefinition,
-    choice_object,
-    tools_asked,
+    expand_choice,
+    resolve_tools,
 )
 from emojitune.server.http.json_bodies import Body, Metadata, own_keys, refuse, refuse_type
 from emojitune.server.http.unsupported import Ignored, Refused
@@ -30,7 +30,7 @@ _ABUSE = Ignored("it names a person to the hosted service's checks against abuse
 _CACHE = Ignored("the prefix cache finds common beginnings by itself")
 
 
-def _as_list(stop: Any) -> Any:
+def _as_stop_list(stop: Any) -> Any:
     if isinstance(stop, str):
         return [stop]
     if not isinstance(stop, list):
@@ -38,13 +38,13 @@ def _as_list(stop: Any) -> Any:
     return stop
 
 
-def _older_choice(choice: Any) -> Any:
+def _from_function_call(choice: Any) -> Any:
     """`function_call` in the form of `tool_choice`."""
     if isinstance(choice, dict):
         if choice.get("name") is None:
             refuse("missing_required_parameter", "Missing required parameter: '{param}'.", ".name")
         return {"type": "function", "function": choice}
-    return choice_object(choice, get_args(OlderChoiceName))
+    return expand_choice(choice, get_args(FunctionCallMode))
 
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -104,7 +104,7 @@ class ChatRequest(Body):
         None, ge=-(2**63), le=2**63 - 1, description="The same seed, the same draws."
     )
     stop: Annotated[
-        _Stops | None, BeforeValidator(_as_list, json_schema_input_type=_Text | _Stops | None)
+        _Stops | None, BeforeValidator(_as_stop_list, json_schema_input_type=_Text | _Stops | None)
     ] = Field(None, description="Up to 4 texts before the first of which a reply ends.")
     frequency_penalty: float = Field(
         0.0, ge=-2, le=2, description="Taken from a token's log-probability for each earlier use."
@@ -127,7 +127,7 @@ class ChatRequest(Body):
     )
     tool_choice: Annotated[
         ToolChoice | None,
-        BeforeValidator(choice_object, json_schema_input_type=ChoiceName | ToolChoice | None),
+        BeforeValidator(expand_choice, json_schema_input_type=ToolChoiceMode | ToolChoice | None),
     ] = Field(None, description="Whether a tool is called, and which; `auto` if absent.")
     parallel_tool_calls: bool | None = Field(
         None, description="Whether one reply may hold several calls; true if absent."
@@ -137,7 +137,9 @@ class ChatRequest(Body):
     )
     function_call: Annotated[
         ToolChoice | None,
-        BeforeValidator(_older_choice, json_schema_input_type=OlderChoiceName | Named | None),
+        BeforeValidator(
+            _from_function_call, json_schema_input_type=FunctionCallMode | NamedFunction | None
+        ),
     ] = Field(None, description="The deprecated form of `tool_choice`.")
     stream: bool = Field(False, description="Whether the reply is sent piece by piece.")
     stream_options: StreamOptions | None = Field(None, description="How a stream is sent.")
@@ -186,7 +188,7 @@ class ChatRequest(Body):
     web_search_options: Annotated[Any, Refused("nothing searches the web")] = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         self._check_lengths_and_stream()
         self._check_tools()
         self._check_format()
@@ -202,9 +204,9 @@ class ChatRequest(Body):
                 "max_tokens",
             )
         if self.stream_options is not None and not self.stream:
-            _needs("stream_options", "'stream' is enabled")
+            _refuse_without("stream_options", "'stream' is enabled")
         if self.top_logprobs is not None and not self.logprobs:
-            _needs("top_logprobs", "'logprobs' is enabled")
+            _refuse_without("top_logprobs", "'logprobs' is enabled")
         for key in self.logit_bias or {}:
             if not (key.isascii() and key.isdigit() and len(key) < 10):
                 refuse(
@@ -223,16 +225,16 @@ class ChatRequest(Body):
                 "functions",
             )
         if self.tool_choice is not None and not self.tools:
-            _needs("tool_choice", "'tools' are specified")
+            _refuse_without("tool_choice", "'tools' are specified")
         if self.parallel_tool_calls is False and not self.tools:
-            _needs("parallel_tool_calls", "'tools' are specified")
+            _refuse_without("parallel_tool_calls", "'tools' are specified")
         if self.function_call is not None and not self.functions:
-            _needs("function_call", "'functions' are specified")
+            _refuse_without("function_call", "'functions' are specified")
         _ = self.tool_use  # a choice may name a tool that is not there
 
     def _check_format(self) -> None:
         asked = self.response_format
-        if asked is not None and asked.type == "json_object" and not mention_json(self.messages):
+        if asked is not None and asked.type == "json_object" and not mentions_json(self.messages):
             refuse(
                 None,
                 "'messages' must contain the word 'json' in some form, to use 'response_format' "
@@ -254,11 +256,11 @@ class ChatRequest(Body):
     @property
     def tool_use(self) -> ToolUse | None:
         if self.functions:
-            choice = _meant(self.function_call)
-            return tools_asked(self.functions, choice, parallel=False, param="function_call")
+            choice = _resolved(self.function_call)
+            return resolve_tools(self.functions, choice, parallel=False, param="function_call")
         functions = [tool.function for tool in self.tools or ()]
         parallel = self.parallel_tool_calls is not False
-        return tools_asked(functions, _meant(self.tool_choice), parallel)
+        return resolve_tools(functions, _resolved(self.tool_choice), parallel)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -277,7 +279,7 @@ class ChatRequest(Body):
             presence_penalty=self.presence_penalty,
             logit_bias={int(key): value for key, value in (self.logit_bias or {}).items()},
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            json_schema=self.response_format.schema_asked if self.response_format else None,
+            json_schema=self.response_format.resolved_schema if self.response_format else None,
             strict=self.response_format is not None and self.response_format.strict,
             tools=self.tool_use,
             decoding=self.decoding,
@@ -287,9 +289,9 @@ class ChatRequest(Body):
         )
 
 
-def _meant(choice: ToolChoice | None) -> Choice:
-    return choice.meant if choice else Choice()
+def _resolved(choice: ToolChoice | None) -> ResolvedToolChoice:
+    return choice.resolved if choice else ResolvedToolChoice()
 
 
-def _needs(param: str, condition: str) -> None:
+def _refuse_without(param: str, condition: str) -> None:
     refuse(None, f"The '{param}' parameter is only allowed when {condition}.", param)

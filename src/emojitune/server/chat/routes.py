@@ -9,11 +9,11 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from emojitune.errors import EmojituneError
 from emojitune.inference.types import Delta, Usage
-from emojitune.server.chat.assembler import Answer, Head
+from emojitune.server.chat.assembler import ChatAssembler, CompletionHeader
 from emojitune.server.chat.request import ChatRequest
 from emojitune.server.context import Services, Shared
-from emojitune.server.generation.bridge import Exchange
-from emojitune.server.generation.streaming import EventStream, begin, while_connected
+from emojitune.server.generation.bridge import Bridge
+from emojitune.server.generation.streaming import EventStream, start_generation, while_connected
 from emojitune.server.http.errors import error_object
 from emojitune.server.http.json_bodies import json_body
 from emojitune.server.http.json_responses import encode, reply
@@ -30,60 +30,60 @@ async def create(
     services: Shared,
 ) -> Response:
     """Reply to a conversation, at once or piece by piece."""
-    head = Head(models.full_name(body.model))
+    head = CompletionHeader(models.full_name(body.model))
     respond = _streamed if body.stream else _whole
     return await while_connected(request, respond(head, body, services))
 
 
-async def _whole(head: Head, body: ChatRequest, services: Services) -> Response:
-    exchange = Exchange()
-    answer = Answer(head, body)
+async def _whole(head: CompletionHeader, body: ChatRequest, services: Services) -> Response:
+    bridge = Bridge()
+    assembler = ChatAssembler(head, body)
     try:
-        await begin(exchange, body.model, body.prompt, body.parameters, services)
-        async for event in exchange.events():
+        await start_generation(bridge, body.model, body.prompt, body.parameters, services)
+        async for event in bridge.events():
             if isinstance(event, Usage):
-                completion = answer.completion(event)
+                completion = assembler.completion(event)
                 await _store(completion, body, services)
                 return reply(completion)
-            answer.add(event)
+            assembler.add(event)
     finally:
-        exchange.close()
+        bridge.close()
     raise AssertionError("a model's last word is its usage")
 
 
-async def _streamed(head: Head, body: ChatRequest, services: Services) -> Response:
-    exchange = Exchange()
+async def _streamed(head: CompletionHeader, body: ChatRequest, services: Services) -> Response:
+    bridge = Bridge()
     try:
-        await begin(exchange, body.model, body.prompt, body.parameters, services)
+        await start_generation(bridge, body.model, body.prompt, body.parameters, services)
         # The first word is awaited, so that an error before it is an ordinary HTTP error.
-        events = exchange.events()
+        events = bridge.events()
         first = await anext(events)
     except BaseException:
-        exchange.close()
+        bridge.close()
         raise
-    return EventStream(_frames(Answer(head, body), body, first, events, services), exchange)
+    return EventStream(_frames(ChatAssembler(head, body), body, first, events, services), bridge)
 
 
 async def _frames(
-    answer: Answer,
+    assembler: ChatAssembler,
     body: ChatRequest,
     first: Delta | Usage,
     events: AsyncIterator[Delta | Usage],
     services: Services,
 ) -> AsyncIterator[bytes]:
-    for chunk in answer.opening():
+    for chunk in assembler.opening():
         yield _frame(chunk)
     event: Delta | Usage = first
     try:
         while isinstance(event, Delta):
-            for chunk in answer.add(event):
+            for chunk in assembler.add(event):
                 yield _frame(chunk)
             event = await anext(events)
     except EmojituneError as error:
         yield _data(error_object(error))
         return
-    await _store(answer.completion(event), body, services)
-    for chunk in answer.end(event):
+    await _store(assembler.completion(event), body, services)
+    for chunk in assembler.end(event):
         yield _frame(chunk)
     yield b"data: [DONE]\n\n"
 

@@ -14,12 +14,12 @@ from emojitune.errors import EmojituneError
 from emojitune.inference.types import ChatParameters, Delta, Generation, Replier, Usage
 
 
-class Exchange:
+class Bridge:
     """Started in a worker thread, heard in the event loop, closed wherever it ends."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._heard: asyncio.Queue[Delta | Usage | EmojituneError] = asyncio.Queue()
+        self._queue: asyncio.Queue[Delta | Usage | EmojituneError] = asyncio.Queue()
         self._generation: Generation | None = None
         self._closed = False
 
@@ -32,17 +32,17 @@ class Exchange:
     ) -> None:
         """Load the model and let it begin; what is wrong with the request is raised here."""
 
-        def begin() -> None:
-            self._generation = load().start(messages, parameters, self._listen)
+        def load_and_start() -> None:
+            self._generation = load().start(messages, parameters, self._receive)
             if self._closed:  # the client left while the model was loading
                 self._generation.cancel()
 
-        await to_thread.run_sync(begin, limiter=threads, abandon_on_cancel=True)
+        await to_thread.run_sync(load_and_start, limiter=threads, abandon_on_cancel=True)
 
     async def events(self) -> AsyncIterator[Delta | Usage]:
         """What the model says, the usage last."""
         while True:
-            item = await self._heard.get()
+            item = await self._queue.get()
             if isinstance(item, EmojituneError):
                 raise item
             yield item
@@ -55,7 +55,7 @@ class Exchange:
         if self._generation is not None:
             self._generation.cancel()
 
-    def _listen(self, item: Delta | Usage | EmojituneError) -> None:
+    def _receive(self, item: Delta | Usage | EmojituneError) -> None:
         # The engine may outlive a loop that is shutting down.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._heard.put_nowait, item)
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)

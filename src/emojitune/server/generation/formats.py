@@ -71,7 +71,7 @@ class ResponseFormat(Body):
         return self
 
     @property
-    def schema_asked(self) -> dict[str, Any] | None:
+    def resolved_schema(self) -> dict[str, Any] | None:
         """The schema to hold to; None leaves a reply free."""
         if self.type == "text":
             return None
@@ -116,7 +116,7 @@ class ToolDefinition(Body):
     function: FunctionDefinition = Field(description="The function.")
 
 
-class Named(Body):
+class NamedFunction(Body):
     """A function by its name."""
 
     name: str = Field(description="The name of the function.")
@@ -126,7 +126,7 @@ class ToolName(Body):
     """A tool by its name."""
 
     type: Literal["function"] = Field(description="`function`.")
-    function: Named = Field(description="Which function.")
+    function: NamedFunction = Field(description="Which function.")
 
 
 class AllowedTools(Body):
@@ -136,13 +136,13 @@ class AllowedTools(Body):
     tools: list[ToolName] = Field(min_length=1, description="Those that may be called.")
 
 
-ChoiceName = Literal["none", "auto", "required"]
-OlderChoiceName = Literal["none", "auto"]
-_PLAIN_CHOICES: Mapping[str, ChoiceName] = {name: name for name in get_args(ChoiceName)}
+ToolChoiceMode = Literal["none", "auto", "required"]
+FunctionCallMode = Literal["none", "auto"]
+_MODES: Mapping[str, ToolChoiceMode] = {name: name for name in get_args(ToolChoiceMode)}
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ResolvedToolChoice:
     """Whether tools are called; with `names`, these alone."""
 
     mode: Literal["none", "auto", "required", "named"] = "auto"
@@ -155,12 +155,12 @@ class ToolChoice(Body):
     type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(
         description="`none`, `auto` and `required` may also stand alone, as a string."
     )
-    function: Named | None = Field(None, description="The one that must be called.")
+    function: NamedFunction | None = Field(None, description="The one that must be called.")
     allowed_tools: AllowedTools | None = Field(None, description="Those that may be called.")
 
     @model_validator(mode="after")
     def _has_its_part(self) -> Self:
-        if self.type not in _PLAIN_CHOICES and getattr(self, self.type) is None:
+        if self.type not in _MODES and getattr(self, self.type) is None:
             refuse(
                 "missing_required_parameter",
                 "Missing required parameter: '{param}'.",
@@ -169,17 +169,17 @@ class ToolChoice(Body):
         return self
 
     @property
-    def meant(self) -> Choice:
+    def resolved(self) -> ResolvedToolChoice:
         """The choice without its form."""
         if self.function and self.type == "function":
-            return Choice("named", (self.function.name,))
+            return ResolvedToolChoice("named", (self.function.name,))
         if self.allowed_tools and self.type == "allowed_tools":
             names = tuple(tool.function.name for tool in self.allowed_tools.tools)
-            return Choice(self.allowed_tools.mode, names)
-        return Choice(_PLAIN_CHOICES[self.type])
+            return ResolvedToolChoice(self.allowed_tools.mode, names)
+        return ResolvedToolChoice(_MODES[self.type])
 
 
-def choice_object(choice: Any, names: Sequence[str] = get_args(ChoiceName)) -> Any:
+def expand_choice(choice: Any, names: Sequence[str] = get_args(ToolChoiceMode)) -> Any:
     """A choice that stands as a string, as an object."""
     if isinstance(choice, dict):
         return choice
@@ -193,9 +193,9 @@ def choice_object(choice: Any, names: Sequence[str] = get_args(ChoiceName)) -> A
     return {"type": choice}
 
 
-def tools_asked(
+def resolve_tools(
     functions: Sequence[FunctionDefinition],
-    choice: Choice,
+    choice: ResolvedToolChoice,
     parallel: bool,
     param: Literal["tool_choice", "function_call"] = "tool_choice",
 ) -> ToolUse | None:

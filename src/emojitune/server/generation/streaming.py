@@ -12,26 +12,26 @@ from starlette.types import Receive, Scope, Send
 from emojitune.dataset.example import Message
 from emojitune.inference.types import ChatParameters, Replier
 from emojitune.server.context import Services
-from emojitune.server.generation.bridge import Exchange
+from emojitune.server.generation.bridge import Bridge
 from emojitune.server.models import routes as models
 
 
 class EventStream(StreamingResponse):
     """Server-sent events; the model stops when the client has gone, however early."""
 
-    def __init__(self, frames: AsyncIterator[bytes], exchange: Exchange) -> None:
+    def __init__(self, frames: AsyncIterator[bytes], bridge: Bridge) -> None:
         super().__init__(frames, media_type="text/event-stream")
-        self._exchange = exchange
+        self._bridge = bridge
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._exchange.close()
+            self._bridge.close()
 
 
-async def begin(
-    exchange: Exchange,
+async def start_generation(
+    bridge: Bridge,
     model: str,
     messages: Sequence[Message],
     parameters: ChatParameters,
@@ -43,21 +43,21 @@ async def begin(
         return models.load(model, models.find(model, services), services)
 
     owned = replace(parameters, owner=services.project)
-    await exchange.start(load, messages, owned, services.model_threads)
+    await bridge.start(load, messages, owned, services.model_threads)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
     """The response that `work` makes; given up when the client hangs up before."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_hang_up(request))
+    task = asyncio.create_task(work)
+    disconnection = asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else Response(status_code=499)  # read by nobody
+        await asyncio.wait([task, disconnection], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else Response(status_code=499)  # read by nobody
     finally:
-        leaving.cancel()
-        working.cancel()
+        disconnection.cancel()
+        task.cancel()
 
 
-async def _hang_up(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

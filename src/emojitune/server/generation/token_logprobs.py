@@ -4,20 +4,20 @@ from typing import Any
 
 from emojitune.inference.types import TokenLogprob
 
-_LEAST = -9999.0  # minus infinity is no JSON
+_MIN_LOGPROB = -9999.0  # minus infinity is no JSON
 
 
-def least_bounded(logprob: float) -> float:
+def finite_logprob(logprob: float) -> float:
     """A log-probability that JSON has a number for."""
-    return max(logprob, _LEAST)
+    return max(logprob, _MIN_LOGPROB)
 
 
 def token_object(logprob: TokenLogprob) -> dict[str, Any]:
     """A token with the likeliest in its place."""
-    return {**_bare(logprob), "top_logprobs": [_bare(top) for top in logprob.top]}
+    return {**_token_fields(logprob), "top_logprobs": [_token_fields(top) for top in logprob.top]}
 
 
-def token_object_of_response(logprob: TokenLogprob) -> dict[str, Any]:
+def response_token_object(logprob: TokenLogprob) -> dict[str, Any]:
     """The same where `bytes` may not be null: a special token has none."""
     shown = token_object(logprob)
     for token in (shown, *shown["top_logprobs"]):
@@ -25,9 +25,9 @@ def token_object_of_response(logprob: TokenLogprob) -> dict[str, Any]:
     return shown
 
 
-def _bare(logprob: TokenLogprob) -> dict[str, Any]:
+def _token_fields(logprob: TokenLogprob) -> dict[str, Any]:
     return {
         "token": logprob.token,
-        "logprob": least_bounded(logprob.logprob),
+        "logprob": finite_logprob(logprob.logprob),
         "bytes": None if logprob.bytes is None else list(logprob.bytes),
     }

@@ -27,7 +27,7 @@ from emojitune.errors import EmojituneError
 from emojitune.inference.types import Delta, Usage
 from emojitune.server.http.json_responses import encode, plain
 from emojitune.server.models import routes as models
-from emojitune.server.responses.output import Event, Output
+from emojitune.server.responses.output import Event, OutputItems
 from emojitune.server.responses.request import ResponseRequest
 from emojitune.store.ids import new_id, now
 
@@ -50,13 +50,13 @@ _EVENTS: tuple[type[BaseModel], ...] = (
 
 
 @dataclass(slots=True)
-class Draft:
+class ResponseAssembler:
     """A response as it grows; each step gives the events of a stream."""
 
     body: ResponseRequest
     id: str = field(default_factory=lambda: new_id("resp_", 48))
     created_at: int = field(default_factory=now)
-    _output: Output = field(default_factory=Output)
+    _output: OutputItems = field(default_factory=OutputItems)
 
     def opening(self) -> list[Event]:
         """What comes before the first word."""
@@ -85,11 +85,11 @@ class Draft:
 
     def _object(self, status: str, **more: Any) -> dict[str, Any]:
         own = {"id": self.id, "created_at": self.created_at}
-        fields = {**_empty(status), **_asked(self.body), **own, **more}
+        fields = {**_constant_fields(status), **_request_fields(self.body), **own, **more}
         return plain(Response.model_validate(fields))
 
 
-def _empty(status: str) -> dict[str, Any]:
+def _constant_fields(status: str) -> dict[str, Any]:
     """What a response has whatever was asked. `usage` is never null: it comes with the end."""
     return {
         "object": "response",
@@ -108,7 +108,7 @@ def _empty(status: str) -> dict[str, Any]:
     }
 
 
-def _asked(body: ResponseRequest) -> dict[str, Any]:
+def _request_fields(body: ResponseRequest) -> dict[str, Any]:
     """What a response repeats of its request."""
     return {
         "instructions": body.instructions,
@@ -142,14 +142,14 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def breaking_off(error: EmojituneError, response: Mapping[str, Any]) -> list[Event]:
+def failure_events(error: EmojituneError, response: Mapping[str, Any]) -> list[Event]:
     """What comes instead of an end when the model breaks off."""
     code = error.code or "server_error"
     described = {"code": code, "message": error.message, "param": error.param}
-    return [("error", described), last_word(response)]
+    return [("error", described), final_event(response)]
 
 
-def last_word(response: Mapping[str, Any]) -> Event:
+def final_event(response: Mapping[str, Any]) -> Event:
     """The response, named after how it ended."""
     return f"response.{response['status']}", {"response": response}
 

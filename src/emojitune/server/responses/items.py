@@ -16,7 +16,7 @@ from emojitune.store.ids import new_id
 _SENT_BACK = Ignored("a reply may be sent back with all that it carries")
 
 
-def _as_message(value: Any) -> Any:
+def _as_items(value: Any) -> Any:
     _require_text_or_list(value)
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
@@ -35,7 +35,7 @@ def _require_text_or_list(value: Any) -> None:
         )
 
 
-class ContentPart(Body):
+class ResponseContentPart(Body):
     """A piece of a message: text that is given, was replied, or was refused."""
 
     type: Literal["input_text", "output_text", "refusal"] = Field(
@@ -60,7 +60,7 @@ class ContentPart(Body):
         return self
 
     @property
-    def said(self) -> str:
+    def plain_text(self) -> str:
         return (self.refusal if self.type == "refusal" else self.text) or ""
 
 
@@ -81,8 +81,8 @@ class MessageItem(_Item):
         description="Who says it; system and developer are one."
     )
     content: Annotated[
-        list[ContentPart],
-        BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart]),
+        list[ResponseContentPart],
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[ResponseContentPart]),
         Field(description="A text, or its parts."),
     ]
     phase: Annotated[
@@ -98,12 +98,12 @@ class MessageItem(_Item):
         return {**item, "role": self.role, "content": [_part(own, part) for part in self.content]}
 
 
-def _part(kind: str, part: ContentPart) -> dict[str, Any]:
+def _part(kind: str, part: ResponseContentPart) -> dict[str, Any]:
     if kind == "input_text":
-        return {"type": kind, "text": part.said}
+        return {"type": kind, "text": part.plain_text}
     if part.type == "refusal":
-        return {"type": "refusal", "refusal": part.said}
-    return {"type": kind, "text": part.said, "annotations": [], "logprobs": []}
+        return {"type": "refusal", "refusal": part.plain_text}
+    return {"type": kind, "text": part.plain_text, "annotations": [], "logprobs": []}
 
 
 class _CallItem(_Item):
@@ -136,7 +136,7 @@ class FunctionCall(_CallItem):
         return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
 
 
-class OutputPart(Body):
+class FunctionOutputPart(Body):
     """A piece of what a function answered."""
 
     type: Literal["input_text"] = Field(description="Pictures and files are not understood.")
@@ -148,8 +148,8 @@ class FunctionCallOutput(_CallItem):
 
     type: Literal["function_call_output"] = Field(description="`function_call_output`.")
     output: Annotated[
-        list[OutputPart],
-        BeforeValidator(_as_parts, json_schema_input_type=str | list[OutputPart]),
+        list[FunctionOutputPart],
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[FunctionOutputPart]),
         Field(description="A text, or its parts."),
     ]
     name: Annotated[
@@ -185,7 +185,7 @@ class Reasoning(Body):
     type: Literal["reasoning"] = Field(description="`reasoning`; the item is ignored.")
 
 
-def _kind(item: Any) -> str:
+def _item_type(item: Any) -> str:
     """Which of them it is; what has no type is a message, or the id of an item and nothing else."""
     if not isinstance(item, Mapping):
         return TAG + "message"
@@ -201,29 +201,29 @@ InputItem = Annotated[
     | Annotated[FunctionCallOutput, Tag(TAG + "function_call_output")]
     | Annotated[ItemReference, Tag(TAG + "item_reference")]
     | Annotated[Reasoning, Tag(TAG + "reasoning")],
-    Discriminator(_kind),
+    Discriminator(_item_type),
 ]
 
 
 def to_messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
     """Items as the chat models take them: calls belong to the words that they follow."""
-    words: str | None = None  # of an assistant message that calls may still follow
+    text: str | None = None  # of an assistant message that calls may still follow
     calls: list[str] = []
     for item in items:
         if item["type"] == "function_call":
             calls.append(call_text(item["name"], item["arguments"]))
             continue
-        if words is not None or calls:
-            yield Message("assistant", spoken(words or "", calls))
-            words, calls = None, []
+        if text is not None or calls:
+            yield Message("assistant", spoken(text or "", calls))
+            text, calls = None, []
         if item["type"] == "function_call_output":
             yield Message("tool", result_text(_text_of(item["output"])))
         elif item["role"] == "assistant":
-            words = _text_of(item["content"])
+            text = _text_of(item["content"])
         else:
             yield Message(item["role"], _text_of(item["content"]))
-    if words is not None or calls:
-        yield Message("assistant", spoken(words or "", calls))
+    if text is not None or calls:
+        yield Message("assistant", spoken(text or "", calls))
 
 
 def _text_of(content: str | Sequence[Mapping[str, Any]]) -> str:
@@ -243,7 +243,7 @@ def check_items(items: Iterable[Mapping[str, Any]]) -> None:
     unanswered: dict[str, None] = {}
     for item in items:
         if item["id"] in ids:
-            raise _wrong(
+            raise _invalid_input(
                 f"Duplicate item found with id {item['id']}. Remove duplicate items from your "
                 "input and try again."
             )
@@ -253,21 +253,21 @@ def check_items(items: Iterable[Mapping[str, Any]]) -> None:
             unanswered[item["call_id"]] = None
         elif item["type"] == "function_call_output":
             if item["call_id"] not in called:
-                raise _wrong(
+                raise _invalid_input(
                     f"No tool call found for function call output with call_id {item['call_id']}."
                 )
             unanswered.pop(item["call_id"], None)
     for call_id in unanswered:
-        raise _wrong(f"No tool output found for function call {call_id}.")
+        raise _invalid_input(f"No tool output found for function call {call_id}.")
 
 
-def _wrong(message: str) -> InvalidRequestError:
+def _invalid_input(message: str) -> InvalidRequestError:
     return InvalidRequestError(message, param="input")
 
 
 Input = Annotated[
     list[InputItem],
-    BeforeValidator(_as_message, json_schema_input_type=str | list[InputItem]),
+    BeforeValidator(_as_items, json_schema_input_type=str | list[InputItem]),
     Field(
         min_length=1,
         description="What is said to the model: a text, or messages, calls and their outputs, "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emojitune.inference.types import Delta, TokenLogprob, ToolCallPiece
-from emojitune.server.generation.token_logprobs import token_object_of_response
+from emojitune.server.generation.token_logprobs import response_token_object
 from emojitune.store.ids import new_id
 
 Event = tuple[str, dict[str, Any]]
@@ -35,20 +35,20 @@ class _Message:
         yield "response.content_part.added", {**self._place(), "part": self._part()}
 
     def add(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> Event:
-        told = [token_object_of_response(logprob) for logprob in logprobs]
+        told = [response_token_object(logprob) for logprob in logprobs]
         self.text += text
         self.logprobs += told
         return "response.output_text.delta", {**self._place(), "delta": text, "logprobs": told}
 
     def closed(self, status: Status) -> Iterator[Event]:
-        said = {"text": self.text, "logprobs": self.logprobs}
-        yield "response.output_text.done", {**self._place(), **said}
+        content = {"text": self.text, "logprobs": self.logprobs}
+        yield "response.output_text.done", {**self._place(), **content}
         yield "response.content_part.done", {**self._place(), "part": self._part()}
         yield _item_event("done", self, status)
 
     def _part(self) -> dict[str, Any]:
-        said = {"text": self.text, "logprobs": list(self.logprobs)}
-        return {"type": "output_text", "annotations": [], **said}
+        content = {"text": self.text, "logprobs": list(self.logprobs)}
+        return {"type": "output_text", "annotations": [], **content}
 
     def _place(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, "content_index": 0}
@@ -84,7 +84,7 @@ class _Call:
         return {"item_id": self.id, "output_index": self.index}
 
 
-class Output:
+class OutputItems:
     """All items of one response: only the last of them may still grow."""
 
     def __init__(self) -> None:

@@ -137,14 +137,14 @@ class PromptBody(Body):
     ] = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _has_input(self) -> Self:
         unsaid = all(isinstance(item, Reasoning) for item in self.input)
         if unsaid and self.previous_response_id is None:
             refuse("missing_required_parameter", "Missing required parameter: '{param}'.", "input")
         return self
 
     @model_validator(mode="after")
-    def _choice_has_its_tools(self) -> Self:
+    def _choice_names_tools(self) -> Self:
         _ = self.tool_use
         return self
 
@@ -256,7 +256,7 @@ class ResponseRequest(PromptBody):
     ] = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.stream_options is not None and not self.stream:
             refuse(
                 None,
@@ -273,7 +273,7 @@ class ResponseRequest(PromptBody):
         return self
 
     @property
-    def _logprobs_asked(self) -> int | None:
+    def _requested_logprobs(self) -> int | None:
         included = "message.output_text.logprobs" in (self.include or ())
         return (self.top_logprobs or 0) if included or self.top_logprobs else None
 
@@ -284,7 +284,7 @@ class ResponseRequest(PromptBody):
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
-            top_logprobs=self._logprobs_asked,
+            top_logprobs=self._requested_logprobs,
             decoding=self.decoding,
             labels=tuple(self.labels or ()),
         )

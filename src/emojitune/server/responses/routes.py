@@ -13,12 +13,17 @@ from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError, NotFoundError
 from emojitune.inference.types import Delta, Usage
 from emojitune.server.context import Services, Shared
-from emojitune.server.generation.bridge import Exchange
-from emojitune.server.generation.streaming import EventStream, begin, while_connected
+from emojitune.server.generation.bridge import Bridge
+from emojitune.server.generation.streaming import EventStream, start_generation, while_connected
 from emojitune.server.http.json_bodies import json_body
 from emojitune.server.http.json_responses import encode, reply
 from emojitune.server.models import routes as models
-from emojitune.server.responses.assembler import Draft, Frames, breaking_off, last_word
+from emojitune.server.responses.assembler import (
+    Frames,
+    ResponseAssembler,
+    failure_events,
+    final_event,
+)
 from emojitune.server.responses.items import ItemReference, Reasoning, check_items, to_messages
 from emojitune.server.responses.request import CountRequest, Include, PromptBody, ResponseRequest
 from emojitune.store.pagination import Order, slice_page
@@ -183,71 +188,74 @@ def list_input_items(
 
 
 async def _whole(body: ResponseRequest, services: Services) -> Response:
-    exchange, draft = Exchange(), Draft(body)
+    bridge, assembler = Bridge(), ResponseAssembler(body)
     try:
-        conversation = await _start(exchange, body, services)
+        conversation = await _start(bridge, body, services)
         with _called_as_here():
-            async for event in exchange.events():
+            async for event in bridge.events():
                 if isinstance(event, Usage):
-                    draft.end()
-                    response = draft.ended(event)
-                    await _store(draft, response, conversation, services)
+                    assembler.end()
+                    response = assembler.ended(event)
+                    await _store(assembler, response, conversation, services)
                     return _json(response)
-                draft.add(event)
+                assembler.add(event)
     finally:
-        exchange.close()
+        bridge.close()
     raise AssertionError("a model's last word is its usage")
 
 
 async def _streamed(body: ResponseRequest, services: Services) -> Response:
-    exchange, draft = Exchange(), Draft(body)
+    bridge, assembler = Bridge(), ResponseAssembler(body)
     try:
-        conversation = await _start(exchange, body, services)
+        conversation = await _start(bridge, body, services)
         # The first word is awaited, so that an error before it is an ordinary HTTP error.
-        events = exchange.events()
+        events = bridge.events()
         with _called_as_here():
             first = await anext(events)
     except BaseException:
-        exchange.close()
+        bridge.close()
         raise
 
     async def store(response: Mapping[str, Any]) -> None:
-        await _store(draft, response, conversation, services)
+        await _store(assembler, response, conversation, services)
 
-    return EventStream(_frames(draft, first, events, store), exchange)
+    return EventStream(_frames(assembler, first, events, store), bridge)
 
 
 async def _frames(
-    draft: Draft, first: Delta | Usage, events: AsyncIterator[Delta | Usage], store: _Store
+    assembler: ResponseAssembler,
+    first: Delta | Usage,
+    events: AsyncIterator[Delta | Usage],
+    store: _Store,
 ) -> AsyncIterator[bytes]:
     frame = Frames().frame
-    for step in draft.opening():
+    for step in assembler.opening():
         yield frame(step)
     event: Delta | Usage = first
     try:
         while isinstance(event, Delta):
-            for step in draft.add(event):
+            for step in assembler.add(event):
                 yield frame(step)
             with _called_as_here():
                 event = await anext(events)
     except EmojituneError as error:
-        response = draft.failed(error)
+        response = assembler.failed(error)
         await store(response)
-        for step in breaking_off(error, response):
+        for step in failure_events(error, response):
             yield frame(step)
         return
-    for step in draft.end():
+    for step in assembler.end():
         yield frame(step)
-    response = draft.ended(event)
+    response = assembler.ended(event)
     # Before the last event: who has read it may ask for the response at once.
     await store(response)
-    yield frame(last_word(response))
+    yield frame(final_event(response))
 
 
-async def _start(exchange: Exchange, body: ResponseRequest, services: Services) -> _Conversation:
+async def _start(bridge: Bridge, body: ResponseRequest, services: Services) -> _Conversation:
     conversation = await to_thread.run_sync(_conversation, body, services)
     with _called_as_here():
-        await begin(exchange, body.model, conversation.messages, body.parameters, services)
+        await start_generation(bridge, body.model, conversation.messages, body.parameters, services)
     return conversation
 
 
@@ -308,14 +316,17 @@ def _history(body: PromptBody, services: Services) -> Items:
 
 
 async def _store(
-    draft: Draft, response: Mapping[str, Any], conversation: _Conversation, services: Services
+    assembler: ResponseAssembler,
+    response: Mapping[str, Any],
+    conversation: _Conversation,
+    services: Services,
 ) -> None:
-    if not draft.body.store:
+    if not assembler.body.store:
         return
     stored = StoredResponse(
-        id=draft.id,
-        created_at=draft.created_at,
-        previous_response_id=draft.body.previous_response_id,
+        id=assembler.id,
+        created_at=assembler.created_at,
+        previous_response_id=assembler.body.previous_response_id,
         response=response,
         input_items=conversation.items,
     )

@@ -7,11 +7,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.inference.types import ToolUse
 from emojitune.server.generation.formats import (
-    Choice,
-    ChoiceName,
     FunctionDefinition,
-    choice_object,
-    tools_asked,
+    ResolvedToolChoice,
+    ToolChoiceMode,
+    expand_choice,
+    resolve_tools,
 )
 from emojitune.server.http.json_bodies import Body, refuse
 from emojitune.server.http.unsupported import Ignored, Refused
@@ -93,13 +93,15 @@ class ResponseToolChoice(Body):
         return self
 
     @property
-    def meant(self) -> Choice:
+    def resolved(self) -> ResolvedToolChoice:
         """The choice without its form."""
         if self.type == "function":
-            return Choice("named", (self.name or "",))
+            return ResolvedToolChoice("named", (self.name or "",))
         if self.type == "allowed_tools":
-            return Choice(self.mode or "auto", tuple(tool.name for tool in self.tools or ()))
-        return Choice(self.type)
+            return ResolvedToolChoice(
+                self.mode or "auto", tuple(tool.name for tool in self.tools or ())
+            )
+        return ResolvedToolChoice(self.type)
 
     def echo(self) -> str | dict[str, Any]:
         """The choice as the response shows it."""
@@ -109,7 +111,9 @@ class ResponseToolChoice(Body):
 
 ToolChoice = Annotated[
     ResponseToolChoice | None,
-    BeforeValidator(choice_object, json_schema_input_type=ChoiceName | ResponseToolChoice | None),
+    BeforeValidator(
+        expand_choice, json_schema_input_type=ToolChoiceMode | ResponseToolChoice | None
+    ),
 ]
 
 
@@ -117,12 +121,12 @@ def tool_use(
     tools: Sequence[FunctionTool], choice: ResponseToolChoice | None, parallel: bool
 ) -> ToolUse | None:
     """What may be called; None leaves the reply without calls."""
-    meant = choice.meant if choice else Choice()
-    if not tools and (meant.names is not None or meant.mode == "required"):
-        what = meant.names[0][:80] if meant.names else meant.mode
+    resolved = choice.resolved if choice else ResolvedToolChoice()
+    if not tools and (resolved.names is not None or resolved.mode == "required"):
+        what = resolved.names[0][:80] if resolved.names else resolved.mode
         refuse(
             "invalid_value",
             f"Tool choice '{what}' must be specified with 'tools' parameter.",
             "tool_choice",
         )
-    return tools_asked(tools, meant, parallel)
+    return resolve_tools(tools, resolved, parallel)
