@@ -1,10 +1,10 @@
-"""Clocks for the store, that a test moves on."""
+"""Clocks for the store that a test controls."""
 
 import time
 
 
-class SetClock:
-    """Stands still at `now`."""
+class ManualClock:
+    """A clock that shows `now` until a test sets another time."""
 
     def __init__(self, now: float = 1_000_000) -> None:
         self.now = now
@@ -13,10 +13,10 @@ class SetClock:
         return self.now
 
 
-class FastClock:
-    """Runs, so many seconds `ahead` of the real one."""
+class OffsetClock:
+    """The real time plus an offset in seconds."""
 
-    ahead = 0.0
+    offset = 0.0
 
     def __call__(self) -> float:
-        return time.time() + self.ahead
+        return time.time() + self.offset

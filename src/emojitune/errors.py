@@ -12,7 +12,7 @@
     └── ProviderError            the API on the other side refused, or cannot be reached
 
 A message says the rule, what was found and what to do next. Each edge translates the tree once:
-`server/http/errors.py` to HTTP statuses, `cli/main.py` to a screen and an exit code.
+`server/http/errors.py` to HTTP statuses, `cli/errors.py` to a message and an exit code.
 """
 
 

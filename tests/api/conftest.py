@@ -3,7 +3,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from clocks import FastClock
+from clocks import OffsetClock
 from fakes import FakeChatModel, FakeDispatcher
 from openai import OpenAI
 from servers import KEY, RunningServer, serving
@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     settings = Settings(
         home=folder / "home", cache=folder / "cache", api_key=KEY, max_file_bytes=1_000_000
     )
-    dispatcher, chat_model, clock = FakeDispatcher(), FakeChatModel(), FastClock()
+    dispatcher, chat_model, clock = FakeDispatcher(), FakeChatModel(), OffsetClock()
     app = create_app(settings, dispatcher=dispatcher, load_model=lambda *_: chat_model, clock=clock)
     with serving(app) as url:
         yield RunningServer(url, app, dispatcher, chat_model, clock)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
-from clocks import FastClock
+from clocks import OffsetClock
 from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from watching import Watched
@@ -28,7 +28,7 @@ class RunningServer:
     app: FastAPI
     dispatcher: FakeDispatcher
     chat_model: FakeChatModel
-    clock: FastClock = field(default_factory=FastClock)
+    clock: OffsetClock = field(default_factory=OffsetClock)
 
     @property
     def services(self) -> Services:

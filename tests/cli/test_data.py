@@ -12,7 +12,7 @@ import pytest
 from commands import Run
 from fake_api import MODEL, FakeApi
 
-from emojitune.cli import new_file
+from emojitune.cli import paths
 from emojitune.workflow import fine_tune
 
 BROKEN = Path(__file__).parents[1] / "data" / "broken"
@@ -284,7 +284,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(new_file, "sync", full)
+    monkeypatch.setattr(paths, "sync", full)
     done = emojitune("data", "convert", write("f.jsonl", [{"prompt": "a", "completion": "b"}]))
     assert done.code == 1
     assert "f.chat.jsonl cannot be written (No space left on device)." in done.err

@@ -16,13 +16,13 @@ from permissions import mode
 from tiny_model import load_tiny
 
 from emojitune.cli import main as command_line
-from emojitune.cli import run as conductor
+from emojitune.cli import run as run_module
 from emojitune.dataset.validation import check_file
 from emojitune.models import adapter, lora
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import Connection
-from emojitune.workflow.score import contenders
+from emojitune.workflow.score import label_candidates
 
 LABELS = ("(party)", "(wave)", "(sad)")
 
@@ -150,8 +150,8 @@ def test_only_an_untuned_base_that_never_changes_is_known_from_earlier_runs(tmp_
         """The decodings whose replies are kept."""
         with OpenAI(api_key="k") as client:
             connection = Connection(client, "local", True, server=server)  # type: ignore[arg-type]
-            rows = contenders(MODEL, base=base, vocabulary=LABELS)
-            found = conductor._kept_replies(
+            rows = label_candidates(MODEL, base=base, vocabulary=LABELS)
+            found = run_module._base_reply_caches(
                 connection,
                 rows,
                 Settings(cache=tmp_path, **settings),  # type: ignore[arg-type]
@@ -289,11 +289,13 @@ def test_the_local_base_is_prepared_before_the_server(
 ) -> None:
     prepared: list[str] = []
     monkeypatch.setattr(
-        conductor, "fetch", lambda base, settings, count: prepared.append(base.name)
+        run_module, "fetch", lambda base, settings, count: prepared.append(base.name)
     )
-    connect = conductor.connect
+    connect = run_module.connect
     monkeypatch.setattr(
-        conductor, "connect", lambda name, settings, ask_key: connect(fake_api.url, ask_key=ask_key)
+        run_module,
+        "connect",
+        lambda name, settings, prompt_for_key: connect(fake_api.url, prompt_for_key=prompt_for_key),
     )
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)

@@ -17,7 +17,7 @@ from fake_api import JOB, MODEL, FakeApi
 from openai import OpenAI
 
 from emojitune import __version__
-from emojitune.cli import run as conductor
+from emojitune.cli import run as run_module
 from emojitune.cli.render import Screen
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
@@ -122,8 +122,8 @@ def test_neither_does_a_job_that_is_followed_nor_a_reply_nor_a_run(
 def test_neither_does_a_name_beside_a_bar() -> None:
     screen = Screen()
     screen.console = type(screen.console)(file=io.StringIO(), force_terminal=True, width=300)
-    with screen.counting() as count:
-        count(FOREIGN, 1, 2)
+    with screen.progress_bars() as update:
+        update(FOREIGN, 1, 2)
     drawn = screen.console.file.getvalue()  # type: ignore[attr-defined]
     assert SHOWN in drawn
     assert not DRIVING.search(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", drawn)), "but for rich's own"
@@ -191,7 +191,7 @@ def test_printed_commands_are_quoted(
     assert commands(done.out) == [["emojitune", "serve", "--home", str(copy)]]
     with OpenAI(api_key="k") as client:
         connection = Connection(client, "local", is_emojitune=True)
-        conductor._what_next(connection, "my $model", Settings(home=home), Screen())
+        run_module._show_next_steps(connection, "my $model", Settings(home=home), Screen())
     said = capsys.readouterr().out
     assert commands(said) == [
         ["emojitune", "chat", "my $model", "--home", str(home)],
@@ -239,14 +239,14 @@ def test_messages_of_the_engine_room_call_it_so_too(
     emojitune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emojitune("keys", "list")
-    monkeypatch.setattr("emojitune.cli.program.program", lambda: ".venv/bin/emojitune")
+    monkeypatch.setattr("emojitune.cli.invocation.program", lambda: ".venv/bin/emojitune")
     assert "`.venv/bin/emojitune keys list`" in emojitune("keys", "revoke", "key_x").err
 
 
 def test_a_lost_connection_says_how_to_come_back(
     emojitune: Run, fake_api: FakeApi, here: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "patience", 0)
+    monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "reconnect_seconds", 0)
     fake_api.drop = 1000
     done = emojitune("jobs", "follow", JOB, *here)
     assert done.code == 1

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clocks import SetClock
+from clocks import ManualClock
 
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
@@ -10,12 +10,12 @@ from emojitune.store.models import ModelStore
 
 
 @pytest.fixture
-def clock() -> SetClock:
-    return SetClock()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def database(tmp_path: Path, clock: SetClock) -> Iterator[Database]:
+def database(tmp_path: Path, clock: ManualClock) -> Iterator[Database]:
     """A database on no day at all."""
     opened = open_database(tmp_path / "home", clock)
     yield opened

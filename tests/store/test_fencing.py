@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from clocks import SetClock
+from clocks import ManualClock
 from sqlalchemy import text
 
 from emojitune.errors import StorageError
@@ -25,7 +25,7 @@ def everything(database: Database) -> list[object]:
 
 
 def test_a_lease_belongs_to_one_worker_until_it_ends(
-    jobs: JobStore, leases: LeaseStore, clock: SetClock
+    jobs: JobStore, leases: LeaseStore, clock: ManualClock
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     assert leases.claim(job.id, "a", 60)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clocks import SetClock
+from clocks import ManualClock
 
 from emojitune.errors import NotFoundError
 from emojitune.store.files import FileStore, FileTooLargeError
@@ -92,7 +92,7 @@ def test_an_unknown_cursor_does_not_start_over(files: FileStore) -> None:
 
 
 def test_a_file_ends_when_its_time_is_over(
-    files: FileStore, tmp_path: Path, clock: SetClock
+    files: FileStore, tmp_path: Path, clock: ManualClock
 ) -> None:
     stored = files.add([b"x"], filename="a", purpose="batch", seconds=1000)
     assert (stored.created_at, stored.expires_at) == (clock.now, clock.now + 1000)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
-from clocks import SetClock
+from clocks import ManualClock
 
 from emojitune.errors import InvalidRequestError
 from emojitune.store.database import Database
@@ -63,7 +63,7 @@ def test_only_the_same_request_is_a_repetition(reserve, change: dict[str, str]) 
 
 @pytest.mark.parametrize(("late", "expected"), [(-1, "id-1"), (1, "id-2")])
 def test_a_lost_request_is_remembered_for_longer_than_a_client_waits(
-    reserve, clock: SetClock, late: float, expected: str
+    reserve, clock: ManualClock, late: float, expected: str
 ) -> None:
     reserve(FIRST)
     clock.now += UNANSWERED_SECONDS + late
@@ -72,7 +72,7 @@ def test_a_lost_request_is_remembered_for_longer_than_a_client_waits(
 
 @pytest.mark.parametrize(("late", "expected"), [(-1, "id-1"), (1, "id-2")])
 def test_an_answered_one_as_long_as_a_client_pauses(
-    reserve, creations: CreationStore, clock: SetClock, late: float, expected: str
+    reserve, creations: CreationStore, clock: ManualClock, late: float, expected: str
 ) -> None:
     creations.answered(reserve(FIRST))
     clock.now += ANSWERED_SECONDS + late
@@ -85,7 +85,7 @@ def test_a_refused_request_leaves_nothing(reserve, creations: CreationStore) -> 
 
 
 def test_a_key_means_the_same_request_for_a_day(
-    reserve, creations: CreationStore, clock: SetClock
+    reserve, creations: CreationStore, clock: ManualClock
 ) -> None:
     keyed = replace(FIRST, key="k")
     assert [reserve(keyed), reserve(keyed)] == ["id-1", "id-1"]

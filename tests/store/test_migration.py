@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from clocks import SetClock
+from clocks import ManualClock
 
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
@@ -44,7 +44,7 @@ def upgraded(home: Path) -> Iterator[Database]:
     with sqlite3.connect(home / "emojitune.db") as plain:
         [(then,)] = plain.execute("SELECT max(asked_at) FROM creations").fetchall()
     plain.close()
-    database = open_database(home, SetClock(then))
+    database = open_database(home, ManualClock(then))
     yield database
     database.close()
 

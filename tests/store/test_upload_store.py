@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from clocks import SetClock
+from clocks import ManualClock
 
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.store import uploads as uploads_module
@@ -82,7 +82,9 @@ def test_nothing_follows_the_end(uploads: UploadStore, tmp_path: Path) -> None:
     assert parts_in(tmp_path) == []
 
 
-def test_an_upload_ends_in_an_hour(uploads: UploadStore, tmp_path: Path, clock: SetClock) -> None:
+def test_an_upload_ends_in_an_hour(
+    uploads: UploadStore, tmp_path: Path, clock: ManualClock
+) -> None:
     upload_id, part_ids = begin(uploads, b"x")
     upload = uploads.get(upload_id)
     assert upload.expires_at == upload.created_at + 3600

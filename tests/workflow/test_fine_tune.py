@@ -23,8 +23,8 @@ def no_sleep(seconds: float) -> None:
     pass
 
 
-def follow(client: OpenAI, patience: float = 60) -> list[Progress]:
-    return list(fine_tune.follow(client, JOB, patience=patience, sleep=no_sleep))
+def follow(client: OpenAI, reconnect_seconds: float = 60) -> list[Progress]:
+    return list(fine_tune.follow(client, JOB, reconnect_seconds=reconnect_seconds, sleep=no_sleep))
 
 
 def test_upload(client: OpenAI, fake_api: FakeApi, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_follow_survives_server_errors(client: OpenAI, fake_api: FakeApi) -> Non
 def test_follow_loses_patience_in_the_end(client: OpenAI, fake_api: FakeApi) -> None:
     fake_api.drop = 1000
     with pytest.raises(ProviderError, match=f"The job {JOB} itself may go on"):
-        follow(client, patience=0)
+        follow(client, reconnect_seconds=0)
 
 
 def test_follow_does_not_wait_for_what_cannot_pass(client: OpenAI, fake_api: FakeApi) -> None:

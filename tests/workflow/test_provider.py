@@ -56,20 +56,20 @@ def test_openai_takes_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_openai_asks_for_the_key() -> None:
-    with connect("openai", ask_key=lambda prompt: "sk-typed") as connection:
+    with connect("openai", prompt_for_key=lambda prompt: "sk-typed") as connection:
         assert connection.client.api_key == "sk-typed"
 
 
-@pytest.mark.parametrize("ask_key", [None, lambda prompt: ""])
-def test_no_key_is_an_error(ask_key: provider.AskKey | None) -> None:
+@pytest.mark.parametrize("prompt_for_key", [None, lambda prompt: ""])
+def test_no_key_is_an_error(prompt_for_key: provider.PromptForKey | None) -> None:
     with pytest.raises(ConfigurationError, match="There is no API key"):
-        connect("openai", ask_key=ask_key)
+        connect("openai", prompt_for_key=prompt_for_key)
 
 
 @pytest.mark.parametrize("healthy", [True, False])
 def test_a_url_may_be_an_emojitune_server(fake_api: FakeApi, healthy: bool) -> None:
     fake_api.healthy = healthy
-    with connect(fake_api.url, ask_key=lambda prompt: "k") as connection:
+    with connect(fake_api.url, prompt_for_key=lambda prompt: "k") as connection:
         assert connection.is_emojitune is healthy
         assert connection.base_url == fake_api.url
 
@@ -89,20 +89,20 @@ def test_a_url_may_be_an_emojitune_server(fake_api: FakeApi, healthy: bool) -> N
 )
 def test_nonsense_is_no_provider(provider: str) -> None:
     with pytest.raises(ConfigurationError, match="must be local, openai or a base URL"):
-        connect(provider, ask_key=lambda prompt: "k")
+        connect(provider, prompt_for_key=lambda prompt: "k")
 
 
 @pytest.mark.parametrize("form", ["{0}", "{0}/", "{0}/v1", " {0}/v1/\n"])
 def test_a_base_url_needs_no_v1(fake_api: FakeApi, form: str) -> None:
     given = form.format(fake_api.url.removesuffix("/v1").replace("http", "HTTP"))
-    with connect(given, ask_key=lambda prompt: "k") as connection:
+    with connect(given, prompt_for_key=lambda prompt: "k") as connection:
         assert connection.base_url == fake_api.url
         assert connection.client.models.list().data
 
 
 def test_an_ipv6_address_and_another_path_stay() -> None:
     for url in ("http://[::1]:8808/v1", "http://127.0.0.1:9/proxy/v1"):
-        with connect(url, ask_key=lambda prompt: "k") as connection:
+        with connect(url, prompt_for_key=lambda prompt: "k") as connection:
             assert connection.base_url == url
 
 
@@ -148,7 +148,7 @@ def test_white_space_around_a_variable_does_not_count_and_an_empty_one_is_unset(
     monkeypatch.setenv("OPENAI_BASE_URL", f" {fake_api.url}\n")
     monkeypatch.setenv("OPENAI_ORG_ID", "")
     monkeypatch.setenv("OPENAI_PROJECT_ID", " \n")
-    with connect("openai", ask_key=lambda prompt: " typed\n") as connection:
+    with connect("openai", prompt_for_key=lambda prompt: " typed\n") as connection:
         assert connection.client.api_key == "typed"
         assert connection.client.organization is None
         assert connection.client.models.list().data
@@ -255,7 +255,7 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
 
 def test_settings_given_in_code_reach_the_server(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, api_key="secret", threads=2)
-    environment = provider._environment(settings)
+    environment = provider._server_environment(settings)
     assert environment["EMOJITUNE_API_KEY"] == "secret"
     assert environment["EMOJITUNE_THREADS"] == "2"
     assert environment["EMOJITUNE_HOME"] == str(tmp_path)
@@ -283,7 +283,7 @@ def test_what_is_no_api_is_said_to_be_none(
 ) -> None:
     fake_api.refuse, fake_api.other = status, other
     url = fake_api.url.removesuffix("v1") + "app"
-    with connect(url, ask_key=lambda prompt: "k") as connection:
+    with connect(url, prompt_for_key=lambda prompt: "k") as connection:
         with pytest.raises(ProviderError, match="ends in /v1") as caught, provider_errors():
             connection.client.models.list()
         with pytest.raises(ProviderError, match="ends in /v1"):

@@ -10,8 +10,8 @@ from openai import OpenAI
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.evaluation.metrics import Reply
 from emojitune.workflow import reply_cache
-from emojitune.workflow.reply_cache import KeptReplies
-from emojitune.workflow.score import FREE, Contender, score
+from emojitune.workflow.reply_cache import ReplyCache
+from emojitune.workflow.score import FREE, Candidate, score
 
 HELLO, BYE = (Message("user", "hello"),), (Message("user", "bye"),)
 REPLY = Reply("(wave)", ("(wave)", "(party)"), confidence=0.5, seconds=1.5)
@@ -30,14 +30,14 @@ class Model:
 
 def test_what_was_asked_once_is_known_from_then_on(tmp_path: Path) -> None:
     model = Model()
-    first = KeptReplies(tmp_path, "base")
-    complete = first.completing(model)
+    first = ReplyCache(tmp_path, "base")
+    complete = first.wrap(model)
     assert [complete(HELLO), complete(BYE), complete(HELLO)] == [REPLY] * 3
-    assert not first.used, "it was asked in this run"
-    second = KeptReplies(tmp_path, "base")
-    complete = second.completing(model)
+    assert not first.hit, "it was asked in this run"
+    second = ReplyCache(tmp_path, "base")
+    complete = second.wrap(model)
     assert [complete(BYE), complete(HELLO)] == [REPLY, REPLY]
-    assert second.used
+    assert second.hit
     assert model.asked == [HELLO, BYE]
 
 
@@ -58,21 +58,21 @@ def test_nothing_else_is_known(
     program: str,
 ) -> None:
     model = Model()
-    monkeypatch.setattr(reply_cache, "_program", lambda: "1")
-    KeptReplies(tmp_path, "base").completing(model)(HELLO)
-    monkeypatch.setattr(reply_cache, "_program", lambda: program)
-    KeptReplies(tmp_path, of).completing(model)(messages)
+    monkeypatch.setattr(reply_cache, "_code_version", lambda: "1")
+    ReplyCache(tmp_path, "base").wrap(model)(HELLO)
+    monkeypatch.setattr(reply_cache, "_code_version", lambda: program)
+    ReplyCache(tmp_path, of).wrap(model)(messages)
     assert model.asked == [HELLO, messages]
 
 
 def test_a_damaged_line_is_asked_for_again(tmp_path: Path) -> None:
     model = Model()
-    complete = KeptReplies(tmp_path, "base").completing(model)
+    complete = ReplyCache(tmp_path, "base").wrap(model)
     complete(HELLO)
     complete(BYE)
     [file] = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-9] + b'\n[]\n{"key": 1}\n\xff\n')
-    again = KeptReplies(tmp_path, "base").completing(model)
+    again = ReplyCache(tmp_path, "base").wrap(model)
     assert [again(HELLO), again(BYE), again(BYE)] == [REPLY] * 3
     assert model.asked == [HELLO, BYE, BYE]
 
@@ -80,19 +80,19 @@ def test_a_damaged_line_is_asked_for_again(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     model = Model()
-    complete = KeptReplies(tmp_path / "file" / "folder", "base").completing(model)
+    complete = ReplyCache(tmp_path / "file" / "folder", "base").wrap(model)
     assert [complete(HELLO), complete(HELLO)] == [REPLY, REPLY]
     assert model.asked == [HELLO]
 
 
 def test_a_row_that_is_known_asks_nothing(fake_api: FakeApi, tmp_path: Path) -> None:
     examples = [TrainingExample((*said, Message("assistant", "(wave)"))) for said in (HELLO, BYE)]
-    rows = [Contender("base", FREE), Contender("tuned", FREE)]
+    rows = [Candidate("base", FREE), Candidate("tuned", FREE)]
 
     def asked() -> list[str]:
         fake_api.chats.clear()
-        kept = {rows[0]: KeptReplies(tmp_path, "base")}
-        table = score(client, rows, examples, ("(wave)",), is_emojitune=True, kept=kept.get)
+        caches = {rows[0]: ReplyCache(tmp_path, "base")}
+        table = score(client, rows, examples, ("(wave)",), is_emojitune=True, cache_of=caches.get)
         assert len({row.figures["in_vocabulary"].value for row in table}) == 1
         return [chat["model"] for chat in fake_api.chats]
 

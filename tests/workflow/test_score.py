@@ -13,9 +13,9 @@ from emojitune.workflow.score import (
     CONSTRAINED,
     FREE,
     SAMPLING_SEED,
-    Contender,
+    Candidate,
     completer,
-    contenders,
+    label_candidates,
     score,
 )
 
@@ -30,7 +30,7 @@ def client(fake_api: FakeApi) -> Iterator[OpenAI]:
 
 
 def test_constrained_asks_for_alternatives(client: OpenAI, fake_api: FakeApi) -> None:
-    complete = completer(client, Contender("base", CONSTRAINED, ("(a)", "(b)")), is_emojitune=True)
+    complete = completer(client, Candidate("base", CONSTRAINED, ("(a)", "(b)")), is_emojitune=True)
     reply = complete(PROMPT)
     assert (reply.text, reply.alternatives) == ("(party)", ("(party)", "(wave)"))
     assert reply.confidence == 0.5
@@ -43,7 +43,7 @@ def test_constrained_asks_for_alternatives(client: OpenAI, fake_api: FakeApi) ->
 
 
 def test_a_tuned_model_keeps_its_own_labels(client: OpenAI, fake_api: FakeApi) -> None:
-    completer(client, Contender(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)
+    completer(client, Candidate(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)
     assert "labels" not in fake_api.chats[0]
 
 
@@ -52,7 +52,7 @@ def test_free_is_greedy_then_four_samples(
     client: OpenAI, fake_api: FakeApi, is_emojitune: bool
 ) -> None:
     fake_api.reply = lambda request: "(greedy)" if request["temperature"] == 0 else "(sampled)"
-    reply = completer(client, Contender(MODEL, FREE), is_emojitune=is_emojitune)(PROMPT)
+    reply = completer(client, Candidate(MODEL, FREE), is_emojitune=is_emojitune)(PROMPT)
     assert reply.text == "(greedy)"
     assert reply.alternatives == ("(greedy)", *["(sampled)"] * 4)
     assert reply.confidence == pytest.approx(math.exp(-1.0))
@@ -63,7 +63,7 @@ def test_free_is_greedy_then_four_samples(
 
 def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi) -> None:
     heard: list[tuple[str, int]] = []
-    rows = contenders(MODEL, base="base", vocabulary=("(party)", "(x)"))
+    rows = label_candidates(MODEL, base="base", vocabulary=("(party)", "(x)"))
     table = score(
         client,
         rows,
@@ -89,7 +89,7 @@ def test_an_api_without_log_probabilities_leaves_the_confidence_open(
 ) -> None:
     whole = fake_api.chat
     fake_api.chat = lambda request: whole({**request, "logprobs": False})  # type: ignore[method-assign]
-    reply = completer(client, Contender(MODEL, FREE), is_emojitune=False)(PROMPT)
+    reply = completer(client, Candidate(MODEL, FREE), is_emojitune=False)(PROMPT)
     assert (reply.text, reply.confidence) == ("(party)", None)
 
 
@@ -104,4 +104,4 @@ def test_constrained_needs_emojitune(client: OpenAI, fake_api: FakeApi) -> None:
         ],
     }
     with pytest.raises(ProviderError, match="sent no alternatives"):
-        completer(client, Contender(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)
+        completer(client, Candidate(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)

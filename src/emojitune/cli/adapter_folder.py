@@ -34,11 +34,11 @@ def is_adapter_folder(name: str) -> bool:
 
 
 def adapter_completers(
-    folder: Path, settings: Settings, *, text: int | None = None
+    folder: Path, settings: Settings, *, text_tokens: int | None = None
 ) -> dict[str, Complete]:
     """What the adapter replies, by decoding; constrained only if it has a closed vocabulary.
 
-    `text`: as of a `Contender`.
+    `text_tokens`: as in `Candidate`.
     """
     prepare_chat()
     import_libraries()
@@ -51,7 +51,7 @@ def adapter_completers(
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     precision = loader.choose_precision(settings)
     model = executor.submit(open_tuned, base, folder, precision, executor).result()
-    found = {FREE: _free(model, text)}
+    found = {FREE: _free(model, text_tokens)}
     return {**found, CONSTRAINED: _constrained(model)} if info.vocabulary else found
 
 
@@ -71,9 +71,9 @@ def _constrained(model: Replier) -> Complete:
     return complete
 
 
-def _free(model: Replier, text: int | None) -> Complete:
+def _free(model: Replier, text_tokens: int | None) -> Complete:
     greedy = ChatParameters(
-        max_tokens=text or MAX_TOKENS, temperature=0, decoding="free", top_logprobs=0
+        max_tokens=text_tokens or MAX_TOKENS, temperature=0, decoding="free", top_logprobs=0
     )
     sampled = ChatParameters(
         max_tokens=MAX_TOKENS, n=ALTERNATIVES - 1, seed=SAMPLING_SEED, decoding="free"
@@ -86,7 +86,7 @@ def _free(model: Replier, text: int | None) -> Complete:
         best = _text(deltas)
         confidence = math.exp(sum(one.logprob for delta in deltas for one in delta.logprobs))
         alternatives = [best]
-        if text is None:
+        if text_tokens is None:
             alternatives += [_text(pieces) for pieces in _ask(model, messages, sampled)]
         return Reply(best, tuple(alternatives), confidence, seconds)
 

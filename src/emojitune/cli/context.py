@@ -1,6 +1,6 @@
-"""What the commands share: their usual options, and what they open.
+"""Options that several commands have, and the settings, screen and connection that they open.
 
-Functions return Any: naming their types would import what --help must not wait for.
+Functions return Any: importing their types would slow down --help.
 """
 
 import sys
@@ -10,21 +10,21 @@ from typing import Annotated, Any
 
 import typer
 
-from emojitune.cli.data.standard_input import or_standard_input
+from emojitune.cli.paths import read_stdin
 
 
-def _not_empty(name: str) -> str:
+def _require_text(name: str) -> str:
     if not name.strip():
         raise typer.BadParameter("it is empty. Is the variable set that stands here?")
     return name
 
 
-def _or_local(given: str) -> str:
-    """The provider that was named; an empty one counts as none."""
-    return given.strip() or "local"
+def _default_to_local(provider: str) -> str:
+    """The value of --provider; an empty one is `local`."""
+    return provider.strip() or "local"
 
 
-# Options that are settings are text here: settings.py says what a path in them means.
+# Settings among the options stay strings: settings.py resolves the paths in them.
 Home = Annotated[
     str | None,
     typer.Option(
@@ -37,22 +37,22 @@ Home = Annotated[
 Provider = Annotated[
     str,
     typer.Option(
-        "--provider", help="local, openai, or the base URL of a server.", callback=_or_local
+        "--provider", help="local, openai, or the base URL of a server.", callback=_default_to_local
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 JobId = Annotated[
-    str, typer.Argument(metavar="JOB", help="The id of a job: ftjob-...", callback=_not_empty)
+    str, typer.Argument(metavar="JOB", help="The id of a job: ftjob-...", callback=_require_text)
 ]
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="The name of a model.", callback=_not_empty)
+    str, typer.Argument(metavar="MODEL", help="The name of a model.", callback=_require_text)
 ]
 DataFile = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
         help="A JSONL file of examples; - is standard input.",
-        callback=or_standard_input,
+        callback=read_stdin,
     ),
 ]
 TRAIN = Path("data/emoji_ft_train.jsonl")
@@ -65,21 +65,21 @@ def open_screen(as_json: bool = False) -> Any:
     return Screen(as_json=as_json)
 
 
-def read_settings(**given: Any) -> Any:
-    """Settings from the environment and from the options that were given, but for empty ones."""
+def read_settings(**options: Any) -> Any:
+    """Settings from the environment and from the options that are not empty."""
     from pydantic import ValidationError
 
     from emojitune.errors import ConfigurationError
     from emojitune.settings import Settings
 
     try:
-        return Settings(**{name: value for name, value in given.items() if not _is_blank(value)})
+        return Settings(**{name: value for name, value in options.items() if not _is_blank(value)})
     except ValidationError as error:
-        wrong = "; ".join(
+        problems = "; ".join(
             f"{one['loc'][0]}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
         )
         raise ConfigurationError(
-            f"These settings cannot be used: {wrong}. "
+            f"These settings cannot be used: {problems}. "
             "Look at the command's options and at the EMOJITUNE_* environment variables."
         ) from None
 
@@ -91,18 +91,18 @@ def _is_blank(value: Any) -> bool:
 def connect_to(provider: str, home: str | None) -> Any:
     from emojitune.workflow.provider import connect
 
-    return connect(provider, read_settings(home=home), ask_key=ask_key)
+    return connect(provider, read_settings(home=home), prompt_for_key=prompt_for_key)
 
 
-def options_to(provider: str, settings: Any) -> tuple[str, ...]:
-    """The options that lead another command to the same place."""
+def location_options(provider: str, settings: Any) -> tuple[str, ...]:
+    """The options that make another command use the same provider or home folder."""
     if provider != "local":
         return "--provider", provider
     return ("--home", str(settings.home)) if "home" in settings.model_fields_set else ()
 
 
-def ask_key(prompt: str) -> str:
-    """The key typed by hand; nothing when there is no one to type it."""
+def prompt_for_key(prompt: str) -> str:
+    """A key typed by the user; empty without a terminal."""
     from getpass import getpass
 
     with suppress(EOFError):  # Ctrl-D

@@ -1,12 +1,12 @@
-"""`emojitune evaluate --cross-validate FILE`: ours beside the baselines, on what was left out."""
+"""`emojitune evaluate --cross-validate FILE`: fine-tuning and baselines on held-out examples."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from emojitune.cli.data.files import check_usable
-from emojitune.cli.data.standard_input import title
 from emojitune.cli.evaluate import Connect, write_report
+from emojitune.cli.paths import display_name
 from emojitune.cli.render import Screen
 from emojitune.cli.run import prepare_base
 from emojitune.dataset.statistics import closed_vocabulary
@@ -16,31 +16,34 @@ from emojitune.evaluation.html_report import html_report
 from emojitune.evaluation.report import comparison
 from emojitune.settings import Settings
 from emojitune.workflow import cross_validate as workflow
-from emojitune.workflow.cross_validate import TUNED, Rounds
+from emojitune.workflow.cross_validate import TUNED, CrossValidationConfig
 from emojitune.workflow.progress import Progress
 from emojitune.workflow.score import CONSTRAINED
 
 
 def cross_validate(
     file: Path,
-    rounds: Rounds,
+    config: CrossValidationConfig,
     settings: Settings,
     connect: Connect,
     report: Path | None,
     screen: Screen,
 ) -> dict[str, Any]:
-    """Run all rounds; returns what --json prints."""
-    screen.step(f"Cross-validating {title(file)}, seeds {', '.join(map(str, rounds.seeds))}")
+    """Run all rounds and return the result for --json."""
+    screen.heading(
+        f"Cross-validating {display_name(file)}, seeds {', '.join(map(str, config.seeds))}"
+    )
     screen.say(PROTOCOL)
     examples = check_usable(file, screen, minimum=10, name="training file").examples
     vocabulary = closed_vocabulary(examples)
     if not vocabulary:
         raise InvalidRequestError(
-            f"The replies of {title(file)} are no small closed set: there is no label to leave out."
+            f"The replies of {display_name(file)} are no small closed set: "
+            "there is no label to leave out."
         )
 
     def follow(seed: int, job: Iterable[Progress]) -> Progress:
-        screen.step(f"Training, seed {seed}")
+        screen.heading(f"Training, seed {seed}")
         return screen.follow(job)
 
     with connect() as connection:
@@ -50,26 +53,28 @@ def cross_validate(
                 "it needs an emojitune server. Leave --provider out to run it on this machine."
             )
         if connection.provider == "local":
-            prepare_base(rounds.base, settings, screen)
+            prepare_base(config.base, settings, screen)
         rows = workflow.cross_validate(
             connection.client,
             examples,
             vocabulary,
-            rounds,
+            config,
             follow=follow,
-            counting=screen.counting,
+            progress_bars=screen.progress_bars,
         )
-    [ours] = [row for row in rows if (row.model, row.decoding) == (TUNED, CONSTRAINED)]
-    compared = [comparison(ours, row) for row in rows if row.model != TUNED]
-    screen.step(f"Cross-validation: {len(ours.evaluation.scored)} replies, all rounds pooled")
-    screen.contest(rows, compared)
+    [tuned] = [row for row in rows if (row.model, row.decoding) == (TUNED, CONSTRAINED)]
+    comparisons = [comparison(tuned, row) for row in rows if row.model != TUNED]
+    screen.heading(f"Cross-validation: {len(tuned.evaluation.scored)} replies, all rounds pooled")
+    screen.cross_validation(rows, comparisons)
     if report is not None:
         write_report(
-            report, html_report(f"Cross-validation of {title(file)}", rows, compared), screen
+            report,
+            html_report(f"Cross-validation of {display_name(file)}", rows, comparisons),
+            screen,
         )
     return {
         "protocol": PROTOCOL,
-        "seeds": list(rounds.seeds),
+        "seeds": list(config.seeds),
         "scores": [row.to_dict() for row in rows],
-        "comparisons": [one.to_dict() for one in compared],
+        "comparisons": [one.to_dict() for one in comparisons],
     }

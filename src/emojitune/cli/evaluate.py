@@ -9,7 +9,7 @@ from typing import Any
 
 from emojitune.cli.adapter_folder import adapter_completers, is_adapter_folder
 from emojitune.cli.data.files import check_usable
-from emojitune.cli.data.standard_input import title
+from emojitune.cli.paths import display_name
 from emojitune.cli.render import Screen
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
@@ -21,14 +21,14 @@ from emojitune.evaluation.report import ReportRow, comparisons, report_row
 from emojitune.labels import label_meanings, vocabulary_of
 from emojitune.settings import Settings
 from emojitune.workflow.provider import Connection
-from emojitune.workflow.score import CONSTRAINED, FREE, Contender, longest_reply, score, warm_up
+from emojitune.workflow.score import CONSTRAINED, FREE, Candidate, score, text_token_limit, warm_up
 
 Connect = Callable[[], AbstractContextManager[Connection]]
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     model: str
     file: Path
@@ -40,9 +40,9 @@ class EvaluateOptions:
 def evaluate(
     options: EvaluateOptions, settings: Settings, connect: Connect, screen: Screen
 ) -> dict[str, Any]:
-    """Score one model, or two and what they differ in; returns what --json prints."""
+    """Score one model, or two with their differences, and return the result for --json."""
     examples = check_usable(options.file, screen, minimum=1, name="validation file").examples
-    data = Data(examples, scored_vocabulary(examples), options.workers)
+    data = ScoringData(examples, scored_vocabulary(examples), options.workers)
     if not data.vocabulary:
         screen.say(
             "The file's replies are text, and no small closed set: they are compared as text."
@@ -55,7 +55,7 @@ def evaluate(
     for one in compared:
         screen.comparison(one)
     if options.report is not None:
-        heading = f"{options.model} on {title(options.file)}"
+        heading = f"{options.model} on {display_name(options.file)}"
         write_report(options.report, html_report(heading, [*rows, *against], compared), screen)
     return {
         "scores": [row.to_dict() for row in (*rows, *against)],
@@ -64,9 +64,13 @@ def evaluate(
 
 
 def write_report(path: Path, page: str, screen: Screen) -> None:
-    """Write the HTML file, or say why it cannot be."""
+    """Write the HTML report.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+    """
     try:
-        with open_private(path, "w") as file:  # messages and replies are in it
+        with open_private(path, "w") as file:  # it contains messages and replies
             file.write(page.encode("utf-8", "replace").decode())
     except OSError as error:
         raise ConfigurationError(
@@ -76,10 +80,10 @@ def write_report(path: Path, page: str, screen: Screen) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """What is scored on, the replies that count as known, and how many are asked side by side.
+class ScoringData:
+    """The examples to score on, their vocabulary, and the number of concurrent requests.
 
-    `vocabulary` is () where the replies are text.
+    `vocabulary` is () if the replies are text.
     """
 
     examples: tuple[TrainingExample, ...]
@@ -87,23 +91,23 @@ class Data:
     workers: int | None
 
     @property
-    def text(self) -> int | None:
-        """As of a `Contender`."""
-        return None if self.vocabulary else longest_reply(self.examples)
+    def text_tokens(self) -> int | None:
+        """As in `Candidate`."""
+        return None if self.vocabulary else text_token_limit(self.examples)
 
 
 def scored_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
-    """The labels that ship with the package where they cover the file, else the file's replies if
-    they are labels at all."""
+    """The labels that ship with the package if they cover the file, else the file's replies if they
+    are a closed vocabulary."""
     replies = vocabulary_of(example.reply for example in examples)
     shipped = tuple(label_meanings())
     return shipped if set(replies) <= set(shipped) else closed_vocabulary(examples)
 
 
 def _score(
-    model: str, data: Data, settings: Settings, connect: Connect, screen: Screen
+    model: str, data: ScoringData, settings: Settings, connect: Connect, screen: Screen
 ) -> list[ReportRow]:
-    screen.step(f"Scores of {model}")
+    screen.heading(f"Scores of {model}")
     if is_adapter_folder(model):
         rows = _score_folder(Path(model), data, settings, screen)
     else:
@@ -113,41 +117,47 @@ def _score(
     return rows
 
 
-def _score_model(connection: Connection, model: str, data: Data, screen: Screen) -> list[ReportRow]:
-    """A fine-tuned model on its own labels, a base held to those it should say."""
+def _score_model(
+    connection: Connection, model: str, data: ScoringData, screen: Screen
+) -> list[ReportRow]:
+    """Score a fine-tuned model on its own labels, or a base constrained to the expected ones."""
     tuned = model.startswith("ft:")
-    with screen.counting() as count:
-        ask = partial(
+    with screen.progress_bars() as update:
+        score_candidates = partial(
             score,
             connection.client,
             examples=data.examples,
             vocabulary=data.vocabulary,
             is_emojitune=connection.is_emojitune,
             workers=data.workers,
-            progress=lambda row, done, of: count(row.decoding, done, of),
+            progress=lambda row, done, of: update(row.decoding, done, of),
         )
-        rows = ask([Contender(model, FREE, text=data.text)])
-        if connection.is_emojitune and (tuned or data.vocabulary):  # nobody else constrains
+        rows = score_candidates([Candidate(model, FREE, text_tokens=data.text_tokens)])
+        if connection.is_emojitune and (tuned or data.vocabulary):  # others cannot constrain
             labels = () if tuned else data.vocabulary
             try:
-                rows += ask([Contender(model, CONSTRAINED, labels)])
+                rows += score_candidates([Candidate(model, CONSTRAINED, labels)])
             except ProviderError as error:
-                if error.param != "decoding":  # which a model without a closed set refuses
+                if error.param != "decoding":  # refused by models without a closed vocabulary
                     raise
     return rows
 
 
-def _score_folder(folder: Path, data: Data, settings: Settings, screen: Screen) -> list[ReportRow]:
+def _score_folder(
+    folder: Path, data: ScoringData, settings: Settings, screen: Screen
+) -> list[ReportRow]:
     rows = []
-    with screen.counting() as count:
-        for decoding, complete in adapter_completers(folder, settings, text=data.text).items():
+    with screen.progress_bars() as update:
+        for decoding, complete in adapter_completers(
+            folder, settings, text_tokens=data.text_tokens
+        ).items():
             warm_up(complete, data.examples)
             result = evaluate_on(
                 complete,
                 data.examples,
                 data.vocabulary,
                 workers=data.workers or 32,
-                progress=partial(count, decoding),
+                progress=partial(update, decoding),
             )
             rows.append(report_row(str(folder), decoding, result))
     return rows

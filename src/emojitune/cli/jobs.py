@@ -11,12 +11,12 @@ from emojitune.cli.context import (
     JobId,
     Provider,
     connect_to,
+    location_options,
     open_screen,
-    options_to,
     read_settings,
 )
-from emojitune.cli.data.standard_input import expand_user
-from emojitune.cli.program import command
+from emojitune.cli.invocation import command
+from emojitune.cli.paths import expand_user
 from emojitune.errors import InvalidRequestError
 
 jobs = typer.Typer(help="Fine-tuning jobs of a provider.", no_args_is_help=True)
@@ -52,13 +52,13 @@ def jobs_show(
 @jobs.command("follow")
 def jobs_follow(job: JobId, provider: Provider = "local", home: Home = None) -> None:
     """Draw a job until it ends; Ctrl-C leaves it running."""
-    from emojitune.cli import run as conductor
+    from emojitune.cli import run as run_module
     from emojitune.workflow.fine_tune import fine_tuned_model
 
     screen = open_screen()
     settings = read_settings(home=home)
     with connect_to(provider, home) as connection:
-        finished = conductor.follow(connection, job, settings, screen)
+        finished = run_module.follow(connection, job, settings, screen)
     screen.say(fine_tuned_model(finished))
 
 
@@ -133,7 +133,7 @@ def jobs_plot(
         if isinstance(step, dict)
     ]
     if not points:
-        look = command("jobs", "show", job, *options_to(provider, read_settings(home=home)))
+        look = command("jobs", "show", job, *location_options(provider, read_settings(home=home)))
         raise InvalidRequestError(f"{job} has no steps to draw yet. Look at it: {look}")
     draw_training_curve(points, out, title=job)
     open_screen().say(str(out))

@@ -1,52 +1,74 @@
-"""Keys of the local server: made, listed and revoked in its home folder, whether it runs or not.
+"""Commands on the keys of the local server: `emojitune keys ...`.
 
-The one place where a key's secret is ever shown, and there once.
+They work on its home folder, whether it runs or not. The one place that ever shows a key's secret,
+and that once.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from emojitune.cli.render import Screen
-from emojitune.settings import Settings
-from emojitune.store.database import open_database
-from emojitune.store.keys import KeyStore
+import typer
+
+from emojitune.cli.context import AsJson, Home, open_screen, read_settings
+
+keys = typer.Typer(help="Who gets in: keys of the local server.", no_args_is_help=True)
 
 
-def create(project: str, name: str, settings: Settings, screen: Screen) -> dict[str, Any]:
-    """Make a key for a project and show it."""
-    with _keys(settings) as keys:
-        key, secret = keys.create(project, name)
-    if not screen.as_json:
+@keys.command("create")
+def keys_create(
+    project: Annotated[
+        str, typer.Option(help="What the key sees is this project's alone.")
+    ] = "default",
+    name: Annotated[str, typer.Option(help="Whose it is, for the list.")] = "",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key for a project; it is shown this once."""
+    screen = open_screen(as_json)
+    with _key_store(home) as store:
+        key, secret = store.create(project, name)
+    if not as_json:
         screen.say(secret)
         screen.say(f"{key.id}, for the project {project}. The key is not kept: copy it now.")
-    return {**asdict(key), "key": secret}
+    screen.result({**asdict(key), "key": secret})
 
 
-def list_keys(settings: Settings, screen: Screen) -> list[dict[str, Any]]:
-    """Show all keys there are, without their secrets."""
-    with _keys(settings) as keys:
-        found = keys.list()
+@keys.command("list")
+def keys_list(home: Home = None, as_json: AsJson = False) -> None:
+    """List the keys that were made, without the keys themselves."""
+    screen = open_screen(as_json)
+    with _key_store(home) as store:
+        found = store.list()
     rows = [
         (key.id, key.project, key.name, _day(key.created_at), _day(key.revoked_at)) for key in found
     ]
     screen.table(("key", "project", "name", "made", "revoked"), rows)
-    return [asdict(key) for key in found]
+    screen.result([asdict(key) for key in found])
 
 
-def revoke(key_id: str, settings: Settings, screen: Screen) -> dict[str, Any]:
-    """End a key."""
-    with _keys(settings) as keys:
-        key = keys.revoke(key_id)
-    screen.say(f"{key.id}: revoked")
-    return asdict(key)
+@keys.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The id of a key: key_...")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a key at once, on a running server too."""
+    screen = open_screen(as_json)
+    with _key_store(home) as store:
+        revoked = store.revoke(key)
+    screen.say(f"{revoked.id}: revoked")
+    screen.result(asdict(revoked))
 
 
 @contextmanager
-def _keys(settings: Settings) -> Iterator[KeyStore]:
-    database = open_database(settings.home)
+def _key_store(home: str | None) -> Iterator[Any]:
+    from emojitune.store.database import open_database
+    from emojitune.store.keys import KeyStore
+
+    database = open_database(read_settings(home=home).home)
     try:
         yield KeyStore(database)
     finally:

@@ -1,6 +1,6 @@
-"""The command line: one small function a command.
+"""The command line: one small function per command.
 
-Nothing heavy is imported before the command that needs it, so that --help answers at once.
+Slow imports are inside the commands that need them, so that --help appears at once.
 """
 
 import sys
@@ -18,18 +18,18 @@ from emojitune.cli.context import (
     Home,
     ModelName,
     Provider,
-    ask_key,
     connect_to,
     open_screen,
+    prompt_for_key,
     read_settings,
 )
 from emojitune.cli.data.commands import data
-from emojitune.cli.data.standard_input import expand_user, or_standard_input
-from emojitune.cli.ending import exit_code, prepare_streams
+from emojitune.cli.errors import exit_code, prepare_streams
+from emojitune.cli.invocation import NAME
 from emojitune.cli.jobs import jobs
-from emojitune.cli.keys_commands import keys
+from emojitune.cli.keys import keys
 from emojitune.cli.models import models
-from emojitune.cli.program import NAME
+from emojitune.cli.paths import expand_user, read_stdin
 
 app = typer.Typer(
     help="Fine-tune a chatbot that answers in emoji labels: on OpenAI, or on your own machine.",
@@ -45,13 +45,13 @@ app.add_typer(keys, name="keys")
 
 
 def main() -> None:
-    """The entry point: whatever breaks a command becomes a sentence and an exit code."""
+    """The entry point: turns any failure of a command into a message and an exit code."""
     prepare_streams()
     sys.exit(exit_code(partial(app, prog_name=NAME, standalone_mode=False)))
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"emojitune {__version__}")
         raise typer.Exit
 
@@ -96,7 +96,7 @@ def serve(
     )
     from emojitune.server import serve as server
 
-    Path.cwd()  # gone, it would end the server at its first request that computes
+    Path.cwd()  # fails now if the folder was deleted, rather than at the first request
     screen = open_screen()
     server.serve(
         settings, announce=lambda url: screen.say(f"Serving {url}"), idle_timeout=idle_timeout
@@ -107,10 +107,10 @@ def serve(
 def run(
     train: Annotated[
         Path,
-        typer.Option(help="The training file; - is standard input.", callback=or_standard_input),
+        typer.Option(help="The training file; - is standard input.", callback=read_stdin),
     ] = TRAIN,
     valid: Annotated[
-        Path, typer.Option(help="Scored on, never trained on.", callback=or_standard_input)
+        Path, typer.Option(help="Scored on, never trained on.", callback=read_stdin)
     ] = VALID,
     model: Annotated[str, typer.Option(help="The base model.")] = "gpt-3.5-turbo",
     suffix: Annotated[str, typer.Option(help="Part of the new model's name.")] = "emoji-v1",
@@ -122,11 +122,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Do the whole job: check, upload, fine-tune, follow, smoke-test, score."""
-    from emojitune.cli import run as conductor
+    from emojitune.cli import run as run_module
 
-    options = conductor.RunOptions(train, valid, model, suffix, epochs, seed, provider, yes)
+    options = run_module.RunOptions(train, valid, model, suffix, epochs, seed, provider, yes)
     screen = open_screen(as_json)
-    screen.result(conductor.run(options, read_settings(home=home), screen, ask_key))
+    screen.result(run_module.run(options, read_settings(home=home), screen, prompt_for_key))
 
 
 @app.command()
@@ -141,11 +141,11 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model. Each message stands for itself, as in the training file."""
-    from emojitune.cli import run as conductor
+    from emojitune.cli import run as run_module
 
-    said = map(str.strip, (sys.stdin or ()) if message is None else [message])
+    messages = map(str.strip, (sys.stdin or ()) if message is None else [message])
     with connect_to(provider, home) as connection:
-        conductor.chat(connection, model, said, system=system, free=free, screen=open_screen())
+        run_module.chat(connection, model, messages, system=system, free=free, screen=open_screen())
 
 
 @app.command()
@@ -156,7 +156,7 @@ def evaluate(
     file: Annotated[
         Path,
         typer.Option(
-            "--data", help="The file to score on; - is standard input.", callback=or_standard_input
+            "--data", help="The file to score on; - is standard input.", callback=read_stdin
         ),
     ] = VALID,
     against: Annotated[
@@ -175,7 +175,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Instead: train on parts of this file, and score on what is left out.",
-            callback=or_standard_input,
+            callback=read_stdin,
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Of the cross-validation.", min=1)] = 3,
@@ -195,11 +195,15 @@ def evaluate(
     screen = open_screen(as_json)
     settings, connect = read_settings(home=home), partial(connect_to, provider, home)
     if cross_validate is not None:
-        from emojitune.cli import cross_validate as rounds_of
-        from emojitune.workflow.cross_validate import Rounds
+        from emojitune.cli import cross_validate as cross_validation
+        from emojitune.workflow.cross_validate import CrossValidationConfig
 
-        plan = Rounds(model or "gpt-3.5-turbo", epochs, tuple(range(seed, seed + rounds)))
-        result = rounds_of.cross_validate(cross_validate, plan, settings, connect, report, screen)
+        config = CrossValidationConfig(
+            model or "gpt-3.5-turbo", epochs, tuple(range(seed, seed + rounds))
+        )
+        result = cross_validation.cross_validate(
+            cross_validate, config, settings, connect, report, screen
+        )
     elif model is None:
         raise InvalidRequestError("Name a model to score, or a file to --cross-validate.")
     else:

@@ -32,6 +32,6 @@ def models_pull(
 
     settings = read_settings()
     screen = open_screen()
-    with screen.counting() as count:
-        folder = pull(name, settings, count)
+    with screen.progress_bars() as update:
+        folder = pull(name, settings, update)
     screen.say(str(folder))

@@ -1,7 +1,7 @@
 """The only module that prints: sentences, tables, progress bars, JSON.
 
-Knows values to show, and nothing of where they come from. When a command was asked for --json, its
-one object goes to stdout and all the rest to stderr.
+Shows values and does not know where they come from. With --json, a command's one object goes to
+stdout and everything else to stderr.
 """
 
 import json
@@ -21,8 +21,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from emojitune.cli.data.standard_input import title
-from emojitune.cli.program import as_called
+from emojitune.cli.invocation import as_invoked
+from emojitune.cli.paths import display_name
 from emojitune.control_chars import escape_control, escape_control_json, one_line
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.repair import Change
@@ -34,11 +34,11 @@ from emojitune.evaluation.summary import TITLES
 from emojitune.labels import to_emoji
 from emojitune.workflow.progress import Progress
 
-MOST_OF_A_KIND = 3  # issues of one code: more would push the others off the screen
-MOST_LABELS = 20
+MAX_ISSUES_PER_CODE = 3  # more would push the other issues off the screen
+MAX_LABELS = 20
 BAR_WIDTH = 30
-LOG_WIDTH = 200  # a file has no edge; a name that is folded cannot be copied
-PLAIN_STEPS = 10  # lines of steps in a log, where no bar can be drawn
+LOG_WIDTH = 200  # output that is not a terminal: a name that is folded cannot be copied
+LOGGED_STEPS = 10  # lines about steps where no progress bar can be drawn
 
 _STYLES: dict[Severity, str] = {"error": "red", "warning": "yellow", "note": "cyan"}
 _TIMES = frozenset({"created_at", "finished_at", "estimated_finish"})  # in unix seconds
@@ -47,7 +47,7 @@ _STOPPING: tuple[Severity, ...] = ("error", "warning")
 
 @dataclass(frozen=True, slots=True)
 class MaskedToken:
-    """One token of an example, and whether it is learned."""
+    """A token of an example, and whether the loss mask includes it."""
 
     id: int
     text: str
@@ -55,21 +55,22 @@ class MaskedToken:
 
 
 class _Console(Console):
-    """A console for texts of files and servers: nothing in them drives the terminal."""
+    """A console that escapes control characters: text of files and servers cannot control the
+    terminal."""
 
-    def render_str(self, text: str, **how: Any) -> Text:
-        return super().render_str(escape_control(text), **how)
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(escape_control(text), **options)
 
 
 class _TextColumn(TextColumn):
-    """The same for texts beside a bar, which do not pass `render_str`."""
+    """A column of a progress bar that escapes control characters; it bypasses `render_str`."""
 
     def render(self, task: Task) -> Text:
         return Text(escape_control(self.text_format.format(task=task)))
 
 
-def _console(*, stderr: bool) -> Console:
-    # Nothing in a text is markup, and no `:smile:` is replaced.
+def _make_console(*, stderr: bool) -> Console:
+    # Text is never markup, and `:smile:` stays as it is.
     console = _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = LOG_WIDTH
@@ -77,42 +78,42 @@ def _console(*, stderr: bool) -> Console:
 
 
 def show_error(text: str) -> None:
-    """What broke a command."""
-    _console(stderr=True).print(as_called(text), style="red", soft_wrap=True)
+    """Print an error message to stderr."""
+    _make_console(stderr=True).print(as_invoked(text), style="red", soft_wrap=True)
 
 
 class Screen:
-    """What one command prints on."""
+    """The output of one command."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.console = _console(stderr=as_json)
+        self.console = _make_console(stderr=as_json)
 
     def say(self, text: str = "", *, style: str | None = None) -> None:
         self.console.print(text, style=style, soft_wrap=True)
 
-    def step(self, title: str) -> None:
-        """The heading of the next thing that happens."""
+    def heading(self, title: str) -> None:
+        """Print the heading of a section."""
         self.say(f"\n{title}", style="bold cyan")
 
     def result(self, value: Any) -> None:
-        """The one JSON object of a command, if it was asked for."""
+        """Print the command's JSON object if --json was given."""
         if self.as_json:
             readable = (sys.stdout.encoding or "").lower().startswith("utf")  # else "?" for emoji
-            told = json.dumps(value, ensure_ascii=not readable, indent=2)
-            sys.stdout.write(escape_control_json(told) + "\n")
+            text = json.dumps(value, ensure_ascii=not readable, indent=2)
+            sys.stdout.write(escape_control_json(text) + "\n")
             sys.stdout.flush()
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(box=box.SIMPLE_HEAD)
-        for place, header in enumerate(headers):
-            table.add_column(header, overflow="fold", no_wrap=place == 0)
+        for column, header in enumerate(headers):
+            table.add_column(header, overflow="fold", no_wrap=column == 0)
         for row in rows:
             table.add_row(*map(one_line, row))
         self.console.print(table)
 
     def fields(self, value: dict[str, Any]) -> None:
-        """All fields of an object, one a line."""
+        """Print all fields of an object, one per line."""
         for name, content in value.items():
             if name in _TIMES and isinstance(content, int):
                 content = _local_time(content)
@@ -120,74 +121,74 @@ class Screen:
             self.say(f"{name}: {one_line(shown)}")
 
     def event(self, seconds: int, level: str, message: str) -> None:
-        """One event of a job, on one line."""
+        """Print an event of a job on one line."""
         self.say(one_line(f"{_local_time(seconds)} [{level}] {message}"))
 
     def reply(self, text: str) -> None:
-        """A model's reply, and as emoji where its labels are known."""
+        """Print a model's reply, with the emoji of known labels."""
         emoji = to_emoji(text)
         self.say(text if emoji == text else f"{text}  {emoji}", style="bold")
 
     def dataset(self, report: DatasetReport, *, notes: bool = False) -> None:
-        """Each kind of issue with its first cases, the worst first; notes only if asked for."""
+        """Print the first issues of each code, by severity; notes only if `notes`."""
         shown: tuple[Severity, ...] = ("error", "warning", "note") if notes else _STOPPING
         for severity in shown:
-            kinds: dict[str, list[Issue]] = {}
+            by_code: dict[str, list[Issue]] = {}
             for issue in report.of(severity):
-                kinds.setdefault(issue.code, []).append(issue)
-            for kind in kinds.values():
-                self._kind(kind)
+                by_code.setdefault(issue.code, []).append(issue)
+            for issues in by_code.values():
+                self._issues_of_code(issues)
         counts = ", ".join(f"{len(report.of(one))} {one}(s)" for one in shown)
-        self.say(f"{title(report.path)}: {len(report.examples)} usable example(s), {counts}")
+        self.say(f"{display_name(report.path)}: {len(report.examples)} usable example(s), {counts}")
 
-    def _kind(self, issues: Sequence[Issue]) -> None:
-        for issue in issues[:MOST_OF_A_KIND]:
-            self._issue(issue)
-        more = [issue.line for issue in issues[MOST_OF_A_KIND:] if issue.line is not None]
+    def _issues_of_code(self, issues: Sequence[Issue]) -> None:
+        for issue in issues[:MAX_ISSUES_PER_CODE]:
+            self._show_issue(issue)
+        more = [issue.line for issue in issues[MAX_ISSUES_PER_CODE:] if issue.line is not None]
         if more:
             style = _STYLES[issues[0].severity]
             where = lines_in_brief(more)
             self.say(f"... and {len(more)} more [{issues[0].code}]: {where}", style=style)
 
-    def _issue(self, issue: Issue) -> None:
+    def _show_issue(self, issue: Issue) -> None:
         line = f"(line {issue.line})"
-        told = issue.line is None or issue.message.endswith(line)
-        what = issue.message if told else f"{issue.message.removesuffix('.')} {line}"
+        has_line = issue.line is None or issue.message.endswith(line)
+        what = issue.message if has_line else f"{issue.message.removesuffix('.')} {line}"
         text = (
-            f"{issue.severity} [{issue.code}]: {what.removesuffix('.')}. {as_called(issue.advice)}"
+            f"{issue.severity} [{issue.code}]: {what.removesuffix('.')}. {as_invoked(issue.advice)}"
         )
         self.say(text, style=_STYLES[issue.severity])
 
     def changes(self, changes: Sequence[Change]) -> None:
-        """What a cleaned copy has otherwise, by kind."""
-        kinds: dict[tuple[str, str], list[int]] = {}
+        """Print a table of the changes in a repaired copy, grouped by code."""
+        by_code: dict[tuple[str, str], list[int]] = {}
         for change in changes:
-            kinds.setdefault((change.code, change.what), []).append(change.line)
-        rows = [(code, what, lines_in_brief(at)) for (code, what), at in kinds.items()]
-        self.table(("code", "changed", "where"), rows[:MOST_LABELS])
-        if len(rows) > MOST_LABELS:
-            self.say(f"... and {len(rows) - MOST_LABELS} more; the list has all")
+            by_code.setdefault((change.code, change.what), []).append(change.line)
+        rows = [(code, what, lines_in_brief(at)) for (code, what), at in by_code.items()]
+        self.table(("code", "changed", "where"), rows[:MAX_LABELS])
+        if len(rows) > MAX_LABELS:
+            self.say(f"... and {len(rows) - MAX_LABELS} more; the list has all")
 
     def example(self, example: TrainingExample) -> None:
-        """The messages of one example, and which of them are learned."""
+        """Print the messages of an example, marking those that are trained on."""
         for message in example.conversation:
-            learned = message.role == "assistant" and message.weight != 0
-            role = f"{message.role} (trained)" if learned else message.role
-            self.say(f"{role}: {message.content}", style="green" if learned else None)
+            is_trained = message.role == "assistant" and message.weight != 0
+            role = f"{message.role} (trained)" if is_trained else message.role
+            self.say(f"{role}: {message.content}", style="green" if is_trained else None)
 
     def tokens(self, tokens: Sequence[MaskedToken]) -> None:
-        """Tokens between bars; those that are learned between double brackets, and green."""
+        """Print tokens between bars; trained ones between double brackets and in green."""
         text = Text()
-        learned = False
+        is_trained = False
         for token in tokens:
             border = "" if not text or text.plain.endswith("\n") else "│"
-            if token.trained != learned:
+            if token.trained != is_trained:
                 border = "⟦" if token.trained else "⟧"
-                learned = token.trained
+                is_trained = token.trained
             text.append(border, style="dim")
             shown = escape_control(token.text).replace("\n", "⏎\n")
-            text.append(shown, style="bold green" if learned else None)
-        text.append("⟧" if learned else "", style="dim")
+            text.append(shown, style="bold green" if is_trained else None)
+        text.append("⟧" if is_trained else "", style="dim")
         text.rstrip()
         self.console.print(text, soft_wrap=True)
         trained = sum(token.trained for token in tokens)
@@ -206,14 +207,14 @@ class Screen:
         widest = max((count for _, count in numbers.frequencies), default=1)
         rows = [
             (reply, to_emoji(reply), str(count), "█" * math.ceil(BAR_WIDTH * count / widest))
-            for reply, count in numbers.frequencies[:MOST_LABELS]
+            for reply, count in numbers.frequencies[:MAX_LABELS]
         ]
         self.table(("reply", "emoji", "examples", ""), rows)
-        if distinct > MOST_LABELS:
-            self.say(f"... and {distinct - MOST_LABELS} more; --json lists all")
+        if distinct > MAX_LABELS:
+            self.say(f"... and {distinct - MAX_LABELS} more; --json lists all")
 
     def scores(self, rows: Sequence[ReportRow]) -> None:
-        """The figures that tell most, a line for each row."""
+        """Print the most important metrics, one line per row."""
         titles = dict.fromkeys(title for row in rows for title in row.short)
         cells = [
             (short_name(row.model), row.decoding, *(row.short.get(title, "") for title in titles))
@@ -222,9 +223,10 @@ class Screen:
         self.table(("model", "decoding", *titles), cells)
 
     def figures(self, rows: Sequence[ReportRow]) -> None:
-        """Every figure of one model with its interval: a line each, a column for each decoding."""
-        for place, row in enumerate(rows):
-            if not place:
+        """Print all metrics of one model with their intervals: a line per metric, a column per
+        decoding."""
+        for column, row in enumerate(rows):
+            if not column:
                 self.say(f"{len(row.evaluation.scored)} examples; in brackets 95% intervals")
         names = dict.fromkeys(name for row in rows for name in row.figures)
         cells = [
@@ -236,8 +238,8 @@ class Screen:
         ]
         self.table(("", *(row.decoding for row in rows)), cells)
 
-    def contest(self, rows: Sequence[ReportRow], compared: Sequence[Comparison]) -> None:
-        """Ours beside the baselines: a line each, then what ours has more."""
+    def cross_validation(self, rows: Sequence[ReportRow], compared: Sequence[Comparison]) -> None:
+        """Print a line for the fine-tuned model and each baseline, then the differences."""
         names = ("top_1", "top_5", "same_emoji_top_1")
         cells = [
             (row.model, row.decoding, *(shown(n, row.figures[n]) for n in names)) for row in rows
@@ -251,8 +253,8 @@ class Screen:
             )
 
     def comparison(self, one: Comparison) -> None:
-        """What two models differ in, each difference with its interval and p-value."""
-        self.step(f"{one.row.model} less {one.against.model}, {one.row.decoding}")
+        """Print the differences between two models with their intervals and p-values."""
+        self.heading(f"{one.row.model} less {one.against.model}, {one.row.decoding}")
         cells = [
             (TITLES[name], shown(name, difference.figure), f"{difference.p_value:.4f}")
             for name, difference in one.differences.items()
@@ -260,7 +262,7 @@ class Screen:
         self.table(("", "difference", "p (paired)"), cells)
 
     def follow(self, job: Iterable[Progress]) -> Progress:
-        """Draw a job as it goes on; returns its last state."""
+        """Draw a job's progress and return its last state."""
         drawn = self._with_bar(job) if self.console.is_terminal else self._with_lines(job)
         (last,) = deque(drawn, maxlen=1)
         return last
@@ -269,10 +271,10 @@ class Screen:
         columns = (
             _TextColumn("{task.description}"),
             BarColumn(),
-            _TextColumn("{task.fields[news]}"),
+            _TextColumn("{task.fields[status_line]}"),
         )
         with Bars(*columns, console=self.console) as bars:
-            task = bars.add_task("waiting", total=None, news="")
+            task = bars.add_task("waiting", total=None, status_line="")
             for state in job:
                 if state.message and not _is_step(state):
                     bars.print(state.message, soft_wrap=True)
@@ -281,7 +283,7 @@ class Screen:
                     description=state.status,
                     total=state.total_steps,
                     completed=state.step,
-                    news=_news(state),
+                    status_line=_status_line(state),
                 )
                 yield state
 
@@ -292,12 +294,12 @@ class Screen:
                 self.say(state.message)
             elif state.message and _tenth(state) != shown:
                 shown = _tenth(state)
-                self.say(_news(state))
+                self.say(_status_line(state))
             yield state
 
     @contextmanager
-    def counting(self) -> Iterator[Callable[[str, int, int | None], None]]:
-        """A callable (what, done, all) that draws one bar for each `what`."""
+    def progress_bars(self) -> Iterator[Callable[[str, int, int | None], None]]:
+        """A callback (name, done, total) that draws one progress bar per name."""
         columns = (
             _TextColumn("{task.description}"),
             BarColumn(),
@@ -306,17 +308,17 @@ class Screen:
         with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
             tasks: dict[str, TaskID] = {}
 
-            def count(what: str, done: int, total: int | None) -> None:
-                if what not in tasks:
-                    tasks[what] = bars.add_task(what, total=total)
+            def update(name: str, done: int, total: int | None) -> None:
+                if name not in tasks:
+                    tasks[name] = bars.add_task(name, total=total)
                     if not self.console.is_terminal:
-                        self.say(f"{what} ...")
-                bars.update(tasks[what], completed=done, total=total)
+                        self.say(f"{name} ...")
+                bars.update(tasks[name], completed=done, total=total)
 
-            yield count
+            yield update
 
     def ask(self, question: str) -> bool:
-        """Yes or no; without a terminal nobody can say yes."""
+        """The answer to a yes-or-no question; False without a terminal."""
         if sys.stdin is None or not sys.stdin.isatty():
             return False
         self.console.print(f"{question} [y/N] ", end="")
@@ -324,15 +326,15 @@ class Screen:
 
 
 def short_name(model: str) -> str:
-    """What a model is to the comparison: its full name would fold the table at 80 columns."""
+    """A model's role in the comparison: its full name would not fit in 80 columns."""
     return "fine-tuned" if model.startswith("ft:") else "untuned base"
 
 
 def _local_time(seconds: int) -> str:
-    """Unix seconds for people, with the distance to UTC."""
+    """Unix seconds as a local time with its UTC offset."""
     try:
         return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ")
-    except (OverflowError, ValueError, OSError):  # no time that a calendar has
+    except (OverflowError, ValueError, OSError):  # outside the calendar
         return str(seconds)
 
 
@@ -341,10 +343,10 @@ def _is_step(state: Progress) -> bool:
 
 
 def _tenth(state: Progress) -> int:
-    return 1 + state.step * PLAIN_STEPS // max(state.total_steps or 1, 1)
+    return 1 + state.step * LOGGED_STEPS // max(state.total_steps or 1, 1)
 
 
-def _news(state: Progress) -> str:
+def _status_line(state: Progress) -> str:
     parts = []
     if state.epoch is not None:
         parts.append(f"epoch {state.epoch}/{state.epochs}")

@@ -1,6 +1,6 @@
 """`emojitune run`: the main job, from the training file to the table of scores.
 
-The order of the steps, and what is said between them. Each step itself is the workflow's.
+The order of the steps and the output between them; the steps themselves are in `workflow`.
 """
 
 import json
@@ -13,10 +13,10 @@ from typing import Any
 
 from openai.types.fine_tuning import FineTuningJob
 
-from emojitune.cli.context import options_to
+from emojitune.cli.context import location_options
 from emojitune.cli.data.files import check_usable
-from emojitune.cli.data.standard_input import title
-from emojitune.cli.program import command
+from emojitune.cli.invocation import command
+from emojitune.cli.paths import display_name
 from emojitune.cli.render import Screen, short_name
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
@@ -33,16 +33,16 @@ from emojitune.models.download import fetch
 from emojitune.openai_calendar import fine_tuning_notice
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
-from emojitune.workflow.provider import AskKey, Connection, connect, provider_errors
-from emojitune.workflow.reply_cache import KeptReplies
-from emojitune.workflow.score import FREE, Contender, contenders, score, text_contenders
+from emojitune.workflow.provider import Connection, PromptForKey, connect, provider_errors
+from emojitune.workflow.reply_cache import ReplyCache
+from emojitune.workflow.score import FREE, Candidate, label_candidates, score, text_candidates
 
 LAST_EVENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     train: Path
     valid: Path
@@ -55,25 +55,27 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """Both files, checked."""
+class CheckedData:
+    """The examples of both files, validated."""
 
     training: tuple[TrainingExample, ...]
     validation: tuple[TrainingExample, ...]
 
 
-def run(options: RunOptions, settings: Settings, screen: Screen, ask_key: AskKey) -> dict[str, Any]:
-    """Do it all; returns what --json prints."""
+def run(
+    options: RunOptions, settings: Settings, screen: Screen, prompt_for_key: PromptForKey
+) -> dict[str, Any]:
+    """Run all steps and return the result for --json."""
     started = time.monotonic()
     data = _check_data(options, screen)
     if options.provider == "local":
         prepare_base(options.model, settings, screen)
-    screen.step("Connecting")
-    with connect(options.provider, settings, ask_key=ask_key) as connection:
-        started_it = " (started for this run)" if connection.server else ""
-        screen.say(f"{connection.base_url}{started_it}")
+    screen.heading("Connecting")
+    with connect(options.provider, settings, prompt_for_key=prompt_for_key) as connection:
+        started_note = " (started for this run)" if connection.server else ""
+        screen.say(f"{connection.base_url}{started_note}")
         if options.provider == "openai":
-            _agree_to_hosted(options, data, screen)
+            _confirm_hosted_cost(options, data, screen)
         result = _train_and_score(connection, options, settings, data, screen)
     result["seconds"] = round(time.monotonic() - started, 1)
     screen.say(f"\nDone in {result['seconds']:.0f} s.")
@@ -81,18 +83,22 @@ def run(options: RunOptions, settings: Settings, screen: Screen, ask_key: AskKey
 
 
 def _train_and_score(
-    connection: Connection, options: RunOptions, settings: Settings, data: Data, screen: Screen
+    connection: Connection,
+    options: RunOptions,
+    settings: Settings,
+    data: CheckedData,
+    screen: Screen,
 ) -> dict[str, Any]:
     job_id = _create_job(connection, options, screen)
     job = follow(connection, job_id, settings, screen)
     model = fine_tune.fine_tuned_model(job)
-    screen.step("Last events")
+    screen.heading("Last events")
     for event in fine_tune.events(connection.client, job_id, limit=LAST_EVENTS):
         screen.event(event.created_at, event.level, event.message)
     prompt, system = _smoke_prompt(data)
     reply = _smoke_test(connection, model, prompt, system, screen)
     rows = _score(connection, options, settings, model, data, screen)
-    _what_next(connection, model, settings, screen)
+    _show_next_steps(connection, model, settings, screen)
     return {
         "job": job.to_dict(mode="json"),
         "fine_tuned_model": model,
@@ -101,20 +107,20 @@ def _train_and_score(
     }
 
 
-def _check_data(options: RunOptions, screen: Screen) -> Data:
-    screen.step("Checking the data")
+def _check_data(options: RunOptions, screen: Screen) -> CheckedData:
+    screen.heading("Checking the data")
     training = check_usable(options.train, screen, minimum=10, name="training file")
     validation = check_usable(
         options.valid, screen, minimum=1, name="validation file", training=training
     )
-    return Data(training.examples, validation.examples)
+    return CheckedData(training.examples, validation.examples)
 
 
-def _agree_to_hosted(options: RunOptions, data: Data, screen: Screen) -> None:
+def _confirm_hosted_cost(options: RunOptions, data: CheckedData, screen: Screen) -> None:
     tokens = describe(data.training).estimated_tokens
     dollars = hosted_dollars(tokens, options.epochs)
     today = datetime.fromtimestamp(time.time(), UTC).date()
-    screen.step("Before this starts at OpenAI")
+    screen.heading("Before this starts at OpenAI")
     screen.say(
         f"It trains on about {tokens * options.epochs} tokens: {tokens} x {options.epochs} epochs. "
         f"At gpt-3.5-turbo's last price, $8 for a million tokens, that is about ${dollars:.2f}; "
@@ -127,20 +133,20 @@ def _agree_to_hosted(options: RunOptions, data: Data, screen: Screen) -> None:
 
 
 def prepare_base(model: str, settings: Settings, screen: Screen) -> None:
-    """Have the base model on this disk before a job needs it: here its download has a bar."""
+    """Download the base model before a job needs it, with a progress bar."""
     if model.startswith("ft:"):
         return
-    screen.step("Preparing the base model")
+    screen.heading("Preparing the base model")
     base = resolve_base(model, settings)
-    with screen.counting() as count:
-        fetch(base, settings, count)
+    with screen.progress_bars() as update:
+        fetch(base, settings, update)
     screen.say(f"{model} is served by {base.title}")
 
 
 def _create_job(connection: Connection, options: RunOptions, screen: Screen) -> str:
-    screen.step("Creating the job")
+    screen.heading("Creating the job")
     file = fine_tune.upload(connection.client, options.train)
-    screen.say(f"Uploaded {title(options.train)} as {file.id}")
+    screen.say(f"Uploaded {display_name(options.train)} as {file.id}")
     job = fine_tune.create_job(
         connection.client,
         training_file=file.id,
@@ -156,42 +162,43 @@ def _create_job(connection: Connection, options: RunOptions, screen: Screen) -> 
 def follow(
     connection: Connection, job_id: str, settings: Settings, screen: Screen
 ) -> FineTuningJob:
-    """Draw the job until it ends; whether Ctrl-C or the network breaks in, say how to come back."""
-    screen.step("Fine-tuning")
-    where = options_to(connection.provider, settings)
+    """Draw the job until it ends. After Ctrl-C or a lost connection, print the commands to follow
+    or cancel it."""
+    screen.heading("Fine-tuning")
+    where = location_options(connection.provider, settings)
     try:
         screen.follow(fine_tune.follow(connection.client, job_id))
     except KeyboardInterrupt:
         screen.say(f"\nThe job {job_id} goes on without this terminal.", style="yellow")
-        _say_how_to_come_back(job_id, where, screen)
+        _show_follow_commands(job_id, where, screen)
         raise
     except ProviderError as error:
         if error.code == "connection_error":
-            _say_how_to_come_back(job_id, where, screen)
+            _show_follow_commands(job_id, where, screen)
         raise
     with provider_errors():
         return connection.client.fine_tuning.jobs.retrieve(job_id)
 
 
-def _say_how_to_come_back(job_id: str, where: tuple[str, ...], screen: Screen) -> None:
+def _show_follow_commands(job_id: str, where: tuple[str, ...], screen: Screen) -> None:
     screen.say(f"  come back:  {command('jobs', 'follow', job_id, *where)}", style="yellow")
     screen.say(f"  stop it:    {command('jobs', 'cancel', job_id, *where)}", style="yellow")
 
 
-def _smoke_prompt(data: Data) -> tuple[str, str]:
-    """What is said to the model, and under which system prompt; where it does not speak in emoji,
-    as the validation file begins."""
+def _smoke_prompt(data: CheckedData) -> tuple[str, str]:
+    """The prompt and system prompt of the smoke test: for a model that does not reply in emoji
+    labels, the first ones of the validation file."""
     first = data.validation[0]
-    systems = (said.content for said in first.prompt if said.role in ("system", "developer"))
+    systems = (turn.content for turn in first.prompt if turn.role in ("system", "developer"))
     labels = closed_vocabulary(data.training)
-    speaks_emoji = bool(labels) and all(map(is_label, labels))
-    return SMOKE_TEST_PROMPT if speaks_emoji else first.question, next(systems, "")
+    replies_in_emoji = bool(labels) and all(map(is_label, labels))
+    return SMOKE_TEST_PROMPT if replies_in_emoji else first.question, next(systems, "")
 
 
 def _smoke_test(
     connection: Connection, model: str, prompt: str, system: str, screen: Screen
 ) -> str:
-    screen.step("Smoke test")
+    screen.heading("Smoke test")
     screen.say(prompt)
     reply = fine_tune.chat(
         connection.client, model, prompt, system=system, max_tokens=fine_tune.SMOKE_TEST_TOKENS
@@ -205,40 +212,40 @@ def _score(
     options: RunOptions,
     settings: Settings,
     model: str,
-    data: Data,
+    data: CheckedData,
     screen: Screen,
 ) -> list[ReportRow]:
-    screen.step(f"Scores on {title(options.valid)}")
+    screen.heading(f"Scores on {display_name(options.valid)}")
     vocabulary = closed_vocabulary(data.training)
     if vocabulary:
-        rows = contenders(model, base=options.model, vocabulary=vocabulary)
+        rows = label_candidates(model, base=options.model, vocabulary=vocabulary)
     else:
         screen.say(
             "The training file's replies are text, and no small closed set: compared as text."
         )
-        rows = text_contenders(model, base=options.model, examples=data.validation)
-    kept = _kept_replies(connection, rows, settings)
-    table = _score_with_bars(connection, rows, data.validation, vocabulary, kept, screen)
-    if any(replies.used for replies in kept.values()):
+        rows = text_candidates(model, base=options.model, examples=data.validation)
+    caches = _base_reply_caches(connection, rows, settings)
+    table = _score_with_bars(connection, rows, data.validation, vocabulary, caches, screen)
+    if any(cache.hit for cache in caches.values()):
         screen.say(
             "The untuned base's replies are known from an earlier run, and were not asked for."
         )
     return table
 
 
-def _kept_replies(
-    connection: Connection, rows: tuple[Contender, ...], settings: Settings
-) -> dict[Contender, KeptReplies]:
-    """What is known of an untuned base that never changes, if this very program replies."""
+def _base_reply_caches(
+    connection: Connection, rows: tuple[Candidate, ...], settings: Settings
+) -> dict[Candidate, ReplyCache]:
+    """Caches for a base that never changes, if this program's own server computes the replies."""
     base, *_ = rows
     if connection.server is None or base.model.startswith("ft:"):
         return {}
-    found = resolve_base(base.model, settings)
-    if not isinstance(found.source, WheelSource):
+    resolved = resolve_base(base.model, settings)
+    if not isinstance(resolved.source, WheelSource):
         return {}
-    computed = (settings.device, settings.dtype, settings.threads)
+    compute_settings = (settings.device, settings.dtype, settings.threads)
     return {
-        row: KeptReplies(settings.cache / "replies", repr((found, computed, row)))
+        row: ReplyCache(settings.cache / "replies", repr((resolved, compute_settings, row)))
         for row in rows
         if row.model == base.model
     }
@@ -246,28 +253,28 @@ def _kept_replies(
 
 def _score_with_bars(
     connection: Connection,
-    rows: tuple[Contender, ...],
+    rows: tuple[Candidate, ...],
     examples: tuple[TrainingExample, ...],
     vocabulary: tuple[str, ...],
-    kept: dict[Contender, KeptReplies],
+    caches: dict[Candidate, ReplyCache],
     screen: Screen,
 ) -> list[ReportRow]:
-    """Score what this provider can do, with a bar for each contender."""
+    """Score the candidates that this provider supports, with a progress bar for each."""
     if not connection.is_emojitune:
-        # Only emojitune constrains, and the untuned base has been retired elsewhere.
+        # Only emojitune constrains, and OpenAI has retired the untuned base.
         rows = tuple(row for row in rows if row.decoding == FREE)[-1:]
-    with screen.counting() as count:
+    with screen.progress_bars() as update:
         table = score(
             connection.client,
             rows,
             examples,
             vocabulary,
             is_emojitune=connection.is_emojitune,
-            calibrated=False,  # the table does not show it, and it takes as long again
-            progress=lambda row, done, of: count(
-                f"{short_name(row.model)}, {row.decoding}", done, of
+            calibrated=False,  # not in the table, and takes as long again
+            progress=lambda row, done, total: update(
+                f"{short_name(row.model)}, {row.decoding}", done, total
             ),
-            kept=kept.get,
+            cache_of=caches.get,
         )
     screen.scores(table)
     return table
@@ -276,20 +283,24 @@ def _score_with_bars(
 def chat(
     connection: Connection,
     model: str,
-    said: Iterable[str],
+    messages: Iterable[str],
     *,
     system: str | None,
     free: bool,
     screen: Screen,
 ) -> None:
-    """Reply to each message that is not empty; there has to be one."""
+    """Print the reply to each message that is not empty.
+
+    Raises:
+        InvalidRequestError: All messages are empty.
+    """
     with provider_errors():
-        found = connection.client.models.retrieve(model)  # a wrong name is told before all else
-    if system is None:  # other servers do not say which one a model was trained under
-        told: str | None = (found.model_extra or {}).get("system_prompt")
-        system = SYSTEM_PROMPT if told is None else told
+        found = connection.client.models.retrieve(model)  # reports a wrong name before all else
+    if system is None:  # only emojitune returns the system prompt that a model was trained with
+        trained_with: str | None = (found.model_extra or {}).get("system_prompt")
+        system = SYSTEM_PROMPT if trained_with is None else trained_with
     text = ""
-    for text in filter(None, said):
+    for text in filter(None, messages):
         reply = fine_tune.chat(
             connection.client,
             model,
@@ -305,9 +316,11 @@ def chat(
         )
 
 
-def _what_next(connection: Connection, model: str, settings: Settings, screen: Screen) -> None:
-    where = options_to(connection.provider, settings)
-    screen.step("What next")
+def _show_next_steps(
+    connection: Connection, model: str, settings: Settings, screen: Screen
+) -> None:
+    where = location_options(connection.provider, settings)
+    screen.heading("What next")
     screen.say(f"Chat with it:         {command('chat', model, *where)}")
     if connection.provider == "local":
         screen.say(f"Serve it:             {command('serve', *where)}")
@@ -324,5 +337,5 @@ def _what_next(connection: Connection, model: str, settings: Settings, screen: S
 
 
 def _quoted(text: object) -> str:
-    """A string of Python between double quotes, which JSON's are."""
+    """A Python string literal in double quotes, in JSON's syntax."""
     return json.dumps(str(text), ensure_ascii=False)

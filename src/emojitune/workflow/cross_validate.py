@@ -19,17 +19,17 @@ from emojitune.evaluation.report import ReportRow, report_row
 from emojitune.workflow import fine_tune
 from emojitune.workflow.progress import Progress
 from emojitune.workflow.provider import provider_errors
-from emojitune.workflow.score import CONSTRAINED, FREE, Contender, completer, warm_up
+from emojitune.workflow.score import CONSTRAINED, FREE, Candidate, completer, warm_up
 
 BASELINE = "baseline"
 TUNED = "fine-tuned"
 _WORKERS = 32
-_TEXTS_AT_ONCE = 128
+_EMBEDDING_BATCH = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
-    """What is cross-validated: a base model, tuned so long, once for each seed."""
+class CrossValidationConfig:
+    """Which base model is fine-tuned for how many epochs, one round for each seed."""
 
     base: str
     epochs: int
@@ -37,40 +37,41 @@ class Rounds:
 
 
 Follow = Callable[[int, Iterable[Progress]], object]
-"""Draws the job of a round (its seed, its progress) to the end."""
+"""Consumes the progress of a round's job: (seed, progress)."""
 
-Counting = Callable[[], AbstractContextManager[Callable[[str, int, int], None]]]
-"""Opens what hears (who is scored, done, all) while a round is scored."""
+OpenProgressBars = Callable[[], AbstractContextManager[Callable[[str, int, int], None]]]
+"""Opens a callback for the progress of scoring: (system, done, total)."""
 
 
 def cross_validate(
     client: OpenAI,
     examples: Sequence[TrainingExample],
     vocabulary: Sequence[str],
-    rounds: Rounds,
+    config: CrossValidationConfig,
     *,
     follow: Follow,
-    counting: Counting,
+    progress_bars: OpenProgressBars,
 ) -> list[ReportRow]:
-    """A row for each baseline, the untuned base and the fine-tuned model, all rounds pooled."""
+    """Train and score every round; one row each for the baselines, the untuned base and the
+    fine-tuned model, with all rounds pooled."""
     results: dict[tuple[str, str], list[Evaluation]] = {}
-    for seed in rounds.seeds:
+    for seed in config.seeds:
         fold = leave_one_out_by_label(examples, seed)
-        model = _train(client, fold, rounds, follow)
-        contestants = _contestants(client, fold, model, rounds.base, vocabulary)
-        with counting() as count:
-            for name, decoding, complete in contestants:
+        model = _train(client, fold, config, follow)
+        systems = _systems(client, fold, model, config.base, vocabulary)
+        with progress_bars() as count:
+            for name, decoding, complete in systems:
                 warm_up(complete, fold.held_out)
-                heard = partial(count, f"{name}, {decoding}")
-                found = evaluate(
-                    complete, fold.held_out, vocabulary, workers=_WORKERS, progress=heard
+                report = partial(count, f"{name}, {decoding}")
+                result = evaluate(
+                    complete, fold.held_out, vocabulary, workers=_WORKERS, progress=report
                 )
-                results.setdefault((name, decoding), []).append(found)
-    return [report_row(*key, pooled(found)) for key, found in results.items()]
+                results.setdefault((name, decoding), []).append(result)
+    return [report_row(*key, pooled(evaluations)) for key, evaluations in results.items()]
 
 
-def _train(client: OpenAI, fold: Fold, rounds: Rounds, follow: Follow) -> str:
-    """The name of the model that is tuned on a round's training examples."""
+def _train(client: OpenAI, fold: Fold, config: CrossValidationConfig, follow: Follow) -> str:
+    """Fine-tune on a round's training examples and return the model's name."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"cross_validation_{fold.seed}.jsonl"
         path.write_text("".join(f"{e.to_json()}\n" for e in fold.training), encoding="utf-8")
@@ -78,9 +79,9 @@ def _train(client: OpenAI, fold: Fold, rounds: Rounds, follow: Follow) -> str:
     job = fine_tune.create_job(
         client,
         training_file=file.id,
-        model=rounds.base,
+        model=config.base,
         suffix=f"cv-{fold.seed}",
-        n_epochs=rounds.epochs,
+        n_epochs=config.epochs,
         seed=fold.seed,
     )
     follow(fold.seed, fine_tune.follow(client, job.id))
@@ -88,26 +89,26 @@ def _train(client: OpenAI, fold: Fold, rounds: Rounds, follow: Follow) -> str:
         return fine_tune.fine_tuned_model(client.fine_tuning.jobs.retrieve(job.id))
 
 
-def _contestants(
+def _systems(
     client: OpenAI, fold: Fold, model: str, base: str, vocabulary: Sequence[str]
 ) -> Iterator[tuple[str, str, Complete]]:
-    """(name, decoding, what is asked) of all that is scored in a round."""
+    """Every system that is scored in a round: (name, decoding, completer)."""
     labels = tuple(vocabulary)
-    ask = partial(completer, client, is_emojitune=True)
+    build = partial(completer, client, is_emojitune=True)
     yield "majority label", BASELINE, majority(fold.training)
     yield "TF-IDF + logistic regression", BASELINE, tfidf_regression(fold.training)
-    neighbour = nearest_neighbour(fold.training, partial(_embed, client, base))
-    yield "nearest neighbour, base's hidden states", BASELINE, neighbour
-    yield "untuned base", CONSTRAINED, ask(Contender(base, CONSTRAINED, labels))
-    yield TUNED, FREE, ask(Contender(model, FREE))
-    yield TUNED, CONSTRAINED, ask(Contender(model, CONSTRAINED))
+    knn = nearest_neighbour(fold.training, partial(_embed, client, base))
+    yield "nearest neighbour, base's hidden states", BASELINE, knn
+    yield "untuned base", CONSTRAINED, build(Candidate(base, CONSTRAINED, labels))
+    yield TUNED, FREE, build(Candidate(model, FREE))
+    yield TUNED, CONSTRAINED, build(Candidate(model, CONSTRAINED))
 
 
 def _embed(client: OpenAI, model: str, texts: Sequence[str]) -> Floats:
     vectors = []
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        asked = list(texts[start : start + _TEXTS_AT_ONCE])
+    for start in range(0, len(texts), _EMBEDDING_BATCH):
+        batch = list(texts[start : start + _EMBEDDING_BATCH])
         with provider_errors():
-            answer = client.embeddings.create(model=model, input=asked, encoding_format="float")
-        vectors += [one.embedding for one in answer.data]
+            response = client.embeddings.create(model=model, input=batch, encoding_format="float")
+        vectors += [item.embedding for item in response.data]
     return np.array(vectors)

@@ -1,6 +1,6 @@
-"""Upload, create the job, follow it, list its events, smoke-test the model.
+"""The steps of fine-tuning: upload, create the job, follow it, list its events, chat.
 
-Every function takes the SDK's client, whoever stands behind it.
+Every function takes the SDK's client, for any provider.
 """
 
 import json
@@ -20,19 +20,19 @@ from emojitune.labels import SYSTEM_PROMPT
 from emojitune.workflow.progress import Progress
 from emojitune.workflow.provider import provider_errors
 
-PATIENCE_SECONDS = 120.0  # how long a lost connection may stay lost while a job is followed
+RECONNECT_SECONDS = 120.0  # how long to retry a lost connection while following a job
 SMOKE_TEST_TOKENS = 50
 CHAT_TOKENS = 1024
 
-# What may pass by itself; an error of another kind will be the same at the next poll.
-_PASSING = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError)
+# Errors that a later poll may not see; any other error would only repeat.
+_TRANSIENT_ERRORS = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError)
 
 
 def upload(client: OpenAI, path: Path) -> FileObject:
     """Upload a training file."""
     try:
         with path.open("rb") as file, provider_errors():
-            name = path.name.encode(errors="replace").decode()  # which need not be UTF-8
+            name = path.name.encode(errors="replace").decode()  # a file name may not be UTF-8
             return client.files.create(file=(name, file), purpose="fine-tune")
     except OSError as error:
         message = f"The file {path} cannot be read ({error.strerror}). Check the path."
@@ -48,7 +48,7 @@ def create_job(
     n_epochs: int | None = None,
     seed: int | None = None,
 ) -> FineTuningJob:
-    """Create the job; what is None is left to the provider."""
+    """Create the job; the provider chooses the values that are None."""
     with provider_errors():
         return client.fine_tuning.jobs.create(
             training_file=training_file,
@@ -64,35 +64,36 @@ def follow(
     job_id: str,
     *,
     interval: float = 1.0,
-    patience: float = PATIENCE_SECONDS,
+    reconnect_seconds: float = RECONNECT_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
-    """The job's progress: one value for each new event and each poll, until a terminal state.
+    """Yield the job's progress for each new event and each poll, until a terminal state.
 
-    A lost connection is waited for up to `patience` seconds; an error that cannot pass is raised.
+    Transient errors are retried for up to `reconnect_seconds`; other errors are raised.
     """
     state = Progress(job_id, "unknown")
-    pace = _Pace()
-    heard: set[str] = set()
+    timer = _StepTimer()
+    seen: set[str] = set()
     last_contact = time.monotonic()
     while not state.finished:
         try:
-            # The job first: when it is terminal, its last event is already written.
+            # The job first: once it is terminal, its last event has been written.
             job = client.fine_tuning.jobs.retrieve(job_id)
-            fresh = _new_events(client, job_id, heard)
+            new_events = _new_events(client, job_id, seen)
         except (openai.OpenAIError, json.JSONDecodeError) as error:
-            if not isinstance(error, _PASSING):
+            if not isinstance(error, _TRANSIENT_ERRORS):
                 with provider_errors():
                     raise
-            if time.monotonic() - last_contact > patience:
-                raise ProviderError(_lost(job_id, error), code="connection_error") from error
+            if time.monotonic() - last_contact > reconnect_seconds:
+                message = _connection_lost(job_id, error)
+                raise ProviderError(message, code="connection_error") from error
             yield replace(state, message="Connection lost; trying again ...")
             sleep(interval)
             continue
         last_contact = time.monotonic()
         state = replace(state, epochs=_epochs(job))
-        for event in fresh:
-            state = _advance(state, event, pace, job.finished_at or job.estimated_finish)
+        for event in new_events:
+            state = _after_event(state, event, timer, job.finished_at or job.estimated_finish)
             yield state
         state = replace(state, status=job.status, message=None)
         yield state
@@ -101,31 +102,31 @@ def follow(
 
 
 def _epochs(job: FineTuningJob) -> int | None:
-    planned = job.hyperparameters.n_epochs
-    return planned if isinstance(planned, int) else None  # "auto" until the job is planned
+    epochs = job.hyperparameters.n_epochs
+    return epochs if isinstance(epochs, int) else None  # "auto" until the job is planned
 
 
-def _lost(job_id: str, error: Exception) -> str:
+def _connection_lost(job_id: str, error: Exception) -> str:
     return (
         f"The connection was lost and did not come back ({error}). The job {job_id} itself may go "
         "on: follow it again when the network is back."
     )
 
 
-def _new_events(client: OpenAI, job_id: str, heard: set[str]) -> list[FineTuningJobEvent]:
-    """Events not heard before, oldest first; pages are asked for only as far as needed."""
-    fresh = []
+def _new_events(client: OpenAI, job_id: str, seen: set[str]) -> list[FineTuningJobEvent]:
+    """Events not seen before, oldest first; requests no more pages than needed."""
+    new_events = []
     for event in client.fine_tuning.jobs.list_events(job_id, limit=100):
-        if event.id in heard:
+        if event.id in seen:
             break
-        fresh.append(event)
-    heard.update(event.id for event in fresh)
-    return fresh[::-1]
+        new_events.append(event)
+    seen.update(event.id for event in new_events)
+    return new_events[::-1]
 
 
 @dataclass(slots=True)
-class _Pace:
-    """The first step seen, from which the time left is reckoned."""
+class _StepTimer:
+    """Estimates the remaining time from the first step that was seen."""
 
     step: int | None = None
     at: int = 0
@@ -137,11 +138,14 @@ class _Pace:
         return (now - self.at) / (step - self.step) * (total - step)
 
 
-def _advance(
-    state: Progress, event: FineTuningJobEvent, pace: _Pace, finish: int | None
+def _after_event(
+    state: Progress, event: FineTuningJobEvent, timer: _StepTimer, finish: int | None
 ) -> Progress:
-    """The state after an event. `finish` is when the job was or expects to be done, in unix
-    seconds: it knows what follows the last step. The event's own time is of the same clock."""
+    """The state after an event.
+
+    `finish` is the actual or estimated end of the job in unix seconds, by the same clock as the
+    event's time. It includes the work after the last step.
+    """
     state = replace(state, message=event.message)
     if finish is not None:
         state = replace(state, seconds_left=max(0.0, finish - event.created_at))
@@ -151,12 +155,17 @@ def _advance(
     step, total = int(data["step"]), data.get("total_steps")
     state = replace(state, step=step, total_steps=total, loss=data.get("train_loss"))
     if finish is None and total:
-        state = replace(state, seconds_left=pace.seconds_left(step, total, event.created_at))
+        state = replace(state, seconds_left=timer.seconds_left(step, total, event.created_at))
     return state
 
 
 def fine_tuned_model(job: FineTuningJob) -> str:
-    """The name of the model that a finished job made, or the reason why there is none."""
+    """The name of the model that a finished job made.
+
+    Raises:
+        ProviderError: The job failed.
+        InvalidRequestError: The job has no model: it was cancelled or has not finished.
+    """
     if job.status == "succeeded" and job.fine_tuned_model:
         return job.fine_tuned_model
     reason = job.error.message if job.error and job.error.message else "no reason was given"
@@ -182,17 +191,17 @@ def chat(
     decoding: str | None = None,
     max_tokens: int = CHAT_TOKENS,
 ) -> str:
-    """One reply to one message, under a system prompt unless that is empty.
+    """The reply to one message, under a system prompt unless that is empty.
 
-    `decoding` is emojitune's own field: leave it out elsewhere.
+    `decoding` is a field of emojitune's own API: leave it out with other providers.
     """
-    opening: list[ChatCompletionMessageParam] = (
+    system_messages: list[ChatCompletionMessageParam] = (
         [{"role": "system", "content": system}] if system else []
     )
     with provider_errors():
         answer = client.chat.completions.create(
             model=model,
-            messages=[*opening, {"role": "user", "content": text}],
+            messages=[*system_messages, {"role": "user", "content": text}],
             max_tokens=max_tokens,
             temperature=0,
             extra_body={"decoding": decoding} if decoding else None,

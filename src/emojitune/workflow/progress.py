@@ -1,4 +1,4 @@
-"""Where a job stands, as a plain value: what `follow` yields and the terminal draws."""
+"""The progress of a job as a plain value, which `follow` yields and the terminal draws."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The state after one piece of news; `message` is that news, None when only time passed."""
+    """A job's state after an event; `message` is the event's text, None after a mere poll."""
 
     job_id: str
     status: str
@@ -24,7 +24,7 @@ class Progress:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch that the step belongs to, from 1; None while that is unknown."""
+        """The current epoch, counted from 1; None while unknown."""
         if not (self.step and self.total_steps and self.epochs):
             return None
         return min(self.epochs, (self.step - 1) * self.epochs // self.total_steps + 1)

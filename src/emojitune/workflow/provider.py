@@ -1,7 +1,7 @@
-"""Connect to who does the work: OpenAI, a server by its URL, or one of this machine.
+"""Connections to a provider: OpenAI, a server at a URL, or the local server of a home folder.
 
-`local` takes the server that runs on the home folder, else starts one as a process of its own. It
-is never imported: from here on everything goes through the official SDK.
+`local` uses the server that runs on the home folder, or starts one as a separate process. The
+server is never imported: all communication goes through the official SDK.
 """
 
 import ipaddress
@@ -30,18 +30,18 @@ from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.settings import Settings, header_text, read_key
 from emojitune.workflow.progress import TERMINAL
 
-IDLE_SECONDS = 600  # an embedded server that nobody needs ends itself after this
+IDLE_SECONDS = 600  # after which an idle embedded server exits
 OPENAI_URL = "https://api.openai.com/v1"
-START_SECONDS = 90.0  # the first start creates the database and imports much
+START_SECONDS = 90.0  # the first start creates the database and imports large libraries
 
-AskKey = Callable[[str], str]
+PromptForKey = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A client and what is known of the other side.
+    """A client and the provider that it is connected to.
 
-    As a context manager it closes itself, unless Ctrl-C broke in: what runs there shall go on.
+    As a context manager it closes on exit, except after Ctrl-C: a running job must continue.
     """
 
     client: OpenAI
@@ -54,13 +54,13 @@ class Connection:
         return str(self.client.base_url).rstrip("/")
 
     def close(self) -> None:
-        """End the server if this connection started it and no job needs it any more."""
-        if self.server is not None and not self._has_jobs():
-            _end(self.server)
+        """Close the client, and stop the server if this connection started it and no job runs."""
+        if self.server is not None and not self._has_running_jobs():
+            _terminate(self.server)
         self.client.close()
 
-    def _has_jobs(self) -> bool:
-        # Another process may have found our server and be training on it.
+    def _has_running_jobs(self) -> bool:
+        # Another process may have found this server and be training on it.
         try:
             jobs = self.client.fine_tuning.jobs.list(limit=20).data
         except openai.OpenAIError:
@@ -78,47 +78,52 @@ class Connection:
 
 
 def connect(
-    provider: str = "local", settings: Settings | None = None, *, ask_key: AskKey | None = None
+    provider: str = "local",
+    settings: Settings | None = None,
+    *,
+    prompt_for_key: PromptForKey | None = None,
 ) -> Connection:
     """Connect to `local`, `openai` or a base URL such as `http://127.0.0.1:8808/v1`.
 
-    The key of OpenAI and of a URL is `OPENAI_API_KEY`, else what `ask_key` returns.
+    The API key for OpenAI or a URL is `OPENAI_API_KEY`, or else the result of `prompt_for_key`.
 
     Raises:
-        ConfigurationError: There is no key, or it or the URL cannot be used.
+        ConfigurationError: The key is missing, or the key or the URL is invalid.
     """
     provider = provider.strip()
-    _tidy_environment()
+    _normalize_environment()
     if provider == "local":
         return _connect_local(settings or Settings())
     if provider == "openai":
-        given = os.environ.get("OPENAI_BASE_URL", OPENAI_URL)
-        url = _checked_url(given, "OPENAI_BASE_URL must be a base URL")
-        client = _client(url, _key(ask_key), direct=_is_this_machine(url))
+        base_url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL)
+        url = _parse_base_url(base_url, "OPENAI_BASE_URL must be a base URL")
+        client = _make_client(url, _api_key(prompt_for_key), bypass_proxy=_is_local_url(url))
         return Connection(client, provider, is_emojitune=False)
-    url = _checked_url(provider, "The provider must be local, openai or a base URL")
-    client = _client(url, _key(ask_key), direct=_is_this_machine(url))
+    url = _parse_base_url(provider, "The provider must be local, openai or a base URL")
+    client = _make_client(url, _api_key(prompt_for_key), bypass_proxy=_is_local_url(url))
     return Connection(client, url, is_emojitune=is_healthy(url))
 
 
-def _client(url: str, key: str, *, direct: bool, trust: ssl.SSLContext | None = None) -> OpenAI:
-    """A client; a `direct` one bypasses any proxy."""
+def _make_client(
+    url: str, key: str, *, bypass_proxy: bool, ssl_context: ssl.SSLContext | None = None
+) -> OpenAI:
     http = DefaultHttpx2Client(
-        trust_env=not direct,
-        # Without the environment a client would not know the authorities that SSL_CERT_FILE names.
-        verify=trust or (ssl.create_default_context() if direct else True),
-        event_hooks={"response": [_read_as_json]},
+        trust_env=not bypass_proxy,
+        # A client that ignores the environment also ignores SSL_CERT_FILE; a default context reads
+        # it.
+        verify=ssl_context or (ssl.create_default_context() if bypass_proxy else True),
+        event_hooks={"response": [_treat_html_as_json]},
     )
     return OpenAI(base_url=url, api_key=key, http_client=http)
 
 
-def _read_as_json(response: Any) -> None:
-    """Let a web page fail as JSON, where the SDK would take it for text that was asked for."""
+def _treat_html_as_json(response: Any) -> None:
+    """Make a web page fail to parse as JSON, where the SDK would return it as text."""
     if response.is_success and response.headers.get("content-type", "").startswith("text/html"):
         response.headers["content-type"] = "application/json"
 
 
-def _is_this_machine(url: str) -> bool:
+def _is_local_url(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     try:
         address = ipaddress.ip_address(host)
@@ -127,18 +132,18 @@ def _is_this_machine(url: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _checked_url(url: str, rule: str) -> str:
-    """A base URL that ends where the API's paths begin: with `/v1` if it has no path.
+def _parse_base_url(url: str, rule: str) -> str:
+    """The normalized base URL, with `/v1` as its path if it has none.
 
     Raises:
-        ConfigurationError: It is no URL of a server; the message begins with `rule`.
+        ConfigurationError: The URL is invalid; the message begins with `rule`.
     """
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna")
         usable = parts.scheme in ("http", "https") and bool(host) and not re.search(r"\s", url)
         _ = parts.port  # a number, or a ValueError
-    except ValueError:  # a name that is none is one, too
+    except ValueError:  # a UnicodeError of an invalid host name is one, too
         usable = False
     if not usable:
         raise ConfigurationError(
@@ -148,17 +153,17 @@ def _checked_url(url: str, rule: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
-def _tidy_environment() -> None:
-    """What the SDK reads of the environment, without white space and without empty values.
+def _normalize_environment() -> None:
+    """Strip the variables that the SDK reads, and unset the empty ones.
 
     Raises:
-        ConfigurationError: No header can carry one of them.
+        ConfigurationError: A value contains characters that no HTTP header can carry.
     """
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         if (value := os.environ.get(name)) is None:
             continue
-        if tidy := _header_text(name, value):
-            os.environ[name] = tidy
+        if stripped := _header_text(name, value):
+            os.environ[name] = stripped
         else:
             del os.environ[name]
 
@@ -170,10 +175,10 @@ def _header_text(name: str, value: str) -> str:
         raise ConfigurationError(f"{error}.", param=name) from None
 
 
-def _key(ask_key: AskKey | None) -> str:
+def _api_key(prompt_for_key: PromptForKey | None) -> str:
     key = os.environ.get("OPENAI_API_KEY", "")
-    if not key and ask_key:
-        key = _header_text("The key", ask_key("API key (not shown, not stored): "))
+    if not key and prompt_for_key:
+        key = _header_text("The key", prompt_for_key("API key (not shown, not stored): "))
     if not key:
         raise ConfigurationError(
             "There is no API key. Set OPENAI_API_KEY, or run this in a terminal and type it, "
@@ -187,40 +192,40 @@ def _connect_local(settings: Settings) -> Connection:
     server = None
     url = running_server(settings.home)
     if url is None:
-        server = _start(settings)
+        server = _start_server(settings)
         try:
             url = _wait_until_ready(settings.home, server)
         except BaseException:
-            _end(server)
+            _terminate(server)
             raise
-    key = _local_key(settings, url)
-    client = _client(url, key, direct=True, trust=_trust(settings.home))
+    key = _local_api_key(settings, url)
+    client = _make_client(url, key, bypass_proxy=True, ssl_context=_ssl_context(settings.home))
     return Connection(client, "local", is_emojitune=True, server=server)
 
 
 def running_server(home: Path) -> str | None:
-    """The base URL of the server that runs on `home`, if there is one and it answers."""
-    url = _note(home).get("url")
+    """The base URL of the server that runs on `home`; None if none responds."""
+    url = _server_info(home).get("url")
     if not isinstance(url, str):
         return None
     url = url.rstrip("/").removesuffix("/v1") + "/v1"
-    return url if is_healthy(url, _trust(home)) else None
+    return url if is_healthy(url, _ssl_context(home)) else None
 
 
-def _note(home: Path) -> dict[str, Any]:
-    """What a server says of itself in its home; nothing when none runs, or one is just writing."""
+def _server_info(home: Path) -> dict[str, Any]:
+    """The contents of `server.json` in a home folder; empty if it is missing or incomplete."""
     try:
-        note = json.loads((home / "server.json").read_text(encoding="utf-8"))
+        info = json.loads((home / "server.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) else {}
+    return info if isinstance(info, dict) else {}
 
 
-def _trust(home: Path) -> ssl.SSLContext | None:
-    """Trust in the very certificate of the server of this home, whatever name it is for; None when
-    it has none."""
+def _ssl_context(home: Path) -> ssl.SSLContext | None:
+    """A context that trusts exactly the certificate of this home's server, whatever its host name;
+    None if it has no certificate."""
     try:
-        context = ssl.create_default_context(cafile=_note(home)["certificate"])
+        context = ssl.create_default_context(cafile=_server_info(home)["certificate"])
     except (KeyError, OSError):
         return None
     context.check_hostname = False
@@ -228,25 +233,25 @@ def _trust(home: Path) -> ssl.SSLContext | None:
     return context
 
 
-def is_healthy(base_url: str, trust: ssl.SSLContext | None = None) -> bool:
-    """Whether an emojitune server answers at `base_url`."""
+def is_healthy(base_url: str, ssl_context: ssl.SSLContext | None = None) -> bool:
+    """Whether an emojitune server responds at `base_url`."""
     health = base_url.rstrip("/").removesuffix("/v1") + "/healthz"
-    direct = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
+    opener = urllib.request.build_opener(  # bypasses any proxy
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl_context)
     )
     try:
-        with direct.open(health, timeout=5) as answer:
-            return bool(json.load(answer) == {"status": "ok"})
+        with opener.open(health, timeout=5) as response:
+            return bool(json.load(response) == {"status": "ok"})
     except (OSError, ValueError):
         return False
 
 
-def _local_key(settings: Settings, url: str) -> str:
+def _local_api_key(settings: Settings, url: str) -> str:
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
-    own = os.environ.get("OPENAI_API_KEY")
-    if own and os.environ.get("OPENAI_BASE_URL", "").rstrip("/") == url:
-        return own  # the terminal is set up for this very server
+    key = os.environ.get("OPENAI_API_KEY")
+    if key and os.environ.get("OPENAI_BASE_URL", "").rstrip("/") == url:
+        return key  # the environment is set up for this very server
     path = settings.home / "api_key"
     try:
         return read_key(path)
@@ -260,19 +265,19 @@ def _local_key(settings: Settings, url: str) -> str:
         ) from error
 
 
-def _start(settings: Settings) -> subprocess.Popen[bytes]:
+def _start_server(settings: Settings) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
     command += ["--home", str(settings.home), "--idle-timeout", str(IDLE_SECONDS)]
     try:
         make_private(settings.home)
-        with open_private(_log(settings.home), "wb") as log:
+        with open_private(_log_path(settings.home), "wb") as log:
             # A session of its own: Ctrl-C in this terminal must not reach the running job.
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(settings),
+                env=_server_environment(settings),
                 start_new_session=True,
             )
     except OSError as error:
@@ -283,40 +288,40 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
         ) from error
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """The server's environment: ours, and the settings that were given in code."""
-    given = {name: str(getattr(settings, name)) for name in settings.model_fields_set}
+def _server_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment variables, plus one for each setting that was passed in code."""
+    passed = {name: str(getattr(settings, name)) for name in settings.model_fields_set}
     if settings.api_key is not None:
-        given["api_key"] = settings.api_key.get_secret_value()
-    for_server = {f"EMOJITUNE_{name.upper()}": value for name, value in given.items()}
-    return {**os.environ, **for_server}
+        passed["api_key"] = settings.api_key.get_secret_value()
+    variables = {f"EMOJITUNE_{name.upper()}": value for name, value in passed.items()}
+    return {**os.environ, **variables}
 
 
 def _wait_until_ready(home: Path, server: subprocess.Popen[bytes]) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        died = server.poll() is not None
-        # Asked after poll: when another process won the race for the home, its server serves us.
+        has_exited = server.poll() is not None
+        # After poll: if another process won the race for the home, its server is used.
         if url := running_server(home):
             return url
-        if died:
-            raise ConfigurationError(_did_not_start(home, f"ended with code {server.returncode}"))
+        if has_exited:
+            raise ConfigurationError(_start_failure(home, f"ended with code {server.returncode}"))
         time.sleep(0.1)
-    raise ConfigurationError(_did_not_start(home, f"was not ready in {START_SECONDS:.0f} s"))
+    raise ConfigurationError(_start_failure(home, f"was not ready in {START_SECONDS:.0f} s"))
 
 
-def _did_not_start(home: Path, what: str) -> str:
-    log = _log(home)
-    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-    said = "\n".join(f"  {line}" for line in last) or "  (nothing)"
-    return f"The embedded server {what}. The last lines of {log}:\n{said}"
+def _start_failure(home: Path, what: str) -> str:
+    log = _log_path(home)
+    last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
+    quoted = "\n".join(f"  {line}" for line in last_lines) or "  (nothing)"
+    return f"The embedded server {what}. The last lines of {log}:\n{quoted}"
 
 
-def _log(home: Path) -> Path:
+def _log_path(home: Path) -> Path:
     return home / "server.log"
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _terminate(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
     try:
         server.wait(timeout=15)
@@ -327,7 +332,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def provider_errors() -> Iterator[None]:
-    """The one place where the SDK's errors become ours."""
+    """Translate the SDK's exceptions to ProviderError; the one place that does."""
     try:
         yield
     except openai.APIConnectionError as error:
@@ -355,16 +360,16 @@ _STATUS_ADVICE = {
 
 
 def _status_message(error: openai.APIStatusError) -> str:
-    refusal = f"The API refused ({error.status_code}): {_said(error)}"
-    elsewhere = error.status_code == 404 and "/v1/" not in error.request.url.path
-    advice = _BASE_URL_ADVICE if elsewhere else _STATUS_ADVICE.get(error.status_code)
+    refusal = f"The API refused ({error.status_code}): {_error_text(error)}"
+    wrong_path = error.status_code == 404 and "/v1/" not in error.request.url.path
+    advice = _BASE_URL_ADVICE if wrong_path else _STATUS_ADVICE.get(error.status_code)
     return f"{refusal} {advice}" if advice else refusal
 
 
-def _said(error: openai.APIStatusError) -> str:
-    """What the API says of an error; of a web page only what its status says."""
+def _error_text(error: openai.APIStatusError) -> str:
+    """The API's error message; for a web page only the reason phrase of its status."""
     body = error.body
-    if isinstance(body, dict) and isinstance(said := body.get("message"), str):
-        return said
+    if isinstance(body, dict) and isinstance(message := body.get("message"), str):
+        return message
     is_page = error.response.headers.get("content-type", "").startswith("text/html")
     return f"{error.response.reason_phrase}." if is_page else error.message

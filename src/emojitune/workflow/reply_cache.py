@@ -1,8 +1,8 @@
-"""Replies of an untuned base model, kept on this disk: every run compares with the same ones.
+"""An on-disk cache for the replies of untuned base models.
 
-A base does not change from run to run, and what it is asked for a table seldom does: to ask it
-again takes longer than anything else but the training. Another program, another base, another way
-of asking, and nothing that was kept is known any more.
+Every run scores the same base on the same examples, which takes longer than anything but training.
+The cache key covers the base, the request parameters and this program's code: a change of any of
+them is a cache miss.
 """
 
 import hashlib
@@ -22,73 +22,73 @@ from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.metrics import Reply
 
 
-class KeptReplies:
-    """A file of replies: a line each, written when it is known.
+class ReplyCache:
+    """A JSONL file of replies, appended one by one.
 
     Args:
-        folder: Where such files are.
-        of: Whatever decides a reply besides the messages and this program.
+        folder: The folder of all such files.
+        key: Everything that determines a reply besides the messages and this program's code.
     """
 
-    def __init__(self, folder: Path, of: str) -> None:
-        self._path = folder / f"{_digest(of, _program())}.jsonl"
+    def __init__(self, folder: Path, key: str) -> None:
+        self._path = folder / f"{_digest(key, _code_version())}.jsonl"
         self._replies = dict(_read(self._path))
-        self._earlier = frozenset(self._replies)
+        self._from_disk = frozenset(self._replies)
         self._lock = threading.Lock()
-        self.used = False  # whether a reply of an earlier run was
+        self.hit = False  # whether a reply of an earlier run was used
 
-    def completing(self, complete: Complete) -> Complete:
-        """The same, asking only for what is not known yet."""
+    def wrap(self, complete: Complete) -> Complete:
+        """`complete` with this cache in front of it."""
 
-        def known_or_asked(messages: Sequence[Message]) -> Reply:
-            key = _digest(*(text for said in messages for text in (said.role, said.content)))
-            reply = self._replies.get(key)
+        def cached(messages: Sequence[Message]) -> Reply:
+            digest = _digest(*(text for one in messages for text in (one.role, one.content)))
+            reply = self._replies.get(digest)
             if reply is None:
                 reply = complete(messages)
-                self._keep(key, reply)
-            elif key in self._earlier:
-                self.used = True
+                self._append(digest, reply)
+            elif digest in self._from_disk:
+                self.hit = True
             return reply
 
-        return known_or_asked
+        return cached
 
-    def _keep(self, key: str, reply: Reply) -> None:
-        line = json.dumps({"key": key, "reply": asdict(reply)})
-        # A disk that takes nothing costs the next run some time, and this one nothing.
+    def _append(self, digest: str, reply: Reply) -> None:
+        line = json.dumps({"key": digest, "reply": asdict(reply)})
+        # A failed write only makes the next run slower.
         with self._lock, suppress(OSError):
-            self._replies[key] = reply
+            self._replies[digest] = reply
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open_private(self._path, "a") as file:
                 file.write(f"{line}\n")
 
 
 def _read(path: Path) -> Iterator[tuple[str, Reply]]:
-    """The replies of a file; a line that was cut off, or is damaged, is passed over."""
+    """The replies of a file, skipping damaged or truncated lines."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
         with suppress(ValueError, KeyError, TypeError):
-            kept = json.loads(line)
-            reply = Reply(**kept["reply"])
+            entry = json.loads(line)
+            reply = Reply(**entry["reply"])
             yield (
-                kept["key"],
+                entry["key"],
                 Reply(reply.text, tuple(reply.alternatives), reply.confidence, reply.seconds),
             )
 
 
 @cache
-def _program() -> str:
-    """What makes replies: every line of this package, and the libraries that compute them."""
+def _code_version() -> str:
+    """A digest of this package's source code and the versions of the libraries that compute."""
     sources = sorted(Path(emojitune.__file__).parent.rglob("*.py"))
     libraries = [f"{name} {version(name)}" for name in ("torch", "transformers")]
     return _digest(*(path.read_text(encoding="utf-8") for path in sources), *libraries)
 
 
 def _digest(*texts: str) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for text in texts:
         raw = text.encode("utf-8", "surrogatepass")
-        found.update(len(raw).to_bytes(8, "big") + raw)
-    return found.hexdigest()
+        hasher.update(len(raw).to_bytes(8, "big") + raw)
+    return hasher.hexdigest()

@@ -440,7 +440,7 @@ def test_an_expired_file_is_gone_from_everywhere(
         expires_after={"anchor": "created_at", "seconds": 3600},
     )
     assert client.files.retrieve(stored.id).expires_at == stored.created_at + 3600
-    monkeypatch.setattr(server.clock, "ahead", 3600)
+    monkeypatch.setattr(server.clock, "offset", 3600)
     assert stored.id not in {file.id for file in client.files.list()}
     for gone in (client.files.retrieve, client.files.delete, client.files.content):
         with pytest.raises(NotFoundError):

@@ -206,7 +206,7 @@ def test_an_upload_that_took_more_than_an_hour_has_expired(
 ) -> None:
     upload = begin(client, 1)
     part = client.uploads.parts.create(upload.id, data=b"x").id
-    monkeypatch.setattr(server.clock, "ahead", 3600)
+    monkeypatch.setattr(server.clock, "offset", 3600)
     for ask in (
         lambda: client.uploads.parts.create(upload.id, data=b"x"),
         lambda: client.uploads.complete(upload.id, part_ids=[part]),

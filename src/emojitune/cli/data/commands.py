@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from emojitune.cli.context import TRAIN, AsJson, DataFile, open_screen, read_settings
-from emojitune.cli.data.standard_input import expand_user, or_standard_input
+from emojitune.cli.paths import expand_user, read_stdin
 
 data = typer.Typer(help="Check, repair, convert and split files of examples.", no_args_is_help=True)
 
@@ -17,7 +17,7 @@ def data_check(
     valid: Annotated[
         Path | None,
         typer.Option(
-            help="The validation file, checked too, and for leakage.", callback=or_standard_input
+            help="The validation file, checked too, and for leakage.", callback=read_stdin
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings stop, too.")] = False,

@@ -1,70 +1,71 @@
-"""`emojitune data convert`: chat lines of a file in another format, and an account of its rows."""
+"""`emojitune data convert`: a file in another format to chat lines, with a report on every row."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from emojitune.cli.data.standard_input import beside, title
-from emojitune.cli.new_file import write_new
-from emojitune.cli.program import command
+from emojitune.cli.invocation import command
+from emojitune.cli.paths import display_name, output_path, write_new
 from emojitune.cli.render import Screen
 from emojitune.dataset.conversion.convert import Converted, convert
 from emojitune.dataset.conversion.formats import KNOWN
 from emojitune.errors import DatasetError, InvalidRequestError, NotFoundError
 
-_MOST_SHOWN = 20
+_MAX_SHOWN = 20
 
 
 def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
-    """Write the chat lines beside the file, or where they are asked for, and say what became of
-    each row; --json carries the account even where nothing could be made."""
+    """Write the chat lines next to the file or to `output`, and report on every row; --json
+    includes the report even if no row could be converted."""
     if output == Path("-"):
         raise InvalidRequestError("--output names a file, and - is none. Name one.")
     try:
-        made = convert(file)
+        converted = convert(file)
     except OSError as error:
         raise NotFoundError(
-            f"{title(file)} cannot be read ({error.strerror}). Check the path."
+            f"{display_name(file)} cannot be read ({error.strerror}). Check the path."
         ) from error
-    name, target = title(file), output or beside(file, ".chat.jsonl")
-    if made.lines and not made.needed:
+    name, target = display_name(file), output or output_path(file, ".chat.jsonl")
+    if converted.lines and not converted.needed:
         raise InvalidRequestError(
             f"{name} is in the chat's format already. "
             f"To see what is wrong with it: {command('data', 'check', name)}"
         )
-    _show(made, name, screen)
-    if made.lines:
-        write_new(target, file, made.lines)
-        counts = f"{len(made.lines)} chat line(s), {len(made.left_out)} row(s) left out"
+    _show_report(converted, name, screen)
+    if converted.lines:
+        write_new(target, file, converted.lines)
+        counts = f"{len(converted.lines)} chat line(s), {len(converted.left_out)} row(s) left out"
         screen.say(f"{target}: {counts}")
         screen.say(f"Check them:  {command('data', 'check', target)}")
-    screen.result(_account(made, target))
-    if not made.lines:
-        known = ", ".join(str(format) for format in KNOWN)
+    screen.result(_report(converted, target))
+    if not converted.lines:
+        formats = ", ".join(str(format) for format in KNOWN)
         raise DatasetError(
-            f"{name} has no row that can be a chat line. The formats known here are {known}: "
+            f"{name} has no row that can be a chat line. The formats known here are {formats}: "
             "bring its rows into one of them.",
             code="other_format",
         )
 
 
-def _account(made: Converted, target: Path) -> dict[str, Any]:
+def _report(converted: Converted, target: Path) -> dict[str, Any]:
     return {
-        "path": str(target) if made.lines else None,
-        "formats": made.formats,
-        "converted": len(made.lines),
-        "left_out": [asdict(row) for row in made.left_out],
-        "not_carried_over": made.gone,
+        "path": str(target) if converted.lines else None,
+        "formats": converted.formats,
+        "converted": len(converted.lines),
+        "left_out": [asdict(row) for row in converted.left_out],
+        "not_carried_over": converted.gone,
     }
 
 
-def _show(made: Converted, name: str, screen: Screen) -> None:
-    formats = ", ".join(f"{rows} {format}" for format, rows in made.formats.items())
-    screen.say(f"{name}: {len(made.lines) + len(made.left_out)} row(s): {formats or 'none'}")
-    for what, rows in made.gone.items():
+def _show_report(converted: Converted, name: str, screen: Screen) -> None:
+    formats = ", ".join(f"{rows} {format}" for format, rows in converted.formats.items())
+    screen.say(
+        f"{name}: {len(converted.lines) + len(converted.left_out)} row(s): {formats or 'none'}"
+    )
+    for what, rows in converted.gone.items():
         screen.say(f"not carried over: {what} ({rows} row(s))", style="cyan")
-    for row in made.left_out[:_MOST_SHOWN]:
+    for row in converted.left_out[:_MAX_SHOWN]:
         screen.say(f"left out, line {row.line}: {row.reason}", style="yellow")
-    more = made.left_out[_MOST_SHOWN:]
-    if more:
-        screen.say(f"... and {len(more)} more left out; --json lists all", style="yellow")
+    others = converted.left_out[_MAX_SHOWN:]
+    if others:
+        screen.say(f"... and {len(others)} more left out; --json lists all", style="yellow")

@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emojitune.cli.data.standard_input import beside, title
-from emojitune.cli.new_file import require_new, write_new
+from emojitune.cli.paths import display_name, output_path, require_new, write_new
 from emojitune.cli.render import Screen
 from emojitune.dataset.repair import mend
 from emojitune.dataset.split import split_places
@@ -23,13 +22,17 @@ def check_usable(
     name: str,
     training: DatasetReport | None = None,
 ) -> DatasetReport:
-    """Show what is wrong with a file, and refuse to go on with one that has errors."""
+    """Show the issues of a file.
+
+    Raises:
+        DatasetError: The file has errors.
+    """
     report = check_file(path, minimum_examples=minimum, name=name, training=training)
     screen.dataset(report)
     if not report.ok:
         raise DatasetError(
-            f"The {name} {title(path)} cannot be used: {len(report.errors)} error(s), listed "
-            "above. Mend them and run this again.",
+            f"The {name} {display_name(path)} cannot be used: {len(report.errors)} error(s), "
+            "listed above. Mend them and run this again.",
             code=report.errors[0].code,
         )
     return report
@@ -37,7 +40,7 @@ def check_usable(
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What was asked of `data check`."""
+    """The options of `data check`."""
 
     valid: Path | None
     strict: bool
@@ -45,13 +48,13 @@ class CheckOptions:
 
 
 def check(file: Path, options: CheckOptions, screen: Screen) -> dict[str, Any]:
-    """What `data check` shows and returns; --json carries the issues even of an unusable file.
+    """Show the issues of a file; --json includes them even if the file is unusable.
 
-    With --fix the cleaned copy decides whether the file passes.
+    With --fix the repaired copy decides whether the file passes.
     """
     reports = [check_file(file)]
     screen.dataset(reports[0], notes=True)
-    result = _findings(reports[0])
+    result = _issues_json(reports[0])
     if options.fix and reports[0].has_lines:
         reports = [_fix(reports[0], result, screen)]
     if options.valid is not None:
@@ -62,7 +65,7 @@ def check(file: Path, options: CheckOptions, screen: Screen) -> dict[str, Any]:
     return result
 
 
-def _findings(report: DatasetReport) -> dict[str, Any]:
+def _issues_json(report: DatasetReport) -> dict[str, Any]:
     return {
         "ok": report.ok,
         "examples": len(report.examples),
@@ -71,23 +74,26 @@ def _findings(report: DatasetReport) -> dict[str, Any]:
 
 
 def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> DatasetReport:
-    """Write the cleaned copy and the list of changes; returns what is left to say of the copy."""
-    mended = mend(report)
-    if not mended.lines:
+    """Write the repaired copy and the list of changes, and return the report on the copy."""
+    repaired = mend(report)
+    if not repaired.lines:
         screen.say("--fix wrote nothing: no line of the file can be mended.")
         return report
-    copy, listed = beside(report.path, ".fixed.jsonl"), beside(report.path, ".fixed.txt")
-    for path in (copy, listed):
+    copy_path, changes_path = (
+        output_path(report.path, ".fixed.jsonl"),
+        output_path(report.path, ".fixed.txt"),
+    )
+    for path in (copy_path, changes_path):
         require_new(path)  # before either is written
-    write_new(copy, report.path, mended.lines)
-    listing = (f"line {one.line}: {one.code}: {one.what}" for one in mended.changes)
-    write_new(listed, report.path, listing)
-    screen.changes(mended.changes)
-    screen.say(f"{listed}: {len(mended.changes)} change(s)")
-    fixed = check_file(copy)
+    write_new(copy_path, report.path, repaired.lines)
+    listing = (f"line {one.line}: {one.code}: {one.what}" for one in repaired.changes)
+    write_new(changes_path, report.path, listing)
+    screen.changes(repaired.changes)
+    screen.say(f"{changes_path}: {len(repaired.changes)} change(s)")
+    fixed = check_file(copy_path)
     screen.dataset(fixed, notes=True)
-    changes = [asdict(change) for change in mended.changes]
-    result["fixed"] = {"path": str(copy), "changes": changes, **_findings(fixed)}
+    changes = [asdict(change) for change in repaired.changes]
+    result["fixed"] = {"path": str(copy_path), "changes": changes, **_issues_json(fixed)}
     return fixed
 
 
@@ -96,13 +102,13 @@ def _check_validation(
 ) -> DatasetReport:
     report = check_file(path, minimum_examples=1, name="validation file", training=training)
     screen.dataset(report)
-    result["validation"] = _findings(report)
+    result["validation"] = _issues_json(report)
     result["leaked"] = sum(issue.code == "leakage" for issue in report.issues)
     return report
 
 
 def _refuse(report: DatasetReport, *, strict: bool) -> None:
-    name = title(report.path)
+    name = display_name(report.path)
     if not report.ok:
         message = f"{name} cannot be used for training: {len(report.errors)} error(s). Mend them."
         raise DatasetError(message, code=report.errors[0].code)
@@ -113,12 +119,12 @@ def _refuse(report: DatasetReport, *, strict: bool) -> None:
 
 
 def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
-    """What `data stats` shows, draws and returns."""
+    """Show and plot the statistics of a file, and return them for --json."""
     report = check_file(file, minimum_examples=1)
     if not report.ok:
         screen.dataset(report)
         raise DatasetError(
-            f"{title(file)} has errors; mend them first.", code=report.errors[0].code
+            f"{display_name(file)} has errors; mend them first.", code=report.errors[0].code
         )
     numbers = describe(report.examples)
     screen.statistics(numbers)
@@ -129,16 +135,16 @@ def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
 
 
 def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]:
-    """Cut `file` and write both parts beside it, line by line; nothing is overwritten."""
+    """Split `file` into two new files next to it, line by line, and return them for --json."""
     report = check_usable(file, screen, minimum=2, name="file")
     training, validation = split_places(report.examples, share=share, seed=seed)
     raw = dict(raw_lines(file))
     result = {}
-    paths = {part: beside(file, f".{part}.jsonl") for part in ("train", "valid")}
+    paths = {part: output_path(file, f".{part}.jsonl") for part in ("train", "valid")}
     for path in paths.values():
         require_new(path)  # before either is written
-    for (part, path), places in zip(paths.items(), (training, validation), strict=True):
-        write_new(path, file, (raw[report.lines[place]].decode("utf-8-sig") for place in places))
-        screen.say(f"{path}: {len(places)} example(s)")
-        result[part] = {"path": str(path), "examples": len(places)}
+    for (part, path), indices in zip(paths.items(), (training, validation), strict=True):
+        write_new(path, file, (raw[report.lines[index]].decode("utf-8-sig") for index in indices))
+        screen.say(f"{path}: {len(indices)} example(s)")
+        result[part] = {"path": str(path), "examples": len(indices)}
     return result

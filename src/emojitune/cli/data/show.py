@@ -1,10 +1,10 @@
-"""`emojitune data show`: one example, as it is written and as a model sees it."""
+"""`emojitune data show`: one example, as written or as the tokens that a model sees."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from emojitune.cli.data.standard_input import title
+from emojitune.cli.paths import display_name
 from emojitune.cli.render import MaskedToken, Screen
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.parse import parse_line
@@ -17,7 +17,7 @@ from emojitune.settings import Settings
 def show(
     file: Path, number: int, model: str | None, settings: Settings, screen: Screen
 ) -> dict[str, Any]:
-    """What `data show` shows and returns of line `number`; tokens if a base model is named."""
+    """Show the example of line `number`, with a model as its tokens, and return it for --json."""
     example = _example(file, number)
     messages = [message.to_dict() for message in example.conversation]
     if model is None:
@@ -34,14 +34,14 @@ def _example(file: Path, number: int) -> TrainingExample:
         raw = next((raw for line, raw in raw_lines(file) if line == number), None)
     except OSError as error:
         raise NotFoundError(
-            f"{title(file)} cannot be read ({error.strerror}). Check the path."
+            f"{display_name(file)} cannot be read ({error.strerror}). Check the path."
         ) from error
     if raw is None:
-        raise NotFoundError(f"{title(file)} has no line {number}: name a lower one.")
+        raise NotFoundError(f"{display_name(file)} has no line {number}: name a lower one.")
     example = parse_line(number, raw, issues)
     if example is None:
-        why = decisive(issues)
-        raise DatasetError(f"{why.message} {why.advice}", code=why.code)
+        issue = decisive(issues)
+        raise DatasetError(f"{issue.message} {issue.advice}", code=issue.code)
     return example
 
 
@@ -53,8 +53,8 @@ def _tokens(
     from emojitune.models.download import fetch
 
     base = resolve_base(model, settings)
-    with screen.counting() as count:
-        folder = fetch(base, settings, count)
+    with screen.progress_bars() as update:
+        folder = fetch(base, settings, update)
     torch_environment.import_libraries()
     from emojitune.models.loader import load_renderer
 
