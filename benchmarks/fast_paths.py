@@ -56,7 +56,7 @@ class Chat:
     replies: the reference knows none."""
 
     def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
-        opened = loading.open_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
+        opened = loading.load_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
         self._model = ChatModel(opened.base, opened.vocabulary, opened.adapter)
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:

@@ -12,9 +12,9 @@ from emojitune.inference.types import (
     Alternative,
     ChatParameters,
     Delta,
-    Embedded,
+    Embeddings,
     FinishReason,
-    ToolCallPiece,
+    ToolCallDelta,
     Usage,
 )
 from emojitune.jobs.dispatcher import Dispatcher
@@ -78,7 +78,7 @@ class FakeChatModel:
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
-    ) -> Embedded | None:
+    ) -> Embeddings | None:
         """Every input points where its length says, in 8 dimensions; "embed for ever" waits."""
         self.embedded.append(list(inputs))
         if inputs[0] == "embed for ever":
@@ -88,7 +88,7 @@ class FakeChatModel:
             return None
         vectors = np.array([[3.0, 4.0, len(text), *[0.0] * 5] for text in inputs], np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return Embedded(vectors, tokens=sum(map(len, inputs)))
+        return Embeddings(vectors, tokens=sum(map(len, inputs)))
 
 
 def _speak(
@@ -98,7 +98,7 @@ def _speak(
         listener(EmojituneError("The engine has stopped."))
         return
     if prompt == "look and call":
-        call = [ToolCallPiece(0, "", "weather"), ToolCallPiece(0, "{}")]
+        call = [ToolCallDelta(0, "", "weather"), ToolCallDelta(0, "{}")]
         for told in (Delta(0, "Let me look."), *(Delta(0, "", tool_calls=(one,)) for one in call)):
             listener(told)
         listener(Delta(0, "", "tool_calls"))

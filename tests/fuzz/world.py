@@ -22,7 +22,8 @@ from watching import replies_of
 
 from emojitune.errors import ModelError
 from emojitune.inference.model_pool import Get
-from emojitune.inference.types import Replier
+from emojitune.inference.types import InferenceModel
+from emojitune.models.catalog import is_fine_tuned
 from emojitune.server.app import create_app
 from emojitune.server.context import Services
 from emojitune.server.docs.openapi import describe
@@ -217,8 +218,8 @@ def open_world(folder: Path) -> Iterator[World]:
     database = open_database(settings.home)
     loader = model_loader(settings, ModelStore(database, EVERY_PROJECT))
 
-    def load(name: str, get: Get) -> Replier:
-        if name.startswith("ft:") or name == str(base):
+    def load(name: str, get: Get) -> InferenceModel:
+        if is_fine_tuned(name) or name == str(base):
             return loader(name, get)
         raise ModelError("Nothing is fetched here.", code="model_unavailable")
 

@@ -6,7 +6,7 @@ import pytest
 
 from emojitune.dataset.tool_format import Tool, call_text, spoken
 from emojitune.inference.decoding.sampling import TokenScore
-from emojitune.inference.detokenizer import Writer
+from emojitune.inference.detokenizer import Detokenizer
 from emojitune.inference.types import ChatParameters, Delta, TokenLogprob, ToolUse
 from emojitune.models.loader import LoadedModel
 from emojitune.models.renderer import Renderer
@@ -23,7 +23,9 @@ def renderer(tiny: LoadedModel) -> Renderer:
 def written(renderer: Renderer, text: str, **parameters: Any) -> list[Delta]:
     """All that is told of a reply of this text, until it ends or is stopped."""
     told: list[Delta] = []
-    writer = Writer(renderer, ChatParameters(tools=ToolUse((STOP,)), **parameters), told.append)
+    writer = Detokenizer(
+        renderer, ChatParameters(tools=ToolUse((STOP,)), **parameters), told.append
+    )
     for token in renderer.encode_text(text):
         if not writer.token(0, token, TokenScore(-0.5, ())):
             break

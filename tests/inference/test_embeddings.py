@@ -13,7 +13,7 @@ from emojitune.errors import InvalidRequestError
 from emojitune.inference import embeddings
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.embeddings import batches
-from emojitune.inference.loading import open_base, through_modules
+from emojitune.inference.loading import from_modules, load_base
 from emojitune.inference.types import ChatParameters, Delta
 from emojitune.models import loader
 from emojitune.models.loader import LoadedModel
@@ -34,7 +34,7 @@ TEXTS = [
 @pytest.fixture(params=["packed", "modules"])
 def chat(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedModel) -> ChatModel:
     if request.param == "modules":
-        return through_modules(tiny, ThreadPoolExecutor(1))
+        return from_modules(tiny, ThreadPoolExecutor(1))
     return chat_tiny(tiny_base)
 
 
@@ -58,8 +58,8 @@ def test_bfloat16_moves_a_vector_by_no_more_than_it_rounds(tiny_base: Path) -> N
     # Eight bits a number: both ways are this far from float32, and from each other at most.
     precision = loader.choose_precision(Settings(device="cpu", dtype="bfloat16"))
     executor = ThreadPoolExecutor(1)
-    packed = vectors(open_base(tiny_base, precision, executor), TEXTS)
-    modules = vectors(through_modules(loader.load(tiny_base, precision), executor), TEXTS)
+    packed = vectors(load_base(tiny_base, precision, executor), TEXTS)
+    modules = vectors(from_modules(loader.load(tiny_base, precision), executor), TEXTS)
     np.testing.assert_allclose(packed, modules, atol=0.01)
     np.testing.assert_allclose(packed, vectors(chat_tiny(tiny_base), TEXTS), atol=0.01)
 
@@ -90,7 +90,7 @@ def test_special_tokens_in_a_text_are_ordinary_characters(chat: ChatModel) -> No
 
 def test_a_tuned_model_embeds_with_its_own_weights(tiny_base: Path, tmp_path: Path) -> None:
     folder = make_adapter(tiny_base, tmp_path / "a", 1)
-    merged = through_modules(load_tiny(tiny_base, folder), ThreadPoolExecutor(1))
+    merged = from_modules(load_tiny(tiny_base, folder), ThreadPoolExecutor(1))
     found = vectors(chat_tiny(tiny_base, folder), TEXTS)
     np.testing.assert_allclose(found, vectors(merged, TEXTS), atol=1e-5)
     assert np.abs(found - vectors(chat_tiny(tiny_base), TEXTS)).max() > 0.01

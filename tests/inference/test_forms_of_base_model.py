@@ -12,7 +12,7 @@ from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool
 from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.loading import open_base
+from emojitune.inference.loading import load_base
 from emojitune.inference.types import ChatParameters, Delta, ToolUse, Usage
 from emojitune.models import loader
 from emojitune.models.catalog import SMOLLM2_135M
@@ -47,7 +47,7 @@ WEATHER = Tool(
 def model() -> ChatModel:
     settings = Settings(device="cpu")
     precision = loader.choose_precision(settings)
-    return open_base(fetch(SMOLLM2_135M, settings), precision, ThreadPoolExecutor(1))
+    return load_base(fetch(SMOLLM2_135M, settings), precision, ThreadPoolExecutor(1))
 
 
 def ask(model: ChatModel, text: str, **parameters: Any) -> list[Delta]:

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool, call_text, spoken
-from emojitune.inference.tool_calls import described, read_calls, words_of
+from emojitune.inference.tool_calls import parse_calls, text_before_calls, with_format_notes
 from emojitune.inference.types import ToolUse
 
 TOOL = Tool("weather", {"type": "object", "properties": {}}, "Tells the weather.")
@@ -11,7 +11,7 @@ TOOL = Tool("weather", {"type": "object", "properties": {}}, "Tells the weather.
 def test_calls_are_read_back_as_they_were_written() -> None:
     tricky = '{"a": "}</tool_call>\\"{", "b": [{"c": {}}]}'
     written = call_text("f", tricky) + "\n" + call_text("g", "{}")
-    assert [(call.name, call.arguments) for call in read_calls(written)] == [
+    assert [(call.name, call.arguments) for call in parse_calls(written)] == [
         ("f", tricky),
         ("g", "{}"),
     ]
@@ -19,7 +19,7 @@ def test_calls_are_read_back_as_they_were_written() -> None:
 
 def test_a_call_is_read_as_far_as_it_goes() -> None:
     whole = call_text("f", '{"a": [1, "x"]}')
-    seen = [read_calls(whole[:size]) for size in range(len(whole) + 1)]
+    seen = [parse_calls(whole[:size]) for size in range(len(whole) + 1)]
     arguments = [calls[0].arguments for calls in seen if calls]
     assert arguments[0] == ""
     assert arguments[-1] == '{"a": [1, "x"]}'
@@ -29,17 +29,18 @@ def test_a_call_is_read_as_far_as_it_goes() -> None:
 def test_words_may_stand_before_calls() -> None:
     call = call_text("f", "{}")
     assert (
-        words_of(spoken("Let me look.\nOne moment.", [call, call])) == "Let me look.\nOne moment."
+        text_before_calls(spoken("Let me look.\nOne moment.", [call, call]))
+        == "Let me look.\nOne moment."
     )
-    assert words_of(spoken("", [call])) == ""
-    assert words_of("No <tool> here.\n") == "No <tool> here.\n"
-    assert [one.name for one in read_calls(spoken("Let me look.", [call, call]))] == ["f", "f"]
-    assert read_calls("No call.") == []
+    assert text_before_calls(spoken("", [call])) == ""
+    assert text_before_calls("No <tool> here.\n") == "No <tool> here.\n"
+    assert [one.name for one in parse_calls(spoken("Let me look.", [call, call]))] == ["f", "f"]
+    assert parse_calls("No call.") == []
 
 
 def test_tools_are_described_behind_the_system_message() -> None:
     asked = [Message("developer", "Be brief."), Message("user", "hi")]
-    first, *rest = described(asked, None, ToolUse((TOOL,)))
+    first, *rest = with_format_notes(asked, None, ToolUse((TOOL,)))
     assert first.role == "developer"
     assert first.content.startswith("Be brief.\n\n")
     assert '"description": "Tells the weather."' in first.content
@@ -47,10 +48,10 @@ def test_tools_are_described_behind_the_system_message() -> None:
 
 
 def test_a_conversation_without_a_system_message_gets_one() -> None:
-    [system, user] = described([Message("user", "hi")], {"type": "object"}, None)
+    [system, user] = with_format_notes([Message("user", "hi")], {"type": "object"}, None)
     assert (system.role, user.content) == ("system", "hi")
     assert '{"type": "object"}' in system.content
 
 
 def test_without_tools_and_schema_nothing_changes() -> None:
-    assert described([Message("user", "hi")], None, None) == [Message("user", "hi")]
+    assert with_format_notes([Message("user", "hi")], None, None) == [Message("user", "hi")]

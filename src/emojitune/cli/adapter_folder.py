@@ -14,7 +14,7 @@ from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.metrics import Reply
-from emojitune.inference.types import ChatParameters, Delta, Replier, Usage
+from emojitune.inference.types import ChatParameters, Delta, InferenceModel, Usage
 from emojitune.models.catalog import base_called
 from emojitune.models.torch_environment import import_libraries, prepare_chat
 from emojitune.settings import Settings
@@ -42,7 +42,7 @@ def adapter_completers(
     """
     prepare_chat()
     import_libraries()
-    from emojitune.inference.loading import open_tuned
+    from emojitune.inference.loading import load_tuned
     from emojitune.models import adapter, loader
     from emojitune.models.download import fetch
 
@@ -50,12 +50,12 @@ def adapter_completers(
     base = fetch(base_called(info.base), settings)
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     precision = loader.choose_precision(settings)
-    model = executor.submit(open_tuned, base, folder, precision, executor).result()
+    model = executor.submit(load_tuned, base, folder, precision, executor).result()
     found = {FREE: _free(model, text_tokens)}
     return {**found, CONSTRAINED: _constrained(model)} if info.vocabulary else found
 
 
-def _constrained(model: Replier) -> Complete:
+def _constrained(model: InferenceModel) -> Complete:
     parameters = ChatParameters(
         max_tokens=MAX_TOKENS, temperature=0, decoding="labels", alternatives=ALTERNATIVES
     )
@@ -71,7 +71,7 @@ def _constrained(model: Replier) -> Complete:
     return complete
 
 
-def _free(model: Replier, text_tokens: int | None) -> Complete:
+def _free(model: InferenceModel, text_tokens: int | None) -> Complete:
     greedy = ChatParameters(
         max_tokens=text_tokens or MAX_TOKENS, temperature=0, decoding="free", top_logprobs=0
     )
@@ -94,7 +94,7 @@ def _free(model: Replier, text_tokens: int | None) -> Complete:
 
 
 def _ask(
-    model: Replier, messages: Sequence[Message], parameters: ChatParameters
+    model: InferenceModel, messages: Sequence[Message], parameters: ChatParameters
 ) -> list[list[Delta]]:
     """The pieces of each reply."""
     heard: queue.SimpleQueue[Delta | Usage | EmojituneError] = queue.SimpleQueue()

@@ -19,6 +19,7 @@ from emojitune.evaluation.evaluate import evaluate as evaluate_on
 from emojitune.evaluation.html_report import html_report
 from emojitune.evaluation.report import ReportRow, comparisons, report_row
 from emojitune.labels import label_meanings, vocabulary_of
+from emojitune.models.catalog import is_fine_tuned
 from emojitune.settings import Settings
 from emojitune.workflow.provider import Connection
 from emojitune.workflow.score import CONSTRAINED, FREE, Candidate, score, text_token_limit, warm_up
@@ -121,7 +122,7 @@ def _score_model(
     connection: Connection, model: str, data: ScoringData, screen: Screen
 ) -> list[ReportRow]:
     """Score a fine-tuned model on its own labels, or a base constrained to the expected ones."""
-    tuned = model.startswith("ft:")
+    tuned = is_fine_tuned(model)
     with screen.progress_bars() as update:
         score_candidates = partial(
             score,

@@ -32,6 +32,7 @@ from emojitune.dataset.validation import DatasetReport
 from emojitune.evaluation.report import Comparison, ReportRow, shown
 from emojitune.evaluation.summary import TITLES
 from emojitune.labels import to_emoji
+from emojitune.models.catalog import is_fine_tuned
 from emojitune.workflow.progress import Progress
 
 MAX_ISSUES_PER_CODE = 3  # more would push the other issues off the screen
@@ -327,7 +328,7 @@ class Screen:
 
 def short_name(model: str) -> str:
     """A model's role in the comparison: its full name would not fit in 80 columns."""
-    return "fine-tuned" if model.startswith("ft:") else "untuned base"
+    return "fine-tuned" if is_fine_tuned(model) else "untuned base"
 
 
 def _local_time(seconds: int) -> str:

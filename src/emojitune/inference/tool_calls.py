@@ -17,30 +17,30 @@ _HEAD = re.compile(CALL_BEGIN + r'\{"name": "([a-zA-Z0-9_-]+)", "arguments": ')
 
 
 @dataclass(frozen=True, slots=True)
-class ReadCall:
+class ParsedCall:
     """A call as far as it is written."""
 
     name: str
     arguments: str
 
 
-def words_of(text: str) -> str:
+def text_before_calls(text: str) -> str:
     """What a reply says before its first call: all of it where there is none."""
     words, begun, _ = text.partition(CALL_BEGIN)
     return words.removesuffix(SEPARATOR) if begun else words
 
 
-def read_calls(text: str) -> list[ReadCall]:
+def parse_calls(text: str) -> list[ParsedCall]:
     """The calls of a reply, the last of them as far as it goes."""
     calls, at = [], max(0, text.find(CALL_BEGIN))
     while head := _HEAD.match(text, at):
         end = _object_end(text, head.end())
-        calls.append(ReadCall(head[1], text[head.end() : end]))
+        calls.append(ParsedCall(head[1], text[head.end() : end]))
         at = end + len("}" + CALL_END + SEPARATOR)
     return calls
 
 
-def described(
+def with_format_notes(
     messages: Sequence[Message], schema: Mapping[str, Any] | None, use: ToolUse | None
 ) -> list[Message]:
     """The conversation with what the model must know of tools and schema in its system message."""

@@ -112,7 +112,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallPiece:
+class ToolCallDelta:
     """More of the `index`-th call of a reply; `name` stands on its first piece only."""
 
     index: int
@@ -129,7 +129,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     alternatives: tuple[Alternative, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
-    tool_calls: tuple[ToolCallPiece, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +156,14 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class Embeddings:
     """A vector of length 1 for each input (inputs, dimensions), and the tokens that went in."""
 
     vectors: NDArray[np.float32]
     tokens: int
 
 
-class Replier(Protocol):
+class InferenceModel(Protocol):
     """What replies to a request: a ChatModel, once it is loaded."""
 
     @property
@@ -186,6 +186,6 @@ class Replier(Protocol):
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
-    ) -> Embedded | None:
+    ) -> Embeddings | None:
         """Texts, or their token ids, as vectors; blocks. None once `cancelled` says so."""
         ...

@@ -27,7 +27,7 @@ from emojitune.jobs.integrations import MetricsRuns
 from emojitune.jobs.plan import Plan, make_plan
 from emojitune.jobs.publish import copy_adapter, model_name, remove_adapters, unregister
 from emojitune.models import torch_environment
-from emojitune.models.catalog import BaseModel, base_called, resolve_base
+from emojitune.models.catalog import BaseModel, base_called, is_fine_tuned, resolve_base
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.leases import LeaseLostError
@@ -112,7 +112,7 @@ class _Run:
         self._finish(self._model_name(base), trained_tokens)
 
     def _base(self) -> _Base:
-        if not self.job.model.startswith("ft:"):
+        if not is_fine_tuned(self.job.model):
             base = resolve_base(self.job.model, self.settings)
             return _Base(base, self.job.model, None)
         try:

@@ -140,6 +140,11 @@ _STEP = r"\w[\w.-]*"
 _REPOSITORY = re.compile(rf"(?P<repository>{_STEP}/{_STEP})(@(?P<revision>{_STEP}(/{_STEP})*))?")
 
 
+def is_fine_tuned(name: str) -> bool:
+    """Whether `name` is that of a fine-tuned model or checkpoint, rather than of a base model."""
+    return name.startswith("ft:")
+
+
 def hosted_snapshot(name: str) -> str | None:
     """The dated name behind a hosted one, as OpenAI resolves it; None when `name` is not hosted."""
     hosted = HOSTED_MODELS.get(name)

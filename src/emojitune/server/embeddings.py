@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from emojitune.errors import InvalidRequestError
-from emojitune.inference.types import Embedded
+from emojitune.inference.types import Embeddings
 from emojitune.server.context import Services, Shared
 from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import Body, json_body, refuse
 from emojitune.server.http.json_responses import encode
 from emojitune.server.http.unsupported import Ignored
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import load_embedding_model, snapshot_name
 
 router = APIRouter(prefix="/v1/embeddings")
 
@@ -125,7 +125,7 @@ async def _embed(body: EmbeddingRequest, services: Services) -> Response:
     left = False
 
     def work() -> Response:
-        model = models.load(body.model, models.find_any(body.model, services), services)
+        model = load_embedding_model(body.model, services)
         embedded = model.embed(body.inputs, lambda: left)
         # Written in this thread too: it may be a million numbers.
         return Response(status_code=499) if embedded is None else _reply(body, embedded)
@@ -138,7 +138,7 @@ async def _embed(body: EmbeddingRequest, services: Services) -> Response:
         left = True
 
 
-def _reply(body: EmbeddingRequest, embedded: Embedded) -> Response:
+def _reply(body: EmbeddingRequest, embedded: Embeddings) -> Response:
     vectors = _shortened(embedded.vectors, body.dimensions)
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
@@ -148,7 +148,7 @@ def _reply(body: EmbeddingRequest, embedded: Embedded) -> Response:
     payload = {
         "object": "list",
         "data": data,
-        "model": models.full_name(body.model),
+        "model": snapshot_name(body.model),
         "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
     }
     return Response(encode(payload), media_type="application/json")

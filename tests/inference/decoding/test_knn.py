@@ -39,7 +39,7 @@ from emojitune.inference.engine import cache_attention
 from emojitune.inference.engine.hf_runner import ModulePass
 from emojitune.inference.engine.kv_cache import Forest, Prompt
 from emojitune.inference.engine.llama_runner import LlamaPass
-from emojitune.inference.loading import open_beside
+from emojitune.inference.loading import load_beside
 from emojitune.inference.types import ChatParameters
 from emojitune.models.loader import LoadedModel
 
@@ -168,7 +168,7 @@ def test_hidden_states_are_those_of_each_prompt_alone(
         monkeypatch.setattr(knn, "_MOST_TOKENS", 50)
         monkeypatch.setattr(cache_attention, "_MANY_SCORES", 0)
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
-    model = open_beside(chat_tiny(tiny_base), adapter)
+    model = load_beside(chat_tiny(tiny_base), adapter)
     prompts = [(1, 40, 41, *range(50, 50 + length)) for length in (*range(1, 40), 1, 7)]
     found = hidden_states(model.base.forward, model.adapter, prompts, lambda: None)
     alone = load_tiny(tiny_base, adapter).module
@@ -280,14 +280,14 @@ def test_a_model_replies_as_the_examples_that_a_prompt_is_like(
     tiny_base: Path, tmp_path: Path
 ) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
-    alone = open_beside(chat_tiny(tiny_base), adapter)
+    alone = load_beside(chat_tiny(tiny_base), adapter)
     usual = label_of(alone)
     other = next(number for number, label in enumerate(WORDS) if number and label != usual)
     prompt = alone.base.renderer.render_prompt([USER])
     own = hidden_states(alone.base.forward, alone.adapter, [prompt], lambda: None)
     examples = torch.cat([own.repeat(4, 1), own + 1])
     Neighbours.of(examples, [other] * 4 + [0]).save(adapter)
-    tuned = open_beside(chat_tiny(tiny_base), adapter)
+    tuned = load_beside(chat_tiny(tiny_base), adapter)
     assert label_of(tuned) == WORDS[other] != usual
     assert label_of(tuned, labels=(usual, WORDS[other])) == WORDS[other], "of a part of them too"
     assert label_of(tuned, labels=(*WORDS, "(cat)")) == usual, "not where one has no examples"
@@ -313,7 +313,7 @@ def test_the_most_under_noise_is_a_draw_at_the_temperature(temperature: float) -
 def test_replies_of_a_model_with_examples_are_drawn_too(tiny_base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
     Neighbours.of(torch.randn(10, 32), [0, 1, 2, 3, 4] * 2).save(adapter)
-    tuned = open_beside(chat_tiny(tiny_base), adapter)
+    tuned = load_beside(chat_tiny(tiny_base), adapter)
 
     def drawn(seed: int, n: int = 1) -> list[str]:
         replies, _ = ask(tuned, ChatParameters(temperature=2.0, seed=seed, n=n))

@@ -15,7 +15,7 @@ from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.engine.kv_cache import Forest, Growth, Prompt
 from emojitune.inference.engine.scheduler import Request
-from emojitune.inference.loading import open_beside
+from emojitune.inference.loading import load_beside
 from emojitune.inference.types import ChatParameters, Delta, Usage
 from emojitune.models.linear import Product
 
@@ -34,7 +34,7 @@ def adapters(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 def models(tiny_base: Path, adapters: list[Path]) -> list[ChatModel]:
     """The bare base, and two models on it."""
     base = chat_tiny(tiny_base)
-    return [base, *(open_beside(base, folder) for folder in adapters)]
+    return [base, *(load_beside(base, folder) for folder in adapters)]
 
 
 @pytest.fixture

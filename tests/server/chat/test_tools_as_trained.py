@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from emojitune.dataset.parse import parse_line
-from emojitune.inference.tool_calls import described
+from emojitune.inference.tool_calls import with_format_notes
 from emojitune.models.loader import LoadedModel
 from emojitune.server.chat.request import ChatRequest
 
@@ -46,7 +46,7 @@ def test_a_chat_is_the_beginning_of_its_example(tiny: LoadedModel, asked: dict[s
     example = parse_line(1, line, [])
     assert example is not None
     body = ChatRequest.model_validate({"model": "gpt-3.5-turbo", **asked})
-    prompt = tiny.renderer.render_prompt(described(body.prompt, None, body.tool_use))
+    prompt = tiny.renderer.render_prompt(with_format_notes(body.prompt, None, body.tool_use))
     rendered = tiny.renderer.render_example(example.conversation)
     assert rendered.ids[: len(prompt)] == prompt
     assert tiny.renderer.decode(rendered.ids[len(prompt) :]).strip() == SAID["content"]

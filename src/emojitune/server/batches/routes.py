@@ -16,7 +16,7 @@ from emojitune.server.http.asgi_client import serves
 from emojitune.server.http.idempotency import create_once, digest_of
 from emojitune.server.http.json_bodies import Body, Metadata, json_body
 from emojitune.server.http.json_responses import page_listing, reply
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.batches import BATCH_PREFIX, Batch
 
 router = APIRouter(prefix="/v1/batches")
@@ -164,7 +164,7 @@ def _batch_object(batch: Batch) -> BatchObject:
             "id": batch.id,
             "object": "batch",
             "endpoint": batch.endpoint,
-            "model": batch.model and models.full_name(batch.model),
+            "model": batch.model and snapshot_name(batch.model),
             "errors": {"object": "list", "data": errors} if errors else None,
             "input_file_id": batch.input_file_id,
             "completion_window": batch.completion_window,

@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
 from emojitune import __version__
-from emojitune.inference.types import Alternative, Delta, ToolCallPiece, Usage
+from emojitune.inference.types import Alternative, Delta, ToolCallDelta, Usage
 from emojitune.server.chat.request import ChatRequest
 from emojitune.server.generation.token_logprobs import finite_logprob, token_object
 from emojitune.store.ids import new_id, now
@@ -140,7 +140,7 @@ class _ChoiceAssembler:
     def _named(self, reason: str) -> str:
         return "function_call" if self._legacy and reason == "tool_calls" else reason
 
-    def _add_call(self, piece: ToolCallPiece) -> dict[str, Any]:
+    def _add_call(self, piece: ToolCallDelta) -> dict[str, Any]:
         """The delta of a call: its id and name first, then its arguments piece by piece."""
         function: dict[str, Any] = {"arguments": piece.arguments}
         call: dict[str, Any] = {"index": piece.index, "function": function}

@@ -17,7 +17,7 @@ from emojitune.server.generation.streaming import EventStream, start_generation,
 from emojitune.server.http.errors import error_object
 from emojitune.server.http.json_bodies import json_body
 from emojitune.server.http.json_responses import encode, reply
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.chat_completions import StoredCompletion
 
 router = APIRouter(prefix="/v1/chat/completions")
@@ -30,7 +30,7 @@ async def create(
     services: Shared,
 ) -> Response:
     """Reply to a conversation, at once or piece by piece."""
-    head = CompletionHeader(models.full_name(body.model))
+    head = CompletionHeader(snapshot_name(body.model))
     respond = _streamed if body.stream else _whole
     return await while_connected(request, respond(head, body, services))
 

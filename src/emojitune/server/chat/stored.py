@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from emojitune.server.context import Shared
 from emojitune.server.http.json_bodies import Body, Limit, Metadata, json_body, without_nulls
 from emojitune.server.http.json_responses import listing, reply
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.chat_completions import StoredCompletion
 from emojitune.store.pagination import Order, slice_page
 
@@ -49,7 +49,7 @@ def list_completions(
     """List stored completions, all or those with each `metadata[key]=value` of the query."""
     query = request.query_params
     page = services.completions.list(
-        model=model and models.full_name(model),
+        model=model and snapshot_name(model),
         metadata={match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))},
         after=after,
         limit=limit,

@@ -17,7 +17,7 @@ from emojitune.server.fine_tuning.request import CreateJob
 from emojitune.server.http.idempotency import attempt_number, create_once, digest_of
 from emojitune.server.http.json_bodies import Limit, json_body
 from emojitune.server.http.json_responses import listing, reply
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import resolve, serving_base, snapshot_name
 from emojitune.store.ids import now
 from emojitune.store.jobs import JOB_PREFIX, Job, JobCheckpoint, JobEvent
 
@@ -139,13 +139,13 @@ def _create(job_id: str, body: CreateJob, services: Services) -> Job:
     """The job of this id: made now, or by an earlier attempt of the same request."""
     with contextlib.suppress(NotFoundError):
         return services.jobs.get(job_id)
-    models.find(body.model, services)
+    resolve(body.model, services)
     _require_file(body.training_file, "training_file", services)
     if body.validation_file is not None:
         _require_file(body.validation_file, "validation_file", services)
     job = services.jobs.create(
         job_id=job_id,
-        model=models.full_name(body.model),
+        model=snapshot_name(body.model),
         training_file=body.training_file,
         validation_file=body.validation_file,
         suffix=body.suffix,
@@ -233,7 +233,7 @@ def _job_object(job: Job, services: Services) -> FineTuningJob:
             "integrations": list(job.integrations),
             "metadata": job.metadata,
             "user_provided_suffix": job.suffix,
-            "served_by": models.served_by(job.model, services),  # ours
+            "served_by": serving_base(job.model, services),  # ours
         }
     )
 

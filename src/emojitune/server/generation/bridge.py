@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import ChatParameters, Delta, Generation, Replier, Usage
+from emojitune.inference.types import ChatParameters, Delta, Generation, InferenceModel, Usage
 
 
 class Bridge:
@@ -25,7 +25,7 @@ class Bridge:
 
     async def start(
         self,
-        load: Callable[[], Replier],
+        load: Callable[[], InferenceModel],
         messages: Sequence[Message],
         parameters: ChatParameters,
         threads: CapacityLimiter,

@@ -10,10 +10,10 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from emojitune.dataset.example import Message
-from emojitune.inference.types import ChatParameters, Replier
+from emojitune.inference.types import ChatParameters, InferenceModel
 from emojitune.server.context import Services
 from emojitune.server.generation.bridge import Bridge
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import load_chat_model
 
 
 class EventStream(StreamingResponse):
@@ -39,8 +39,8 @@ async def start_generation(
 ) -> None:
     """Load the model that a request names, and let it begin to reply to the caller's project."""
 
-    def load() -> Replier:
-        return models.load(model, models.find(model, services), services)
+    def load() -> InferenceModel:
+        return load_chat_model(model, services)
 
     owned = replace(parameters, owner=services.project)
     await bridge.start(load, messages, owned, services.model_threads)

@@ -4,8 +4,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from emojitune.inference.model_pool import Get, Load
-from emojitune.inference.types import Replier
-from emojitune.models.catalog import base_called
+from emojitune.inference.types import InferenceModel
+from emojitune.models.catalog import base_called, is_fine_tuned
 from emojitune.models.torch_environment import import_libraries, prepare_chat
 from emojitune.settings import Settings
 from emojitune.store.models import ModelStore
@@ -21,7 +21,7 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Load:
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     imported = executor.submit(_import_torch)
 
-    def load(name: str, get: Get) -> Replier:
+    def load(name: str, get: Get) -> InferenceModel:
         imported.result()
         from emojitune.inference import loading
         from emojitune.inference.chat_model import ChatModel
@@ -29,17 +29,17 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Load:
         from emojitune.models.download import fetch
 
         precision = loader.choose_precision(settings)
-        if not name.startswith("ft:"):
+        if not is_fine_tuned(name):
             folder = fetch(base_called(name), settings)
-            return executor.submit(loading.open_base, folder, precision, executor).result()
+            return executor.submit(loading.load_base, folder, precision, executor).result()
         model = tuned.get(name)
         folder = fetch(base_called(model.base), settings)
         adapter = settings.adapters / model.adapter
         if loader.is_llama(folder):
             base = get(model.base)
             assert isinstance(base, ChatModel)
-            return executor.submit(loading.open_beside, base, adapter).result()
-        return executor.submit(loading.open_merged, folder, adapter, precision, executor).result()
+            return executor.submit(loading.load_beside, base, adapter).result()
+        return executor.submit(loading.load_merged, folder, adapter, precision, executor).result()
 
     return load
 

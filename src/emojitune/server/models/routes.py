@@ -1,25 +1,22 @@
-"""Models: list, retrieve, delete; and which model a name in a request means."""
+"""Models: list, retrieve, delete."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Response
 from openai.types import Model, ModelDeleted
 
-from emojitune.errors import InvalidRequestError, ModelError, NotFoundError
-from emojitune.inference.types import Replier
+from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.jobs.publish import forget_model
 from emojitune.models.catalog import (
     CATALOG,
     EMBEDDING_MODELS,
     HOSTED_MODELS,
     BaseModel,
-    find_base,
-    hosted_snapshot,
-    resolve_base,
 )
 from emojitune.models.download import exists
 from emojitune.server.context import Services, Shared
 from emojitune.server.http.json_responses import listing, reply
+from emojitune.server.models.resolver import resolve_for_embedding
 from emojitune.store.models import FineTunedModel
 
 router = APIRouter(prefix="/v1/models")
@@ -66,35 +63,13 @@ def delete(name: _Name, services: Shared) -> Response:
     return reply(ModelDeleted(id=name, object="model", deleted=True))
 
 
-def find(name: str, services: Services) -> FineTunedModel | BaseModel:
-    """The model that chats and can be tuned behind a name in a request.
-
-    Raises:
-        NotFoundError: There is none; the message says what there is.
-    """
-    if name.startswith("ft:"):
-        return services.models.get(name)
-    return resolve_base(name, services.settings)
-
-
-def find_any(name: str, services: Services) -> FineTunedModel | BaseModel:
-    """The model that embeds behind a name: every one, and the hosted embedding models.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    if name in EMBEDDING_MODELS:
-        return find_base(services.settings.base_model)
-    return find(name, services)
-
-
 def _find_existing(name: str, services: Services) -> FineTunedModel | BaseModel:
-    """The same; that a repository is there is looked up, where only the request names it.
+    """The model under a name; a repository that only the request names is looked up on the hub.
 
     Raises:
         NotFoundError: There is none, or the hub does not say so.
     """
-    model = find_any(name, services)
+    model = resolve_for_embedding(name, services)
     if isinstance(model, FineTunedModel) or model.name != name or name in CATALOG:
         return model
     if not exists(model, services.settings):
@@ -108,43 +83,8 @@ def _find_existing(name: str, services: Services) -> FineTunedModel | BaseModel:
     return model
 
 
-def load(name: str, model: FineTunedModel | BaseModel, services: Services) -> Replier:
-    """`model`, which a request called `name`, ready to reply; blocks while it is loaded.
-
-    Raises:
-        NotFoundError: The request named a repository, and the hub does not have it.
-        InvalidRequestError: It did, and what is there is no model that can be loaded.
-    """
-    try:
-        # Several names may mean one base model: it is loaded once, under its own.
-        return services.pool.get(model.name)
-    except ModelError as error:
-        # A model that this server should have is another matter: that is no mistake of the asker.
-        if model.name != name or "/" not in name:
-            raise
-        if error.code == "model_unavailable":
-            message = f"The model '{name}' does not exist. {error.message}"
-            raise NotFoundError(message, code="model_not_found", param="model") from error
-        message = f"The model '{name}' cannot be used here. {error.message}"
-        raise InvalidRequestError(message, code="invalid_value", param="model") from error
-
-
-def served_by(name: str, services: Services) -> str | None:
-    """The base model that really runs under `name`; None when a fine-tuned one is gone by now."""
-    try:
-        model = find_any(name, services)
-    except NotFoundError:
-        return None
-    return model.base if isinstance(model, FineTunedModel) else model.name
-
-
-def full_name(name: str) -> str:
-    """`name` as jobs and replies show it: the dated one for a hosted alias."""
-    return hosted_snapshot(name) or name
-
-
 def _base_object(name: str, services: Services) -> Model:
-    base, hosted = find_any(name, services), HOSTED_MODELS.get(name)
+    base, hosted = resolve_for_embedding(name, services), HOSTED_MODELS.get(name)
     assert isinstance(base, BaseModel)
     if name in EMBEDDING_MODELS:
         created = EMBEDDING_MODELS[name]

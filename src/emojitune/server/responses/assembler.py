@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from emojitune.errors import EmojituneError
 from emojitune.inference.types import Delta, Usage
 from emojitune.server.http.json_responses import encode, plain
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import snapshot_name
 from emojitune.server.responses.output import Event, OutputItems
 from emojitune.server.responses.request import ResponseRequest
 from emojitune.store.ids import new_id, now
@@ -115,7 +115,7 @@ def _request_fields(body: ResponseRequest) -> dict[str, Any]:
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "metadata": body.metadata or {},
-        "model": models.full_name(body.model),
+        "model": snapshot_name(body.model),
         "parallel_tool_calls": body.parallel_tool_calls,
         "previous_response_id": body.previous_response_id,
         "prompt_cache_key": body.prompt_cache_key,

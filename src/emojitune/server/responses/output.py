@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emojitune.inference.types import Delta, TokenLogprob, ToolCallPiece
+from emojitune.inference.types import Delta, TokenLogprob, ToolCallDelta
 from emojitune.server.generation.token_logprobs import response_token_object
 from emojitune.store.ids import new_id
 
@@ -118,7 +118,7 @@ class OutputItems:
     def _last_status(self) -> Status:
         return "incomplete" if self.cut_off else "completed"
 
-    def _add_call(self, piece: ToolCallPiece) -> Iterator[Event]:
+    def _add_call(self, piece: ToolCallDelta) -> Iterator[Event]:
         if piece.name is not None:
             yield from self._open(_Call(len(self._items), piece.name))
         call = self._items[-1]

@@ -17,7 +17,7 @@ from emojitune.server.generation.bridge import Bridge
 from emojitune.server.generation.streaming import EventStream, start_generation, while_connected
 from emojitune.server.http.json_bodies import json_body
 from emojitune.server.http.json_responses import encode, reply
-from emojitune.server.models import routes as models
+from emojitune.server.models.resolver import load_chat_model
 from emojitune.server.responses.assembler import (
     Frames,
     ResponseAssembler,
@@ -96,7 +96,7 @@ async def count_input_tokens(
     def count() -> int:
         name = body.model or services.settings.base_model
         messages = _conversation(body, services).messages
-        model = models.load(name, models.find(name, services), services)
+        model = load_chat_model(name, services)
         with _called_as_here():
             return model.count_tokens(messages, body.parameters)
 
