@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from emojitune.dataset.rules import shown
 from emojitune.dataset.strict_json import encodable, read_object
 from emojitune.dataset.tool_format import Tool, call_text, tools_note
+from emojitune.dataset.tool_order import PendingCalls
 
 KEYS = {"tools", "parallel_tool_calls", "functions"}
 CALL_KEYS = {"tool_calls", "function_call"}
@@ -67,22 +68,18 @@ def check_order(messages: Sequence[Mapping[str, Any]], note: Note) -> None:
 
     All but the calls of the last message: nothing is said behind them.
     """
-    waiting: dict[str, str] = {}  # where, by the id of the call
-    known: set[str] = set()
+    pending = PendingCalls()
     for place, message in enumerate(messages, start=1):
         where = f", message {place}"
         if message["role"] == "tool":
-            answered = message.get("tool_call_id")
-            if not (isinstance(answered, str) and answered in known):
+            if not pending.answer(message.get("tool_call_id")):
                 note("unexpected_tool_message", f"{where} answers no call that was just made.")
-            else:
-                waiting.pop(answered, None)
             continue
-        for id, made in waiting.items():
+        for id, made in pending.close().items():
             note("unanswered_tool_call", f"{made}: the call {shown(id)} is not answered.")
-        calls = message.get("tool_calls") if message["role"] == "assistant" else None
-        waiting = {call["id"]: where for call in calls or ()}
-        known = set(waiting)
+        if message["role"] == "assistant":
+            for call in message.get("tool_calls") or ():
+                pending.add(call["id"], where)
 
 
 def names_called(messages: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -1,13 +1,14 @@
 """The messages of a chat request, and what a model and the store get of them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import call_text, result_text, spoken
+from emojitune.dataset.tool_order import PendingCalls
 from emojitune.server.http.json_bodies import Body, refuse, refuse_type
 from emojitune.server.http.unsupported import Ignored, Refused
 
@@ -153,23 +154,21 @@ class ChatMessage(Body):
 
 def check_order(messages: Iterable[ChatMessage]) -> None:
     """Each tool message answers a call of the assistant message before it, and each is answered."""
-    open_calls: dict[str, None] = {}
-    known: set[str] = set()
+    calls = PendingCalls()
     for number, message in enumerate(messages):
         if message.role == "tool":
-            if message.tool_call_id not in known:
+            if not calls.answer(message.tool_call_id):
                 refuse(
                     None,
                     "Invalid parameter: messages with role 'tool' must be a response to a "
                     "preceding message with 'tool_calls'.",
                     f"messages.[{number}].role",
                 )
-            open_calls.pop(message.tool_call_id or "", None)
             continue
-        _require_results(open_calls, number)
-        known = {call.id for call in message.tool_calls or ()}
-        open_calls = dict.fromkeys(known)
-    _require_results(open_calls, None)
+        _require_results(calls, f"messages.[{number}].role")
+        for call in message.tool_calls or ():
+            calls.add(call.id)
+    _require_results(calls, "messages")
 
 
 def mentions_json(messages: Iterable[ChatMessage]) -> bool:
@@ -177,14 +176,14 @@ def mentions_json(messages: Iterable[ChatMessage]) -> bool:
     return any(_JSON.search(message.plain_text) for message in messages)
 
 
-def _require_results(open_calls: Mapping[str, None], number: int | None) -> None:
-    if open_calls:
+def _require_results(calls: PendingCalls, param: str) -> None:
+    if unanswered := calls.close():
         refuse(
             None,
             "An assistant message with 'tool_calls' must be followed by tool messages responding "
             "to each 'tool_call_id'. The following tool_call_ids did not have response messages: "
-            f"{', '.join(open_calls)}",
-            "messages" if number is None else f"messages.[{number}].role",
+            f"{', '.join(unanswered)}",
+            param,
         )
 
 

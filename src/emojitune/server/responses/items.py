@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, mod
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import call_text, result_text, spoken
+from emojitune.dataset.tool_order import PendingCalls
 from emojitune.errors import InvalidRequestError
 from emojitune.server.generation.formats import Name
 from emojitune.server.http.json_bodies import TAG, Body, refuse, type_name
@@ -239,8 +240,7 @@ def check_items(items: Iterable[Mapping[str, Any]]) -> None:
         InvalidRequestError: In the words of the hosted API.
     """
     ids: set[str] = set()
-    called: set[str] = set()
-    unanswered: dict[str, None] = {}
+    calls = PendingCalls()  # a result may follow any number of items later
     for item in items:
         if item["id"] in ids:
             raise _invalid_input(
@@ -249,15 +249,12 @@ def check_items(items: Iterable[Mapping[str, Any]]) -> None:
             )
         ids.add(item["id"])
         if item["type"] == "function_call":
-            called.add(item["call_id"])
-            unanswered[item["call_id"]] = None
-        elif item["type"] == "function_call_output":
-            if item["call_id"] not in called:
-                raise _invalid_input(
-                    f"No tool call found for function call output with call_id {item['call_id']}."
-                )
-            unanswered.pop(item["call_id"], None)
-    for call_id in unanswered:
+            calls.add(item["call_id"])
+        elif item["type"] == "function_call_output" and not calls.answer(item["call_id"]):
+            raise _invalid_input(
+                f"No tool call found for function call output with call_id {item['call_id']}."
+            )
+    for call_id in calls.close():
         raise _invalid_input(f"No tool output found for function call {call_id}.")
 
 
