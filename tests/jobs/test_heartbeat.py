@@ -1,4 +1,4 @@
-"""A worker's hold on its job, and the lock on its folder."""
+"""A worker's heartbeat on its job, and the lock on its folder."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from emojitune.jobs import heartbeat as hold_module
+from emojitune.jobs import heartbeat as heartbeat_module
 from emojitune.jobs import process_lock
-from emojitune.jobs.heartbeat import Hold, Interrupted
+from emojitune.jobs.heartbeat import Heartbeat, Interrupted
 from emojitune.store.jobs import Job, JobStore
 from emojitune.store.leases import LeaseStore
 
@@ -22,7 +22,7 @@ from emojitune.store.leases import LeaseStore
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_LOOK_EVERY", "_RENEW_EVERY"):
-        monkeypatch.setattr(hold_module, name, 0.02)
+        monkeypatch.setattr(heartbeat_module, name, 0.02)
 
 
 @pytest.fixture
@@ -40,61 +40,61 @@ def wait(until: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def lost(hold: Hold) -> bool:
+def lost(heartbeat: Heartbeat) -> bool:
     try:
-        hold.check()
+        heartbeat.check()
     except Interrupted:
         return True
     return False
 
 
 def test_a_hold_keeps_its_lease(leases: LeaseStore, job: Job) -> None:
-    with Hold(leases, job.id, "me", pytest.fail) as hold:
+    with Heartbeat(leases, job.id, "me", pytest.fail) as heartbeat:
         wait(lambda: leases.all()[0].expires_at > time.time() + 10)
-        assert not hold.stopping()
-        assert not lost(hold)
+        assert not heartbeat.stopping()
+        assert not lost(heartbeat)
 
 
 @pytest.mark.parametrize("status", ["paused", "queued"])
 def test_a_job_that_is_to_go_on_later_is_left_behind_its_checkpoint(
     jobs: JobStore, leases: LeaseStore, job: Job, status: str
 ) -> None:
-    with Hold(leases, job.id, "me", pytest.fail) as hold:
-        wait(lambda: hold._ran)
+    with Heartbeat(leases, job.id, "me", pytest.fail) as heartbeat:
+        wait(lambda: heartbeat._ran)
         jobs.transition(job.id, status, sources=["running"])
-        wait(hold.stopping)
-        assert not lost(hold)
+        wait(heartbeat.stopping)
+        assert not lost(heartbeat)
 
 
 def test_a_cancelled_job_is_left_at_once(jobs: JobStore, leases: LeaseStore, job: Job) -> None:
-    with Hold(leases, job.id, "me", pytest.fail) as hold:
+    with Heartbeat(leases, job.id, "me", pytest.fail) as heartbeat:
         jobs.transition(job.id, "cancelled", sources=["running"])
-        wait(lambda: lost(hold))
+        wait(lambda: lost(heartbeat))
 
 
 def test_a_job_that_was_taken_over_is_left_at_once(
     jobs: JobStore, leases: LeaseStore, job: Job
 ) -> None:
-    with Hold(leases, job.id, "me", pytest.fail) as hold:
+    with Heartbeat(leases, job.id, "me", pytest.fail) as heartbeat:
         leases.release(job.id, "me")
         leases.claim(job.id, "another", 60)
-        wait(lambda: lost(hold))
+        wait(lambda: lost(heartbeat))
     assert leases.all()[0].worker == "another"
 
 
 def test_a_main_thread_that_does_not_hear_is_ended(
     jobs: JobStore, leases: LeaseStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hold_module, "_TO_LEAVE", 0.1)
+    monkeypatch.setattr(heartbeat_module, "_TO_LEAVE", 0.1)
     ended = threading.Event()
-    with Hold(leases, job.id, "me", ended.set):
+    with Heartbeat(leases, job.id, "me", ended.set):
         jobs.transition(job.id, "cancelled", sources=["running"])
         assert ended.wait(10)
 
 
 HOLDER = """
 import pathlib, sys, time
-from emojitune.jobs.run_lock import only_process
+from emojitune.jobs.process_lock import only_process
 with only_process(pathlib.Path(sys.argv[1])):
     print("here", flush=True)
     time.sleep(600)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from emojitune.jobs.integrations import MetricsRuns
+from emojitune.jobs.integrations import WandbRuns
 from emojitune.store.database import open_database
 from emojitune.store.jobs import Job, JobStore
 
@@ -58,7 +58,7 @@ def test_metrics_go_into_an_offline_run_of_the_jobs_folder(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
     told: list[tuple[str, str]] = []
-    metrics = MetricsRuns(job, tmp_path / "run", lambda *news: told.append(news))
+    metrics = WandbRuns(job, tmp_path / "run", lambda *news: told.append(news))
     metrics.log({"step": 7, "total_steps": 9, "train_loss": 0.5})
     metrics.finish()
     [run] = runs
@@ -78,7 +78,7 @@ def test_what_fails_there_does_not_cost_the_job(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
     told: list[tuple[str, str]] = []
-    metrics = MetricsRuns(job, tmp_path, lambda *news: told.append(news))
+    metrics = WandbRuns(job, tmp_path, lambda *news: told.append(news))
     for step, loss in enumerate([0.5, -1.0, 0.25], start=1):
         metrics.log({"step": step, "train_loss": loss})
     metrics.finish()
@@ -93,7 +93,7 @@ def test_without_the_package_the_job_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     told: list[tuple[str, str]] = []
-    MetricsRuns(job, tmp_path, lambda *news: told.append(news)).finish()
+    WandbRuns(job, tmp_path, lambda *news: told.append(news)).finish()
     [(level, message)] = told
     assert level == "warn"
     assert "wandb package is not installed" in message
@@ -104,5 +104,5 @@ def test_a_job_without_integrations_asks_for_nothing(
 ) -> None:
     told: list[tuple[str, str]] = []
     bare = replace(job, integrations=())
-    MetricsRuns(bare, tmp_path, lambda *news: told.append(news)).finish()
+    WandbRuns(bare, tmp_path, lambda *news: told.append(news)).finish()
     assert runs == told == []

@@ -46,7 +46,7 @@ def test_sql_allows_the_same_transitions_and_no_other(
 
 
 def set_status(database: Database, job_id: str, status: str) -> None:
-    with database.write() as connection:
+    with database.transaction() as connection:
         asked = {"status": status, "id": job_id}
         connection.execute(text("UPDATE jobs SET status = :status WHERE id = :id"), asked)
 
@@ -59,7 +59,10 @@ def test_sql_lets_a_job_begin_only_at_the_beginning(tmp_path: Path) -> None:
         "integrations, result_files) SELECT 'ftjob-x', created_at, 'running', model, "
         "training_file, seed, hyperparameters, integrations, result_files FROM jobs"
     )
-    with pytest.raises(IntegrityError, match="files being validated"), database.write() as writing:
+    with (
+        pytest.raises(IntegrityError, match="files being validated"),
+        database.transaction() as writing,
+    ):
         writing.execute(text(copy))
     database.close()
 

@@ -1,28 +1,28 @@
 import pytest
 
 from emojitune.errors import NotFoundError
-from emojitune.store.chat_completions import CompletionStore, StoredCompletion
+from emojitune.store.chat_completions import ChatCompletionStore, StoredChatCompletion
 from emojitune.store.database import Database
 
 
 @pytest.fixture
-def completions(database: Database) -> CompletionStore:
-    return CompletionStore(database, "default")
+def completions(database: Database) -> ChatCompletionStore:
+    return ChatCompletionStore(database, "default")
 
 
 def completion(
     name: str, model: str = "m", metadata: dict[str, str] | None = None
-) -> StoredCompletion:
+) -> StoredChatCompletion:
     message = {"id": f"{name}-0", "role": "user", "content": "hi"}
-    return StoredCompletion(name, 1, model, metadata, {"id": name}, [message])
+    return StoredChatCompletion(name, 1, model, metadata, {"id": name}, [message])
 
 
-def test_what_is_kept_comes_back(completions: CompletionStore) -> None:
+def test_what_is_kept_comes_back(completions: ChatCompletionStore) -> None:
     completions.add(completion("a", metadata={"k": "v"}))
     assert completions.get("a") == completion("a", metadata={"k": "v"})
 
 
-def test_lists_know_model_metadata_and_order(completions: CompletionStore) -> None:
+def test_lists_know_model_metadata_and_order(completions: ChatCompletionStore) -> None:
     completions.add(completion("a", metadata={"k": "v", "l": "w"}))
     completions.add(completion("b", "other", metadata={"k": "v"}))
     completions.add(completion("c"))
@@ -38,14 +38,14 @@ def test_lists_know_model_metadata_and_order(completions: CompletionStore) -> No
     assert ids(metadata={"k": "v", "l": "w"}) == ["a"]
 
 
-def test_metadata_is_replaced_and_removed(completions: CompletionStore) -> None:
+def test_metadata_is_replaced_and_removed(completions: ChatCompletionStore) -> None:
     completions.add(completion("a", metadata={"k": "v"}))
     assert completions.update("a", {"x": "y"}).metadata == {"x": "y"}
     assert completions.update("a", None).metadata is None
     assert completions.get("a").completion == {"id": "a"}
 
 
-def test_what_is_not_there_is_not_found(completions: CompletionStore) -> None:
+def test_what_is_not_there_is_not_found(completions: ChatCompletionStore) -> None:
     for call in (completions.get, completions.delete, lambda name: completions.update(name, {})):
         with pytest.raises(NotFoundError, match="'a'"):
             call("a")

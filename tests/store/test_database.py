@@ -39,7 +39,7 @@ def test_a_failed_write_leaves_nothing(database: Database) -> None:
     good = f"INSERT INTO fine_tuned_models ({columns}) VALUES ('m', 1, 'j', 'b', 'h', 'a')"
 
     def write_and_fail() -> None:
-        with database.write() as connection:
+        with database.transaction() as connection:
             connection.execute(text(good))
             raise ZeroDivisionError
 
@@ -71,7 +71,7 @@ def test_several_processes_may_open_a_new_home_at_once(tmp_path: Path) -> None:
 
 
 def test_a_home_of_a_newer_emojitune_is_left_alone(database: Database, tmp_path: Path) -> None:
-    with database.write() as connection:
+    with database.transaction() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigurationError, match="written by a newer emojitune"):
         open_database(tmp_path / "home")

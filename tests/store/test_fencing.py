@@ -34,9 +34,9 @@ def test_a_lease_belongs_to_one_worker_until_it_ends(
     assert not leases.renew(job.id, "b", 60)
     leases.release(job.id, "b")
     clock.now += 59
-    assert (leases.leased(), leases.lapsed()) == ({job.id}, set())
+    assert (leases.leased(), leases.expired()) == ({job.id}, set())
     clock.now += 1
-    assert (leases.leased(), leases.lapsed()) == (set(), {"a"})
+    assert (leases.leased(), leases.expired()) == (set(), {"a"})
     assert leases.claim(job.id, "b", 60)
     assert not leases.renew(job.id, "a", 60)
     leases.release(job.id, "b")
@@ -143,15 +143,17 @@ def test_a_database_whose_folder_was_deleted_is_no_longer_in_place(
 
 def test_deaths_are_counted_from_the_last_step(jobs: JobStore) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
-    assert jobs.told_since_step(job.id, "death-") == 0
+    assert jobs.events_since_step(job.id, "death-") == 0
     for worker in ("a", "b"):
         jobs.add_event(job.id, "died", key=f"death-{worker}")
-    assert jobs.told_since_step(job.id, "death-") == 2
+    assert jobs.events_since_step(job.id, "death-") == 2
     jobs.add_event(job.id, "Step 1/9", type="metrics", data={"step": 1}, key="step-1")
-    assert jobs.told_since_step(job.id, "death-") == 0
+    assert jobs.events_since_step(job.id, "death-") == 0
     jobs.add_event(job.id, "died", key="death-c")
     jobs.add_event(job.id, "Step 1/9", type="metrics", data={"step": 1}, key="step-1")
-    assert jobs.told_since_step(job.id, "death-") == 1, "a step that was told before is no progress"
+    assert jobs.events_since_step(job.id, "death-") == 1, (
+        "a step that was told before is no progress"
+    )
 
 
 def test_a_database_that_can_grow_no_more_says_so_and_keeps_what_it_has(
@@ -160,7 +162,7 @@ def test_a_database_that_can_grow_no_more_says_so_and_keeps_what_it_has(
     made = [jobs.create(model="m", training_file="file-a", hyperparameters={}).id]
 
     def room(pages: str) -> None:
-        with database.write() as connection:
+        with database.transaction() as connection:
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
     def fill() -> None:

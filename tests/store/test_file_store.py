@@ -94,7 +94,7 @@ def test_an_unknown_cursor_does_not_start_over(files: FileStore) -> None:
 def test_a_file_ends_when_its_time_is_over(
     files: FileStore, tmp_path: Path, clock: ManualClock
 ) -> None:
-    stored = files.add([b"x"], filename="a", purpose="batch", seconds=1000)
+    stored = files.add([b"x"], filename="a", purpose="batch", expires_after=1000)
     assert (stored.created_at, stored.expires_at) == (clock.now, clock.now + 1000)
     clock.now += 999
     assert files.get(stored.id) == stored

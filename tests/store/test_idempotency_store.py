@@ -8,30 +8,35 @@ from clocks import ManualClock
 
 from emojitune.errors import InvalidRequestError
 from emojitune.store.database import Database
-from emojitune.store.idempotency import ANSWERED_SECONDS, UNANSWERED_SECONDS, Attempt, CreationStore
+from emojitune.store.idempotency import (
+    ANSWERED_SECONDS,
+    UNANSWERED_SECONDS,
+    Attempt,
+    IdempotencyStore,
+)
 
 FIRST = Attempt("/v1/fine_tuning/jobs", "digest")
 SECOND, THIRD = replace(FIRST, number=1), replace(FIRST, number=2)
 
 
 @pytest.fixture
-def creations(database: Database) -> CreationStore:
-    return CreationStore(database, "default")
+def idempotency(database: Database) -> IdempotencyStore:
+    return IdempotencyStore(database, "default")
 
 
 @pytest.fixture
-def reserve(creations: CreationStore):
+def reserve(idempotency: IdempotencyStore):
     numbers = count(1)
-    return lambda attempt: creations.reserve(attempt, lambda: f"id-{next(numbers)}").subject
+    return lambda attempt: idempotency.reserve(attempt, lambda: f"id-{next(numbers)}").resource_id
 
 
 def test_who_asks_twice_gets_two(reserve) -> None:
     assert [reserve(FIRST), reserve(FIRST)] == ["id-1", "id-2"]
 
 
-def test_a_repetition_belongs_to_the_first_attempt(reserve, creations: CreationStore) -> None:
+def test_a_repetition_belongs_to_the_first_attempt(reserve, idempotency: IdempotencyStore) -> None:
     assert [reserve(FIRST), reserve(SECOND), reserve(THIRD)] == ["id-1"] * 3
-    assert creations.reserve(SECOND, lambda: "id-9").repeated is False
+    assert idempotency.reserve(SECOND, lambda: "id-9").repeated is False
 
 
 def test_an_attempt_may_be_lost_on_its_way(reserve) -> None:
@@ -49,9 +54,9 @@ def test_two_requests_keep_a_repetition_each(reserve) -> None:
     assert reserve(THIRD) == "id-3", "nobody is left whom it could belong to"
 
 
-def test_a_request_without_an_answer_comes_first(reserve, creations: CreationStore) -> None:
+def test_a_request_without_an_answer_comes_first(reserve, idempotency: IdempotencyStore) -> None:
     lost, answered = reserve(FIRST), reserve(FIRST)
-    creations.answered(answered)
+    idempotency.mark_answered(answered)
     assert reserve(SECOND) == lost
 
 
@@ -72,24 +77,24 @@ def test_a_lost_request_is_remembered_for_longer_than_a_client_waits(
 
 @pytest.mark.parametrize(("late", "expected"), [(-1, "id-1"), (1, "id-2")])
 def test_an_answered_one_as_long_as_a_client_pauses(
-    reserve, creations: CreationStore, clock: ManualClock, late: float, expected: str
+    reserve, idempotency: IdempotencyStore, clock: ManualClock, late: float, expected: str
 ) -> None:
-    creations.answered(reserve(FIRST))
+    idempotency.mark_answered(reserve(FIRST))
     clock.now += ANSWERED_SECONDS + late
     assert reserve(SECOND) == expected
 
 
-def test_a_refused_request_leaves_nothing(reserve, creations: CreationStore) -> None:
-    creations.forget(reserve(FIRST))
+def test_a_refused_request_leaves_nothing(reserve, idempotency: IdempotencyStore) -> None:
+    idempotency.forget(reserve(FIRST))
     assert reserve(SECOND) == "id-2"
 
 
 def test_a_key_means_the_same_request_for_a_day(
-    reserve, creations: CreationStore, clock: ManualClock
+    reserve, idempotency: IdempotencyStore, clock: ManualClock
 ) -> None:
     keyed = replace(FIRST, key="k")
     assert [reserve(keyed), reserve(keyed)] == ["id-1", "id-1"]
-    creations.answered("id-1")
+    idempotency.mark_answered("id-1")
     clock.now += 23 * 3600
     assert reserve(keyed) == "id-1"
     assert reserve(replace(keyed, key="other")) == "id-2"
@@ -102,5 +107,5 @@ def test_a_key_means_the_same_request_for_a_day(
 
 def test_a_restart_forgets_nothing(reserve, database: Database) -> None:
     reserve(FIRST)
-    restarted = CreationStore(database, "default")
-    assert restarted.reserve(SECOND, lambda: "id-9").subject == "id-1"
+    restarted = IdempotencyStore(database, "default")
+    assert restarted.reserve(SECOND, lambda: "id-9").resource_id == "id-1"

@@ -13,10 +13,10 @@ from clocks import ManualClock
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.batches import BatchStore
-from emojitune.store.chat_completions import CompletionStore
+from emojitune.store.chat_completions import ChatCompletionStore
 from emojitune.store.database import Database, newest_revision, open_database
 from emojitune.store.files import FileStore
-from emojitune.store.idempotency import Attempt, CreationStore
+from emojitune.store.idempotency import Attempt, IdempotencyStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
@@ -97,7 +97,7 @@ def test_the_default_project_finds_all_and_another_nothing(upgraded: Database, h
             len(files.list().items),
             len(JobStore(upgraded, project).list().items),
             len(BatchStore(upgraded, project).list().items),
-            len(CompletionStore(upgraded, project).list().items),
+            len(ChatCompletionStore(upgraded, project).list().items),
             len(ModelStore(upgraded, project).list()),
             len(PermissionStore(upgraded, project).list(MODEL).items),
         ]
@@ -117,13 +117,13 @@ def test_what_was_begun_goes_on(upgraded: Database, home: Path) -> None:
     [upload_id] = _ids(home, "uploads")
     upload = UploadStore(upgraded, "default", home / "parts", files).get(upload_id)
     assert (upload.status, upload.bytes) == ("pending", 3)
-    creations = CreationStore(upgraded, "default")
+    idempotency = IdempotencyStore(upgraded, "default")
     attempt = Attempt("/v1/fine_tuning/jobs", "digest", 0, "key-1")
-    assert [creations.reserve(attempt, str).subject] == _ids(home, "jobs")
+    assert [idempotency.reserve(attempt, str).resource_id] == _ids(home, "jobs")
     other = Attempt("/v1/fine_tuning/jobs", "another digest", 0, "key-1")
     with pytest.raises(InvalidRequestError):
-        creations.reserve(other, str)
-    assert CreationStore(upgraded, "other").reserve(other, lambda: "new").subject == "new"
+        idempotency.reserve(other, str)
+    assert IdempotencyStore(upgraded, "other").reserve(other, lambda: "new").resource_id == "new"
 
 
 def test_a_permission_that_was_only_kept_has_its_effect_now(upgraded: Database) -> None:

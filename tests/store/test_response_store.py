@@ -47,7 +47,7 @@ def test_an_item_is_its_responses_own(responses: ResponseStore, database: Databa
 
 def test_an_item_is_found_by_an_index(responses: ResponseStore, database: Database) -> None:
     asked: list[tuple[str, tuple[str, ...]]] = []
-    with database.write() as connection:  # what is read in between is read on this connection
+    with database.transaction() as connection:  # what is read in between is read on this connection
         event.listen(connection, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
         with pytest.raises(NotFoundError):
             responses.items(["msg_0"])

@@ -11,7 +11,7 @@ from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.files import FileStore
-from emojitune.store.idempotency import Attempt, CreationStore
+from emojitune.store.idempotency import Attempt, IdempotencyStore
 from emojitune.store.ids import new_id
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import FineTunedModel, ModelStore
@@ -37,7 +37,7 @@ FIELDS = {"model": "m", "training_file": "file-a", "hyperparameters": {}}
 def test_a_statement_that_does_not_say_whose_rows_it_means_is_refused(
     database: Database, statement: Any
 ) -> None:
-    with database.write() as connection, pytest.raises(RuntimeError, match="Whose rows"):
+    with database.transaction() as connection, pytest.raises(RuntimeError, match="Whose rows"):
         connection.execute(statement)
 
 
@@ -106,10 +106,12 @@ def test_sweeping_leaves_the_parts_of_other_projects(database: Database, tmp_pat
 
 
 def test_a_repeated_request_belongs_to_its_project(database: Database) -> None:
-    mine, yours = CreationStore(database, "a"), CreationStore(database, "b")
+    mine, yours = IdempotencyStore(database, "a"), IdempotencyStore(database, "b")
 
-    def made(store: CreationStore, number: int, key: str | None) -> str:
-        return store.reserve(Attempt("/v1/x", "digest", number, key), lambda: new_id("x")).subject
+    def made(store: IdempotencyStore, number: int, key: str | None) -> str:
+        return store.reserve(
+            Attempt("/v1/x", "digest", number, key), lambda: new_id("x")
+        ).resource_id
 
     for key in ("key", None):
         first = made(mine, 0, key)

@@ -32,7 +32,7 @@ class Death:
 
 def note(job: Job, stores: Stores, death: Death) -> None:
     """Tell a death, and put the job back into the queue, or fail it."""
-    count = stores.jobs.told_since_step(job.id, _KEY) + 1
+    count = stores.jobs.events_since_step(job.id, _KEY) + 1
     if count >= MOST_DEATHS and job.status != "paused":
         fail(job, stores, _given_up(count, death))
         return

@@ -30,7 +30,7 @@ from emojitune.store.stores import stores_of
 
 _LOOK_EVERY = 1.0  # seconds
 _STOP_WITHIN = 10.0  # seconds that workers have to put their jobs back
-_LAPSED_SECONDS = 5.0  # longer than a worker needs to renew its lease when a laptop wakes up
+_EXPIRED_SECONDS = 5.0  # longer than a worker needs to renew its lease when a laptop wakes up
 _MOST_VALIDATIONS = 2
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class _Child:
     worker: str
     trains: bool
     oom_kills: int  # of the whole machine, when it was started
-    lapsed_at: float | None = None  # on the monotonic clock
+    expired_at: float | None = None  # on the monotonic clock
 
 
 class Dispatcher:
@@ -203,13 +203,13 @@ class Dispatcher:
 
     def _kill_stopped(self) -> None:
         """Kill workers that let their lease lapse: they are stopped, and hear nothing else."""
-        clock, lapsed = time.monotonic(), self._stores.leases.lapsed()
+        clock, expired = time.monotonic(), self._stores.leases.expired()
         for job_id, child in self._children.items():
-            if child.worker not in lapsed:
-                child.lapsed_at = None
-            elif child.lapsed_at is None:
-                child.lapsed_at = clock
-            elif clock - child.lapsed_at > _LAPSED_SECONDS:
+            if child.worker not in expired:
+                child.expired_at = None
+            elif child.expired_at is None:
+                child.expired_at = clock
+            elif clock - child.expired_at > _EXPIRED_SECONDS:
                 _log.warning("The process of job %s no longer answers: it is ended.", job_id)
                 child.process.kill()
 

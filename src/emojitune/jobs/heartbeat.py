@@ -46,7 +46,7 @@ class Control(Protocol):
         ...
 
 
-class Hold:
+class Heartbeat:
     """The hold of `worker` on a job, as a Control; a context in which its thread runs."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Hold:
         self._told = 0.0
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Hold":
+    def __enter__(self) -> "Heartbeat":
         self._thread.start()
         return self
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 Tell = Callable[[Literal["info", "warn"], str], None]
 
 
-class MetricsRuns:
+class WandbRuns:
     """One offline run for each integration of a job."""
 
     def __init__(self, job: Job, folder: Path, tell: Tell) -> None:

@@ -23,7 +23,7 @@ _FASTER_THAN_A_STEP = 5.7
 
 
 @dataclass(frozen=True, slots=True)
-class KeptExamples:
+class KNNExamples:
     """The examples that stay with a model, chosen before it is trained.
 
     Attributes:
@@ -47,7 +47,7 @@ class KeptExamples:
 
 def choose(
     model: Trainable, examples: Sequence[TrainingExample], vocabulary: Sequence[str]
-) -> KeptExamples | None:
+) -> KNNExamples | None:
     """What a model with this closed set of replies keeps of its examples.
 
     None where there is no such set, or a model is run through its own modules, which chat gives
@@ -67,7 +67,7 @@ def choose(
             break
         prompts.append(prompt)
         replies.append(number[known[index].reply])
-    return KeptExamples(model, prompts, replies)
+    return KNNExamples(model, prompts, replies)
 
 
 def _in_threads(

@@ -23,7 +23,7 @@ from emojitune.jobs.data_files import read_file
 from emojitune.jobs.estimate import FinishEstimate
 from emojitune.jobs.failure import failing
 from emojitune.jobs.heartbeat import Control, Interrupted
-from emojitune.jobs.integrations import MetricsRuns
+from emojitune.jobs.integrations import WandbRuns
 from emojitune.jobs.plan import Plan, make_plan
 from emojitune.jobs.publish import copy_adapter, model_name, remove_adapters, unregister
 from emojitune.models import torch_environment
@@ -43,7 +43,7 @@ from emojitune.training.events import (
 )
 
 if TYPE_CHECKING:
-    from emojitune.jobs.knn_index import KeptExamples
+    from emojitune.jobs.knn_index import KNNExamples
     from emojitune.models.loader import Trainable
     from emojitune.models.renderer import Rendered
 
@@ -96,7 +96,7 @@ class _Run:
         self.folder = settings.runs / job.id
         self.saved_at = time.monotonic()
         self.refused = False  # whether a step was: the job was paused, say
-        self.examples: KeptExamples | None = None
+        self.examples: KNNExamples | None = None
         self.system_prompt = ""
 
     def execute(self) -> None:
@@ -208,7 +208,7 @@ class _Run:
             seen = zip((*examples, *meanings), rendered, strict=True)
             taught = [example for example, tokens in seen if learned_tokens(tokens)]
             self.examples = choose(model, taught, vocabulary)
-        runs = MetricsRuns(self.job, self.folder, self._tell_of_integrations)
+        runs = WandbRuns(self.job, self.folder, self._tell_of_integrations)
         try:
             self._follow(events, base, config, runs)
         finally:
@@ -243,7 +243,7 @@ class _Run:
         events: Iterator[TrainingEvent],
         base: _Base,
         config: TrainingConfig,
-        runs: MetricsRuns,
+        runs: WandbRuns,
     ) -> None:
         """Store what training yields. The last step of an epoch is told with its validation."""
         then = self.examples.steps(config.batch_size) if self.examples else 0.0
@@ -290,7 +290,7 @@ class _Run:
             raise Interrupted
 
     def _tell_step_if_wanted(
-        self, metrics: dict[str, Any], finish: int | None, runs: MetricsRuns
+        self, metrics: dict[str, Any], finish: int | None, runs: WandbRuns
     ) -> None:
         """A job that was paused just now gets no step: its checkpoint has it, and it is told when
         the job goes on."""
@@ -299,7 +299,7 @@ class _Run:
         except LeaseLostError:
             self.refused = True
 
-    def _tell_step(self, metrics: dict[str, Any], finish: int | None, runs: MetricsRuns) -> None:
+    def _tell_step(self, metrics: dict[str, Any], finish: int | None, runs: WandbRuns) -> None:
         with self.stores.jobs.together():
             self.stores.jobs.add_event(
                 self.job.id,

@@ -50,7 +50,7 @@ def copy_adapter(
             complete(staging)
 
 
-def forget_model(name: str, models: ModelStore, settings: Settings) -> None:
+def delete_model(name: str, models: ModelStore, settings: Settings) -> None:
     """Forget a fine-tuned model, and remove its adapter unless another model uses it.
 
     Raises:

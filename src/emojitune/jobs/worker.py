@@ -22,7 +22,7 @@ from pathlib import Path
 from emojitune.errors import InvalidStateError, StorageError, TrainingError
 from emojitune.jobs import crash_policy, pipeline
 from emojitune.jobs.failure import fail
-from emojitune.jobs.heartbeat import LEASE_SECONDS, Hold, Interrupted, end_process
+from emojitune.jobs.heartbeat import LEASE_SECONDS, Heartbeat, Interrupted, end_process
 from emojitune.jobs.process_lock import only_process
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
@@ -49,18 +49,18 @@ class Worker:
         self._job_id = job_id
         self._name = name
         self._settings = settings
-        self._hold = Hold(self._leases, job_id, name, self._end)
+        self._heartbeat = Heartbeat(self._leases, job_id, name, self._end)
 
     def stop(self) -> None:
         """Ask the job to stop behind its next checkpoint."""
-        self._hold.stop()
+        self._heartbeat.stop()
 
     def work(self) -> None:
         """Take the job as far as it can go now."""
         if not self._leases.claim(self._job_id, self._name, LEASE_SECONDS):
             return
         try:
-            with self._hold, _unless_stopped():
+            with self._heartbeat, _unless_stopped():
                 self._advance()
         except Interrupted:
             self._requeue()
@@ -80,7 +80,7 @@ class Worker:
         if job.status == "queued" and self._is_next():
             job = pipeline.start(job, self._stores_while(job.status))
         if job.status == "running":
-            pipeline.run(job, self._stores_while(job.status), self._settings, self._hold)
+            pipeline.run(job, self._stores_while(job.status), self._settings, self._heartbeat)
 
     def _stores_while(self, *statuses: str) -> Stores:
         """The stores of the job's project, to write into while it is held and has such a status."""

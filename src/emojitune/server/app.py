@@ -30,10 +30,10 @@ from emojitune.server.models.loading import capacity, model_loader
 from emojitune.server.responses import routes as responses
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
-from emojitune.store.chat_completions import CompletionStore
+from emojitune.store.chat_completions import ChatCompletionStore
 from emojitune.store.database import Database, open_database
 from emojitune.store.files import FileStore
-from emojitune.store.idempotency import CreationStore
+from emojitune.store.idempotency import IdempotencyStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.keys import KeyStore
 from emojitune.store.models import ModelStore
@@ -151,8 +151,8 @@ def _services_of(
             jobs=JobStore(database, project),
             batches=BatchStore(database, project),
             models=ModelStore(database, project),
-            completions=CompletionStore(database, project),
-            creations=CreationStore(database, project),
+            chat_completions=ChatCompletionStore(database, project),
+            idempotency=IdempotencyStore(database, project),
             permissions=PermissionStore(database, project),
             responses=ResponseStore(database, project),
             pool=pool,

@@ -15,9 +15,9 @@ from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.server.batches.runner import BatchRunner
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
-from emojitune.store.chat_completions import CompletionStore
+from emojitune.store.chat_completions import ChatCompletionStore
 from emojitune.store.files import FileStore
-from emojitune.store.idempotency import CreationStore
+from emojitune.store.idempotency import IdempotencyStore
 from emojitune.store.jobs import JobStore
 from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
@@ -38,8 +38,8 @@ class Services:
     jobs: JobStore
     batches: BatchStore
     models: ModelStore
-    completions: CompletionStore
-    creations: CreationStore
+    chat_completions: ChatCompletionStore
+    idempotency: IdempotencyStore
     permissions: PermissionStore
     responses: ResponseStore
     pool: ModelPool

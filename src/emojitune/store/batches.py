@@ -16,7 +16,7 @@ from emojitune.store.database import Database
 from emojitune.store.files import StoredFile
 from emojitune.store.ids import new_id
 from emojitune.store.pagination import Page, read_page
-from emojitune.store.scope import Project, Rows
+from emojitune.store.scope import Project, ScopedTable
 
 _batches, _results = tables.batches, tables.batch_results
 
@@ -99,7 +99,7 @@ class BatchStore:
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
-        self._rows = Rows(_batches, project)
+        self._rows = ScopedTable(_batches, project)
 
     def create(
         self,
@@ -131,7 +131,7 @@ class BatchStore:
             "metadata": metadata,
             "output_seconds": output_seconds,
         }
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._rows.insert(row).on_conflict_do_nothing())
             return self._get(connection, batch_id)
 
@@ -170,7 +170,7 @@ class BatchStore:
         Raises:
             InvalidStateError: It is not: somebody was faster, or the request makes no sense.
         """
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             status = self._get(connection, batch_id).status
             if status not in sources:
                 raise InvalidStateError(
@@ -184,7 +184,7 @@ class BatchStore:
 
     def record(self, batch_id: str, results: Sequence[BatchResult]) -> None:
         """Keep results and count them; what a line had before is kept instead, and not counted."""
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             new = [result for result in results if _keep(connection, batch_id, result)]
             batch = self._get(connection, batch_id)
             failed = sum(result.failed for result in new)

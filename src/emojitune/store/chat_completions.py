@@ -14,13 +14,13 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.jobs import carries
 from emojitune.store.pagination import Order, Page, read_page
-from emojitune.store.scope import Project, Rows
+from emojitune.store.scope import Project, ScopedTable
 
-_completions = tables.completions
+_completions = tables.chat_completions
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCompletion:
+class StoredChatCompletion:
     """A completion; its `metadata` may be changed, the rest stays as it was."""
 
     id: str
@@ -31,19 +31,19 @@ class StoredCompletion:
     messages: Sequence[Mapping[str, Any]]
 
 
-class CompletionStore:
+class ChatCompletionStore:
     """A project's completions as rows of `database`."""
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
-        self._rows = Rows(_completions, project)
+        self._rows = ScopedTable(_completions, project)
 
-    def add(self, stored: StoredCompletion) -> None:
+    def add(self, stored: StoredChatCompletion) -> None:
         """Keep a completion that has ended."""
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._rows.insert(asdict(stored)))
 
-    def get(self, completion_id: str) -> StoredCompletion:
+    def get(self, completion_id: str) -> StoredChatCompletion:
         """The completion of this id.
 
         Raises:
@@ -60,7 +60,7 @@ class CompletionStore:
         after: str | None = None,
         limit: int = 20,
         order: Order = "asc",
-    ) -> Page[StoredCompletion]:
+    ) -> Page[StoredChatCompletion]:
         """All, or those of a model, or those with every pair of `metadata`."""
         query = self._rows.select().where(
             *(carries(_completions.c.metadata, *pair) for pair in (metadata or {}).items())
@@ -72,14 +72,16 @@ class CompletionStore:
                 connection, _completions, query, _stored, after=after, limit=limit, order=order
             )
 
-    def update(self, completion_id: str, metadata: Mapping[str, str] | None) -> StoredCompletion:
+    def update(
+        self, completion_id: str, metadata: Mapping[str, str] | None
+    ) -> StoredChatCompletion:
         """Put other metadata in the place of the old.
 
         Raises:
             NotFoundError: There is no such completion.
         """
         this = _completions.c.id == completion_id
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._rows.update().where(this).values(metadata=metadata))
             return self._get(connection, completion_id)
 
@@ -90,11 +92,11 @@ class CompletionStore:
             NotFoundError: There is none.
         """
         this = _completions.c.id == completion_id
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             if not connection.execute(self._rows.delete().where(this)).rowcount:
                 raise _unknown(completion_id)
 
-    def _get(self, connection: Connection, completion_id: str) -> StoredCompletion:
+    def _get(self, connection: Connection, completion_id: str) -> StoredChatCompletion:
         query = self._rows.select().where(_completions.c.id == completion_id)
         row = connection.execute(query).one_or_none()
         if row is None:
@@ -102,10 +104,10 @@ class CompletionStore:
         return _stored(row)
 
 
-def _stored(row: Row[Any]) -> StoredCompletion:
+def _stored(row: Row[Any]) -> StoredChatCompletion:
     fields = dict(row._mapping)
     del fields["number"], fields["project"]
-    return StoredCompletion(**fields)
+    return StoredChatCompletion(**fields)
 
 
 def _unknown(completion_id: str) -> NotFoundError:

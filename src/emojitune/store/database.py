@@ -55,7 +55,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent view; waits for nobody. Inside a `write`, what that has written so far."""
+        """A consistent view; waits for nobody. Inside a `transaction`, with its writes so far."""
         if (connection := self._written()) is not None:
             yield connection
             return
@@ -67,10 +67,11 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def transaction(self) -> Iterator[Connection]:
         """The one writer: takes the write lock at once, so that reads inside it stay true.
 
-        A `write` inside a `write` of the same thread is a part of it: all is kept, or nothing.
+        What this thread writes inside, by whatever store, is kept together or not at all: a
+        `transaction` inside another one is a part of it.
         """
         if (connection := self._written()) is not None:
             yield connection
@@ -90,7 +91,7 @@ class Database:
                 self._open.connection = None
 
     def guarded(self, guard: Callable[[Connection], None]) -> "Database":
-        """The same database; there `guard` begins each write, and may forbid it by an error."""
+        """The same database; there `guard` begins each transaction, and may raise to refuse it."""
         return Database(self._engine, self._path, self.clock, guard)
 
     def is_in_place(self) -> bool:
@@ -262,7 +263,7 @@ def _migrate(path: Path) -> None:
         connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with Database(engine, path).write() as connection:
+    with Database(engine, path).transaction() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     engine.dispose()
@@ -303,4 +304,6 @@ def _require_scope(_connection: Connection, statement: Any, *_: Any) -> None:
     ):
         owned = any("project" in table.c for table in find_tables(statement, include_crud=True))
         if owned:  # no assertion: it must hold under `python -O` too
-            raise RuntimeError(f"Whose rows? A statement must begin at projects.Rows: {statement}")
+            raise RuntimeError(
+                f"Whose rows? A statement must begin at scope.ScopedTable: {statement}"
+            )

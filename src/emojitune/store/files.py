@@ -21,10 +21,10 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
 from emojitune.store.pagination import Order, Page, read_page
-from emojitune.store.scope import EVERY_PROJECT, Project, Rows
+from emojitune.store.scope import EVERY_PROJECT, Project, ScopedTable
 
 _files = tables.files
-_anyones = Rows(_files, EVERY_PROJECT)
+_every_project = ScopedTable(_files, EVERY_PROJECT)
 _CHUNK = 1024 * 1024
 _ABANDONED_SECONDS = 24 * 3600  # no upload is received for longer than this
 
@@ -62,7 +62,7 @@ class FileStore:
 
     def __init__(self, database: Database, project: Project, directory: Path) -> None:
         self._database = database
-        self._rows = Rows(_files, project)
+        self._rows = ScopedTable(_files, project)
         self._directory = directory
 
     def add(
@@ -72,7 +72,7 @@ class FileStore:
         filename: str,
         purpose: str,
         max_bytes: int | None = None,
-        seconds: int | None = None,
+        expires_after: int | None = None,
     ) -> StoredFile:
         """Keep the bytes of `chunks`, for good or for so many seconds; on any failure nothing is
         left behind.
@@ -81,7 +81,9 @@ class FileStore:
             FileTooLargeError: There are more than `max_bytes` of them.
         """
         with self.receive(chunks, max_bytes=max_bytes) as incoming:
-            return self.keep(incoming, filename=filename, purpose=purpose, seconds=seconds)
+            return self.keep(
+                incoming, filename=filename, purpose=purpose, expires_after=expires_after
+            )
 
     @contextmanager
     def receive(
@@ -109,7 +111,7 @@ class FileStore:
         *,
         filename: str,
         purpose: str,
-        seconds: int | None = None,
+        expires_after: int | None = None,
         then: Callable[[Connection, StoredFile], None] | None = None,
     ) -> StoredFile:
         """Make a file of what has arrived, for good or for so many seconds.
@@ -125,13 +127,13 @@ class FileStore:
             purpose=purpose,
             status="processed",
             status_details=None,
-            expires_at=seconds and created_at + seconds,
+            expires_at=expires_after and created_at + expires_after,
             sha256=incoming.sha256,
         )
         blob = self.blob(stored.sha256)
         make_private(blob.parent)
         sync(self._directory)
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._rows.insert(asdict(stored)))
             if then is not None:
                 then(connection, stored)
@@ -213,18 +215,18 @@ class FileStore:
             ) from None
 
     def _remove(self, files: Sequence[StoredFile]) -> None:
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             ids = [stored.id for stored in files]
-            connection.execute(_anyones.delete().where(_files.c.id.in_(ids)))
+            connection.execute(_every_project.delete().where(_files.c.id.in_(ids)))
         # Only once the rows are surely gone, and locked against an `add` of the same bytes.
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             for stored in files:
                 if not _in_use(connection, stored.sha256):
                     self.blob(stored.sha256).unlink(missing_ok=True)
 
     def _delete_expired(self) -> None:
         with self._database.read() as connection:
-            rows = connection.execute(_anyones.select().where(~self._not_expired())).all()
+            rows = connection.execute(_every_project.select().where(~self._not_expired())).all()
         if rows:
             self._remove([_stored(row) for row in rows])
 
@@ -233,7 +235,7 @@ class FileStore:
 
 
 def _in_use(connection: Connection, sha256: str) -> bool:
-    query = _anyones.select(_files.c.number).where(_files.c.sha256 == sha256).limit(1)
+    query = _every_project.select(_files.c.number).where(_files.c.sha256 == sha256).limit(1)
     return connection.scalar(query) is not None
 
 

@@ -31,13 +31,13 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, or_
 from emojitune.errors import InvalidRequestError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.scope import EVERY_PROJECT, Project, Rows
+from emojitune.store.scope import EVERY_PROJECT, Project, ScopedTable
 
 UNANSWERED_SECONDS = 15 * 60.0  # a client waits 10 minutes for an answer, then up to 8 seconds
 ANSWERED_SECONDS = 60.0
 _KEPT_SECONDS = 24 * 3600.0
 
-_creations = tables.creations
+_reservations = tables.reservations
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,34 +54,34 @@ class Attempt:
 class Reservation:
     """The id of what a request creates, and whether an earlier attempt had it before."""
 
-    subject: str
+    resource_id: str
     repeated: bool
 
 
-class CreationStore:
+class IdempotencyStore:
     """A project's reservations as rows of `database`."""
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
-        self._rows = Rows(_creations, project)
+        self._rows = ScopedTable(_reservations, project)
 
-    def reserve(self, attempt: Attempt, new_subject: Callable[[], str]) -> Reservation:
+    def reserve(self, attempt: Attempt, new_id: Callable[[], str]) -> Reservation:
         """The id for what `attempt` creates: that of an earlier attempt, or a new one.
 
         Raises:
             InvalidRequestError: Its key belongs to a request with another body.
         """
         clock = self._database.clock()
-        with self._database.write() as connection:
-            too_old = _creations.c.asked_at < clock - _KEPT_SECONDS
-            connection.execute(Rows(_creations, EVERY_PROJECT).delete().where(too_old))
+        with self._database.transaction() as connection:
+            too_old = _reservations.c.asked_at < clock - _KEPT_SECONDS
+            connection.execute(ScopedTable(_reservations, EVERY_PROJECT).delete().where(too_old))
             earlier = self._earlier(connection, attempt, clock)
             if earlier is not None:
                 self._note_attempt(connection, earlier, attempt, clock)
                 return Reservation(earlier.subject, repeated=True)
-            subject = new_subject()
+            resource_id = new_id()
             row = {
-                "subject": subject,
+                "subject": resource_id,
                 "path": attempt.path,
                 "digest": attempt.digest,
                 "key": attempt.key,
@@ -89,19 +89,19 @@ class CreationStore:
                 "asked_at": clock,
             }
             connection.execute(self._rows.insert(row))
-            return Reservation(subject, repeated=False)
+            return Reservation(resource_id, repeated=False)
 
-    def answered(self, subject: str) -> None:
+    def mark_answered(self, resource_id: str) -> None:
         """The answer goes to a client that is still there."""
-        self._change(self._rows.update().values(answered_at=self._database.clock()), subject)
+        self._change(self._rows.update().values(answered_at=self._database.clock()), resource_id)
 
-    def forget(self, subject: str) -> None:
+    def forget(self, resource_id: str) -> None:
         """Nothing was created: the request was refused."""
-        self._change(self._rows.delete(), subject)
+        self._change(self._rows.delete(), resource_id)
 
-    def _change(self, statement: Any, subject: str) -> None:
-        with self._database.write() as connection:
-            connection.execute(statement.where(_creations.c.subject == subject))
+    def _change(self, statement: Any, resource_id: str) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(statement.where(_reservations.c.subject == resource_id))
 
     def _earlier(self, connection: Connection, attempt: Attempt, clock: float) -> Row[Any] | None:
         if attempt.key is not None:
@@ -111,20 +111,20 @@ class CreationStore:
         query = (
             self._rows.select()
             .where(
-                _creations.c.path == attempt.path,
-                _creations.c.digest == attempt.digest,
-                _creations.c.key.is_(None),
-                _creations.c.attempt < attempt.number,
+                _reservations.c.path == attempt.path,
+                _reservations.c.digest == attempt.digest,
+                _reservations.c.key.is_(None),
+                _reservations.c.attempt < attempt.number,
                 _open(clock),
             )
-            .order_by(_creations.c.answered_at.is_not(None), _creations.c.number.desc())
+            .order_by(_reservations.c.answered_at.is_not(None), _reservations.c.number.desc())
             .limit(1)
         )
         return connection.execute(query).one_or_none()
 
     def _of_key(self, connection: Connection, attempt: Attempt) -> Row[Any] | None:
         query = self._rows.select().where(
-            _creations.c.path == attempt.path, _creations.c.key == attempt.key
+            _reservations.c.path == attempt.path, _reservations.c.key == attempt.key
         )
         row = connection.execute(query).one_or_none()
         if row is not None and row.digest != attempt.digest:
@@ -143,12 +143,13 @@ class CreationStore:
             "asked_at": clock,
             "answered_at": None,
         }
-        noted = self._rows.update().where(_creations.c.number == row.number)
+        noted = self._rows.update().where(_reservations.c.number == row.number)
         connection.execute(noted.values(values))
 
 
 def _open(clock: float) -> ColumnElement[bool]:
     unanswered = and_(
-        _creations.c.answered_at.is_(None), _creations.c.asked_at >= clock - UNANSWERED_SECONDS
+        _reservations.c.answered_at.is_(None),
+        _reservations.c.asked_at >= clock - UNANSWERED_SECONDS,
     )
-    return or_(unanswered, _creations.c.answered_at >= clock - ANSWERED_SECONDS)
+    return or_(unanswered, _reservations.c.answered_at >= clock - ANSWERED_SECONDS)

@@ -17,7 +17,7 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
 from emojitune.store.pagination import Page, read_page
-from emojitune.store.scope import Project, Rows
+from emojitune.store.scope import Project, ScopedTable
 
 _jobs, _events, _checkpoints = tables.jobs, tables.events, tables.checkpoints
 
@@ -89,7 +89,7 @@ class JobStore:
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
-        self._rows = Rows(_jobs, project)
+        self._rows = ScopedTable(_jobs, project)
 
     def create(
         self,
@@ -128,7 +128,7 @@ class JobStore:
         validating = f"Validating training file: {training_file}"
         if validation_file:
             validating += f" and validation file: {validation_file}"
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             made = connection.execute(self._rows.insert(row).on_conflict_do_nothing())
             if not made.rowcount:
                 return self._get(connection, job_id)
@@ -164,7 +164,7 @@ class JobStore:
 
     def together(self) -> AbstractContextManager[Connection]:
         """What this thread writes inside, by whatever store of the database, is one transaction."""
-        return self._database.write()
+        return self._database.transaction()
 
     def unfinished(self) -> Sequence[Job]:
         """Every job that has not ended, the oldest first."""
@@ -185,7 +185,7 @@ class JobStore:
         Raises:
             InvalidStateError: It is not: somebody was faster, or the request makes no sense.
         """
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             status = self._get(connection, job_id).status
             if status not in sources:
                 raise InvalidStateError(
@@ -197,7 +197,7 @@ class JobStore:
     def update(self, job_id: str, **changes: Any) -> Job:
         """Set columns other than the status."""
         assert "status" not in changes, "a status changes by `transition` only"
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             return self._change(connection, job_id, changes)
 
     def add_event(
@@ -211,7 +211,7 @@ class JobStore:
         key: str | None = None,
     ) -> None:
         """Add a line to the job's story. What has a `key` is told once, however often it is run."""
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             self._add_event(connection, job_id, message, level=level, type=type, data=data, key=key)
 
     def events(self, job_id: str, after: str | None = None, limit: int = 20) -> Page[JobEvent]:
@@ -228,7 +228,7 @@ class JobStore:
             row = connection.execute(query).one_or_none()
         return None if row is None else _event(row)
 
-    def told_since_step(self, job_id: str, key_prefix: str) -> int:
+    def events_since_step(self, job_id: str, key_prefix: str) -> int:
         """How many events with such a key came after the last step that was told."""
         mine = _events.c.job_id == job_id
         last_step = select(func.coalesce(func.max(_events.c.number), 0)).where(
@@ -254,7 +254,7 @@ class JobStore:
             "step": step,
             "metrics": dict(metrics),
         }
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(insert_or_ignore(_checkpoints).values(row).on_conflict_do_nothing())
 
     def checkpoints(
@@ -269,7 +269,7 @@ class JobStore:
     def drop_checkpoints(self, job_id: str, *, keep: int) -> Sequence[JobCheckpoint]:
         """Forget a job's checkpoints but for the `keep` of the last steps; returns the others."""
         query = select(_checkpoints).where(_checkpoints.c.job_id == job_id)
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             rows = connection.execute(query.order_by(_checkpoints.c.step.desc())).all()
             old = [_checkpoint(row) for row in rows[keep:]]
             ids = [checkpoint.id for checkpoint in old]

@@ -18,7 +18,7 @@ from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
-from emojitune.store.scope import EVERY_PROJECT, Rows
+from emojitune.store.scope import EVERY_PROJECT, ScopedTable
 
 _keys = tables.keys
 _BYTES = 32
@@ -42,7 +42,7 @@ class KeyStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rows = Rows(_keys, EVERY_PROJECT)
+        self._rows = ScopedTable(_keys, EVERY_PROJECT)
 
     def create(self, project: str, name: str = "") -> tuple[Key, str]:
         """A new key for a project, and its secret, which cannot be had again.
@@ -59,8 +59,8 @@ class KeyStore:
             "sha256": digest_of(secret),
             "created_at": key.created_at,
         }
-        with self._database.write() as connection:
-            connection.execute(Rows(_keys, project).insert(row))
+        with self._database.transaction() as connection:
+            connection.execute(ScopedTable(_keys, project).insert(row))
         return key, secret
 
     def list(self) -> Sequence[Key]:
@@ -76,7 +76,7 @@ class KeyStore:
             NotFoundError: There is none of this id.
         """
         this = _keys.c.id == key_id
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             valid = self._rows.update().where(this, _keys.c.revoked_at.is_(None))
             connection.execute(valid.values(revoked_at=self._database.now()))
             row = connection.execute(self._rows.select().where(this)).one_or_none()

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, or_
 from emojitune.errors import InvalidStateError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.scope import EVERY_PROJECT, Rows
+from emojitune.store.scope import EVERY_PROJECT, ScopedTable
 
 _jobs = tables.jobs
 
@@ -35,7 +35,7 @@ class LeaseStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rows = Rows(_jobs, EVERY_PROJECT)
+        self._rows = ScopedTable(_jobs, EVERY_PROJECT)
 
     def claim(self, job_id: str, worker: str, seconds: float) -> bool:
         """Lease a job to `worker` unless another one holds it; the lease ends by itself."""
@@ -67,7 +67,7 @@ class LeaseStore:
         """The ids of the jobs that some worker holds now."""
         return {lease.job_id for lease in self.all() if not self._is_over(lease)}
 
-    def lapsed(self) -> set[str]:
+    def expired(self) -> set[str]:
         """The workers that neither gave their lease back nor renewed it in time."""
         return {lease.worker for lease in self.all() if self._is_over(lease)}
 
@@ -90,7 +90,7 @@ class LeaseStore:
             LeaseLostError: It does not.
         """
         fenced = self._database.guarded(only_while_held(job_id, worker, statuses=statuses))
-        with fenced.write():
+        with fenced.transaction():
             yield
 
     def _write(
@@ -101,7 +101,7 @@ class LeaseStore:
             .where(_jobs.c.id == job_id, condition)
             .values(worker=worker, lease_expires_at=until)
         )
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             return connection.execute(statement).rowcount == 1
 
 
@@ -110,7 +110,7 @@ def only_while_held(
 ) -> Callable[[Connection], None]:
     """A guard for `Database.guarded`: a write is kept only while `worker` holds the job, and its
     status is one of these: who cancels or pauses a job has the last word."""
-    every = Rows(_jobs, EVERY_PROJECT).select(_jobs.c.status)
+    every = ScopedTable(_jobs, EVERY_PROJECT).select(_jobs.c.status)
     held = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
 
     def guard(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.scope import EVERY_PROJECT, Project, Rows
+from emojitune.store.scope import EVERY_PROJECT, Project, ScopedTable
 
 _models, _permissions = tables.models, tables.permissions
 
@@ -39,15 +39,15 @@ class ModelStore:
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
-        granted = Rows(_permissions, EVERY_PROJECT).select(_permissions.c.model)
+        granted = ScopedTable(_permissions, EVERY_PROJECT).select(_permissions.c.model)
         shared = granted.where(_permissions.c.project_id == project)
-        self._own = Rows(_models, project)
-        self._seen = Rows(_models, project, shared=_models.c.name.in_(shared))
-        self._permissions = Rows(_permissions, project)
+        self._own = ScopedTable(_models, project)
+        self._seen = ScopedTable(_models, project, shared=_models.c.name.in_(shared))
+        self._permissions = ScopedTable(_permissions, project)
 
     def register(self, model: FineTunedModel) -> None:
         """Make a model known; once is enough."""
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._own.insert(asdict(model)).on_conflict_do_nothing())
 
     def get(self, name: str) -> FineTunedModel:
@@ -78,13 +78,13 @@ class ModelStore:
         Raises:
             NotFoundError: There is none.
         """
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             mine = self._own.delete().where(_models.c.name == name)
             if not connection.execute(mine).rowcount:
                 raise _unknown(name)
             connection.execute(self._permissions.delete().where(_permissions.c.model == name))
 
-    def _find(self, rows: Rows, name: str) -> FineTunedModel:
+    def _find(self, rows: ScopedTable, name: str) -> FineTunedModel:
         with self._database.read() as connection:
             row = connection.execute(rows.select().where(_models.c.name == name)).one_or_none()
         if row is None:

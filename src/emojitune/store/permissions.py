@@ -14,7 +14,7 @@ from emojitune.store import tables
 from emojitune.store.database import Database
 from emojitune.store.ids import new_id
 from emojitune.store.pagination import Order, Page, read_page
-from emojitune.store.scope import Project, Rows
+from emojitune.store.scope import Project, ScopedTable
 
 _permissions = tables.permissions
 
@@ -34,7 +34,7 @@ class PermissionStore:
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
-        self._rows = Rows(_permissions, project)
+        self._rows = ScopedTable(_permissions, project)
 
     def grant(self, model: str, project_ids: Sequence[str]) -> Sequence[Permission]:
         """The permissions of these projects, in their order; one that is there already stays."""
@@ -47,7 +47,7 @@ class PermissionStore:
         query = self._rows.select().where(
             _permissions.c.model == model, _permissions.c.project_id.in_(projects)
         )
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._rows.insert(*rows).on_conflict_do_nothing())
             found = {row.project_id: _permission(row) for row in connection.execute(query)}
         return [found[project] for project in projects]
@@ -78,7 +78,7 @@ class PermissionStore:
         statement = self._rows.delete().where(
             _permissions.c.model == model, _permissions.c.id == permission_id
         )
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             if not connection.execute(statement).rowcount:
                 raise NotFoundError(
                     f"No such permission: {permission_id}. List those of {model} to see which "

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, insert
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.scope import Project, Rows
+from emojitune.store.scope import Project, ScopedTable
 
 _responses = tables.responses
 _items = tables.response_items
@@ -40,7 +40,7 @@ class ResponseStore:
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
-        self._rows = Rows(_responses, project)
+        self._rows = ScopedTable(_responses, project)
         # An id that a client chose may stand in several responses: the last one's counts.
         self._item = (
             self._rows.select(_items.c.item)
@@ -60,7 +60,7 @@ class ResponseStore:
             {"response_id": stored.id, "item_id": item["id"], "item": item}
             for item in (*new, *stored.response["output"])
         ]
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._rows.insert(asdict(stored)))
             if rows:
                 connection.execute(insert(_items), rows)
@@ -97,7 +97,7 @@ class ResponseStore:
             NotFoundError: There is none.
         """
         statement = self._rows.delete().where(_responses.c.id == response_id)
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             if not connection.execute(statement).rowcount:
                 raise _unknown(response_id)
 

@@ -1,8 +1,9 @@
-"""Whose rows a store sees: those of one project or, said in so many words, those of all.
+"""The rows that a store sees: those of one project or, said explicitly, those of all projects.
 
-A statement on a table with an owner begins at `Rows`, which adds whose rows they are; the database
-refuses any other. So no query can forget it. Rows that hang on such a row (events, checkpoints,
-parts, results) have no owner of their own: stores look at the row that they hang on first.
+A statement on a table with a `project` column begins at a `ScopedTable`, which adds the project;
+the database refuses any other statement on it, so no query can forget it. Rows that belong to such
+a row (events, checkpoints, parts, results) have no project of their own: stores look up the row
+that they belong to first.
 """
 
 from collections.abc import Mapping
@@ -23,21 +24,21 @@ class EveryProject(Enum):
 
 
 EVERY_PROJECT: Final = EveryProject.EVERY_PROJECT
-"""For who serves all of them: the dispatcher, the sweeper, the loader of models."""
+"""For code that serves all of them: the dispatcher, the sweeper, the loader of models."""
 
 DEFAULT_PROJECT = "default"
-"""Of the server's own key, and of all that was there before there were projects."""
+"""The project of the server's own key, and of all rows from before there were projects."""
 
 Project = str | EveryProject
 
 StatementT = TypeVar("StatementT", Select[Any], Insert, Update, Delete)
 
 
-class Rows:
+class ScopedTable:
     """One project's rows of a table.
 
     Args:
-        shared: Which rows of others are seen too, though never changed.
+        shared: Which rows of other projects can be read too, though never changed.
     """
 
     def __init__(
@@ -46,17 +47,17 @@ class Rows:
         self._table = table
         self._project = project
         own = everything() if project is EVERY_PROJECT else table.c.project == project
-        self._seen = own if shared is None else or_(own, shared)
+        self._readable = own if shared is None else or_(own, shared)
         # Made once: building a statement costs as much as running it.
-        self._whole_rows = self._scoped(select(table).where(self._seen))
+        self._all_columns = self._scoped(select(table).where(self._readable))
         self._update = self._scoped(update(table).where(own))
         self._delete = self._scoped(delete(table).where(own))
 
     def select(self, *columns: ColumnElement[Any]) -> Select[Any]:
-        """Whole rows, or these columns of them."""
+        """All columns of the rows, or these columns of them."""
         if not columns:
-            return self._whole_rows
-        return self._scoped(select(*columns).where(self._seen))
+            return self._all_columns
+        return self._scoped(select(*columns).where(self._readable))
 
     def insert(self, *rows: Mapping[str, Any]) -> Insert:
         """Rows that belong to the project."""

@@ -1,7 +1,7 @@
 """The tables as the code sees them; `migrations/` makes them, and a test holds the two together.
 
 `number` grows with each row: lists are ordered by it, since many rows share one second. `project`
-is whose a row is. Statements on tables with it begin at `projects.Rows`.
+is whose a row is. Statements on tables with it begin at `scope.ScopedTable`.
 """
 
 from sqlalchemy import (
@@ -197,7 +197,7 @@ batch_results = Table(
     sqlite_autoincrement=True,
 )
 
-completions = Table(
+chat_completions = Table(
     "chat_completions",
     metadata,
     Column("number", Integer, primary_key=True),
@@ -224,7 +224,7 @@ permissions = Table(
     sqlite_autoincrement=True,
 )
 
-creations = Table(
+reservations = Table(
     "creations",
     metadata,
     Column("number", Integer, primary_key=True),

@@ -22,7 +22,7 @@ from emojitune.store.files import (
     chunks_of,
 )
 from emojitune.store.ids import new_id
-from emojitune.store.scope import EVERY_PROJECT, Project, Rows
+from emojitune.store.scope import EVERY_PROJECT, Project, ScopedTable
 
 _uploads, _parts = tables.uploads, tables.upload_parts
 
@@ -69,7 +69,7 @@ class UploadStore:
         self, database: Database, project: Project, directory: Path, files: FileStore
     ) -> None:
         self._database = database
-        self._rows = Rows(_uploads, project)
+        self._rows = ScopedTable(_uploads, project)
         self._directory = directory
         self._files = files
 
@@ -90,7 +90,7 @@ class UploadStore:
             file_seconds=file_seconds,
             file_id=None,
         )
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             connection.execute(self._rows.insert(asdict(upload)))
         return upload
 
@@ -119,7 +119,7 @@ class UploadStore:
             with self._while_pending(upload_id, _ADD):
                 size = _write(path, chunks)
             part = UploadPart(part_id, upload_id, self._database.now(), size)
-            with self._database.write() as connection:
+            with self._database.transaction() as connection:
                 upload = self._get(connection, upload_id)
                 _require_pending(upload, _ADD)
                 _require_room(connection, upload_id, size)
@@ -163,7 +163,7 @@ class UploadStore:
                 incoming,
                 filename=upload.filename,
                 purpose=upload.purpose,
-                seconds=upload.file_seconds,
+                expires_after=upload.file_seconds,
                 then=complete_with,
             )
         self._delete_parts(upload_id)
@@ -175,7 +175,7 @@ class UploadStore:
         Raises:
             InvalidStateError: It has ended already.
         """
-        with self._database.write() as connection:
+        with self._database.transaction() as connection:
             self._end(connection, upload_id, "cancelled", "Only an upload can be cancelled")
         self._delete_parts(upload_id)
         return self.get(upload_id)
@@ -187,11 +187,16 @@ class UploadStore:
         """
         # Listed first: the folder of an upload that begins meanwhile is not among them.
         folders = list(self._directory.iterdir()) if self._directory.exists() else []
-        anyones, pending = Rows(_uploads, EVERY_PROJECT), _uploads.c.status == "pending"
-        with self._database.write() as connection:
-            over = anyones.update().where(pending, _uploads.c.expires_at <= self._database.now())
+        every_project, pending = (
+            ScopedTable(_uploads, EVERY_PROJECT),
+            _uploads.c.status == "pending",
+        )
+        with self._database.transaction() as connection:
+            over = every_project.update().where(
+                pending, _uploads.c.expires_at <= self._database.now()
+            )
             connection.execute(over.values(status="expired"))
-            waiting = set(connection.scalars(anyones.select(_uploads.c.id).where(pending)))
+            waiting = set(connection.scalars(every_project.select(_uploads.c.id).where(pending)))
         for folder in folders:
             if folder.name not in waiting:
                 self._delete_parts(folder.name)

@@ -235,7 +235,7 @@ class BatchRunner:
                 incoming,
                 filename=f"{batch.id}_{'error' if failed else 'output'}.jsonl",
                 purpose="batch_output",
-                seconds=batch.output_seconds,
+                expires_after=batch.output_seconds,
                 then=lambda connection, stored: self._batches.note_output(
                     connection, batch.id, stored, failed=failed
                 ),

@@ -18,7 +18,7 @@ from emojitune.server.http.errors import error_object
 from emojitune.server.http.json_bodies import json_body
 from emojitune.server.http.json_responses import encode, reply
 from emojitune.server.models.resolver import snapshot_name
-from emojitune.store.chat_completions import StoredCompletion
+from emojitune.store.chat_completions import StoredChatCompletion
 
 router = APIRouter(prefix="/v1/chat/completions")
 
@@ -92,7 +92,7 @@ async def _store(completion: ChatCompletion, body: ChatRequest, services: Servic
     """Keep a completion that asks for it, before its client can ask for it back."""
     if not body.store:
         return
-    stored = StoredCompletion(
+    stored = StoredChatCompletion(
         id=completion.id,
         created_at=completion.created,
         model=completion.model,
@@ -103,7 +103,7 @@ async def _store(completion: ChatCompletion, body: ChatRequest, services: Servic
             for number, message in enumerate(body.messages)
         ],
     )
-    await to_thread.run_sync(services.completions.add, stored)
+    await to_thread.run_sync(services.chat_completions.add, stored)
 
 
 def _frame(chunk: ChatCompletionChunk) -> bytes:

@@ -11,7 +11,7 @@ from emojitune.server.context import Shared
 from emojitune.server.http.json_bodies import Body, Limit, Metadata, json_body, without_nulls
 from emojitune.server.http.json_responses import listing, reply
 from emojitune.server.models.resolver import snapshot_name
-from emojitune.store.chat_completions import StoredCompletion
+from emojitune.store.chat_completions import StoredChatCompletion
 from emojitune.store.pagination import Order, slice_page
 
 router = APIRouter(prefix="/v1/chat/completions")
@@ -48,7 +48,7 @@ def list_completions(
 ) -> Response:
     """List stored completions, all or those with each `metadata[key]=value` of the query."""
     query = request.query_params
-    page = services.completions.list(
+    page = services.chat_completions.list(
         model=model and snapshot_name(model),
         metadata={match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))},
         after=after,
@@ -62,7 +62,7 @@ def list_completions(
 @router.get("/{completion_id}")
 def retrieve(completion_id: str, services: Shared) -> Response:
     """Retrieve a stored completion."""
-    return reply(_completion(services.completions.get(completion_id)))
+    return reply(_completion(services.chat_completions.get(completion_id)))
 
 
 @router.post("/{completion_id}")
@@ -72,13 +72,13 @@ def update(
     services: Shared,
 ) -> Response:
     """Give a stored completion other metadata."""
-    return reply(_completion(services.completions.update(completion_id, body.metadata)))
+    return reply(_completion(services.chat_completions.update(completion_id, body.metadata)))
 
 
 @router.delete("/{completion_id}")
 def delete(completion_id: str, services: Shared) -> Response:
     """Delete a stored completion and its messages."""
-    services.completions.delete(completion_id)
+    services.chat_completions.delete(completion_id)
     return reply(
         ChatCompletionDeleted(id=completion_id, object="chat.completion.deleted", deleted=True)
     )
@@ -93,14 +93,14 @@ def list_messages(
     order: _Order = "asc",
 ) -> Response:
     """List the messages that a stored completion answers."""
-    messages = services.completions.get(completion_id).messages
+    messages = services.chat_completions.get(completion_id).messages
     page = slice_page(messages, after=after, limit=limit, order=order)
     # OpenAI's type knows the assistant's role alone, its service sends the real ones.
     items = [ChatCompletionStoreMessage.model_construct(**message) for message in page.items]
     return _list(items, [message["id"] for message in page.items], page.has_more)
 
 
-def _completion(stored: StoredCompletion) -> ChatCompletion:
+def _completion(stored: StoredChatCompletion) -> ChatCompletion:
     return ChatCompletion.model_validate({**stored.completion, "metadata": stored.metadata})
 
 

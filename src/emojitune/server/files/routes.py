@@ -63,7 +63,7 @@ def create(form: _Form, services: Shared) -> Response:
             incoming,
             filename=PurePath(form.file.filename or "").name or "upload",
             purpose=form.purpose,
-            seconds=seconds,
+            expires_after=seconds,
         )
     return reply(file_object(stored))
 

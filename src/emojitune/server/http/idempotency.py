@@ -37,19 +37,19 @@ async def create_once(
     attempt = _attempt(request, digest)
 
     def run() -> tuple[str, Response]:
-        reserved = services.creations.reserve(attempt, lambda: new_id(prefix))
+        reserved = services.idempotency.reserve(attempt, lambda: new_id(prefix))
         try:
-            response = create(reserved.subject)
+            response = create(reserved.resource_id)
         except EmojituneError:
-            services.creations.forget(reserved.subject)
+            services.idempotency.forget(reserved.resource_id)
             raise
         if reserved.repeated:
             response.headers["idempotent-replayed"] = "true"
-        return reserved.subject, response
+        return reserved.resource_id, response
 
-    subject, response = await to_thread.run_sync(run)
+    resource_id, response = await to_thread.run_sync(run)
     if not await request.is_disconnected():
-        await to_thread.run_sync(services.creations.answered, subject)
+        await to_thread.run_sync(services.idempotency.mark_answered, resource_id)
     return response
 
 

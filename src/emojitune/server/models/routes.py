@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, HTTPException, Response
 from openai.types import Model, ModelDeleted
 
 from emojitune.errors import InvalidRequestError, NotFoundError
-from emojitune.jobs.publish import forget_model
+from emojitune.jobs.publish import delete_model
 from emojitune.models.catalog import (
     CATALOG,
     EMBEDDING_MODELS,
@@ -58,7 +58,7 @@ def delete(name: _Name, services: Shared) -> Response:
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
         )
-    forget_model(name, services.models, services.settings)
+    delete_model(name, services.models, services.settings)
     services.pool.forget(name)
     return reply(ModelDeleted(id=name, object="model", deleted=True))
 
