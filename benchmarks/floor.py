@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoTokenizer
 from benchmarks.contenders import BATCH
 from benchmarks.processes import say
 from emojitune.dataset.validation import load_examples
-from emojitune.models.linear import Product
+from emojitune.models.linear import PackedLinear
 from emojitune.models.renderer import Rendered, Renderer
 from emojitune.training.batches import tokens_run
 
@@ -51,7 +51,7 @@ def seconds_of(rows: int, inner: int, outer: int) -> float:
     """The faster of the ways to multiply, and of a few attempts."""
     x = torch.randn(rows, inner, device=_DEVICE).bfloat16()
     weight = torch.randn(outer, inner, device=_DEVICE).bfloat16()
-    ways = (Product(weight), lambda x: functional.linear(x, weight))
+    ways = (PackedLinear(weight), lambda x: functional.linear(x, weight))
     return min(_timed(way, x) for way in ways for _ in range(_REPEATS + 1))
 
 

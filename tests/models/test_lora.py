@@ -7,7 +7,7 @@ from torch import nn
 
 from emojitune.errors import ModelError
 from emojitune.models import adapter, loader, lora
-from emojitune.models.linear import Product
+from emojitune.models.linear import PackedLinear
 from emojitune.models.loader import LoadedModel
 
 IDS = torch.tensor([[1, 50, 60, 70, 2]])
@@ -34,8 +34,8 @@ def test_tensors_made_without_modules_are_those_that_modules_get(
 ) -> None:
     lora.attach(tiny.module, rank=4, alpha=8.0, seed=3)
     attached = lora.adapter_state(tiny.module)
-    llama = loader.load_llama(tiny_base, float32(), Product).llama
-    made = lora.fresh(llama.linear_shapes, rank=4, seed=3, device=torch.device("cpu"))
+    llama = loader.load_llama(tiny_base, float32(), PackedLinear).llama
+    made = lora.init_state(llama.linear_shapes, rank=4, seed=3, device=torch.device("cpu"))
     assert list(made) == list(attached)
     assert all(torch.equal(made[name], attached[name]) for name in made)
     assert all(tensor.requires_grad for tensor in made.values())

@@ -12,8 +12,8 @@ from tiny_model import float32, load_tiny, make_adapter
 
 from emojitune.errors import ModelError
 from emojitune.models import adapter, loader, lora
-from emojitune.models.linear import Product, TwoWayProduct
-from emojitune.models.llama import PRODUCTS
+from emojitune.models.linear import PackedLinear, TrainableLinear
+from emojitune.models.llama import FUSED_LINEARS
 from emojitune.models.loader import LoadedModel
 from emojitune.models.packed_llama import PackedLlama
 
@@ -26,12 +26,12 @@ def changed(base: Path, folder: Path, **config: Any) -> Path:
     return folder
 
 
-def packed(folder: Path) -> PackedLlama[Product]:
-    return loader.load_llama(folder, float32(), Product).llama
+def packed(folder: Path) -> PackedLlama[PackedLinear]:
+    return loader.load_llama(folder, float32(), PackedLinear).llama
 
 
 def test_it_holds_what_the_modules_hold(tiny_base: Path, tiny: LoadedModel) -> None:
-    loaded = loader.load_llama(tiny_base, float32(), Product)
+    loaded = loader.load_llama(tiny_base, float32(), PackedLinear)
     assert loaded.context_length == tiny.context_length
     assert loaded.renderer.stop_ids == tiny.renderer.stop_ids
     body: Any = tiny.module.model
@@ -40,7 +40,7 @@ def test_it_holds_what_the_modules_hold(tiny_base: Path, tiny: LoadedModel) -> N
     for mine, theirs in zip(loaded.llama.layers, body.layers, strict=True):
         assert torch.equal(mine.input_norm, theirs.input_layernorm.weight)
         assert torch.equal(mine.mlp_norm, theirs.post_attention_layernorm.weight)
-        for product, names in zip(mine.products, PRODUCTS, strict=True):
+        for product, names in zip(mine.linears, FUSED_LINEARS, strict=True):
             x = torch.randn(3, theirs.get_submodule(names[0]).in_features)
             expected = torch.cat([theirs.get_submodule(name)(x) for name in names], dim=1)
             torch.testing.assert_close(product(x), expected)
@@ -55,7 +55,7 @@ def test_packed_weights_multiply_as_plain_ones() -> None:
     weight = torch.randn(24, 16).bfloat16()
     for rows in (1, 7, 300):
         x = torch.randn(rows, 16).bfloat16()
-        torch.testing.assert_close(Product(weight)(x), x @ weight.T)
+        torch.testing.assert_close(PackedLinear(weight)(x), x @ weight.T)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_scaled_rotations_are_those_of_transformers(tiny_base: Path, tmp_path: P
     folder = changed(tiny_base, tmp_path / "base", rope_parameters=rope)
     assert loader.is_llama(folder)
     positions = torch.tensor([0, 5, 200])
-    cos, sin = packed(folder).rotation(positions)
+    cos, sin = packed(folder).rotary(positions)
     body: Any = load_tiny(folder).module.model
     expected = body.rotary_emb(body.embed_tokens.weight, positions[None])
     for mine, theirs in zip((cos, sin), expected, strict=True):
         assert torch.equal(mine[:, 0], theirs[0, :, : mine.shape[-1]])
-    assert not torch.equal(cos, packed(tiny_base).rotation(positions)[0])
+    assert not torch.equal(cos, packed(tiny_base).rotary(positions)[0])
 
 
 def test_an_older_config_means_the_same(tiny_base: Path, tmp_path: Path) -> None:
@@ -104,17 +104,17 @@ def test_an_older_config_means_the_same(tiny_base: Path, tmp_path: Path) -> None
     )
     positions = torch.tensor([0, 5, 200])
     for mine, theirs in zip(
-        packed(older).rotation(positions), packed(newer).rotation(positions), strict=True
+        packed(older).rotary(positions), packed(newer).rotary(positions), strict=True
     ):
         assert torch.equal(mine, theirs)
-    assert not torch.equal(mine, packed(tiny_base).rotation(positions)[1])
+    assert not torch.equal(mine, packed(tiny_base).rotary(positions)[1])
 
 
 def test_both_ways_of_a_product_are_its_weights() -> None:
     weight = torch.randn(24, 16).bfloat16()
-    product = TwoWayProduct(weight)
+    product = TrainableLinear(weight)
     rows = torch.randn(5, 24).bfloat16()
-    torch.testing.assert_close(product.back(rows), rows @ weight)
+    torch.testing.assert_close(product.input_grad(rows), rows @ weight)
     torch.testing.assert_close(product(rows @ weight), rows @ weight @ weight.T)
 
 
@@ -155,7 +155,7 @@ def test_a_folder_that_is_not_whole_is_refused(
     shutil.copytree(tiny_base, folder)
     damage(folder)
     with pytest.raises(ModelError, match="could not be loaded"):
-        loader.load_llama(folder, float32(), Product)
+        loader.load_llama(folder, float32(), PackedLinear)
 
 
 def test_a_file_that_is_written_over_leaves_a_loaded_model_as_it_is(
@@ -164,7 +164,7 @@ def test_a_file_that_is_written_over_leaves_a_loaded_model_as_it_is(
     folder = tmp_path / "base"
     shutil.copytree(tiny_base, folder)
     llama = packed(folder)
-    held = [llama.embedding, llama.layers[0].input_norm, llama.layers[0].products[1].weight]
+    held = [llama.embedding, llama.layers[0].input_norm, llama.layers[0].linears[1].weight]
     before = [tensor.clone() for tensor in held]
     weights = folder / "model.safetensors"
     with weights.open("r+b") as file:

@@ -11,7 +11,7 @@ from emojitune.inference.decoding.knn import Neighbours
 from emojitune.inference.engine.hf_runner import ModulePass
 from emojitune.inference.engine.llama_runner import LlamaPass
 from emojitune.models import loader
-from emojitune.models.linear import Product
+from emojitune.models.linear import PackedLinear
 from emojitune.models.loader import LoadedModel, Precision
 
 
@@ -19,7 +19,7 @@ def load_base(folder: Path, precision: Precision, executor: Executor) -> ChatMod
     """A base model, the fast way where it `is_llama`, else through its own modules."""
     if not loader.is_llama(folder):
         return from_modules(loader.load(folder, precision), executor)
-    loaded = loader.load_llama(folder, precision, Product)
+    loaded = loader.load_llama(folder, precision, PackedLinear)
     forward = LlamaPass(loaded.llama)
     return ChatModel(BaseModelRuntime(forward, loaded.renderer, loaded.context_length, executor))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from emojitune.dataset.example import TrainingExample
 from emojitune.inference.decoding.knn import Neighbours, by_turns, hidden_states
 from emojitune.inference.engine.llama_runner import LlamaPass
-from emojitune.models.linear import TwoWayProduct
+from emojitune.models.linear import TrainableLinear
 from emojitune.models.loader import LoadedLlama, Trainable, load_llama_adapter
 from emojitune.models.packed_llama import LlamaAdapter
 
@@ -31,7 +31,7 @@ class KNNExamples:
         replies: Indices into the closed set of replies.
     """
 
-    model: LoadedLlama[TwoWayProduct]
+    model: LoadedLlama[TrainableLinear]
     prompts: Sequence[tuple[int, ...]]
     replies: Sequence[int]
 
@@ -71,7 +71,7 @@ def choose(
 
 
 def _in_threads(
-    model: LoadedLlama[TwoWayProduct],
+    model: LoadedLlama[TrainableLinear],
     tuned: LlamaAdapter,
     prompts: Sequence[tuple[int, ...]],
     check: Callable[[], None],

@@ -8,7 +8,7 @@ _ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 _USUAL_ROWS = 256  # what the layout is chosen for; any number can be multiplied
 
 
-class Product:
+class PackedLinear:
     """x Wᵀ for frozen weights W (out, in).
 
     oneDNN multiplies by bf16 weights in a layout of its own. Given them as they come, it converts
@@ -32,9 +32,9 @@ class Product:
         return out
 
 
-class TwoWayProduct(Product):
+class TrainableLinear(PackedLinear):
     """The same, and the way back of a gradient: `back` takes rows (T, out) to (T, in)."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight)
-        self.back = Product(weight.T)
+        self.input_grad = PackedLinear(weight.T)

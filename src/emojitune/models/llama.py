@@ -20,7 +20,7 @@ from torch import Tensor
 from emojitune.models import rotary
 
 # The linear maps of a layer, those of one product together.
-PRODUCTS = (
+FUSED_LINEARS = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ("self_attn.o_proj",),
     ("mlp.gate_proj", "mlp.up_proj"),
@@ -61,7 +61,7 @@ def read_config(folder: Path) -> LlamaConfig | None:
         and values.get("hidden_act") == "silu"
         and not any(values.get(key) for key in ("attention_bias", "mlp_bias", "auto_map"))
         and values.get("quantization_config") is None
-        and rotary.kind(values) in rotary.KINDS
+        and rotary.rope_type(values) in rotary.ROPE_TYPES
     )
     heads, width = values.get("num_attention_heads"), values.get("hidden_size")
     if not plain or not heads or not width or any(key not in values for key in _REQUIRED):
@@ -102,7 +102,7 @@ def linear_shapes(config: LlamaConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """RMSNorm of rows x (T, C), and the inverse root mean squares (T, 1), in float32."""
     if x.is_cuda:
         normed, inverse = torch.ops.aten._fused_rms_norm(x, weight.shape, weight, eps)
@@ -112,7 +112,7 @@ def normalize(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return (wide * inverse).to(x.dtype) * weight, inverse
 
 
-def rotate(columns: Tensor, cos: Tensor, sin: Tensor) -> None:
+def apply_rotary(columns: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Turn queries and keys (T, heads × D) by their positions, in place."""
     first, second = columns.view(len(columns), -1, 2, cos.shape[-1]).unbind(2)
     turned = (first * cos).addcmul_(second, sin, value=-1)

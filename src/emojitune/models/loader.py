@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from emojitune.errors import ConfigurationError, EmojituneError, ModelError
 from emojitune.models import adapter, lora, packed_llama
-from emojitune.models.linear import Product, TwoWayProduct
+from emojitune.models.linear import PackedLinear, TrainableLinear
 from emojitune.models.llama import read_config
 from emojitune.models.packed_llama import LlamaAdapter, P, PackedLlama
 from emojitune.models.renderer import Renderer
@@ -50,7 +50,7 @@ class LoadedLlama(Generic[P]):
     context_length: int
 
 
-Trainable = LoadedModel | LoadedLlama[TwoWayProduct]
+Trainable = LoadedModel | LoadedLlama[TrainableLinear]
 
 
 def choose_precision(settings: Settings) -> Precision:
@@ -113,7 +113,7 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
 def load_for_training(folder: Path, precision: Precision) -> Trainable:
     """A base model in the form that trains it fastest. Raises ModelError as `load` does."""
     if is_llama(folder):
-        return load_llama(folder, precision, TwoWayProduct)
+        return load_llama(folder, precision, TrainableLinear)
     return load(folder, precision)
 
 
@@ -121,7 +121,9 @@ def is_llama(folder: Path) -> bool:
     """Whether `load_llama` can load it. Anything else, broken folders too, is for `load`."""
     try:
         config = read_config(folder)
-        return config is not None and packed_llama.is_whole(config, SafetensorsFolder(folder))
+        return config is not None and packed_llama.has_all_weights(
+            config, SafetensorsFolder(folder)
+        )
     except Exception:
         return False
 
@@ -146,7 +148,7 @@ def load_llama(folder: Path, precision: Precision, pack: Callable[[Tensor], P]) 
 
 
 def load_llama_adapter(
-    llama: PackedLlama[Product], adapter_folder: Path
+    llama: PackedLlama[PackedLinear], adapter_folder: Path
 ) -> tuple[LlamaAdapter, tuple[str, ...]]:
     """An adapter for `llama`, and its closed vocabulary.
 

@@ -25,18 +25,18 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         self.scale = alpha / rank
-        self.lora_A, self.lora_B = _fresh(
+        self.lora_A, self.lora_B = _init_factors(
             (base.out_features, base.in_features), rank, generator, base.weight.device
         )
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         a, b = self.lora_A.to(x.dtype), (self.scale * self.lora_B).to(x.dtype)
-        out = _AddLowRank.apply(rows, self.base.weight, self.base.bias, a, b)  # type: ignore[no-untyped-call]
+        out = _LoraLinearFunction.apply(rows, self.base.weight, self.base.bias, a, b)  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
 
-class _AddLowRank(torch.autograd.Function):
+class _LoraLinearFunction(torch.autograd.Function):
     """x Wᵀ + bias + (x Aᵀ) Bᵀ with W and bias frozen, for rows x (N, in).
 
     Autograd alone would make each sum a tensor of its own, forward and backward; here the small
@@ -64,14 +64,14 @@ def attach(model: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
     """Freeze `model` and put a LoRA update beside each of its linear layers, in place."""
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    found = list(_adaptable(model))
+    found = list(_target_modules(model))
     if not found:
         raise ModelError("LoRA needs linear layers (torch.nn.Linear), and this model has none.")
     for name, linear in found:
         model.set_submodule(name, LoraLinear(linear, rank, alpha, generator))
 
 
-def fresh(
+def init_state(
     shapes: Mapping[str, tuple[int, int]], *, rank: int, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
     """Trainable tensors for linear layers of these shapes (out, in), by name, without modules.
@@ -81,7 +81,9 @@ def fresh(
     generator = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
     for layer, shape in shapes.items():
-        state[f"{layer}.lora_A"], state[f"{layer}.lora_B"] = _fresh(shape, rank, generator, device)
+        state[f"{layer}.lora_A"], state[f"{layer}.lora_B"] = _init_factors(
+            shape, rank, generator, device
+        )
     return state
 
 
@@ -92,13 +94,13 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 def load_adapter_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Copy `state` into a model's own trainable tensors, in place."""
-    _require({name: tuple(parameter.shape) for name, parameter in own.items()}, state)
+    _require_shapes({name: tuple(parameter.shape) for name, parameter in own.items()}, state)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
 
 
-def check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> None:
+def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> None:
     """Refuse an adapter that is not for linear layers of these shapes (out, in), by name.
 
     Raises:
@@ -110,7 +112,7 @@ def check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]) ->
         rank = 0 if a is None or a.dim() == 0 else len(a)
         expected[f"{layer}.lora_A"] = (rank, columns)
         expected[f"{layer}.lora_B"] = (rows, rank)
-    _require(expected, state)
+    _require_shapes(expected, state)
 
 
 def merge(model: nn.Module, state: Mapping[str, Tensor], *, scale: float) -> None:
@@ -121,8 +123,8 @@ def merge(model: nn.Module, state: Mapping[str, Tensor], *, scale: float) -> Non
     Raises:
         ModelError: The adapter is for another model.
     """
-    layers = dict(_adaptable(model))
-    check(state, {name: (of.out_features, of.in_features) for name, of in layers.items()})
+    layers = dict(_target_modules(model))
+    check_shapes(state, {name: (of.out_features, of.in_features) for name, of in layers.items()})
     with torch.no_grad():
         for name, layer in layers.items():
             a, b = (
@@ -131,19 +133,19 @@ def merge(model: nn.Module, state: Mapping[str, Tensor], *, scale: float) -> Non
             layer.weight.copy_(layer.weight.float() + scale * (b @ a))
 
 
-Pair = tuple[Tensor, Tensor, float]
+LoraFactors = tuple[Tensor, Tensor, float]
 """A (rank, in), B (out, rank) and the scale of one linear layer's update."""
 
 
-def join(pairs: Sequence[Pair], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def fuse(factors: Sequence[LoraFactors], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The updates of layers with one input as one, for x Aᵀ B: their A sides stacked (R, in),
     their B sides scaled and block by block (R, out)."""
-    a = torch.cat([a for a, _, _ in pairs]).to(dtype)
-    b = torch.block_diag(*(scale * b.T for _, b, scale in pairs)).to(dtype)  # type: ignore[no-untyped-call]
+    a = torch.cat([a for a, _, _ in factors]).to(dtype)
+    b = torch.block_diag(*(scale * b.T for _, b, scale in factors)).to(dtype)  # type: ignore[no-untyped-call]
     return a, b
 
 
-def _require(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> None:
+def _require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> None:
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if found == expected:
         return
@@ -156,7 +158,7 @@ def _require(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor
     )
 
 
-def _fresh(
+def _init_factors(
     shape: tuple[int, int], rank: int, generator: torch.Generator, device: torch.device
 ) -> tuple[nn.Parameter, nn.Parameter]:
     """A (rank, in), drawn, and B (out, rank), zero, of a layer (out, in)."""
@@ -167,7 +169,7 @@ def _fresh(
     return nn.Parameter(a.to(device)), nn.Parameter(b.to(device))
 
 
-def _adaptable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+def _target_modules(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module is not head:

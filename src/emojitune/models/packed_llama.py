@@ -11,28 +11,28 @@ import torch
 from torch import Tensor
 
 from emojitune.models import lora
-from emojitune.models.linear import Product
-from emojitune.models.llama import PRODUCTS, LlamaConfig, linear_shapes
-from emojitune.models.rotary import Rotary
+from emojitune.models.linear import PackedLinear
+from emojitune.models.llama import FUSED_LINEARS, LlamaConfig, linear_shapes
+from emojitune.models.rotary import RotaryEmbedding
 from emojitune.models.safetensors_folder import SafetensorsFolder
 
-P = TypeVar("P", bound=Product, covariant=True)
+P = TypeVar("P", bound=PackedLinear, covariant=True)
 
 _MANY_ROWS = 16
 
 
-def is_whole(config: LlamaConfig, weights: SafetensorsFolder) -> bool:
+def has_all_weights(config: LlamaConfig, weights: SafetensorsFolder) -> bool:
     """Whether all weights that the sizes ask for are there."""
     return all(name in weights for name in _names(config))
 
 
 @dataclass(frozen=True, slots=True)
 class PackedLayer(Generic[P]):
-    """A decoder layer: its norms (C,), and its products in the order of `PRODUCTS`."""
+    """A decoder layer: its norms (C,), and its products in the order of `FUSED_LINEARS`."""
 
     input_norm: Tensor
     mlp_norm: Tensor
-    products: tuple[P, ...]
+    linears: tuple[P, ...]
 
 
 class PackedLlama(Generic[P]):
@@ -50,7 +50,7 @@ class PackedLlama(Generic[P]):
         dtype: torch.dtype,
         pack: Callable[[Tensor], P],
     ) -> None:
-        read = _Reader(config, weights, device, dtype, pack)
+        read = _WeightReader(config, weights, device, dtype, pack)
         words = (config.vocab_size, config.hidden_size)
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
@@ -60,30 +60,30 @@ class PackedLlama(Generic[P]):
         self.embedding = read.tensor("model.embed_tokens.weight", words)
         tied = config.tie_word_embeddings
         # First, because packing takes as much again: what it leaves is room for the layers.
-        self.head = pack(self.embedding if tied else read.tensor("lm_head.weight", words))
+        self.lm_head = pack(self.embedding if tied else read.tensor("lm_head.weight", words))
         self.layers = [read.layer(name) for name in _layers(config)]
         self.final_norm = read.norm("model.norm")
-        self._rotary = Rotary(config.values, config.head_dim, device)
+        self._rotary = RotaryEmbedding(config.values, config.head_dim, device)
 
     @property
-    def joined_names(self) -> list[list[str]]:
+    def fused_names(self) -> list[list[str]]:
         """The linear layers of each product, by their names in the model, from the first on."""
         return [
             [f"model.layers.{number}.{name}" for name in names]
             for number in range(len(self.layers))
-            for names in PRODUCTS
+            for names in FUSED_LINEARS
         ]
 
     @property
-    def rotated(self) -> int:
+    def rotary_columns(self) -> int:
         """How many columns of the q/k/v product are queries and keys."""
         return (self.heads + self.kv_heads) * self.head_dim
 
-    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines for positions (T,), each (T, 1, D / 2)."""
         return self._rotary(positions, self.embedding.dtype)
 
-    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split_qkv(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query (T, H, D), key and value (T, K, D) of a q/k/v product, as views."""
         parts = qkv.view(len(qkv), -1, self.head_dim)
         keys, values = self.heads, self.heads + self.kv_heads
@@ -92,13 +92,13 @@ class PackedLlama(Generic[P]):
     @property
     def bytes(self) -> int:
         """What the weights take in memory, but for the norms."""
-        products = [self.head, *(product for layer in self.layers for product in layer.products)]
-        tensors = [self.embedding, *(product.weight for product in products)]
+        linears = [self.lm_head, *(linear for layer in self.layers for linear in layer.linears)]
+        tensors = [self.embedding, *(linear.weight for linear in linears)]
         held = {id(tensor): tensor for tensor in tensors}  # a head may be the embedding itself
         return sum(tensor.numel() * tensor.element_size() for tensor in held.values())
 
 
-class LowRank:
+class LoraDelta:
     """The update of one product, by A (R, in) and B (R, out), both in float32.
 
     They are kept in the dtype of the weights too, for many rows. At few rows a call of oneDNN for
@@ -128,19 +128,19 @@ class LlamaAdapter:
     """An adapter beside a packed Llama: for each layer the updates of its products."""
 
     def __init__(
-        self, llama: PackedLlama[Product], state: Mapping[str, Tensor], scale: float
+        self, llama: PackedLlama[PackedLinear], state: Mapping[str, Tensor], scale: float
     ) -> None:
         """Raises ModelError when `state`, by the names of `lora.adapter_state`, does not fit."""
-        lora.check(state, llama.linear_shapes)
+        lora.check_shapes(state, llama.linear_shapes)
 
-        def update(layer: str, names: Sequence[str]) -> LowRank:
+        def update(layer: str, names: Sequence[str]) -> LoraDelta:
             sides = [[state[f"{layer}.{name}.lora_{side}"] for side in "AB"] for name in names]
-            pairs = [(a.to(device), b.to(device), scale) for a, b in sides]
-            return LowRank(*lora.join(pairs, torch.float32), llama.embedding.dtype)
+            factors = [(a.to(device), b.to(device), scale) for a, b in sides]
+            return LoraDelta(*lora.fuse(factors, torch.float32), llama.embedding.dtype)
 
         device = llama.embedding.device
         self.layers = [
-            tuple(update(f"model.layers.{number}", names) for names in PRODUCTS)
+            tuple(update(f"model.layers.{number}", names) for names in FUSED_LINEARS)
             for number in range(len(llama.layers))
         ]
 
@@ -150,7 +150,7 @@ class LlamaAdapter:
         return sum(update.bytes for layer in self.layers for update in layer)
 
 
-class _Reader(Generic[P]):
+class _WeightReader(Generic[P]):
     """Weights from the disk to where they are multiplied."""
 
     def __init__(
@@ -183,7 +183,7 @@ class _Reader(Generic[P]):
         return PackedLayer(
             self.norm(f"{name}.input_layernorm"),
             self.norm(f"{name}.post_attention_layernorm"),
-            tuple(self._product([f"{name}.{one}" for one in names]) for names in PRODUCTS),
+            tuple(self._product([f"{name}.{one}" for one in names]) for names in FUSED_LINEARS),
         )
 
     def _product(self, names: Sequence[str]) -> P:

@@ -7,24 +7,24 @@ import torch
 from torch import Tensor
 
 # Others turn all positions of a pass by the furthest of them: a reply would hang on its neighbours.
-KINDS = ("default", "linear", "llama3", "yarn")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
-def kind(values: Mapping[str, Any]) -> str:
+def rope_type(values: Mapping[str, Any]) -> str:
     """The kind of rotation that a Llama's config.json asks for, as older and newer ones say it."""
     said = values.get("rope_parameters") or values.get("rope_scaling") or {}
     return str(said.get("rope_type", said.get("type", "default")))
 
 
-class Rotary:
+class RotaryEmbedding:
     """Angles by position, for heads of D numbers.
 
     Args:
-        values: A Llama's config.json; its kind of rotation must be one of `KINDS`.
+        values: A Llama's config.json; its kind of rotation must be one of `ROPE_TYPES`.
     """
 
     def __init__(self, values: Mapping[str, Any], head_dim: int, device: torch.device) -> None:
-        if kind(values) == "default":
+        if rope_type(values) == "default":
             theta = (values.get("rope_parameters") or values).get("rope_theta", 10_000.0)
             steps = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
             frequencies, self._scale = 1.0 / theta**steps, 1.0
@@ -33,7 +33,7 @@ class Rotary:
             from transformers import LlamaConfig
             from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-            frequencies, self._scale = ROPE_INIT_FUNCTIONS[kind(values)](LlamaConfig(**values))
+            frequencies, self._scale = ROPE_INIT_FUNCTIONS[rope_type(values)](LlamaConfig(**values))
         self._frequencies = frequencies.to(device)
 
     def __call__(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

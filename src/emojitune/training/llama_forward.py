@@ -1,7 +1,7 @@
 """The fast way through a Llama with LoRA: forward by hand, backward by hand.
 
 Autograd sees three functions a layer and the attention between them. Inside, the LoRA layers of
-one product are joined too: their A sides stacked, their B sides block by block, so that the small
+one product are fused too: their A sides stacked, their B sides block by block, so that the small
 products are few. Everything runs in the dtype of the frozen weights; sums of squares in float32.
 """
 
@@ -14,30 +14,30 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from emojitune.models import lora
-from emojitune.models.linear import TwoWayProduct
-from emojitune.models.llama import normalize, rotate
+from emojitune.models.linear import TrainableLinear
+from emojitune.models.llama import apply_rotary, rms_norm
 from emojitune.models.packed_llama import PackedLlama
 from emojitune.training.attention import attend
 from emojitune.training.batches import Pack
 
 
 class LlamaForward:
-    """A row of tokens to logits, by way of `leaves`: the joined A and B sides of all products."""
+    """A row of tokens to logits, by way of `leaves`: the fused A and B of all linears."""
 
     name = "the fast path for Llama-like models"
 
     def __init__(
-        self, llama: PackedLlama[TwoWayProduct], *, rank: int, alpha: float, seed: int
+        self, llama: PackedLlama[TrainableLinear], *, rank: int, alpha: float, seed: int
     ) -> None:
         self._llama = llama
         device, dtype = llama.embedding.device, llama.embedding.dtype
-        self.state: Mapping[str, Tensor] = lora.fresh(
+        self.state: Mapping[str, Tensor] = lora.init_state(
             llama.linear_shapes, rank=rank, seed=seed, device=device
         )
-        self._joined = _JoinedLora(
+        self._fused = _FusedLora(
             [
                 [(self.state[f"{name}.lora_A"], self.state[f"{name}.lora_B"]) for name in names]
-                for names in llama.joined_names
+                for names in llama.fused_names
             ],
             alpha / rank,
             dtype,
@@ -45,23 +45,23 @@ class LlamaForward:
 
     def leaves(self) -> list[Tensor]:
         """What to differentiate by, with the values that the parameters have now."""
-        return self._joined.sides()
+        return self._fused.sides()
 
     def assign(self, grads: Sequence[Tensor]) -> None:
         """Set the parameters' gradients from those of the leaves."""
-        self._joined.assign(grads)
+        self._fused.assign(grads)
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
         """Logits at the places of a row, (places, V)."""
         llama = self._llama
-        cos, sin = llama.rotation(row.positions[0])
+        cos, sin = llama.rotary(row.positions[0])
         x = functional.embedding(row.ids[0], llama.embedding)
         for number, layer in enumerate(llama.layers):
             a_qkv, b_qkv, a_out, b_out, *mlp = leaves[8 * number : 8 * number + 8]
-            to_qkv, to_out, to_gate_up, to_down = layer.products
+            to_qkv, to_out, to_gate_up, to_down = layer.linears
             qkv = _apply(
                 _NormQkv, x, layer.input_norm, to_qkv, a_qkv, b_qkv,
-                llama.eps, cos, sin, llama.rotated,
+                llama.eps, cos, sin, llama.rotary_columns,
             )  # fmt: skip
             qkv = qkv.view(len(qkv), -1, llama.head_dim)
             mixed = attend(qkv, llama.heads, row.layout, llama.head_dim**-0.5)
@@ -69,10 +69,10 @@ class LlamaForward:
                 mixed, x = mixed.index_select(0, row.places), x.index_select(0, row.places)
             x = _apply(_Out, mixed, x, to_out, a_out, b_out)
             x = _apply(_Mlp, x, layer.mlp_norm, to_gate_up, to_down, *mlp, llama.eps)
-        return _apply(_Head, x, llama.final_norm, llama.head, llama.eps)
+        return _apply(_Head, x, llama.final_norm, llama.lm_head, llama.eps)
 
 
-class _JoinedLora:
+class _FusedLora:
     """LoRA layers by product: A sides stacked (R, in), B sides as blocks of (R, out).
 
     All in a few calls: from Python one by one, they would be hundreds of operations a step.
@@ -86,8 +86,8 @@ class _JoinedLora:
         self._places = [list(_places(parts)) for parts in products]
         self._scale = scale
         with torch.no_grad():
-            joined = [lora.join([(a, b, scale) for a, b in parts], dtype) for parts in products]
-        self._sides = [side for pair in joined for side in pair]
+            fused = [lora.fuse([(a, b, scale) for a, b in parts], dtype) for parts in products]
+        self._sides = [side for pair in fused for side in pair]
         self._a_parts, self._b_parts = self._parts(self._sides)
 
     @torch.no_grad()
@@ -118,7 +118,7 @@ class _JoinedLora:
 
 
 def _places(parts: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, slice]]:
-    """Of each layer of a product, its rows of both joined sides and its columns of B."""
+    """Of each layer of a product, its rows of both fused factors and its columns of B."""
     row = column = 0
     for a, b in parts:
         yield slice(row, row + len(a)), slice(column, column + len(b))
@@ -129,21 +129,21 @@ def _apply(function: type[Function], *inputs: Any) -> Tensor:
     return function.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _adapted(x: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _lora_linear(x: Tensor, linear: TrainableLinear, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """x Wᵀ + x Aᵀ B, and x Aᵀ."""
     low = x @ a.T
-    return product(x).addmm_(low, b), low
+    return linear(x).addmm_(low, b), low
 
 
-def _adapted_backward(
-    product: TwoWayProduct, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
+def _lora_linear_backward(
+    linear: TrainableLinear, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, A and B."""
     grad_low = grad @ b.T
-    return product.back(grad).addmm_(grad_low, a), grad_low.T @ x, low.T @ grad
+    return linear.input_grad(grad).addmm_(grad_low, a), grad_low.T @ x, low.T @ grad
 
 
-def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+def _rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     """The gradient of what was normalized; in float32, but where a GPU's own kernel makes it."""
     if x.is_cuda:
         backward = torch.ops.aten._fused_rms_norm_backward
@@ -159,16 +159,16 @@ class _Head(Function):
     """The last norm and the output head, both frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Tensor, head: TwoWayProduct, eps: float) -> Tensor:
-        normed, inverse = normalize(x, norm, eps)
+    def forward(ctx: Any, x: Tensor, norm: Tensor, head: TrainableLinear, eps: float) -> Tensor:
+        normed, inverse = rms_norm(x, norm, eps)
         ctx.save_for_backward(x, norm, inverse)
-        ctx.head = head
+        ctx.lm_head = head
         return head(normed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, norm, inverse = ctx.saved_tensors
-        grad_x = _norm_backward(ctx.head.back(grads[0]), x, norm, inverse)
+        grad_x = _rms_norm_backward(ctx.lm_head.input_grad(grads[0]), x, norm, inverse)
         return grad_x.to(x.dtype), None, None, None
 
 
@@ -177,25 +177,25 @@ class _NormQkv(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor,
-        eps: float, cos: Tensor, sin: Tensor, rotated: int,
+        ctx: Any, x: Tensor, norm: Tensor, linear: TrainableLinear, a: Tensor, b: Tensor,
+        eps: float, cos: Tensor, sin: Tensor, rotary_columns: int,
     ) -> Tensor:  # fmt: skip
-        normed, inverse = normalize(x, norm, eps)
-        qkv, low = _adapted(normed, product, a, b)
-        rotate(qkv[:, :rotated], cos, sin)
+        normed, inverse = rms_norm(x, norm, eps)
+        qkv, low = _lora_linear(normed, linear, a, b)
+        apply_rotary(qkv[:, :rotary_columns], cos, sin)
         ctx.save_for_backward(x, norm, inverse, normed, low, a, b, cos, sin)
-        ctx.product, ctx.rotated = product, rotated
+        ctx.linear, ctx.rotary_columns = linear, rotary_columns
         return qkv
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, norm, inverse, *first, cos, sin = ctx.saved_tensors
         grad = grads[0].contiguous()
-        rotate(grad[:, : ctx.rotated], cos, -sin)
-        grad_normed, grad_a, grad_b = _adapted_backward(ctx.product, grad, *first)
+        apply_rotary(grad[:, : ctx.rotary_columns], cos, -sin)
+        grad_normed, grad_a, grad_b = _lora_linear_backward(ctx.linear, grad, *first)
         grad_x = None
         if ctx.needs_input_grad[0]:  # not in the first layer: embeddings are frozen
-            grad_x = _norm_backward(grad_normed, x, norm, inverse).to(x.dtype)
+            grad_x = _rms_norm_backward(grad_normed, x, norm, inverse).to(x.dtype)
         return grad_x, None, None, grad_a, grad_b, None, None, None, None
 
 
@@ -204,16 +204,16 @@ class _Out(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, mixed: Tensor, residual: Tensor, product: TwoWayProduct, a: Tensor, b: Tensor
+        ctx: Any, mixed: Tensor, residual: Tensor, linear: TrainableLinear, a: Tensor, b: Tensor
     ) -> Tensor:
-        out, low = _adapted(mixed, product, a, b)
+        out, low = _lora_linear(mixed, linear, a, b)
         ctx.save_for_backward(mixed, low, a, b)
-        ctx.product = product
+        ctx.linear = linear
         return out.add_(residual)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_mixed, grad_a, grad_b = _adapted_backward(ctx.product, grads[0], *ctx.saved_tensors)
+        grad_mixed, grad_a, grad_b = _lora_linear_backward(ctx.linear, grads[0], *ctx.saved_tensors)
         return grad_mixed, grads[0], None, grad_a, grad_b
 
 
@@ -222,14 +222,14 @@ class _Mlp(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Tensor, gate_up: TwoWayProduct, down: TwoWayProduct,
+        ctx: Any, x: Tensor, norm: Tensor, gate_up: TrainableLinear, down: TrainableLinear,
         a_in: Tensor, b_in: Tensor, a_out: Tensor, b_out: Tensor, eps: float,
     ) -> Tensor:  # fmt: skip
-        normed, inverse = normalize(x, norm, eps)
-        both, low_in = _adapted(normed, gate_up, a_in, b_in)
+        normed, inverse = rms_norm(x, norm, eps)
+        both, low_in = _lora_linear(normed, gate_up, a_in, b_in)
         gate, up = both.chunk(2, dim=1)
         opened = functional.silu(gate)
-        out, low_out = _adapted(opened * up, down, a_out, b_out)
+        out, low_out = _lora_linear(opened * up, down, a_out, b_out)
         ctx.save_for_backward(
             x, norm, inverse, normed, low_in, a_in, b_in, both, opened, low_out, a_out, b_out
         )
@@ -240,15 +240,15 @@ class _Mlp(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, norm, inverse, normed, low_in, a_in, b_in, both, opened, *second = ctx.saved_tensors
         gate, up = both.chunk(2, dim=1)
-        grad_active, grad_a_out, grad_b_out = _adapted_backward(
+        grad_active, grad_a_out, grad_b_out = _lora_linear_backward(
             ctx.down, grads[0], opened * up, *second
         )
         grad = torch.empty_like(both)
         grad_gate, grad_up = grad.chunk(2, dim=1)
         torch.mul(grad_active, opened, out=grad_up)
         torch.ops.aten.silu_backward.grad_input(grad_active.mul_(up), gate, grad_input=grad_gate)
-        grad_normed, grad_a_in, grad_b_in = _adapted_backward(
+        grad_normed, grad_a_in, grad_b_in = _lora_linear_backward(
             ctx.gate_up, grad, normed, low_in, a_in, b_in
         )
-        grad_x = _norm_backward(grad_normed, x, norm, inverse).add_(grads[0]).to(x.dtype)
+        grad_x = _rms_norm_backward(grad_normed, x, norm, inverse).add_(grads[0]).to(x.dtype)
         return grad_x, None, None, None, grad_a_in, grad_b_in, grad_a_out, grad_b_out, None

@@ -17,7 +17,7 @@ from emojitune.inference.engine.kv_cache import Forest, Growth, Prompt
 from emojitune.inference.engine.scheduler import Request
 from emojitune.inference.loading import load_beside
 from emojitune.inference.types import ChatParameters, Delta, Usage
-from emojitune.models.linear import Product
+from emojitune.models.linear import PackedLinear
 
 # The sums are those of the merged weights in another order: float32 allows for that.
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
@@ -136,13 +136,13 @@ def test_products_see_few_numbers_of_rows(
     models: list[ChatModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[int] = set()
-    multiply = Product.__call__
+    multiply = PackedLinear.__call__
 
-    def heard(self: Product, x: torch.Tensor) -> torch.Tensor:
+    def heard(self: PackedLinear, x: torch.Tensor) -> torch.Tensor:
         seen.add(len(x))
         return multiply(self, x)
 
-    monkeypatch.setattr(Product, "__call__", heard)
+    monkeypatch.setattr(PackedLinear, "__call__", heard)
     forest = Forest(models[0].base.forward)
     root = forest.longest_known([], None).path
     for count in range(1, 130):

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from emojitune.inference.engine.batch import Batch, Past, state_layers, to_tensor, write
 from emojitune.inference.engine.cache_attention import Group, alike
-from emojitune.models.linear import Product
-from emojitune.models.llama import normalize, rotate
+from emojitune.models.linear import PackedLinear
+from emojitune.models.llama import apply_rotary, rms_norm
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
 
 # Rows come in few numbers: for each, oneDNN keeps programs with their working memory. The fewer
@@ -28,9 +28,9 @@ _Adapters = Sequence[tuple[LlamaAdapter, slice]]
 
 
 class LlamaPass:
-    """Through joined products; attention by request, so that nobody pays for the others' tokens."""
+    """Through fused linears; attention by request, so that nobody pays for the others' tokens."""
 
-    def __init__(self, llama: PackedLlama[Product]) -> None:
+    def __init__(self, llama: PackedLlama[PackedLinear]) -> None:
         self.llama = llama
         self._device = llama.embedding.device
         self._keys: list[Tensor] = [self._empty() for _ in llama.layers]
@@ -85,7 +85,7 @@ class LlamaPass:
                 between = between + x[states].float()
             if not count and number == max(taken_behind):  # nobody asks what comes next, or later
                 return x.new_empty(0, self.vocabulary_size), between
-        return self.llama.head(self._normalized(x[wanted]))[:count], between
+        return self.llama.lm_head(self._normalized(x[wanted]))[:count], between
 
     @torch.inference_mode()
     def keep(self, slots: int) -> None:
@@ -126,21 +126,21 @@ class LlamaPass:
     ) -> Iterator[Tensor]:
         """Hidden states (T, C) behind each layer, for ids and positions (T,)."""
         llama = self.llama
-        cos, sin = llama.rotation(positions)
+        cos, sin = llama.rotary(positions)
         x = functional.embedding(ids, llama.embedding)
         for number, layer in enumerate(llama.layers):
             products = _Products(layer, number, adapters)
-            normed, _ = normalize(x, layer.input_norm, llama.eps)
+            normed, _ = rms_norm(x, layer.input_norm, llama.eps)
             qkv = products(0, normed)
-            rotate(qkv[:, : llama.rotated], cos, sin)
-            x = x + products(1, attend(number, *llama.split(qkv)))
-            normed, _ = normalize(x, layer.mlp_norm, llama.eps)
+            apply_rotary(qkv[:, : llama.rotary_columns], cos, sin)
+            x = x + products(1, attend(number, *llama.split_qkv(qkv)))
+            normed, _ = rms_norm(x, layer.mlp_norm, llama.eps)
             gate, up = products(2, normed).chunk(2, dim=1)
             x = x + products(3, functional.silu(gate) * up)
             yield x
 
     def _normalized(self, hidden: Tensor) -> Tensor:
-        return normalize(hidden, self.llama.final_norm, self.llama.eps)[0]
+        return rms_norm(hidden, self.llama.final_norm, self.llama.eps)[0]
 
     def _empty(self) -> Tensor:
         shape = (0, self.llama.kv_heads, self.llama.head_dim)
@@ -162,14 +162,14 @@ def _padded(adapters: _Adapters, rows: int, padding: int) -> _Adapters:
 
 
 class _Products:
-    """The products of a layer, by their place in `PRODUCTS`, with all updates of a pass."""
+    """The products of a layer, by their place in `FUSED_LINEARS`, with all updates of a pass."""
 
-    def __init__(self, layer: PackedLayer[Product], number: int, adapters: _Adapters) -> None:
+    def __init__(self, layer: PackedLayer[PackedLinear], number: int, adapters: _Adapters) -> None:
         self._layer = layer
         self._updates = [(adapter.layers[number], rows) for adapter, rows in adapters]
 
     def __call__(self, which: int, x: Tensor) -> Tensor:
-        out = self._layer.products[which](x)
+        out = self._layer.linears[which](x)
         for updates, rows in self._updates:
             updates[which].add_to(out[rows], x[rows])
         return out
