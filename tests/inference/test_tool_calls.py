@@ -1,26 +1,45 @@
+from collections.abc import Iterable
 from itertools import pairwise
+
+import pytest
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool, call_text, spoken
-from emojitune.inference.tool_calls import parse_calls, text_before_calls, with_format_notes
+from emojitune.inference.tool_calls import ToolCallParser, split_at_call, with_format_notes
 from emojitune.inference.types import ToolUse
 
 TOOL = Tool("weather", {"type": "object", "properties": {}}, "Tells the weather.")
 
 
-def test_calls_are_read_back_as_they_were_written() -> None:
-    tricky = '{"a": "}</tool_call>\\"{", "b": [{"c": {}}]}'
-    written = call_text("f", tricky) + "\n" + call_text("g", "{}")
-    assert [(call.name, call.arguments) for call in parse_calls(written)] == [
-        ("f", tricky),
-        ("g", "{}"),
-    ]
+def parsed(pieces: Iterable[str]) -> list[tuple[str, str]]:
+    """Names and arguments of the calls in a text that comes in these pieces."""
+    parser = ToolCallParser()
+    calls: list[tuple[str, str]] = []
+    for piece in pieces:
+        for delta in parser.feed(piece):
+            if delta.name is not None:
+                assert (delta.index, delta.arguments) == (len(calls), "")
+                calls.append((delta.name, ""))
+            else:
+                name, arguments = calls[delta.index]
+                calls[delta.index] = (name, arguments + delta.arguments)
+    return calls
 
 
-def test_a_call_is_read_as_far_as_it_goes() -> None:
-    whole = call_text("f", '{"a": [1, "x"]}')
-    seen = [parse_calls(whole[:size]) for size in range(len(whole) + 1)]
-    arguments = [calls[0].arguments for calls in seen if calls]
+TRICKY = '{"a": "}</tool_call>\\"{", "b": [{"c": {}}]}'
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_calls_are_parsed_as_they_were_written_in_pieces_of_any_size(size: int) -> None:
+    written = call_text("f", TRICKY) + "\n" + call_text("g", "{}")
+    pieces = [written[at : at + size] for at in range(0, len(written), size)]
+    assert parsed(pieces) == [("f", TRICKY), ("g", "{}")]
+
+
+def test_a_call_is_parsed_as_far_as_it_goes() -> None:
+    written = call_text("f", '{"a": [1, "x"]}')
+    seen = [parsed([written[:size]]) for size in range(len(written) + 1)]
+    arguments = [calls[0][1] for calls in seen if calls]
     assert arguments[0] == ""
     assert arguments[-1] == '{"a": [1, "x"]}'
     assert all(later.startswith(earlier) for earlier, later in pairwise(arguments))
@@ -28,17 +47,15 @@ def test_a_call_is_read_as_far_as_it_goes() -> None:
 
 def test_words_may_stand_before_calls() -> None:
     call = call_text("f", "{}")
-    assert (
-        text_before_calls(spoken("Let me look.\nOne moment.", [call, call]))
-        == "Let me look.\nOne moment."
-    )
-    assert text_before_calls(spoken("", [call])) == ""
-    assert text_before_calls("No <tool> here.\n") == "No <tool> here.\n"
-    assert [one.name for one in parse_calls(spoken("Let me look.", [call, call]))] == ["f", "f"]
-    assert parse_calls("No call.") == []
+    calls = call + "\n" + call
+    text = spoken("Let me look.\nOne moment.", [call, call])
+    assert split_at_call(text) == ("Let me look.\nOne moment.", calls)
+    assert split_at_call(spoken("", [call])) == ("", call)
+    assert split_at_call("No <tool> here.\n") == ("No <tool> here.\n", "")
+    assert parsed([calls]) == [("f", "{}"), ("f", "{}")]
 
 
-def test_tools_are_described_behind_the_system_message() -> None:
+def test_tools_are_described_in_the_system_message() -> None:
     asked = [Message("developer", "Be brief."), Message("user", "hi")]
     first, *rest = with_format_notes(asked, None, ToolUse((TOOL,)))
     assert first.role == "developer"

@@ -136,7 +136,7 @@ class ChatModel:
                     probabilities=parameters.probabilities,
                     weigh=weigh,
                 )
-            listener(Usage(len(ids), writer.tokens_written, prompt.cached))
+            listener(Usage(len(ids), writer.completion_tokens, prompt.cached))
 
         weigh = self._weigher(closed)
         foresight = self._foresight(parameters)

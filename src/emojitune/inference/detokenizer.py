@@ -1,14 +1,20 @@
-"""Tokens of a reply to text, log-probabilities and tool calls, told as soon as they are certain."""
+"""Tokens of a reply to text, log-probabilities and tool calls, emitted as soon as they are certain.
 
-from collections.abc import Callable, Sequence
+Linear in the reply: a token is decoded with the few before it, and text is read once.
+"""
+
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import exp
 from typing import Literal
 
+from tokenizers.decoders import DecodeStream
+
 from emojitune.dataset.tool_format import CALL_BEGIN, SEPARATOR
 from emojitune.inference.decoding.label_search import Scored
 from emojitune.inference.decoding.sampling import TokenScore
-from emojitune.inference.tool_calls import parse_calls, text_before_calls
+from emojitune.inference.tool_calls import ToolCallParser, split_at_call
 from emojitune.inference.types import (
     Alternative,
     ChatParameters,
@@ -16,30 +22,31 @@ from emojitune.inference.types import (
     FinishReason,
     Listener,
     TokenLogprob,
-    ToolCallDelta,
     ToolUse,
 )
 from emojitune.models.renderer import Renderer
 
+_REPLACEMENT = "\ufffd"  # decoded from bytes that are no character, or none yet
+
 
 class Detokenizer:
-    """All replies to one request."""
+    """All replies to one request, from tokens to deltas."""
 
     def __init__(self, renderer: Renderer, parameters: ChatParameters, listener: Listener) -> None:
         self._renderer = renderer
         self._replies = [
-            _Reply(index, renderer.decode, parameters.stop, parameters.tools, listener)
+            _Reply(index, TextStream(renderer), parameters.stop, parameters.tools, listener)
             for index in range(parameters.n)
         ]
 
     @property
-    def tokens_written(self) -> int:
-        return sum(len(reply.tokens) for reply in self._replies)
+    def completion_tokens(self) -> int:
+        return sum(reply.tokens for reply in self._replies)
 
     def rank(self, ranking: Sequence[Scored], log_total: float | None) -> None:
-        """Keep the best replies of a set, to be told with each end.
+        """Keep the best replies of a set, which the last delta of each reply brings.
 
-        `log_total` is the weight of the whole set; None where it is not known.
+        `log_total` is the weight of the entire set; None where it is not known.
         """
         alternatives = tuple(
             Alternative(
@@ -55,134 +62,177 @@ class Detokenizer:
     def token(self, index: int, token: int, score: TokenScore | None) -> bool:
         """Take a token; False when a stop sequence has come up."""
         logprob = None if score is None else self._logprob(token, score)
-        return self._replies[index].take(token, logprob)
+        return self._replies[index].push(token, logprob)
 
     def end(self, index: int, reason: Literal["stop", "length"]) -> None:
-        """Tell what was held back, and the finish reason."""
+        """Emit the rest, and the finish reason."""
         self._replies[index].end(reason)
 
     def _logprob(self, token: int, score: TokenScore) -> TokenLogprob:
-        top = tuple(self._described(token, value) for token, value in score.top)
-        return replace(self._described(token, score.log_probability), top=top)
+        top = tuple(self._token_logprob(token, value) for token, value in score.top)
+        return replace(self._token_logprob(token, score.log_probability), top=top)
 
-    def _described(self, token: int, logprob: float) -> TokenLogprob:
+    def _token_logprob(self, token: int, logprob: float) -> TokenLogprob:
         return TokenLogprob(*self._renderer.token_bytes(token), logprob)
+
+
+class TextStream:
+    """The text of a sequence of tokens, without special tokens, piece by piece.
+
+    The tokenizer's own stream gives no text of a token until its last character is complete; the
+    characters before that one are decoded here.
+    """
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._tokenizer = renderer.tokenizer.backend_tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._held: list[int] = []  # tokens that the stream has given no text of
+        self._returned = 0  # characters of theirs
+
+    def push(self, token: int) -> str:
+        """Take a token; return the text that no later token can change."""
+        self._held.append(token)
+        begin, text = self._returned, self._step(token)
+        if text is None:
+            text = self._renderer.decode(self._held).rstrip(_REPLACEMENT)
+            self._returned = len(text)
+        else:
+            self._held, self._returned = [], 0
+        return text[begin:]
+
+    def flush(self) -> str:
+        """Return the rest, with a replacement for a character that stayed incomplete."""
+        return self._renderer.decode(self._held)[self._returned :]
+
+    def _step(self, token: int) -> str | None:
+        try:
+            return self._stream.step(self._tokenizer, token)
+        except Exception:
+            # Byte tokens of SentencePiece are decoded together: one that fits no character spoils
+            # those before it, too, and the stream refuses to take back what it has given.
+            self._stream = DecodeStream(self._held, skip_special_tokens=True)
+            return self._renderer.decode(self._held)
 
 
 @dataclass(slots=True)
 class _Reply:
-    """One reply as it grows."""
+    """One reply while it is generated."""
 
     index: int
-    decode: Callable[[Sequence[int]], str]
+    stream: TextStream
     stop: tuple[str, ...]
     tools: ToolUse | None
     listener: Listener
-    tokens: list[int] = field(default_factory=list)
+    tokens: int = 0
     alternatives: tuple[Alternative, ...] = ()
-    text: str = ""
-    told: int = 0  # characters
-    told_calls: list[int] = field(default_factory=list)  # characters of each call's arguments
-    spelled: bytes = b""  # by the tokens that have a log-probability
-    untold: list[tuple[int, TokenLogprob]] = field(default_factory=list)  # with the text's end
-    told_bytes: int = 0
+    emitted: list[str] = field(default_factory=list)  # words, as no call is
+    held: str = ""  # words that a stop sequence or a call may still begin in
+    calls: ToolCallParser | None = None  # from the first call on
+    logprobs: "_Logprobs" = field(default_factory=lambda: _Logprobs())
 
-    def take(self, token: int, logprob: TokenLogprob | None) -> bool:
-        self.tokens.append(token)
-        self.text = self.decode(self.tokens)
-        if logprob is not None:
-            self.untold.append((_settled(self.text), logprob))
-            self.spelled += logprob.bytes or b""
-        if self._stop_at(self._words[: self._no_call_before()]) is not None:
+    def push(self, token: int, logprob: TokenLogprob | None) -> bool:
+        self.tokens += 1
+        fresh = self.stream.push(token)
+        if self.calls is not None:
+            self._emit_calls(self.calls, fresh)
+            return True
+        self.held += fresh
+        self.logprobs.add(logprob, len(fresh))
+        words, call = (self.held, "") if self.tools is None else split_at_call(self.held)
+        decided = len(words) - (0 if self.tools is None or call else _overlap(words, CALL_BEGIN))
+        if self._stop_at(words[:decided]) is not None:
             return False
-        if self._calls:
-            self._tell_calls(self.text[: _settled(self.text)])
+        if call:
+            self._begin_calls(words, call)
         else:
-            self._tell(self._certain())
+            self._emit_certain()
         return True
 
     def end(self, reason: Literal["stop", "length"]) -> None:
-        stop = None if self._must_call else self._stop_at(self._words)
-        if stop is None and (self._calls or self._must_call):
-            self._tell_calls(self.text)
+        rest = self.stream.flush()
+        if self.calls is not None:
+            self._emit_calls(self.calls, rest)
+        if self.calls is not None or self._must_call:
             named = self.tools is not None and self.tools.choice == "named"
             final: FinishReason = "tool_calls" if reason == "stop" and not named else reason
             self.listener(Delta(self.index, "", final))
             return
-        rest, logprobs = self._rest(self.text if stop is None else self.text[:stop])
-        self.listener(Delta(self.index, rest, reason, self.alternatives, logprobs))
-
-    @property
-    def _words(self) -> str:
-        return self.text if self.tools is None else text_before_calls(self.text)
-
-    @property
-    def _calls(self) -> bool:
-        return self.tools is not None and CALL_BEGIN in self.text
+        self.held += rest
+        stop = self._stop_at(self.held)
+        logprobs = self.logprobs.take_rest(None if stop is None else self._text(self.held[:stop]))
+        self.listener(Delta(self.index, self.held[:stop], reason, self.alternatives, logprobs))
 
     @property
     def _must_call(self) -> bool:
-        """Whether what is no call yet was the beginning of one."""
+        """Whether text that is no call yet was the beginning of one."""
         return self.tools is not None and self.tools.choice != "auto"
 
-    def _tell(self, certain: int) -> None:
-        if certain <= self.told:
-            return
-        fresh, self.told = self.text[self.told : certain], certain
-        ready = [logprob for end, logprob in self.untold if end <= certain]
-        self.untold = self.untold[len(ready) :]
-        self.told_bytes += sum(len(logprob.bytes or b"") for logprob in ready)
-        self.listener(Delta(self.index, fresh, logprobs=tuple(ready)))
+    def _text(self, rest: str) -> str:
+        return "".join([*self.emitted, rest])
 
-    def _rest(self, text: str) -> tuple[str, tuple[TokenLogprob, ...]]:
-        """What is not told yet of a text that ends here, and its log-probabilities."""
-        rest, self.told = text[self.told :], len(text)
-        size = len(self.spelled) if text == self.text else _bytes_of(text, self.spelled)
-        logprobs = _first_bytes([logprob for _, logprob in self.untold], size - self.told_bytes)
-        self.untold = []
-        return rest, logprobs
+    def _emit_certain(self) -> None:
+        """Emit all but an end that may grow into a stop sequence or a call."""
+        ends = self.stop if self.tools is None else (*self.stop, SEPARATOR + CALL_BEGIN, CALL_BEGIN)
+        size = len(self.held) - max((_overlap(self.held, end) for end in ends), default=0)
+        if (stop := self._stop_at(self.held)) is not None:  # decided once it is no call
+            size = min(size, stop)
+        if size:
+            self._emit(self.held[:size], self.logprobs.take(size))
+            self.held = self.held[size:]
 
-    def _tell_calls(self, text: str) -> None:
-        words = text_before_calls(text) if self._calls else ""
-        if self.told < len(words):
-            rest, logprobs = self._rest(words)
-            self.listener(Delta(self.index, rest, logprobs=logprobs))
-        for number, call in enumerate(parse_calls(text)):
-            if number == len(self.told_calls):
-                self.told_calls.append(0)
-                self._tell_piece(ToolCallDelta(number, "", call.name))
-            if fresh := call.arguments[self.told_calls[number] :]:
-                self.told_calls[number] = len(call.arguments)
-                self._tell_piece(ToolCallDelta(number, fresh))
+    def _begin_calls(self, words: str, call: str) -> None:
+        if words:
+            self._emit(words, self.logprobs.take_rest(self._text(words)))
+        self.held = ""
+        self.calls = ToolCallParser()
+        self._emit_calls(self.calls, call)
 
-    def _tell_piece(self, piece: ToolCallDelta) -> None:
-        self.listener(Delta(self.index, "", tool_calls=(piece,)))
+    def _emit(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        self.emitted.append(text)
+        self.listener(Delta(self.index, text, logprobs=logprobs))
+
+    def _emit_calls(self, calls: ToolCallParser, text: str) -> None:
+        for delta in calls.feed(text):
+            self.listener(Delta(self.index, "", tool_calls=(delta,)))
 
     def _stop_at(self, text: str) -> int | None:
         found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
         return min(found, default=None)
 
-    def _no_call_before(self) -> int:
-        """Characters of the words that cannot become a call any more."""
-        words = self._words
-        return len(words) - (0 if self.tools is None else _overlap(words, CALL_BEGIN))
 
-    def _certain(self) -> int:
-        """Characters that no later token can take back.
+class _Logprobs:
+    """Log-probabilities of tokens, held until the text of each is emitted."""
 
-        Not certain are an unfinished character, and an end that may grow into a stop sequence or a
-        call.
-        """
-        settled = _settled(self.text)
-        text = self.text[:settled]
-        ends = self.stop if self.tools is None else (*self.stop, SEPARATOR + CALL_BEGIN, CALL_BEGIN)
-        held = max((_overlap(text, end) for end in ends), default=0)
-        return settled - held
+    def __init__(self) -> None:
+        self._held: deque[tuple[int, TokenLogprob]] = deque()  # with the end of its text
+        self._end = 0  # of all text, in characters
+        self._emitted = 0  # characters
+        self._spelled = bytearray()  # the text, by the tokens' own bytes
+        self._emitted_bytes = 0
 
+    def add(self, logprob: TokenLogprob | None, characters: int) -> None:
+        """Take a token that has made the text longer."""
+        self._end += characters
+        if logprob is not None:
+            self._held.append((self._end, logprob))
+            self._spelled += logprob.bytes or b""
 
-def _settled(text: str) -> int:
-    """Characters of `text` without an unfinished one at its end."""
-    return len(text.rstrip("\ufffd"))
+    def take(self, characters: int) -> tuple[TokenLogprob, ...]:
+        """The tokens whose text ends in the next characters to be emitted."""
+        self._emitted += characters
+        taken = []
+        while self._held and self._held[0][0] <= self._emitted:
+            taken.append(self._held.popleft()[1])
+            self._emitted_bytes += len(taken[-1].bytes or b"")
+        return tuple(taken)
+
+    def take_rest(self, text: str | None = None) -> tuple[TokenLogprob, ...]:
+        """The remaining tokens; with `text`, which is all that is kept, as far as they spell it."""
+        rest = [logprob for _, logprob in self._held]
+        size = len(self._spelled) if text is None else _bytes_of(text, self._spelled)
+        self._held.clear()
+        return _first_bytes(rest, size - self._emitted_bytes)
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -191,14 +241,17 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in sizes if text.endswith(stop[:size])), 0)
 
 
-def _bytes_of(kept: str, spelled: bytes) -> int:
+def _bytes_of(text: str, spelled: bytearray) -> int:
     """How many of the bytes spell the text that a stop sequence has left."""
+    if spelled.startswith(encoded := text.encode()):
+        return len(encoded)
+    # There are replacements in it.
     sizes = range(len(spelled) + 1)
-    return next((n for n in sizes if spelled[:n].decode(errors="replace") == kept), len(spelled))
+    return next((n for n in sizes if spelled[:n].decode(errors="replace") == text), len(spelled))
 
 
 def _first_bytes(logprobs: Sequence[TokenLogprob], size: int) -> tuple[TokenLogprob, ...]:
-    """The tokens that the first bytes come from; what of the last one is left stands for it."""
+    """The tokens that the first bytes come from; the last one as far as they go."""
     kept = []
     for logprob in logprobs:
         own = logprob.bytes or b""

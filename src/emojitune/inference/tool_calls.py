@@ -1,49 +1,60 @@
-"""Tools in a chat: what the model is told of them, and how its calls are read back.
+"""Tools in a chat: their description in the prompt, and the calls in a reply.
 
-How both are written is the business of `dataset/tool_format.py`: as they were trained.
+The format of both is the business of `dataset/tool_format.py`: as they were trained.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from emojitune.dataset.example import Message, with_notes
 from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, tools_note
-from emojitune.inference.types import ToolUse
+from emojitune.inference.types import ToolCallDelta, ToolUse
 
 _HEAD = re.compile(CALL_BEGIN + r'\{"name": "([a-zA-Z0-9_-]+)", "arguments": ')
+_TAIL_AND_HEAD = re.compile(re.escape("}" + CALL_END + SEPARATOR) + _HEAD.pattern)
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedCall:
-    """A call as far as it is written."""
-
-    name: str
-    arguments: str
+def split_at_call(text: str) -> tuple[str, str]:
+    """The words of a reply, and its text from the first call on; empty where it has none."""
+    words, call, rest = text.partition(CALL_BEGIN)
+    return (words.removesuffix(SEPARATOR), call + rest) if call else (words, "")
 
 
-def text_before_calls(text: str) -> str:
-    """What a reply says before its first call: all of it where there is none."""
-    words, begun, _ = text.partition(CALL_BEGIN)
-    return words.removesuffix(SEPARATOR) if begun else words
+class ToolCallParser:
+    """Parses the calls of one reply while they are generated, each character once."""
 
+    def __init__(self) -> None:
+        self._text = ""  # a head that is incomplete
+        self._arguments: _JsonObject | None = None  # those of the current call
+        self._calls = 0
 
-def parse_calls(text: str) -> list[ParsedCall]:
-    """The calls of a reply, the last of them as far as it goes."""
-    calls, at = [], max(0, text.find(CALL_BEGIN))
-    while head := _HEAD.match(text, at):
-        end = _object_end(text, head.end())
-        calls.append(ParsedCall(head[1], text[head.end() : end]))
-        at = end + len("}" + CALL_END + SEPARATOR)
-    return calls
+    def feed(self, text: str) -> Iterator[ToolCallDelta]:
+        """Take more of the text from the first call on; yield the parts of calls in it."""
+        text = self._text + text
+        while text:
+            if self._arguments is None:
+                head = (_TAIL_AND_HEAD if self._calls else _HEAD).match(text)
+                if head is None:
+                    break
+                yield ToolCallDelta(self._calls, "", head[1])
+                self._arguments = _JsonObject()
+                self._calls += 1
+                text = text[head.end() :]
+            size = self._arguments.take(text)
+            if size:
+                yield ToolCallDelta(self._calls - 1, text[:size])
+            text = text[size:]
+            if self._arguments.complete:
+                self._arguments = None
+        self._text = text
 
 
 def with_format_notes(
     messages: Sequence[Message], schema: Mapping[str, Any] | None, use: ToolUse | None
 ) -> list[Message]:
-    """The conversation with what the model must know of tools and schema in its system message."""
+    """The conversation, with tools and schema described in its system message."""
     notes = [*([_schema_note(schema)] if schema else []), *([tools_note(use.tools)] if use else [])]
     return list(with_notes(messages, notes))
 
@@ -53,24 +64,34 @@ def _schema_note(schema: Mapping[str, Any]) -> str:
     return f"Answer with JSON that fits this JSON schema:\n{text}"
 
 
-def _object_end(text: str, start: int) -> int:
-    """Where the JSON object that begins at `start` ends; the end of the text if it does not."""
-    depth, quoted, escaped = 0, False, False
-    for at in range(start, len(text)):
-        sign = text[at]
-        if quoted:
-            if escaped:
-                escaped = False
-            elif sign == "\\":
-                escaped = True
-            elif sign == '"':
-                quoted = False
-        elif sign == '"':
-            quoted = True
-        elif sign in "{[":
-            depth += 1
-        elif sign in "}]":
-            depth -= 1
-            if depth == 0:
+class _JsonObject:
+    """Finds the end of a JSON object in text that comes piece by piece."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._depth = 0
+        self._quoted = False
+        self._escaped = False
+
+    def take(self, text: str) -> int:
+        """How many characters at the beginning of `text` belong to the object."""
+        for at, sign in enumerate(text):
+            if self._closes(sign):
+                self.complete = True
                 return at + 1
-    return len(text)
+        return len(text)
+
+    def _closes(self, sign: str) -> bool:
+        if self._escaped:
+            self._escaped = False
+        elif self._quoted:
+            self._escaped = sign == "\\"
+            self._quoted = sign != '"'
+        elif sign == '"':
+            self._quoted = True
+        elif sign in "{[":
+            self._depth += 1
+        elif sign in "}]":
+            self._depth -= 1
+            return self._depth == 0
+        return False
