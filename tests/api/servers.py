@@ -13,8 +13,8 @@ from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from watching import Watched
 
-from emojitune.server.context import Services
-from emojitune.server.edge.h11_protocol import Http
+from emojitune.server.context import RequestContext
+from emojitune.server.edge.h11_protocol import StrictH11Protocol
 from emojitune.store.scope import DEFAULT_PROJECT
 
 KEY = "sk-test-key"
@@ -31,10 +31,10 @@ class RunningServer:
     clock: OffsetClock = field(default_factory=OffsetClock)
 
     @property
-    def services(self) -> Services:
+    def context(self) -> RequestContext:
         """Those of the default project, whose key is the server's own."""
-        services: Services = self.app.state.services_of(DEFAULT_PROJECT)
-        return services
+        context: RequestContext = self.app.state.context_for(DEFAULT_PROJECT)
+        return context
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def serving(app: FastAPI) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as serve.py does
     config = uvicorn.Config(
-        Watched(app), http=Http, log_level="warning", timeout_graceful_shutdown=1
+        Watched(app), http=StrictH11Protocol, log_level="warning", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

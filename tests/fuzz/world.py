@@ -25,8 +25,8 @@ from emojitune.inference.model_pool import Get
 from emojitune.inference.types import InferenceModel
 from emojitune.models.catalog import is_fine_tuned
 from emojitune.server.app import create_app
-from emojitune.server.context import Services
-from emojitune.server.docs.openapi import describe
+from emojitune.server.context import RequestContext
+from emojitune.server.docs.openapi import openapi_document
 from emojitune.server.models.loading import model_loader
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
@@ -63,7 +63,7 @@ class World:
         self._app = app
         self._runner = runner
         self._log = log
-        self.document = describe(app)
+        self.document = openapi_document(app)
         self.ids: dict[str, str] = {}
         self._bodies = {
             operation.path: jsonschema.Draft202012Validator(
@@ -154,11 +154,11 @@ class World:
             self.make("part")
 
     def _register_model(self) -> None:
-        services: Services = self._app.state.services_of(DEFAULT_PROJECT)
-        base = services.settings.base_model
-        make_adapter(Path(base), services.settings.adapters / "fuzz", 1, LABELS)
+        context: RequestContext = self._app.state.context_for(DEFAULT_PROJECT)
+        base = context.settings.base_model
+        make_adapter(Path(base), context.settings.adapters / "fuzz", 1, LABELS)
         hosted, job = TUNED.split(":")[1], self.ids["job"]
-        services.models.register(FineTunedModel(TUNED, 1, job, base, hosted, "fuzz"))
+        context.models.register(FineTunedModel(TUNED, 1, job, base, hosted, "fuzz"))
         self.ids["model"] = TUNED
 
     def faults(self, asked: Asked, answer: Answer) -> list[str]:

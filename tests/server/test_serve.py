@@ -16,7 +16,7 @@ from emojitune.errors import ConfigurationError, StorageError
 from emojitune.server import app
 from emojitune.server import serve as serve_module
 from emojitune.server.batches.runner import BatchRunner
-from emojitune.server.edge.listening import listen
+from emojitune.server.edge.listening import open_listener
 from emojitune.server.serve import serve
 from emojitune.settings import Settings
 from emojitune.store.batches import BatchStore
@@ -27,7 +27,7 @@ from emojitune.workflow.provider import connect
 
 SERVE = """
 import sys, pathlib
-from emojitune.server.listening import listen
+from emojitune.server.edge.listening import open_listener
 from emojitune.server.serve import serve
 from emojitune.settings import Settings
 home = pathlib.Path(sys.argv[1])
@@ -154,7 +154,7 @@ def test_importing_the_server_does_not_load_torch() -> None:
 
 def test_answers_do_not_wait_for_the_client_to_acknowledge(settings: Settings) -> None:
     with (
-        listen(settings) as listener,
+        open_listener(settings) as listener,
         socket.create_connection(listener.getsockname()),
         listener.accept()[0] as connection,
     ):
@@ -168,20 +168,20 @@ def test_others_are_let_in_only_with_a_key_that_was_given(settings: Settings, ho
         serve(alone, announce=print)
     empty = alone.model_copy(update={"api_key": SecretStr("")})
     with pytest.raises(ConfigurationError, match="Others can reach"):
-        listen(empty)
-    listen(settings.model_copy(update={"host": host})).close()
+        open_listener(empty)
+    open_listener(settings.model_copy(update={"host": host})).close()
     database = open_database(settings.home)
     key, _ = KeyStore(database).create("team")
-    listen(alone).close()
+    open_listener(alone).close()
     KeyStore(database).revoke(key.id)
     with pytest.raises(ConfigurationError, match="Others can reach"):
-        listen(alone)
+        open_listener(alone)
     database.close()
 
 
 def test_this_machine_alone_needs_no_key_to_be_given(settings: Settings) -> None:
     for host in ("127.0.0.1", "localhost"):
-        listen(settings.model_copy(update={"host": host, "api_key": None})).close()
+        open_listener(settings.model_copy(update={"host": host, "api_key": None})).close()
 
 
 @pytest.fixture

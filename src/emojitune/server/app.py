@@ -15,11 +15,11 @@ from emojitune.server.batches import routes as batches
 from emojitune.server.batches.runner import BatchRunner
 from emojitune.server.chat import routes as chat
 from emojitune.server.chat import stored
-from emojitune.server.context import Services, ServicesOf
+from emojitune.server.context import ContextFor, RequestContext
 from emojitune.server.docs import page
 from emojitune.server.edge import auth
-from emojitune.server.edge.access_log import Envelope
-from emojitune.server.edge.rate_limits import HeaderLimit, Limits
+from emojitune.server.edge.access_log import AccessLogMiddleware
+from emojitune.server.edge.rate_limits import HeaderLimitMiddleware, RateLimitMiddleware
 from emojitune.server.files import routes as files
 from emojitune.server.files import uploads
 from emojitune.server.fine_tuning import graders, permissions
@@ -42,9 +42,9 @@ from emojitune.store.responses import ResponseStore
 from emojitune.store.scope import EVERY_PROJECT, Project
 from emojitune.store.uploads import UploadStore
 
-_LOADING_AT_ONCE = 8
+_MAX_CONCURRENT_LOADS = 8
 
-_ROUTES = (
+_ROUTERS = (
     files,
     uploads,
     fine_tuning,
@@ -79,17 +79,17 @@ def create_app(
         redirect_slashes=False,
         openapi_url=None,  # not FastAPI's: see openapi.py
     )
-    for endpoints in _ROUTES:
+    for endpoints in _ROUTERS:
         app.include_router(endpoints.router)
     app.include_router(page.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
-    errors.install(app)
+    errors.register_handlers(app)
     # The last one added is the outermost.
-    app.add_middleware(Limits, settings=settings)
-    app.add_middleware(auth.KeyCheck, key=auth.server_key(settings))
-    app.add_middleware(HeaderLimit)
+    app.add_middleware(RateLimitMiddleware, settings=settings)
+    app.add_middleware(auth.ApiKeyMiddleware, key=auth.server_key(settings))
+    app.add_middleware(HeaderLimitMiddleware)
     app.add_middleware(
-        Envelope, organization=settings.organization, log_content=settings.log_content
+        AccessLogMiddleware, organization=settings.organization, log_content=settings.log_content
     )
     return app
 
@@ -107,31 +107,31 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = open_database(settings.home, clock)
-        services_of = _services_of(app, settings, database, dispatcher, load_model)
-        app.state.services_of = services_of
+        context_for = _context_factory(app, settings, database, dispatcher, load_model)
+        app.state.context_for = context_for
         app.state.keys = KeyStore(database)
-        everyones = services_of(EVERY_PROJECT)
-        everyones.files.sweep()
-        everyones.uploads.sweep()
+        all_projects = context_for(EVERY_PROJECT)
+        all_projects.files.sweep()
+        all_projects.uploads.sweep()
         dispatcher.start()
-        everyones.batch_runner.start()
+        all_projects.batch_runner.start()
         try:
             yield
         finally:
-            await everyones.batch_runner.stop()
+            await all_projects.batch_runner.stop()
             dispatcher.stop()
             database.close()
 
     return lifespan
 
 
-def _services_of(
+def _context_factory(
     app: FastAPI,
     settings: Settings,
     database: Database,
     dispatcher: Dispatcher,
     load_model: Load | None,
-) -> ServicesOf:
+) -> ContextFor:
     def files_of(project: Project) -> FileStore:
         return FileStore(database, project, settings.files)
 
@@ -139,11 +139,11 @@ def _services_of(
     pool = ModelPool(load, capacity=cache(partial(capacity, settings)))
     ask = partial(asgi_client.post, app)
     batch_runner = BatchRunner(BatchStore(database, EVERY_PROJECT), files_of, ask)
-    model_threads = CapacityLimiter(_LOADING_AT_ONCE)
+    load_limiter = CapacityLimiter(_MAX_CONCURRENT_LOADS)
 
-    def services_of(project: Project) -> Services:
+    def context_for(project: Project) -> RequestContext:
         files = files_of(project)
-        return Services(
+        return RequestContext(
             settings=settings,
             project=project,
             files=files,
@@ -158,7 +158,7 @@ def _services_of(
             pool=pool,
             dispatcher=dispatcher,
             batch_runner=batch_runner,
-            model_threads=model_threads,
+            load_limiter=load_limiter,
         )
 
-    return cache(services_of)
+    return cache(context_for)

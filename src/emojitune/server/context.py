@@ -27,7 +27,7 @@ from emojitune.store.uploads import UploadStore
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class RequestContext:
     """The rooms behind the edge: a project's stores, and what serves all. `model_threads` is for
     loading: it may take a minute, and must not hold up the threads of the short requests."""
 
@@ -45,16 +45,16 @@ class Services:
     pool: ModelPool
     dispatcher: Dispatcher
     batch_runner: BatchRunner
-    model_threads: CapacityLimiter
+    load_limiter: CapacityLimiter
 
 
-ServicesOf = Callable[[Project], Services]
+ContextFor = Callable[[Project], RequestContext]
 
 
-async def _services(request: Request) -> Services:
+async def _request_context(request: Request) -> RequestContext:
     # Whoever came past the key check has a caller; without one there is nothing to serve.
-    services_of: ServicesOf = request.app.state.services_of
-    return services_of(request.scope["caller"].project)
+    context_for: ContextFor = request.app.state.context_for
+    return context_for(request.scope["caller"].project)
 
 
-Shared = Annotated[Services, Depends(_services)]
+Context = Annotated[RequestContext, Depends(_request_context)]

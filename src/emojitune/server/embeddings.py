@@ -11,10 +11,10 @@ from pydantic import BeforeValidator, Field
 
 from emojitune.errors import InvalidRequestError
 from emojitune.inference.types import Embeddings
-from emojitune.server.context import Services, Shared
+from emojitune.server.context import Context, RequestContext
 from emojitune.server.generation.streaming import while_connected
-from emojitune.server.http.json_bodies import Body, json_body, refuse
-from emojitune.server.http.json_responses import encode
+from emojitune.server.http.json_bodies import StrictModel, json_body, refuse
+from emojitune.server.http.json_responses import encode_json
 from emojitune.server.http.unsupported import Ignored
 from emojitune.server.models.resolver import load_embedding_model, snapshot_name
 
@@ -71,7 +71,7 @@ def _wrong_type(place: str, expected: str) -> None:
 _Inputs = str | list[str] | list[int] | list[list[int]]
 
 
-class EmbeddingRequest(Body):
+class EmbeddingRequest(StrictModel):
     """The body of `POST /embeddings`."""
 
     model: str = Field(
@@ -115,25 +115,23 @@ class EmbeddingRequest(Body):
 async def create(
     request: Request,
     body: Annotated[EmbeddingRequest, Depends(json_body(EmbeddingRequest))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Turn texts into vectors: the mean of the model's last hidden states, of length 1."""
-    return await while_connected(request, _embed(body, services))
+    return await while_connected(request, _embed(body, context))
 
 
-async def _embed(body: EmbeddingRequest, services: Services) -> Response:
+async def _embed(body: EmbeddingRequest, context: RequestContext) -> Response:
     left = False
 
     def work() -> Response:
-        model = load_embedding_model(body.model, services)
+        model = load_embedding_model(body.model, context)
         embedded = model.embed(body.inputs, lambda: left)
         # Written in this thread too: it may be a million numbers.
         return Response(status_code=499) if embedded is None else _reply(body, embedded)
 
     try:
-        return await to_thread.run_sync(
-            work, limiter=services.model_threads, abandon_on_cancel=True
-        )
+        return await to_thread.run_sync(work, limiter=context.load_limiter, abandon_on_cancel=True)
     finally:
         left = True
 
@@ -151,7 +149,7 @@ def _reply(body: EmbeddingRequest, embedded: Embeddings) -> Response:
         "model": snapshot_name(body.model),
         "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
     }
-    return Response(encode(payload), media_type="application/json")
+    return Response(encode_json(payload), media_type="application/json")
 
 
 def _shortened(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:

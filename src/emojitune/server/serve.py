@@ -16,15 +16,15 @@ from filelock import FileLock, Timeout
 from emojitune.disk import disk_errors, open_private
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
-from emojitune.server.context import Services
-from emojitune.server.edge.h11_protocol import Http
-from emojitune.server.edge.listening import base_url, check_certificate, listen
+from emojitune.server.context import RequestContext
+from emojitune.server.edge.h11_protocol import StrictH11Protocol
+from emojitune.server.edge.listening import base_url, check_certificate, open_listener
 from emojitune.server.edge.logs import log_config
 from emojitune.settings import Settings
 from emojitune.store.database import make_home
 from emojitune.store.scope import EVERY_PROJECT
 
-_PATIENCE_SECONDS = 5  # for requests that are still running at the end
+_SHUTDOWN_GRACE_SECONDS = 5  # for requests that are still running at the end
 
 
 def serve(
@@ -41,28 +41,30 @@ def serve(
         StorageError: The home folder cannot be written.
     """
     check_certificate(settings)
-    with _locked(settings.home), listen(settings) as listener:
+    with _home_lock(settings.home), open_listener(settings) as listener:
         with disk_errors(settings.home):
             app = create_app(settings)
         config = uvicorn.Config(
             app,
-            http=Http,
+            http=StrictH11Protocol,
             log_config=log_config(content=settings.log_content),
             access_log=False,
             ws="none",
-            timeout_graceful_shutdown=_PATIENCE_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,
         )
-        note: dict[str, Any] = {"url": base_url(listener, settings), "pid": os.getpid()}
+        server_info: dict[str, Any] = {"url": base_url(listener, settings), "pid": os.getpid()}
         if settings.tls_cert:  # who shares this home trusts it, whatever name it is for
-            note["certificate"] = str(settings.tls_cert.resolve())
-        server = _Server(config, app, settings.home / "server.json", note, announce, idle_timeout)
+            server_info["certificate"] = str(settings.tls_cert.resolve())
+        server = _Server(
+            config, app, settings.home / "server.json", server_info, announce, idle_timeout
+        )
         # uvicorn raises it anew after it has shut down well.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-        if server.unannounced is not None:
-            raise server.unannounced
+        if server.announce_error is not None:
+            raise server.announce_error
 
 
 class _Server(uvicorn.Server):
@@ -73,62 +75,62 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         app: FastAPI,
         path: Path,
-        note: Mapping[str, Any],
+        server_info: Mapping[str, Any],
         announce: Callable[[str], None],
         idle_timeout: float | None,
     ) -> None:
         super().__init__(config)
         self._app = app
         self._path = path
-        self._note = note
+        self._server_info = server_info
         self._announce = announce
         self._idle_timeout = idle_timeout
-        self._requests = 0
-        self._needed_at = time.monotonic()
-        self.unannounced: Exception | None = None
+        self._total_requests = 0
+        self._last_active = time.monotonic()
+        self.announce_error: Exception | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         temporary = self._path.with_suffix(".new")
         with open_private(temporary, "w") as file:
-            json.dump(self._note, file)
+            json.dump(self._server_info, file)
         os.replace(temporary, self._path)
         try:
-            self._announce(self._note["url"])
+            self._announce(self._server_info["url"])
         except Exception as error:  # raised from here, it would be uvicorn's, with a traceback
-            self.unannounced = error
+            self.announce_error = error
             self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self._no_longer_needed()
+        return await super().on_tick(counter) or self._idle_timeout_expired()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Before requests are waited for: jobs take as long to save as these to end.
         if self.started:
-            self._app.state.services_of(EVERY_PROJECT).dispatcher.ask_to_stop()
+            self._app.state.context_for(EVERY_PROJECT).dispatcher.ask_to_stop()
         # Here, and not after `run`: at its end uvicorn raises the signal that stopped it anew,
         # and SIGTERM then ends the process on the spot.
         await super().shutdown(sockets)
         self._path.unlink(missing_ok=True)
 
-    def _no_longer_needed(self) -> bool:
+    def _idle_timeout_expired(self) -> bool:
         if self._idle_timeout is None:
             return False
         state, clock = self.server_state, time.monotonic()
-        if state.tasks or state.total_requests != self._requests:
-            self._requests, self._needed_at = state.total_requests, clock
-        if clock - self._needed_at < self._idle_timeout:
+        if state.tasks or state.total_requests != self._total_requests:
+            self._total_requests, self._last_active = state.total_requests, clock
+        if clock - self._last_active < self._idle_timeout:
             return False
-        services: Services = self._app.state.services_of(EVERY_PROJECT)
+        context: RequestContext = self._app.state.context_for(EVERY_PROJECT)
         # A paused job needs nobody: the next server can resume it too.
-        jobs = (job for job in services.jobs.unfinished() if job.status != "paused")
-        if any(jobs) or services.batches.unfinished():
-            self._needed_at = clock
+        jobs = (job for job in context.jobs.unfinished() if job.status != "paused")
+        if any(jobs) or context.batches.unfinished():
+            self._last_active = clock
             return False
         return True
 
 
-def _locked(home: Path) -> AbstractContextManager[Any]:
+def _home_lock(home: Path) -> AbstractContextManager[Any]:
     try:
         with disk_errors(home):
             make_home(home)

@@ -15,12 +15,12 @@ from fastapi.routing import APIRoute
 from openai import OpenAI
 
 from emojitune.server.app import create_app
-from emojitune.server.docs.openapi import api_routes, body_of, describe
-from emojitune.server.docs.reference import ABSENT
+from emojitune.server.docs.openapi import api_routes, body_model_of, openapi_document
+from emojitune.server.docs.reference import UNSUPPORTED_PATHS
 from emojitune.settings import Settings
 
 APP = create_app(Settings(api_key="none"))
-DOCUMENT = describe(APP)
+DOCUMENT = openapi_document(APP)
 ROUTES = [
     pytest.param(method, path, route, id=f"{method} {path}")
     for method, path, route in api_routes(APP)
@@ -30,9 +30,9 @@ LISTS = [
     for param in ROUTES
     if {"limit", "after"} <= {field.alias for field in param.values[2].dependant.query_params}
 ]
-READERS = [param for param in ROUTES if body_of(param.values[2])]
+READERS = [param for param in ROUTES if body_model_of(param.values[2])]
 JSON_READERS = [
-    param for param in READERS if body_of(param.values[2])[1] == "application/json"
+    param for param in READERS if body_model_of(param.values[2])[1] == "application/json"
 ]  # fmt: skip
 
 IDS = [
@@ -221,7 +221,7 @@ def test_strange_bodies_are_refused_and_never_an_accident(
     for body in BODIES:
         response = http.request(method, address(path), content=body, headers=headers)
         assert_answered(response)
-        if body_of(route):
+        if body_model_of(route):
             assert response.status_code == 400, f"{body[:40]!r}: {response.text[:300]}"
 
 
@@ -272,7 +272,7 @@ def test_another_content_type_is_refused_and_none_is_json(
 def test_strange_values_of_every_parameter_are_no_accident(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
-    for body in _bodies(body_of(route)[0].__name__):
+    for body in _bodies(body_model_of(route)[0].__name__):
         content = json.dumps(body)
         assert_answered(http.request(method, address(path), content=content))
 
@@ -281,7 +281,7 @@ def test_strange_values_of_every_parameter_are_no_accident(
 def test_an_unknown_parameter_is_named(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
-    body = {**_example({"$ref": f"/{body_of(route)[0].__name__}"}), "colour": "red"}
+    body = {**_example({"$ref": f"/{body_model_of(route)[0].__name__}"}), "colour": "red"}
     error = error_of(http.request(method, address(path), json=body))
     if error["code"] == "unknown_parameter":  # else the object of the path is missed before
         assert error["message"] == "Unrecognized request argument supplied: colour"
@@ -290,7 +290,7 @@ def test_an_unknown_parameter_is_named(
 
 
 def test_a_body_that_is_too_large_is_a_413(http: httpx2.Client) -> None:
-    paths = [path for method, path, route in api_routes(APP) if body_of(route)]
+    paths = [path for method, path, route in api_routes(APP) if body_model_of(route)]
     for path in dict.fromkeys(paths):
         response = http.post(address(path), content=b" " * (17 * 1024 * 1024))
         assert response.status_code in (400, 413)
@@ -298,7 +298,7 @@ def test_a_body_that_is_too_large_is_a_413(http: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path.replace("*", "x") for paths, _ in ABSENT for path in paths.split(", ")]
+    "path", [path.replace("*", "x") for paths, _ in UNSUPPORTED_PATHS for path in paths.split(", ")]
 )
 def test_what_this_server_has_not_is_a_404(http: httpx2.Client, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):

@@ -25,7 +25,7 @@ from training_jobs import LABELS, messages, training_file, training_server, wait
 
 import emojitune
 from emojitune.jobs.states import move, validated
-from emojitune.server.docs.openapi import api_routes, body_of, describe
+from emojitune.server.docs.openapi import api_routes, body_model_of, openapi_document
 
 ASK: Any = [{"role": "user", "content": "What a day, what is going on?"}]
 CHAT: dict[str, Any] = {"model": "gpt-3.5-turbo", "messages": ASK}
@@ -96,7 +96,7 @@ def test_trap_01_the_error_of_a_healthy_job_is_null(trained: Trained) -> None:
 def test_trap_02_hyperparameters_are_an_object_on_every_job(new_job, http, server) -> None:
     method = {"type": "supervised"}
     for job in (new_job(), new_job(hyperparameters=None), new_job(method=method)):
-        move(server.services.jobs, job["id"], "cancelled")
+        move(server.context.jobs, job["id"], "cancelled")
         again = http.get(f"/fine_tuning/jobs/{job['id']}").json()
         for shown in (job, again):
             assert shown["hyperparameters"] == shown["method"]["supervised"]["hyperparameters"]
@@ -111,13 +111,13 @@ def test_trap_03_a_paused_job_says_paused_and_loose_clients_read_it(
     new_job, http: httpx2.Client, loose: OpenAI, client: OpenAI, server
 ) -> None:
     job = new_job()["id"]
-    validated(server.services.jobs, job)
+    validated(server.context.jobs, job)
     assert http.post(f"/fine_tuning/jobs/{job}/pause").json()["status"] == "paused"
     assert loose.fine_tuning.jobs.retrieve(job).status == "paused"
     with pytest.raises(APIResponseValidationError):
         client.fine_tuning.jobs.retrieve(job)
     assert loose.fine_tuning.jobs.resume(job).status == "queued"
-    move(server.services.jobs, job, "cancelled")
+    move(server.context.jobs, job, "cancelled")
 
 
 def test_trap_04_the_purpose_evals_is_taken_and_strict_clients_cannot_read_it(
@@ -155,7 +155,7 @@ def test_trap_05_permissions_page_by_last_id_and_have_an_order_of_their_own(
 
 
 def test_trap_06_lists_have_their_own_default_limits(new_job, http, server) -> None:
-    jobs = server.services.jobs
+    jobs = server.context.jobs
     first, *_ = [new_job()["id"] for _ in range(21)]
     for number in range(25):
         jobs.add_event(first, f"{number}")
@@ -164,7 +164,7 @@ def test_trap_06_lists_have_their_own_default_limits(new_job, http, server) -> N
     for path, length in lengths.items():
         page = http.get(f"/fine_tuning/{path}").json()
         assert (len(page["data"]), page["has_more"]) == (length, True)
-    documented = describe(server.app)["paths"]["/v1/files"]["get"]["parameters"]
+    documented = openapi_document(server.app)["paths"]["/v1/files"]["get"]["parameters"]
     (limit,) = (parameter for parameter in documented if parameter["name"] == "limit")
     assert limit["schema"]["default"] == limit["schema"]["maximum"] == 10_000
 
@@ -227,7 +227,7 @@ def test_trap_09_our_schemas_need_no_translation(server) -> None:
             yield from keys(item)
 
     ours = [schemas.OBJECTS, schemas.LISTS, schemas.PLAIN, schemas.RESPONSE_EVENTS]
-    for key, value in keys([*ours, describe(server.app)]):
+    for key, value in keys([*ours, openapi_document(server.app)]):
         assert key != "nullable"
         assert key not in ("exclusiveMinimum", "exclusiveMaximum") or not isinstance(value, bool)
 
@@ -247,7 +247,7 @@ def test_trap_10_pause_and_resume_take_an_empty_body_that_is_called_json(
 ) -> None:
     headers = {"content-type": "application/json"}
     job = new_job()["id"]
-    move(server.services.jobs, job, "queued")
+    move(server.context.jobs, job, "queued")
     for action in ("pause", "resume", "cancel"):
         response = http.post(f"/fine_tuning/jobs/{job}/{action}", headers=headers)
         assert response.status_code == 200, response.text
@@ -326,8 +326,8 @@ def test_trap_15_no_number_goes_out_that_is_none(new_job, http: httpx2.Client, s
         raise AssertionError(f"{constant} is no JSON")
 
     job, nothing = new_job()["id"], {"train_loss": math.nan, "valid_loss": math.inf}
-    server.services.jobs.add_event(job, "Step 1/1", type="metrics", data=nothing)
-    server.services.jobs.add_checkpoint(job, model="ft:a:b:c:d", step=1, metrics=nothing)
+    server.context.jobs.add_event(job, "Step 1/1", type="metrics", data=nothing)
+    server.context.jobs.add_checkpoint(job, model="ft:a:b:c:d", step=1, metrics=nothing)
     for part in ("events", "checkpoints"):
         text = http.get(f"/fine_tuning/jobs/{job}/{part}").text
         json.loads(text, parse_constant=refuse)
@@ -521,7 +521,7 @@ def test_trap_28_explicit_nulls_are_absent(new_job, http: httpx2.Client, server)
     names = ("suffix", "seed", "validation_file", "integrations", "metadata", "method")
     assert new_job(**dict.fromkeys(names))["object"] == "fine_tuning.job"
     (body,) = (
-        body_of(route)[0].model_json_schema()
+        body_model_of(route)[0].model_json_schema()
         for method, path, route in api_routes(server.app)
         if (method, path) == ("POST", "/v1/chat/completions")
     )

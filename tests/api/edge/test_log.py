@@ -15,7 +15,7 @@ from openai import OpenAI
 from servers import KEY, serving
 
 from emojitune.server.app import create_app
-from emojitune.server.edge.logs import JsonLines
+from emojitune.server.edge.logs import JsonFormatter
 from emojitune.settings import Settings
 
 SAID = "Ich-sage-dir-etwas-im-Vertrauen"
@@ -39,7 +39,7 @@ class Log:
             logging.getLogger(name).removeHandler(self._handler)
 
     def format(self, *, content: bool) -> None:
-        self._handler.setFormatter(JsonLines(content=content))
+        self._handler.setFormatter(JsonFormatter(content=content))
 
     @property
     def text(self) -> str:

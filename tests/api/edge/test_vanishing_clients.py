@@ -17,7 +17,7 @@ from tiny_model import make_tiny_base
 
 from emojitune.inference.chat_model import ChatModel
 from emojitune.server.app import create_app
-from emojitune.server.context import Services
+from emojitune.server.context import RequestContext
 from emojitune.settings import Settings
 from emojitune.store.scope import DEFAULT_PROJECT
 
@@ -35,9 +35,9 @@ STREAMS: tuple[tuple[str, dict[str, Any]], ...] = (
 class Crowd:
     """A server, and clients that open connections to it and let them drop."""
 
-    def __init__(self, url: str, services: Services, base: Path) -> None:
+    def __init__(self, url: str, context: RequestContext, base: Path) -> None:
         self.url = url
-        model = services.pool.get(str(base.resolve()))
+        model = context.pool.get(str(base.resolve()))
         assert isinstance(model, ChatModel)
         self.engine = model.base.engine
 
@@ -80,7 +80,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
     )
     app = create_app(settings, dispatcher=FakeDispatcher())
     with serving(app) as url:
-        yield Crowd(url, app.state.services_of(DEFAULT_PROJECT), base)
+        yield Crowd(url, app.state.context_for(DEFAULT_PROJECT), base)
 
 
 def reset(connection: socket.socket) -> None:

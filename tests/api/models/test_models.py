@@ -16,7 +16,7 @@ BASE = "smollm2-135m-instruct"
 
 def register(server, tail: str, adapter: str | None = None, step: int | None = None) -> str:
     name = f"ft:gpt-3.5-turbo-0125:local:emoji-v1:{tail}"
-    server.services.models.register(
+    server.context.models.register(
         FineTunedModel(
             name, 1700000000, "ftjob-1", BASE, "gpt-3.5-turbo-0125", adapter or tail, step
         )
@@ -25,7 +25,7 @@ def register(server, tail: str, adapter: str | None = None, step: int | None = N
 
 
 def adapter_folder(server, name: str) -> Path:
-    folder: Path = server.services.settings.adapters / name
+    folder: Path = server.context.settings.adapters / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -60,7 +60,7 @@ def test_every_listed_model_can_be_retrieved(client: OpenAI) -> None:
 def cached(server) -> str:
     """A model of the hub that was fetched before, and the hub is not reached."""
     name, revision = "some-org/some-model", "a" * 40
-    folder = server.services.settings.cache / "hub" / "models--some-org--some-model"
+    folder = server.context.settings.cache / "hub" / "models--some-org--some-model"
     (folder / "refs").mkdir(parents=True, exist_ok=True)
     (folder / "refs/main").write_text(revision)
     (folder / "snapshots" / revision).mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,8 @@ def test_a_repository_that_nobody_has_is_no_model(client: OpenAI, name: str) -> 
 
 
 def test_a_hosted_name_is_there_before_its_base_is_fetched(server) -> None:
-    settings = server.services.settings.model_copy(update={"base_model": "some-org/unfetched"})
-    found = retrieve("gpt-3.5-turbo", replace(server.services, settings=settings))
+    settings = server.context.settings.model_copy(update={"base_model": "some-org/unfetched"})
+    found = retrieve("gpt-3.5-turbo", replace(server.context, settings=settings))
     assert json.loads(found.body)["served_by"] == "some-org/unfetched"
 
 

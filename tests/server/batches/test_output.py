@@ -3,8 +3,8 @@ import json
 import pytest
 
 from emojitune.server.batches.input import BatchRequest
-from emojitune.server.batches.output import answered
-from emojitune.server.http.asgi_client import Answer
+from emojitune.server.batches.output import response_result
+from emojitune.server.http.asgi_client import AsgiResponse
 from emojitune.store.batches import TokenUsage
 
 REQUEST = BatchRequest(custom_id="a", method="POST", url="/v1/x", body={})
@@ -25,5 +25,5 @@ REQUEST = BatchRequest(custom_id="a", method="POST", url="/v1/x", body={})
     ids=["chat", "responses", "embeddings", "none"],
 )  # fmt: skip
 def test_the_usage_of_every_endpoint_is_counted(usage: object, expected: TokenUsage) -> None:
-    answer = Answer(200, {"x-request-id": "req_1"}, json.dumps({"usage": usage}).encode())
-    assert answered(7, REQUEST, answer).usage == expected
+    answer = AsgiResponse(200, {"x-request-id": "req_1"}, json.dumps({"usage": usage}).encode())
+    assert response_result(7, REQUEST, answer).usage == expected

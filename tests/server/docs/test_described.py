@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from emojitune.server.app import create_app
-from emojitune.server.docs.openapi import api_routes, body_of, describe
+from emojitune.server.docs.openapi import api_routes, body_model_of, openapi_document
 from emojitune.server.docs.reference import endpoints
 from emojitune.settings import Settings
 
@@ -15,14 +15,14 @@ APP = create_app(Settings(api_key="none"))
 
 
 def test_every_route_says_what_it_does_in_one_sentence() -> None:
-    for endpoint in endpoints(describe(APP)):
+    for endpoint in endpoints(openapi_document(APP)):
         assert endpoint.text.endswith("."), f"{endpoint.title} has no docstring"
 
 
 def test_every_parameter_says_what_it_does() -> None:
     mute = [
         f"{endpoint.title}: {row.name}"
-        for endpoint in endpoints(describe(APP))
+        for endpoint in endpoints(openapi_document(APP))
         for row in endpoint.parameters
         if not row.text
     ]
@@ -34,7 +34,7 @@ def test_everything_that_reads_a_body_names_its_model() -> None:
     bare = {"cancel", "pause", "resume", "compact"}
     for method, path, route in api_routes(APP):
         if method == "POST" and path.rsplit("/", 1)[1] not in bare:
-            assert body_of(route) is not None, f"{method} {path}"
+            assert body_model_of(route) is not None, f"{method} {path}"
 
 
 def test_a_validator_that_widens_a_field_says_what_it_takes() -> None:
@@ -53,7 +53,7 @@ def test_a_validator_that_widens_a_field_says_what_it_takes() -> None:
 
 def _models() -> set[type[BaseModel]]:
     """All request models, and those inside of them."""
-    waiting = [body[0] for _, _, route in api_routes(APP) if (body := body_of(route))]
+    waiting = [body[0] for _, _, route in api_routes(APP) if (body := body_model_of(route))]
     found: set[type[BaseModel]] = set()
     while waiting:
         model = waiting.pop()

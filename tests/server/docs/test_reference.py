@@ -12,11 +12,11 @@ from starlette.datastructures import UploadFile
 
 from emojitune.server.app import create_app
 from emojitune.server.docs.markdown import markdown
-from emojitune.server.docs.openapi import describe
+from emojitune.server.docs.openapi import openapi_document
 from emojitune.server.docs.page import page
 from emojitune.server.docs.reference import Parameter, endpoints
 from emojitune.server.docs.write_reference import reference
-from emojitune.server.http.json_bodies import Body, json_body
+from emojitune.server.http.json_bodies import StrictModel, json_body
 from emojitune.server.http.unsupported import Ignored, Refused
 from emojitune.settings import Settings
 
@@ -24,25 +24,25 @@ COMMITTED = Path(__file__).parents[3] / "docs" / "api.md"
 APP = create_app(Settings(api_key="none"))
 
 
-class Text(Body):
+class Text(StrictModel):
     type: Literal["text"]
     text: str = Field(description="What is said.")
 
 
-class Tool(Body):
+class Tool(StrictModel):
     type: Literal["tool"]
     tool_id: str = Field(description="Whose result it is.")
     inner: "list[Tool] | None" = Field(None, description="More of them.")
 
 
-class Order(Body):
+class Order(StrictModel):
     parts: list[Text | Tool] = Field(min_length=1, description="The parts.")
     size: int = Field(3, ge=1, le=9, description="How big | how small.")
     colour: Annotated[Any, Refused("all is grey", ["grey", 0])] = None
     user: Annotated[str | None, Ignored("nobody looks")] = None
 
 
-def make_app(model: type[Body], description: str = "Which page.") -> FastAPI:
+def make_app(model: type[StrictModel], description: str = "Which page.") -> FastAPI:
     """An application with one endpoint that takes a `model`."""
     router = APIRouter(prefix="/v1/orders")
 
@@ -60,7 +60,7 @@ def make_app(model: type[Body], description: str = "Which page.") -> FastAPI:
 
 
 def rows(app: FastAPI) -> dict[str, Parameter]:
-    (endpoint,) = endpoints(describe(app))
+    (endpoint,) = endpoints(openapi_document(app))
     assert (endpoint.title, endpoint.text) == ("POST /v1/orders/{order_id}", "Order something.")
     return {row.name: row for row in endpoint.parameters}
 
@@ -87,7 +87,7 @@ def test_every_parameter_has_a_row_however_deep() -> None:
 
 
 def test_a_form_says_so_and_its_file_is_a_file() -> None:
-    class Form(Body):
+    class Form(StrictModel):
         file: InstanceOf[UploadFile] = Field(description="The bytes.")
 
     async def parse() -> None: ...
@@ -99,7 +99,7 @@ def test_a_form_says_so_and_its_file_is_a_file() -> None:
     def create(form: Annotated[None, Depends(parse)]) -> None:
         """Send a form."""
 
-    (endpoint,) = endpoints(describe(app))
+    (endpoint,) = endpoints(openapi_document(app))
     assert endpoint.parameters == (
         Parameter("file", "form", "file", "required", "supported", "The bytes."),
     )
@@ -139,26 +139,26 @@ def test_a_changed_field_changes_the_reference(changed: dict[str, Any]) -> None:
             **{name: default for name, (_, default) in changed.items()},
         },
     )
-    before = markdown(endpoints(describe(make_app(Order))))
-    assert markdown(endpoints(describe(make_app(other)))) != before
-    assert markdown(endpoints(describe(make_app(Order)))) == before
+    before = markdown(endpoints(openapi_document(make_app(Order))))
+    assert markdown(endpoints(openapi_document(make_app(other)))) != before
+    assert markdown(endpoints(openapi_document(make_app(Order)))) == before
 
 
 def test_the_table_survives_what_markdown_and_html_would_read() -> None:
-    listed = endpoints(describe(make_app(Order, "<b> | &")))
+    listed = endpoints(openapi_document(make_app(Order, "<b> | &")))
     assert "| How big \\| how small. |" in markdown(listed)
     assert "<td>&lt;b&gt; | &amp;</td>" in page(listed)
 
 
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
-    text = page(endpoints(describe(APP)))
+    text = page(endpoints(openapi_document(APP)))
     assert not re.search(r"<script|<link|<img|src=|@import|url\(|https?:", text)
     assert "prefers-color-scheme" in text
     assert "POST /v1/chat/completions" in text
 
 
 def test_the_document_is_sound() -> None:
-    document = describe(APP)
+    document = openapi_document(APP)
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)

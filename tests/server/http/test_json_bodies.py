@@ -5,14 +5,20 @@ import pytest
 from pydantic import model_validator
 
 from emojitune.errors import InvalidRequestError
-from emojitune.server.http.json_bodies import Body, BodyTooLargeError, bounded, check, refuse
+from emojitune.server.http.json_bodies import (
+    BodyTooLargeError,
+    StrictModel,
+    limit_bytes,
+    parse_json,
+    refuse,
+)
 
 
-class Inner(Body):
+class Inner(StrictModel):
     size: float = 1.0
 
 
-class Outer(Body):
+class Outer(StrictModel):
     name: str
     inner: Inner | None = None
     items: list[Inner] | None = None
@@ -20,12 +26,12 @@ class Outer(Body):
 
 def refusal_of(body: bytes) -> InvalidRequestError:
     with pytest.raises(InvalidRequestError) as caught:
-        check(body, Outer)
+        parse_json(body, Outer)
     return caught.value
 
 
 def test_nulls_are_absent_at_every_depth() -> None:
-    outer = check(b'{"name": "a", "inner": {"size": null}, "items": null}', Outer)
+    outer = parse_json(b'{"name": "a", "inner": {"size": null}, "items": null}', Outer)
     assert outer == Outer(name="a", inner=Inner())
 
 
@@ -64,7 +70,7 @@ def test_a_body_is_read_to_its_end_before_it_is_refused() -> None:
                 sent.append(b"xx")
                 yield b"xx"
 
-        async for chunk in bounded(stream(), 5):
+        async for chunk in limit_bytes(stream(), 5):
             taken.append(chunk)
 
     with pytest.raises(BodyTooLargeError, match="at most 5 bytes, and it has 10"):
@@ -72,7 +78,7 @@ def test_a_body_is_read_to_its_end_before_it_is_refused() -> None:
     assert (len(sent), len(taken)) == (5, 2)
 
 
-class Below(Body):
+class Below(StrictModel):
     size: int = 0
 
     @model_validator(mode="after")
@@ -82,15 +88,15 @@ class Below(Body):
         return self
 
 
-class Above(Body):
+class Above(StrictModel):
     below: list[Below] | None = None
 
 
 def test_a_refusal_may_stand_below_the_place_of_its_validator() -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        check(b'{"below": [{}, {"size": 10}]}', Above)
+        parse_json(b'{"below": [{}, {"size": 10}]}', Above)
     assert (caught.value.param, caught.value.code) == ("below[1].size", "too_big")
     assert caught.value.message == "'below[1].size' is too big."
     with pytest.raises(InvalidRequestError) as caught:
-        check(b'{"size": 10}', Below)
+        parse_json(b'{"size": 10}', Below)
     assert caught.value.param == "size"

@@ -9,16 +9,16 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from emojitune.errors import InvalidRequestError
-from emojitune.server.http.json_bodies import Body, check
+from emojitune.server.http.json_bodies import StrictModel, parse_json
 from emojitune.store.batches import BatchError
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 * 1024**2
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors begin a file with it
-_MOST_ERRORS = 100  # the rest adds nothing for someone who has to mend the file
+_MAX_ERRORS = 100  # the rest adds nothing for someone who has to mend the file
 
 
-class BatchRequest(Body):
+class BatchRequest(StrictModel):
     """One line: a request to be run."""
 
     custom_id: str = Field(min_length=1, description="Your name for the request, once in a file.")
@@ -39,13 +39,13 @@ class InputReport:
     errors: tuple[BatchError, ...]
 
 
-def requests_in(path: Path) -> Iterator[tuple[int, BatchRequest]]:
+def read_requests(path: Path) -> Iterator[tuple[int, BatchRequest]]:
     """The requests of a checked file with their lines."""
     for line, content in _lines(path):
-        yield line, check(content, BatchRequest)
+        yield line, parse_json(content, BatchRequest)
 
 
-def inspect(path: Path, endpoint: str) -> InputReport:
+def validate_input(path: Path, endpoint: str) -> InputReport:
     """Check the whole file; rules of the endpoint itself are left to it."""
     if path.stat().st_size > MAX_BYTES:
         return _refused("file_too_large", f"The input file may have at most {MAX_BYTES} bytes.")
@@ -59,20 +59,22 @@ def inspect(path: Path, endpoint: str) -> InputReport:
             return _refused(
                 "too_many_requests", f"The input file may have at most {MAX_REQUESTS} requests."
             )
-        found = _read(line, content, endpoint, names)
+        found = _check_line(line, content, endpoint, names)
         if isinstance(found, BatchRequest):
             model = found.body.get("model")
             models.add(model if isinstance(model, str) else None)
-        elif len(errors) < _MOST_ERRORS:
+        elif len(errors) < _MAX_ERRORS:
             errors.append(found)
     if not total:
         return _refused("empty_file", "The input file must have at least one request.")
     return InputReport(total, models.pop() if len(models) == 1 else None, tuple(errors))
 
 
-def _read(line: int, content: bytes, endpoint: str, names: set[str]) -> BatchRequest | BatchError:
+def _check_line(
+    line: int, content: bytes, endpoint: str, names: set[str]
+) -> BatchRequest | BatchError:
     try:
-        request = check(content, BatchRequest)
+        request = parse_json(content, BatchRequest)
     except InvalidRequestError as error:
         # Of all that can be wrong, only what is no JSON has no code.
         message = error.message if error.code else "This line is not parseable as valid JSON."

@@ -8,14 +8,14 @@ from pydantic_core import from_json
 
 from emojitune.errors import InvalidRequestError
 from emojitune.server.batches.input import BatchRequest
-from emojitune.server.http.asgi_client import Answer
+from emojitune.server.http.asgi_client import AsgiResponse
 from emojitune.server.http.errors import error_object
-from emojitune.server.http.json_responses import encode
+from emojitune.server.http.json_responses import encode_json
 from emojitune.store.batches import BatchResult, TokenUsage
 from emojitune.store.ids import new_id
 
 
-def answered(line: int, request: BatchRequest, answer: Answer) -> BatchResult:
+def response_result(line: int, request: BatchRequest, answer: AsgiResponse) -> BatchResult:
     """What an endpoint said to a request; a refusal belongs in the error file."""
     body = from_json(answer.body)
     response = {
@@ -26,7 +26,7 @@ def answered(line: int, request: BatchRequest, answer: Answer) -> BatchResult:
     return _result(line, request, response, None, _usage(body.get("usage") or {}))
 
 
-def streams_are_refused(line: int, request: BatchRequest) -> BatchResult:
+def stream_refused_result(line: int, request: BatchRequest) -> BatchResult:
     """A file holds whole replies."""
     error = InvalidRequestError(
         "A batch has no streams: leave 'stream' out.", code="unsupported_value", param="stream"
@@ -36,7 +36,7 @@ def streams_are_refused(line: int, request: BatchRequest) -> BatchResult:
     return _result(line, request, response, None)
 
 
-def not_run(line: int, request: BatchRequest, code: str, message: str) -> BatchResult:
+def not_run_result(line: int, request: BatchRequest, code: str, message: str) -> BatchResult:
     """There was no time for this request."""
     return _result(line, request, None, {"code": code, "message": message})
 
@@ -55,7 +55,7 @@ def _result(
         "error": error,
     }
     failed = response is None or response["status_code"] >= 400
-    return BatchResult(line, failed, encode(content).decode(), usage)
+    return BatchResult(line, failed, encode_json(content).decode(), usage)
 
 
 def _usage(usage: Mapping[str, Any]) -> TokenUsage:

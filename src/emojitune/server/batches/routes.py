@@ -10,21 +10,21 @@ from pydantic import Field
 
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.jobs.batch_states import move
-from emojitune.server.context import Services, Shared
+from emojitune.server.context import Context, RequestContext
 from emojitune.server.files.requests import ExpiresAfter
-from emojitune.server.http.asgi_client import serves
-from emojitune.server.http.idempotency import create_once, digest_of
-from emojitune.server.http.json_bodies import Body, Metadata, json_body
-from emojitune.server.http.json_responses import page_listing, reply
+from emojitune.server.http.asgi_client import accepts_post
+from emojitune.server.http.idempotency import body_digest, create_once
+from emojitune.server.http.json_bodies import Metadata, StrictModel, json_body
+from emojitune.server.http.json_responses import json_response, page_response
 from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.batches import BATCH_PREFIX, Batch
 
 router = APIRouter(prefix="/v1/batches")
 
 # Of those that OpenAI has; which of them work follows from the application's own models.
-_BATCHABLE = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+_BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
 
-_TIMES = (
+_TIMESTAMPS = (
     "in_progress_at",
     "finalizing_at",
     "completed_at",
@@ -35,7 +35,7 @@ _TIMES = (
 )
 
 
-class CreateBatch(Body):
+class CreateBatch(StrictModel):
     """The body of `POST /batches`."""
 
     input_file_id: str = Field(
@@ -64,7 +64,7 @@ class CreateBatch(Body):
 async def create(
     request: Request,
     body: Annotated[CreateBatch, Depends(json_body(CreateBatch))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Run the requests of a file, a few at a time.
 
@@ -74,22 +74,22 @@ async def create(
     _require_endpoint(body.endpoint, request)
 
     def make(batch_id: str) -> Response:
-        return reply(_batch_object(_create(batch_id, body, services)))
+        return json_response(_batch_object(_create_batch(batch_id, body, context)))
 
-    return await create_once(request, digest_of(body), services, BATCH_PREFIX, make)
+    return await create_once(request, body_digest(body), context, BATCH_PREFIX, make)
 
 
 @router.get("")
 def list_batches(
-    services: Shared,
+    context: Context,
     after: Annotated[str | None, Query(description="The last batch of the page before.")] = None,
     limit: Annotated[
         int, Query(ge=1, le=100, description="How many batches a page has at most.")
     ] = 20,
 ) -> Response:
     """List the batches, the newest first."""
-    page = services.batches.list(after, limit)
-    return page_listing(
+    page = context.batches.list(after, limit)
+    return page_response(
         [_batch_object(batch) for batch in page.items],
         [batch.id for batch in page.items],
         page.has_more,
@@ -97,28 +97,28 @@ def list_batches(
 
 
 @router.get("/{batch_id}")
-def retrieve(batch_id: str, services: Shared) -> Response:
+def retrieve(batch_id: str, context: Context) -> Response:
     """Show a batch."""
-    return reply(_batch_object(services.batches.get(batch_id)))
+    return json_response(_batch_object(context.batches.get(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
-def cancel(batch_id: str, services: Shared) -> Response:
+def cancel(batch_id: str, context: Context) -> Response:
     """Stop a batch; what was answered by then is in its output file."""
-    batch = services.batches.get(batch_id)
+    batch = context.batches.get(batch_id)
     if batch.status != "cancelling":  # a client that asks again because it heard nothing is right
-        batch = move(services.batches, batch_id, "cancelling")
-        services.batch_runner.interrupt(batch_id)
-    return reply(_batch_object(batch))
+        batch = move(context.batches, batch_id, "cancelling")
+        context.batch_runner.interrupt(batch_id)
+    return json_response(_batch_object(batch))
 
 
-def _create(batch_id: str, body: CreateBatch, services: Services) -> Batch:
+def _create_batch(batch_id: str, body: CreateBatch, context: RequestContext) -> Batch:
     # A repetition finds its batch, though the input may be gone by now.
     with contextlib.suppress(NotFoundError):
-        return services.batches.get(batch_id)
-    _require_input(body.input_file_id, services)
+        return context.batches.get(batch_id)
+    _require_input(body.input_file_id, context)
     expiry = body.output_expires_after
-    batch = services.batches.create(
+    batch = context.batches.create(
         batch_id=batch_id,
         endpoint=body.endpoint,
         input_file_id=body.input_file_id,
@@ -126,12 +126,12 @@ def _create(batch_id: str, body: CreateBatch, services: Services) -> Batch:
         metadata=body.metadata,
         output_seconds=expiry.seconds if expiry else None,
     )
-    services.batch_runner.wake()
+    context.batch_runner.wake()
     return batch
 
 
 def _require_endpoint(endpoint: str, request: Request) -> None:
-    supported = [path for path in _BATCHABLE if serves(request.app.routes, path)]
+    supported = [path for path in _BATCH_ENDPOINTS if accepts_post(request.app.routes, path)]
     if endpoint not in supported:
         raise InvalidRequestError(
             f"Batches of requests to {endpoint} are not supported here. Supported endpoints are: "
@@ -141,9 +141,9 @@ def _require_endpoint(endpoint: str, request: Request) -> None:
         )
 
 
-def _require_input(file_id: str, services: Services) -> None:
+def _require_input(file_id: str, context: RequestContext) -> None:
     try:
-        purpose = services.files.get(file_id).purpose
+        purpose = context.files.get(file_id).purpose
     except NotFoundError:
         raise InvalidRequestError(
             f"File '{file_id}' does not exist. Upload it first, with purpose batch.",
@@ -173,7 +173,7 @@ def _batch_object(batch: Batch) -> BatchObject:
             "error_file_id": batch.error_file_id,
             "created_at": batch.created_at,
             "expires_at": batch.expires_at,
-            **{name: getattr(batch, name) for name in _TIMES},
+            **{name: getattr(batch, name) for name in _TIMESTAMPS},
             "request_counts": {
                 "total": batch.total,
                 "completed": batch.completed,

@@ -16,19 +16,19 @@ from anyio import CancelScope, to_thread
 
 from emojitune.errors import InvalidStateError, NotFoundError
 from emojitune.jobs.batch_states import move
-from emojitune.server.batches.input import BatchRequest, inspect, requests_in
-from emojitune.server.batches.output import answered, not_run, streams_are_refused
-from emojitune.server.http.asgi_client import Answer
+from emojitune.server.batches.input import BatchRequest, read_requests, validate_input
+from emojitune.server.batches.output import not_run_result, response_result, stream_refused_result
+from emojitune.server.http.asgi_client import AsgiResponse
 from emojitune.store.batches import Batch, BatchError, BatchStore
 from emojitune.store.files import FileStore
 
-_REQUESTS_AT_ONCE = 2  # of all batches together: who chats shall hardly notice them
-_LOOK_EVERY = 10.0  # seconds, should a step have failed; otherwise it is woken
-_RECORDED_AT_ONCE = 500
+_MAX_CONCURRENT_REQUESTS = 2  # of all batches together: who chats shall hardly notice them
+_POLL_SECONDS = 10.0  # seconds, should a step have failed; otherwise it is woken
+_RECORD_CHUNK = 500
 
 _log = logging.getLogger(__name__)
 
-Ask = Callable[[str, str, bytes], Awaitable[Answer]]
+PostRequest = Callable[[str, str, bytes], Awaitable[AsgiResponse]]
 
 
 class BatchRunner:
@@ -40,24 +40,26 @@ class BatchRunner:
         ask: Sends, for a project, to a path of ours, a JSON body.
     """
 
-    def __init__(self, batches: BatchStore, files_of: Callable[[str], FileStore], ask: Ask) -> None:
+    def __init__(
+        self, batches: BatchStore, files_of: Callable[[str], FileStore], post: PostRequest
+    ) -> None:
         self._batches = batches
         self._files_of = files_of
-        self._ask = ask
+        self._post = post
         self._steps: dict[str, Callable[[Batch], Awaitable[None]]] = {
             "validating": self._validate,
             "in_progress": self._execute,
             "finalizing": self._finalize,
             "cancelling": self._cancel,
         }
-        self._carried: set[str] = set()
+        self._processing: set[str] = set()
         self._executing: dict[str, CancelScope] = {}
 
     def start(self) -> None:
         """Begin with what is there, in the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._slots = anyio.Semaphore(_REQUESTS_AT_ONCE)
+        self._slots = anyio.Semaphore(_MAX_CONCURRENT_REQUESTS)
         self._task = self._loop.create_task(self._run())
 
     async def stop(self) -> None:
@@ -84,10 +86,10 @@ class BatchRunner:
             while True:
                 self._changed.clear()
                 for batch_id in await self._unfinished():
-                    if batch_id not in self._carried:
-                        self._carried.add(batch_id)
-                        tasks.start_soon(self._carry, batch_id)
-                with anyio.move_on_after(_LOOK_EVERY):
+                    if batch_id not in self._processing:
+                        self._processing.add(batch_id)
+                        tasks.start_soon(self._process, batch_id)
+                with anyio.move_on_after(_POLL_SECONDS):
                     await self._changed.wait()
 
     async def _unfinished(self) -> Iterable[str]:
@@ -97,7 +99,7 @@ class BatchRunner:
             _log.exception("The batches could not be read.")
             return ()
 
-    async def _carry(self, batch_id: str) -> None:
+    async def _process(self, batch_id: str) -> None:
         try:
             while True:
                 batch = await to_thread.run_sync(self._batches.get, batch_id)
@@ -110,14 +112,14 @@ class BatchRunner:
         except Exception:  # a full disk, say: it is tried again at the next look
             _log.exception("Batch %s could not go on.", batch_id)
         finally:
-            self._carried.discard(batch_id)
+            self._processing.discard(batch_id)
 
     async def _validate(self, batch: Batch) -> None:
         await to_thread.run_sync(self._validate_now, batch)
 
     def _validate_now(self, batch: Batch) -> None:
         try:
-            report = inspect(self._input(batch), batch.endpoint)
+            report = validate_input(self._input(batch), batch.endpoint)
         except (NotFoundError, FileNotFoundError):
             self._fail(batch)
             return
@@ -129,7 +131,7 @@ class BatchRunner:
 
     async def _execute(self, batch: Batch) -> None:
         try:
-            rows = await to_thread.run_sync(self._waiting, batch)
+            rows = await to_thread.run_sync(self._pending_requests, batch)
         except NotFoundError:
             await to_thread.run_sync(self._fail, batch)
             return
@@ -157,7 +159,7 @@ class BatchRunner:
     async def _run_all(self, batch: Batch, rows: Iterator[tuple[int, BatchRequest]]) -> None:
         reading = anyio.Lock()
 
-        async def run_some() -> None:
+        async def worker() -> None:
             while True:
                 async with reading:
                     row = await to_thread.run_sync(next, rows, None)
@@ -166,59 +168,64 @@ class BatchRunner:
                 await self._run_one(batch, *row)
 
         async with anyio.create_task_group() as workers:
-            for _ in range(_REQUESTS_AT_ONCE):
-                workers.start_soon(run_some)
+            for _ in range(_MAX_CONCURRENT_REQUESTS):
+                workers.start_soon(worker)
 
     async def _run_one(self, batch: Batch, line: int, request: BatchRequest) -> None:
         if request.body.get("stream"):
-            result = streams_are_refused(line, request)
+            result = stream_refused_result(line, request)
         else:
             async with self._slots:
-                answer = await self._ask(batch.project, batch.endpoint, request.body_as_json())
-            result = answered(line, request, answer)
+                answer = await self._post(batch.project, batch.endpoint, request.body_as_json())
+            result = response_result(line, request, answer)
         await to_thread.run_sync(self._batches.record, batch.id, [result])
 
     async def _finalize(self, batch: Batch) -> None:
-        await to_thread.run_sync(self._close, batch, "completed")
+        await to_thread.run_sync(self._finish, batch, "completed")
 
     async def _cancel(self, batch: Batch) -> None:
         await to_thread.run_sync(self._cancel_now, batch)
 
     def _cancel_now(self, batch: Batch) -> None:
-        self._give_up(batch, "batch_cancelled", "The batch was cancelled before this request ran.")
-        self._close(batch, "cancelled")
+        self._record_not_run(
+            batch, "batch_cancelled", "The batch was cancelled before this request ran."
+        )
+        self._finish(batch, "cancelled")
 
     def _expire(self, batch: Batch) -> None:
-        self._give_up(
+        self._record_not_run(
             batch,
             "batch_expired",
             "This request could not be executed before the completion window expired.",
         )
-        self._close(batch, "expired")
+        self._finish(batch, "expired")
 
     def _fail(self, batch: Batch) -> None:
         message = f"The input file {batch.input_file_id} was deleted before all of it was run."
         error = BatchError("input_file_not_found", message, "input_file_id", None)
-        self._close(batch, "failed", errors=[error])
+        self._finish(batch, "failed", errors=[error])
 
-    def _waiting(self, batch: Batch) -> Generator[tuple[int, BatchRequest], None, None]:
+    def _pending_requests(self, batch: Batch) -> Generator[tuple[int, BatchRequest], None, None]:
         """The requests without a result."""
         path, done = self._input(batch), self._batches.lines_done(batch.id)
-        return ((line, request) for line, request in requests_in(path) if line not in done)
+        return ((line, request) for line, request in read_requests(path) if line not in done)
 
     def _input(self, batch: Batch) -> Path:
         return self._files_of(batch.project).path(batch.input_file_id)
 
-    def _give_up(self, batch: Batch, code: str, message: str) -> None:
+    def _record_not_run(self, batch: Batch, code: str, message: str) -> None:
         """Say for each request that was not run why not."""
         if not batch.total:  # not even its input was looked at
             return
         with contextlib.suppress(NotFoundError, FileNotFoundError):
-            rest = (not_run(line, row, code, message) for line, row in self._waiting(batch))
-            while results := list(islice(rest, _RECORDED_AT_ONCE)):
+            rest = (
+                not_run_result(line, row, code, message)
+                for line, row in self._pending_requests(batch)
+            )
+            while results := list(islice(rest, _RECORD_CHUNK)):
                 self._batches.record(batch.id, results)
 
-    def _close(self, batch: Batch, status: str, **changes: object) -> None:
+    def _finish(self, batch: Batch, status: str, **changes: object) -> None:
         """Write what there is and end the batch; a file that was written before stays."""
         batch = self._batches.get(batch.id)
         if batch.completed and batch.output_file_id is None:

@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import call_text, result_text, spoken
 from emojitune.dataset.tool_order import PendingCalls
-from emojitune.server.http.json_bodies import Body, refuse, refuse_type
+from emojitune.server.http.json_bodies import StrictModel, refuse, refuse_type
 from emojitune.server.http.unsupported import Ignored, Refused
 
 _JSON = re.compile("json", re.IGNORECASE)
 
 
-class ChatContentPart(Body):
+class ChatContentPart(StrictModel):
     """A piece of a message's content; pictures, sounds and files are not understood."""
 
     type: Literal["text", "refusal"] = Field(
@@ -53,14 +53,14 @@ def as_parts(content: Any) -> Any:
 Parts = Annotated[list[ChatContentPart], Field(min_length=1)]
 
 
-class CalledFunction(Body):
+class CalledFunction(StrictModel):
     """A function with the arguments that the model gave it."""
 
     name: str = Field(description="The name of the function.")
     arguments: str = Field(description="Its arguments, as JSON text.")
 
 
-class ToolCall(Body):
+class ToolCall(StrictModel):
     """A tool call of an earlier reply."""
 
     id: str = Field(description="The id that the tool's answer refers to.")
@@ -68,7 +68,7 @@ class ToolCall(Body):
     function: CalledFunction = Field(description="What was called.")
 
 
-class ChatMessage(Body):
+class ChatMessage(StrictModel):
     """One message. What a reply of ours carries besides may be sent back with it."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(

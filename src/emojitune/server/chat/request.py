@@ -23,7 +23,13 @@ from emojitune.server.generation.formats import (
     expand_choice,
     resolve_tools,
 )
-from emojitune.server.http.json_bodies import Body, Metadata, own_keys, refuse, refuse_type
+from emojitune.server.http.json_bodies import (
+    Metadata,
+    StrictModel,
+    nulls_dropped,
+    refuse,
+    refuse_type,
+)
 from emojitune.server.http.unsupported import Ignored, Refused
 
 _ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
@@ -52,7 +58,7 @@ _Stops = Annotated[list[_Text], Field(min_length=1, max_length=4)]
 _Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
-class Prediction(Body):
+class Prediction(StrictModel):
     """Text that much of the reply is expected to repeat."""
 
     type: Literal["content"] = Field(description="`content`.")
@@ -61,7 +67,7 @@ class Prediction(Body):
     )
 
 
-class CacheOptions(Body):
+class CacheOptions(StrictModel):
     """How the hosted service keeps a prompt."""
 
     mode: Literal["implicit", "explicit"] | None = Field(
@@ -70,7 +76,7 @@ class CacheOptions(Body):
     ttl: Literal["30m"] | None = Field(None, description="How long that is kept at least.")
 
 
-class StreamOptions(Body):
+class StreamOptions(StrictModel):
     """How a stream is sent."""
 
     include_usage: bool = Field(False, description="Whether it ends with its usage.")
@@ -79,7 +85,7 @@ class StreamOptions(Body):
     ] = False
 
 
-class ChatRequest(Body):
+class ChatRequest(StrictModel):
     """What is asked of a model. `decoding`, `labels` and `alternatives` are ours."""
 
     model: str = Field(min_length=1, description="A base model, an alias or a fine-tuned model.")
@@ -112,7 +118,7 @@ class ChatRequest(Body):
     presence_penalty: float = Field(
         0.0, ge=-2, le=2, description="Taken from it once, if the reply has used it."
     )
-    logit_bias: Annotated[dict[str, _Bias], own_keys(dict[str, _Bias])] | None = Field(
+    logit_bias: Annotated[dict[str, _Bias], nulls_dropped(dict[str, _Bias])] | None = Field(
         None, description="Added to the log-probability of tokens, by their id in this model."
     )
     logprobs: bool = Field(False, description="Whether log-probabilities of tokens are told.")

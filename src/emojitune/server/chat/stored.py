@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types.chat import ChatCompletion, ChatCompletionDeleted, ChatCompletionStoreMessage
 from pydantic import Field, model_validator
 
-from emojitune.server.context import Shared
-from emojitune.server.http.json_bodies import Body, Limit, Metadata, json_body, without_nulls
-from emojitune.server.http.json_responses import listing, reply
+from emojitune.server.context import Context
+from emojitune.server.http.json_bodies import Limit, Metadata, StrictModel, drop_nulls, json_body
+from emojitune.server.http.json_responses import json_response, list_response
 from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.chat_completions import StoredChatCompletion
 from emojitune.store.pagination import Order, slice_page
@@ -22,7 +22,7 @@ _After = Annotated[str | None, Query(description="The id of the last item of the
 _Order = Annotated[Order, Query(description="By age: `asc` begins with the oldest.")]
 
 
-class CompletionUpdate(Body):
+class CompletionUpdate(StrictModel):
     """The body of `POST /chat/completions/{completion_id}`: metadata is all that can change."""
 
     metadata: Metadata | None = Field(description="Takes the place of the old; null removes it.")
@@ -32,13 +32,13 @@ class CompletionUpdate(Body):
     def _null_is_absent(cls, data: Any) -> Any:
         # Here the null of one key says something.
         given = isinstance(data, dict) and "metadata" in data
-        return {"metadata": None, **without_nulls(data)} if given else without_nulls(data)
+        return {"metadata": None, **drop_nulls(data)} if given else drop_nulls(data)
 
 
 @router.get("")
 def list_completions(
     request: Request,
-    services: Shared,
+    context: Context,
     model: Annotated[
         str | None, Query(description="Only those of this model, by its name or an alias.")
     ] = None,
@@ -48,7 +48,7 @@ def list_completions(
 ) -> Response:
     """List stored completions, all or those with each `metadata[key]=value` of the query."""
     query = request.query_params
-    page = services.chat_completions.list(
+    page = context.chat_completions.list(
         model=model and snapshot_name(model),
         metadata={match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))},
         after=after,
@@ -60,26 +60,26 @@ def list_completions(
 
 
 @router.get("/{completion_id}")
-def retrieve(completion_id: str, services: Shared) -> Response:
+def retrieve(completion_id: str, context: Context) -> Response:
     """Retrieve a stored completion."""
-    return reply(_completion(services.chat_completions.get(completion_id)))
+    return json_response(_completion(context.chat_completions.get(completion_id)))
 
 
 @router.post("/{completion_id}")
 def update(
     completion_id: str,
     body: Annotated[CompletionUpdate, Depends(json_body(CompletionUpdate))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Give a stored completion other metadata."""
-    return reply(_completion(services.chat_completions.update(completion_id, body.metadata)))
+    return json_response(_completion(context.chat_completions.update(completion_id, body.metadata)))
 
 
 @router.delete("/{completion_id}")
-def delete(completion_id: str, services: Shared) -> Response:
+def delete(completion_id: str, context: Context) -> Response:
     """Delete a stored completion and its messages."""
-    services.chat_completions.delete(completion_id)
-    return reply(
+    context.chat_completions.delete(completion_id)
+    return json_response(
         ChatCompletionDeleted(id=completion_id, object="chat.completion.deleted", deleted=True)
     )
 
@@ -87,13 +87,13 @@ def delete(completion_id: str, services: Shared) -> Response:
 @router.get("/{completion_id}/messages")
 def list_messages(
     completion_id: str,
-    services: Shared,
+    context: Context,
     after: _After = None,
     limit: Limit = 20,
     order: _Order = "asc",
 ) -> Response:
     """List the messages that a stored completion answers."""
-    messages = services.chat_completions.get(completion_id).messages
+    messages = context.chat_completions.get(completion_id).messages
     page = slice_page(messages, after=after, limit=limit, order=order)
     # OpenAI's type knows the assistant's role alone, its service sends the real ones.
     items = [ChatCompletionStoreMessage.model_construct(**message) for message in page.items]
@@ -107,4 +107,4 @@ def _completion(stored: StoredChatCompletion) -> ChatCompletion:
 def _list(items: list[Any], ids: list[str], has_more: bool) -> Response:
     # OpenAI's document allows no null here, not even on an empty page.
     first, last = (ids[0], ids[-1]) if ids else ("", "")
-    return listing(items, has_more=has_more, first_id=first, last_id=last)
+    return list_response(items, has_more=has_more, first_id=first, last_id=last)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from emojitune.server.docs.reference import ABSENT, Endpoint, Parameter
+from emojitune.server.docs.reference import UNSUPPORTED_PATHS, Endpoint, Parameter
 
 _HEAD = """\
 # The API
@@ -43,12 +43,12 @@ Made by `make docs` from the request models and the routes; a running server sho
 
 def markdown(endpoints: Sequence[Endpoint]) -> str:
     """The whole file."""
-    return "\n".join([_HEAD, *_families(endpoints), *_absent()]) + "\n"
+    return "\n".join([_HEAD, *_groups(endpoints), *_absent()]) + "\n"
 
 
-def _families(endpoints: Sequence[Endpoint]) -> Iterator[str]:
-    for family, members in groupby(endpoints, key=lambda endpoint: endpoint.family):
-        yield f"## {family}\n"
+def _groups(endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    for group, members in groupby(endpoints, key=lambda endpoint: endpoint.group):
+        yield f"## {group}\n"
         for endpoint in members:
             yield f"### {endpoint.title}\n"
             yield f"{endpoint.text}\n"
@@ -64,7 +64,7 @@ def _absent() -> Iterator[str]:
     yield 'A request there is answered as on every unknown path: 404, "Invalid URL (POST /v1/…)".\n'
     yield "| path | what it is |"
     yield "|---|---|"
-    yield from (f"| `{path}` | {text} |" for path, text in ABSENT)
+    yield from (f"| `{path}` | {text} |" for path, text in UNSUPPORTED_PATHS)
 
 
 def _row(parameter: Parameter) -> str:

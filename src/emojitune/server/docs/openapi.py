@@ -36,13 +36,13 @@ _ERROR = {
 }
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
+def openapi_document(app: FastAPI) -> dict[str, Any]:
     """The document for the routes of `app`, whose paths are those under /v1."""
     operations = app.openapi()["paths"]
     bodies = {
         (method.lower(), path): body
         for method, path, route in api_routes(app)
-        if (body := body_of(route)) is not None
+        if (body := body_model_of(route)) is not None
     }
     references, schemas = _schemas({model for model, _ in bodies.values()})
     paths: dict[str, dict[str, Any]] = {}
@@ -74,7 +74,7 @@ def api_routes(app: FastAPI) -> Iterator[tuple[str, str, APIRoute]]:
                 yield method, path, route
 
 
-def body_of(route: APIRoute) -> tuple[type[BaseModel], str] | None:
+def body_model_of(route: APIRoute) -> tuple[type[BaseModel], str] | None:
     """The model of a route's body and the body's media type; None when it reads no body."""
     for dependant in _all_dependencies(route.dependant):
         model: type[BaseModel] | None = getattr(dependant.call, "body_model", None)

@@ -9,9 +9,9 @@ from itertools import groupby
 
 from fastapi import APIRouter, Request, Response
 
-from emojitune.server.docs.openapi import describe
-from emojitune.server.docs.reference import ABSENT, Endpoint, Parameter, endpoints
-from emojitune.server.http.json_responses import encode
+from emojitune.server.docs.openapi import openapi_document
+from emojitune.server.docs.reference import UNSUPPORTED_PATHS, Endpoint, Parameter, endpoints
+from emojitune.server.http.json_responses import encode_json
 
 router = APIRouter()
 
@@ -29,15 +29,17 @@ td { vertical-align: top; } .refused td { color: var(--bad); } .ignored td { col
 
 
 @router.get("/openapi.json", include_in_schema=False)
-def openapi_document(request: Request) -> Response:
+def serve_openapi(request: Request) -> Response:
     """The API's description as an OpenAPI document."""
-    return Response(encode(describe(request.app)), media_type="application/json")
+    return Response(encode_json(openapi_document(request.app)), media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)
-def docs(request: Request) -> Response:
+def serve_docs(request: Request) -> Response:
     """The API's description as a page."""
-    return Response(page(endpoints(describe(request.app))), media_type="text/html; charset=utf-8")
+    return Response(
+        page(endpoints(openapi_document(request.app))), media_type="text/html; charset=utf-8"
+    )
 
 
 def page(listed: Sequence[Endpoint]) -> str:
@@ -58,13 +60,15 @@ def _lines(listed: Sequence[Endpoint]) -> Iterator[str]:
         title = escape(endpoint.title)
         yield f'<a href="#{_anchor(endpoint)}">{title}</a>'
     yield "</nav>"
-    for family, members in groupby(listed, key=lambda endpoint: endpoint.family):
-        yield f"<h2>{escape(family)}</h2>"
+    for group, members in groupby(listed, key=lambda endpoint: endpoint.group):
+        yield f"<h2>{escape(group)}</h2>"
         for endpoint in members:
             yield from _section(endpoint)
     yield "<h2>What OpenAI has and this server has not</h2>"
     yield "<p>A request there is answered as on every unknown path: 404, Invalid URL.</p><ul>"
-    yield from (f"<li><code>{escape(path)}</code> {escape(text)}</li>" for path, text in ABSENT)
+    yield from (
+        f"<li><code>{escape(path)}</code> {escape(text)}</li>" for path, text in UNSUPPORTED_PATHS
+    )
     yield "</ul></body></html>"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emojitune.server.http.unsupported import MARK
+from emojitune.server.http.unsupported import MARK_KEY
 
 # OpenAI has them and this server has not: a request there is a 404, as on every unknown path.
-ABSENT = (
+UNSUPPORTED_PATHS = (
     ("/v1/completions", "completions of the old kind; use chat completions or responses"),
     ("/v1/audio/*", "speech and transcription"),
     ("/v1/images/*", "pictures"),
@@ -66,7 +66,7 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
     @property
-    def family(self) -> str:
+    def group(self) -> str:
         """The path up to where it is about one object: what endpoints are grouped by."""
         steps = self.path.removeprefix("/v1/").split("/{")[0].split("/")
         return "/".join(steps[:2])
@@ -74,34 +74,34 @@ class Endpoint:
 
 def endpoints(document: Mapping[str, Any]) -> list[Endpoint]:
     """Every endpoint of the document, in its order."""
-    reader = _Reader(document["components"]["schemas"])
+    reader = _SchemaReader(document["components"]["schemas"])
     return [
         Endpoint(
             method.upper(),
             path,
             " ".join(operation.get("description", "").split()),
-            (*reader.of_the_url(operation), *reader.of_the_body(operation)),
+            (*reader.url_parameters(operation), *reader.body_parameters(operation)),
         )
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
 
 
-class _Reader:
+class _SchemaReader:
     """From schemas to rows."""
 
     def __init__(self, schemas: Mapping[str, Any]) -> None:
         self._schemas = schemas
 
-    def of_the_url(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
+    def url_parameters(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
         for parameter in operation.get("parameters", []):
-            said = parameter.get("description") or _of_the_path(parameter)
+            said = parameter.get("description") or _path_description(parameter)
             schema = {**parameter["schema"], "description": said}
             yield self._row(
                 parameter["name"], parameter["in"], schema, parameter.get("required", False)
             )
 
-    def of_the_body(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
+    def body_parameters(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
         if "requestBody" in operation:
             ((media_type, content),) = operation["requestBody"]["content"].items()
             place = "form" if media_type.startswith("multipart/") else "body"
@@ -121,7 +121,7 @@ class _Reader:
         for name, field in schema.get("properties", {}).items():
             path = f"{prefix}.{name}" if prefix else name
             yield self._row(path, place, field, name in schema.get("required", ()))
-            if MARK not in field:
+            if MARK_KEY not in field:
                 yield from self._fields(field, path, place, above)
         yield from self._alternatives(_alternatives(schema), prefix, place, above)
 
@@ -154,9 +154,9 @@ class _Reader:
         return ""
 
     def _row(self, name: str, place: str, schema: Mapping[str, Any], required: bool) -> Parameter:
-        mark = schema.get(MARK, {})
+        mark = schema.get(MARK_KEY, {})
         status = mark.get("status", "supported")
-        text = _of_the_mark(mark) if mark else schema.get("description", "")
+        text = _mark_description(mark) if mark else schema.get("description", "")
         kind = "" if status == "refused" else self._type(schema)
         default = "required" if required else _default(schema)
         return Parameter(name, place, kind, default, status, " ".join(text.split()))
@@ -166,7 +166,7 @@ class _Reader:
         schema = self._resolved(schema)
         if "const" in schema or "enum" in schema:
             values = [schema["const"]] if "const" in schema else schema["enum"]
-            return " or ".join(_shown(value) for value in values if value is not None)
+            return " or ".join(_display(value) for value in values if value is not None)
         if alternatives := _alternatives(schema):
             kinds = dict.fromkeys(self._type(alternative) for alternative in alternatives)
             return " or ".join(kinds)
@@ -193,25 +193,25 @@ def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [alternative for alternative in found if alternative.get("type") != "null"]
 
 
-def _of_the_path(parameter: Mapping[str, Any]) -> str:
+def _path_description(parameter: Mapping[str, Any]) -> str:
     """A part of the path needs no words but its name; a query has to bring its own."""
     return f"The {parameter['name'].replace('_', ' ')}." if parameter["in"] == "path" else ""
 
 
-def _of_the_mark(mark: Mapping[str, Any]) -> str:
+def _mark_description(mark: Mapping[str, Any]) -> str:
     reason = f"{mark['reason'][0].upper()}{mark['reason'][1:]}."
     if mark["status"] == "ignored":
         return reason
-    accepted = " or ".join(_shown(value) for value in mark["accepted"])
+    accepted = " or ".join(_display(value) for value in mark["accepted"])
     passes = f" Only {accepted} passes, which asks for nothing." if accepted else ""
     return f"400 {mark['code']}. {reason}{passes}"
 
 
 def _default(schema: Mapping[str, Any]) -> str:
     value = schema.get("default")
-    return "" if value is None or isinstance(value, dict) else _shown(value)
+    return "" if value is None or isinstance(value, dict) else _display(value)
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     """A value as JSON has it; a word stands without quotes."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

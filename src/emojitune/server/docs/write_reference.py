@@ -5,7 +5,7 @@ from pathlib import Path
 
 from emojitune.server.app import create_app
 from emojitune.server.docs.markdown import markdown
-from emojitune.server.docs.openapi import describe
+from emojitune.server.docs.openapi import openapi_document
 from emojitune.server.docs.reference import endpoints
 from emojitune.settings import Settings
 
@@ -13,7 +13,7 @@ from emojitune.settings import Settings
 def reference() -> str:
     """The text of docs/api.md. No server is started and no folder is made."""
     app = create_app(Settings(api_key="none"))
-    return markdown(endpoints(describe(app)))
+    return markdown(endpoints(openapi_document(app)))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emojitune.server.edge.auth import Caller
-from emojitune.server.edge.logs import Content
-from emojitune.server.http.errors import unexpected
+from emojitune.server.edge.logs import BodyCapture
+from emojitune.server.http.errors import internal_error_response
 
 logger = logging.getLogger(__name__)
 
 
-class Envelope:
+class AccessLogMiddleware:
     """ASGI middleware around everything else."""
 
     def __init__(self, app: ASGIApp, organization: str, *, log_content: bool) -> None:
@@ -32,31 +32,32 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        content = Content(receive, send) if self._log_content else None
+        content = BodyCapture(receive, send) if self._log_content else None
         if content is not None:
             receive, send = content.receive, content.send
-        answer = _Answer(send, self._organization)
+        response = _ResponseRecorder(send, self._organization)
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, response.send)
         except Exception:
-            if answer.status is not None:  # too late for another: uvicorn logs it and cuts the line
+            # Too late for another response: uvicorn logs the error and closes the connection.
+            if response.status is not None:
                 raise
-            told = (scope["method"], scope["path"], answer.request_id)
+            told = (scope["method"], scope["path"], response.request_id)
             logger.exception("%s %s failed (%s)", *told)
-            await unexpected()(scope, receive, answer.send)
+            await internal_error_response()(scope, receive, response.send)
         finally:
             more = content.fields if content is not None else {}
-            fields = {**answer.fields, **_asked(scope), **more}
+            fields = {**response.fields, **_request_fields(scope), **more}
             logger.info("request", extra={"fields": fields})
 
 
-class _Answer:
+class _ResponseRecorder:
     """A response on its way, with the headers that it gets here."""
 
     def __init__(self, send: Send, organization: str) -> None:
         self._send = send
         self._organization = organization
-        self._begun = perf_counter()
+        self._started_at = perf_counter()
         self.request_id = f"req_{uuid.uuid4().hex}"
         self.status: int | None = None
 
@@ -75,10 +76,10 @@ class _Answer:
         await self._send(message)
 
     def _milliseconds(self) -> int:
-        return round((perf_counter() - self._begun) * 1000)
+        return round((perf_counter() - self._started_at) * 1000)
 
 
-def _asked(scope: Scope) -> Mapping[str, Any]:
+def _request_fields(scope: Scope) -> Mapping[str, Any]:
     """Not the query: what a list is filtered by is what people wrote."""
     caller: Caller | None = scope.get("caller")
     return {

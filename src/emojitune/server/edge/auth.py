@@ -20,14 +20,14 @@ from emojitune.store.database import make_home
 from emojitune.store.keys import KeyStore, digest_of, new_secret
 from emojitune.store.scope import DEFAULT_PROJECT
 
-_OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
-_WHERE = (
+_PUBLIC_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
+_KEY_SOURCES = (
     "This server takes the key that it was started with (--api-key or EMOJITUNE_API_KEY), else the "
     "one in the file api_key of its home folder, and those made by `emojitune keys create`."
 )
 
 
-SERVER_KEY = "server"  # what the log and the limits call the server's own key
+SERVER_KEY_ID = "server"  # what the log and the limits call the server's own key
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ def server_key(settings: Settings) -> str:
         ) from None
 
 
-class KeyCheck:
+class ApiKeyMiddleware:
     """ASGI middleware: behind it every request has a `caller`, but for those of the open paths."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
-        self._own = digest_of(key)
+        self._server_key_digest = digest_of(key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        needs_key = scope["type"] == "http" and scope["path"] not in _OPEN_PATHS
+        needs_key = scope["type"] == "http" and scope["path"] not in _PUBLIC_PATHS
         if needs_key and "caller" not in scope:
             try:
                 scope["caller"] = await self._caller(scope)
@@ -76,25 +76,25 @@ class KeyCheck:
         await self._app(scope, receive, send)
 
     async def _caller(self, scope: Scope) -> Caller:
-        secret = _bearer(Headers(scope=scope).get("authorization", ""))
+        secret = _bearer_token(Headers(scope=scope).get("authorization", ""))
         # Digests, so that it takes the same time wherever and however much the two differ.
-        if hmac.compare_digest(digest_of(secret), self._own):
-            return Caller(DEFAULT_PROJECT, SERVER_KEY)
+        if hmac.compare_digest(digest_of(secret), self._server_key_digest):
+            return Caller(DEFAULT_PROJECT, SERVER_KEY_ID)
         keys: KeyStore = scope["app"].state.keys
         key = await to_thread.run_sync(keys.find, secret)
         if key is None:  # and the wrong key is not repeated to anyone
             raise AuthenticationError(
-                f"Incorrect API key provided. {_WHERE}", code="invalid_api_key"
+                f"Incorrect API key provided. {_KEY_SOURCES}", code="invalid_api_key"
             )
         return Caller(key.project, key.id)
 
 
-def _bearer(authorization: str) -> str:
+def _bearer_token(authorization: str) -> str:
     scheme, _, secret = authorization.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise AuthenticationError(
             "You didn't provide an API key. Send it in an Authorization header, as "
-            f"`Authorization: Bearer YOUR_KEY`. {_WHERE}"
+            f"`Authorization: Bearer YOUR_KEY`. {_KEY_SOURCES}"
         )
     return secret.strip()
 

@@ -10,7 +10,7 @@ from emojitune.store.database import open_database
 from emojitune.store.keys import KeyStore
 
 
-def listen(settings: Settings) -> socket.socket:
+def open_listener(settings: Settings) -> socket.socket:
     """The socket of the server.
 
     Raises:

@@ -15,10 +15,10 @@ from starlette.types import Message, Receive, Send
 
 from emojitune.control_chars import escape_control_json
 
-_MOST_CONTENT = 10_000  # bytes of a request, and of its answer
+_MAX_BODY_BYTES = 10_000  # bytes of a request, and of its answer
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A record as an object; `extra={"fields": ...}` goes in as it is."""
 
     def __init__(self, *, content: bool) -> None:
@@ -35,13 +35,13 @@ class JsonLines(logging.Formatter):
         line |= getattr(record, "fields", {})
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            whole = "".join(traceback.format_exception(error))
-            line["error"] = whole if self._content else _place(error)
+            full = "".join(traceback.format_exception(error))
+            line["error"] = full if self._content else _traceback_places(error)
         # A terminal may be what reads it: foreign text in a path or an error must not drive that.
         return escape_control_json(json.dumps(line, ensure_ascii=False, default=str))
 
 
-class Content:
+class BodyCapture:
     """The first bytes of a request and of its answer, as they pass by."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
@@ -56,11 +56,11 @@ class Content:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        _keep(self._request, message)
+        _capture(self._request, message)
         return message
 
     async def send(self, message: Message) -> None:
-        _keep(self._reply, message)
+        _capture(self._reply, message)
         await self._send(message)
 
 
@@ -69,7 +69,7 @@ def log_config(*, content: bool) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"lines": {"()": JsonLines, "content": content}},
+        "formatters": {"lines": {"()": JsonFormatter, "content": content}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "loggers": {
             "emojitune": {"handlers": ["stderr"], "level": "INFO"},
@@ -78,13 +78,13 @@ def log_config(*, content: bool) -> dict[str, Any]:
     }
 
 
-def _keep(kept: bytearray, message: Message) -> None:
-    kept += message.get("body", b"")[: max(0, _MOST_CONTENT - len(kept))]
+def _capture(captured: bytearray, message: Message) -> None:
+    captured += message.get("body", b"")[: max(0, _MAX_BODY_BYTES - len(captured))]
 
 
-def _place(error: BaseException) -> str:
+def _traceback_places(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    told = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     cause = error.__cause__ or error.__context__
-    after = f" after {_place(cause)}" if cause is not None else ""
-    return f"{type(error).__name__} at {', '.join(told)}{after}"
+    after = f" after {_traceback_places(cause)}" if cause is not None else ""
+    return f"{type(error).__name__} at {', '.join(places)}{after}"

@@ -14,14 +14,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emojitune.errors import InvalidRequestError
-from emojitune.server.edge.auth import SERVER_KEY, Caller
+from emojitune.server.edge.auth import SERVER_KEY_ID, Caller
 from emojitune.server.http.errors import RateLimitError, error_response
 from emojitune.settings import Settings
 
 MAX_HEADERS = 100
 
 
-class Allowance:
+class TokenBucket:
     """`limit` units a minute that come back at an even pace; 0 is no limit.
 
     It may be overdrawn: who is let in pays for what the request turns out to be.
@@ -30,109 +30,109 @@ class Allowance:
     def __init__(self, limit: int, clock: Callable[[], float] = monotonic) -> None:
         self.limit = limit
         self._clock = clock
-        self._left = float(limit)
-        self._counted_at = clock()
+        self._available = float(limit)
+        self._refilled_at = clock()
 
     @property
-    def left(self) -> float:
+    def available(self) -> float:
         """The units that there are now; negative when overdrawn."""
         clock = self._clock()
-        back = (clock - self._counted_at) * self.limit / 60
-        self._left, self._counted_at = min(self.limit, self._left + back), clock
-        return self._left
+        refill = (clock - self._refilled_at) * self.limit / 60
+        self._available, self._refilled_at = min(self.limit, self._available + refill), clock
+        return self._available
 
     def take(self, units: float) -> None:
-        self._left = self.left - units
+        self._available = self.available - units
 
     def seconds_until(self, units: float) -> float:
         """How long it takes until there are so many; 0 when there are."""
-        return max(0.0, (units - self.left) * 60 / self.limit) if self.limit else 0.0
+        return max(0.0, (units - self.available) * 60 / self.limit) if self.limit else 0.0
 
 
 @dataclass(slots=True)
-class _Meter:
+class _KeyUsage:
     """What one key has used."""
 
-    requests: Allowance
-    bytes: Allowance
+    requests: TokenBucket
+    bytes: TokenBucket
     running: int = 0
 
-    def named(self) -> Iterator[tuple[str, Allowance]]:
+    def limited(self) -> Iterator[tuple[str, TokenBucket]]:
         """Those that limit anything, as headers call them."""
         pairs = (("requests", self.requests), ("bytes", self.bytes))
-        return ((name, allowance) for name, allowance in pairs if allowance.limit)
+        return ((name, bucket) for name, bucket in pairs if bucket.limit)
 
 
-class Limits:
+class RateLimitMiddleware:
     """ASGI middleware behind the key check. A batch's requests came in once, as its file."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._meters: dict[str, _Meter] = {}
+        self._usage: dict[str, _KeyUsage] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller | None = scope.get("caller")
         if caller is None or caller.key_id is None:
             await self._app(scope, receive, send)
             return
-        meter = self._meter(caller.key_id)
+        usage = self._usage_of(caller.key_id)
 
         async def receive_and_count() -> Message:
             message = await receive()
-            meter.bytes.take(len(message.get("body", b"")))
+            usage.bytes.take(len(message.get("body", b"")))
             return message
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _tell(meter, MutableHeaders(scope=message))
+                _set_headers(usage, MutableHeaders(scope=message))
             await send(message)
 
-        refused = self._refusal(caller, meter)
+        refused = self._refusal(caller, usage)
         if refused is not None:
             await error_response(refused)(scope, receive, send_with_headers)
             return
-        meter.requests.take(1)
-        meter.running += 1
+        usage.requests.take(1)
+        usage.running += 1
         try:
             await self._app(scope, receive_and_count, send_with_headers)
         finally:
-            meter.running -= 1
+            usage.running -= 1
 
-    def _meter(self, key_id: str) -> _Meter:
-        if key_id not in self._meters:
-            own, settings = key_id == SERVER_KEY, self._settings
-            requests = Allowance(0 if own else settings.requests_per_minute)
-            self._meters[key_id] = _Meter(
-                requests, Allowance(0 if own else settings.bytes_per_minute)
+    def _usage_of(self, key_id: str) -> _KeyUsage:
+        if key_id not in self._usage:
+            own, settings = key_id == SERVER_KEY_ID, self._settings
+            requests = TokenBucket(0 if own else settings.requests_per_minute)
+            self._usage[key_id] = _KeyUsage(
+                requests, TokenBucket(0 if own else settings.bytes_per_minute)
             )
-        return self._meters[key_id]
+        return self._usage[key_id]
 
-    def _refusal(self, caller: Caller, meter: _Meter) -> RateLimitError | None:
+    def _refusal(self, caller: Caller, usage: _KeyUsage) -> RateLimitError | None:
         most = self._settings.concurrent_requests
         whose = f"Rate limit reached for {caller.key_id} in project {caller.project}"
-        if meter.running >= most:
+        if usage.running >= most:
             message = f"{whose} on requests at the same time: Limit {most}. Please try again in 1s."
             return RateLimitError(message, kind="requests", seconds=1.0)
-        requests, bytes_ = meter.requests, meter.bytes
+        requests, bytes_ = usage.requests, usage.bytes
         if wait := requests.seconds_until(1):
-            used = requests.limit - math.floor(requests.left)
+            used = requests.limit - math.floor(requests.available)
             message = (
                 f"{whose} on requests per min (RPM): Limit {requests.limit}, Used {used}, "
-                f"Requested 1. Please try again in {duration(wait)}."
+                f"Requested 1. Please try again in {format_duration(wait)}."
             )
             return RateLimitError(message, kind="requests", seconds=wait)
         if wait := bytes_.seconds_until(1):
-            used = bytes_.limit - math.floor(bytes_.left)
+            used = bytes_.limit - math.floor(bytes_.available)
             message = (
                 f"{whose} on bytes per min (BPM): Limit {bytes_.limit}, Used {used}. "
-                f"Please try again in {duration(wait)}."
+                f"Please try again in {format_duration(wait)}."
             )
             return RateLimitError(message, kind="bytes", seconds=wait)
         return None
 
 
-class HeaderLimit:
+class HeaderLimitMiddleware:
     """ASGI middleware: how many headers a request may have. Their bytes are uvicorn's to count."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -149,7 +149,7 @@ class HeaderLimit:
         await self._app(scope, receive, send)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as OpenAI writes it: `120ms`, `1.5s`, `6m0s`."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
@@ -157,8 +157,8 @@ def duration(seconds: float) -> str:
     return f"{minutes:.0f}m{rest:.0f}s" if minutes else f"{rest:.3g}s"
 
 
-def _tell(meter: _Meter, headers: MutableHeaders) -> None:
-    for name, allowance in meter.named():
-        headers[f"x-ratelimit-limit-{name}"] = str(allowance.limit)
-        headers[f"x-ratelimit-remaining-{name}"] = str(max(0, math.floor(allowance.left)))
-        headers[f"x-ratelimit-reset-{name}"] = duration(allowance.seconds_until(allowance.limit))
+def _set_headers(usage: _KeyUsage, headers: MutableHeaders) -> None:
+    for name, bucket in usage.limited():
+        headers[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
+        headers[f"x-ratelimit-remaining-{name}"] = str(max(0, math.floor(bucket.available)))
+        headers[f"x-ratelimit-reset-{name}"] = format_duration(bucket.seconds_until(bucket.limit))

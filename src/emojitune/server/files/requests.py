@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from emojitune.server.http.json_bodies import Body
+from emojitune.server.http.json_bodies import StrictModel
 from emojitune.server.http.multipart import UploadedFile
 from emojitune.server.http.unsupported import Ignored
 from emojitune.store.uploads import MAX_UPLOAD_BYTES
@@ -17,7 +17,7 @@ _NAME = "What the file is called."
 _PURPOSE = "What the file is for."
 
 
-class ExpiresAfter(Body):
+class ExpiresAfter(StrictModel):
     """When a file ends, counted from its creation."""
 
     anchor: Literal["created_at"] = Field(description="What the seconds are counted from.")
@@ -32,7 +32,7 @@ class FormExpiresAfter(ExpiresAfter):
     )
 
 
-class FileForm(Body):
+class FileForm(StrictModel):
     """The form of `POST /files`."""
 
     file: UploadedFile = Field(description="The file itself, with its name.")
@@ -40,7 +40,7 @@ class FileForm(Body):
     expires_after: FormExpiresAfter | None = Field(None, description=_EXPIRY)
 
 
-class CreateUpload(Body):
+class CreateUpload(StrictModel):
     """The body of `POST /uploads`."""
 
     filename: str = Field(min_length=1, description=_NAME)
@@ -52,13 +52,13 @@ class CreateUpload(Body):
     expires_after: ExpiresAfter | None = Field(None, description=_EXPIRY)
 
 
-class PartForm(Body):
+class PartForm(StrictModel):
     """The form of `POST /uploads/{upload_id}/parts`."""
 
     data: UploadedFile = Field(description="The bytes of the part: at most 64 MB.")
 
 
-class CompleteUpload(Body):
+class CompleteUpload(StrictModel):
     """The body of `POST /uploads/{upload_id}/complete`."""
 
     part_ids: list[str] = Field(
@@ -69,7 +69,7 @@ class CompleteUpload(Body):
     )
 
 
-def lifetime(purpose: str, expires_after: ExpiresAfter | None) -> int | None:
+def lifetime_seconds(purpose: str, expires_after: ExpiresAfter | None) -> int | None:
     """How many seconds a new file lives; None is for ever."""
     if expires_after is not None:
         return expires_after.seconds

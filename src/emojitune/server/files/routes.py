@@ -15,24 +15,24 @@ from starlette.types import Receive, Scope, Send
 
 from emojitune.dataset.upload_check import check_first_line
 from emojitune.errors import InvalidRequestError
-from emojitune.server.context import Shared
-from emojitune.server.files.requests import FileForm, lifetime
+from emojitune.server.context import Context
+from emojitune.server.files.requests import FileForm, lifetime_seconds
 from emojitune.server.http.json_bodies import refuse
-from emojitune.server.http.json_responses import page_listing, reply
+from emojitune.server.http.json_responses import json_response, page_response
 from emojitune.server.http.multipart import form_body
 from emojitune.store.files import StoredFile
 
 router = APIRouter(prefix="/v1/files")
 
-_MOST = 10_000
+_MAX_LIMIT = 10_000
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
-_PIECE_BYTES = 256 * 1024
+_CHUNK_BYTES = 256 * 1024
 
 
 def _in_range(limit: int) -> int:
-    if not 1 <= limit <= _MOST:
+    if not 1 <= limit <= _MAX_LIMIT:
         code = "integer_below_min_value" if limit < 1 else "integer_above_max_value"
-        refuse(code, f"limit must be between 1 and {_MOST}.")
+        refuse(code, f"limit must be between 1 and {_MAX_LIMIT}.")
     return limit
 
 
@@ -41,46 +41,46 @@ _Limit = Annotated[
     AfterValidator(_in_range),
     Query(
         description="How many files a page has at most.",
-        json_schema_extra={"minimum": 1, "maximum": _MOST},
+        json_schema_extra={"minimum": 1, "maximum": _MAX_LIMIT},
     ),
 ]
 _Form = Annotated[FileForm, Depends(form_body(FileForm, lambda settings: settings.max_file_bytes))]
 
 
 @router.post("")
-def create(form: _Form, services: Shared) -> Response:
+def create(form: _Form, context: Context) -> Response:
     """Upload a file; of a training file only the first line is looked at here."""
     if not form.file.size:
         raise InvalidRequestError(
             "A file must not be empty, and this one has 0 bytes.", param="file"
         )
-    seconds = lifetime(form.purpose, form.expires_after)
-    with services.files.receive(
-        form.file.file, max_bytes=services.settings.max_file_bytes
+    seconds = lifetime_seconds(form.purpose, form.expires_after)
+    with context.files.receive(
+        form.file.file, max_bytes=context.settings.max_file_bytes
     ) as incoming:
-        check_arrival(form.purpose, incoming.path)
-        stored = services.files.keep(
+        check_upload(form.purpose, incoming.path)
+        stored = context.files.keep(
             incoming,
             filename=PurePath(form.file.filename or "").name or "upload",
             purpose=form.purpose,
             expires_after=seconds,
         )
-    return reply(file_object(stored))
+    return json_response(file_object(stored))
 
 
 @router.get("")
 def list_files(
-    services: Shared,
+    context: Context,
     purpose: Annotated[str | None, Query(description="Only files of this purpose.")] = None,
     after: Annotated[str | None, Query(description="The last file of the page before.")] = None,
-    limit: _Limit = _MOST,
+    limit: _Limit = _MAX_LIMIT,
     order: Annotated[
         Literal["asc", "desc"], Query(description="Whether the oldest or the newest come first.")
     ] = "desc",
 ) -> Response:
     """List the files."""
-    page = services.files.list(purpose, after, limit, order)
-    return page_listing(
+    page = context.files.list(purpose, after, limit, order)
+    return page_response(
         [file_object(stored) for stored in page.items],
         [stored.id for stored in page.items],
         page.has_more,
@@ -88,45 +88,49 @@ def list_files(
 
 
 @router.get("/{file_id}")
-def retrieve(file_id: str, services: Shared) -> Response:
+def retrieve(file_id: str, context: Context) -> Response:
     """Show a file."""
-    return reply(file_object(services.files.get(file_id)))
+    return json_response(file_object(context.files.get(file_id)))
 
 
 @router.delete("/{file_id}")
-def delete(file_id: str, services: Shared) -> Response:
+def delete(file_id: str, context: Context) -> Response:
     """Delete a file; a job or a batch that still needs it fails, and says so."""
-    services.files.delete(file_id)
-    return reply(FileDeleted(id=file_id, object="file", deleted=True))
+    context.files.delete(file_id)
+    return json_response(FileDeleted(id=file_id, object="file", deleted=True))
 
 
 @router.get("/{file_id}/content")
-def content(file_id: str, request: Request, services: Shared) -> Response:
+def content(file_id: str, request: Request, context: Context) -> Response:
     """Send the bytes of a file."""
-    stored = services.files.get(file_id)
-    return _Download(stored, services.files.open(file_id), request.headers)
+    stored = context.files.get(file_id)
+    return _FileDownload(stored, context.files.open(file_id), request.headers)
 
 
-class _Download(StreamingResponse):
+class _FileDownload(StreamingResponse):
     """The bytes of an open file, or of a download that broke off those that are left.
 
     A range that is not one part of the file is passed over, as HTTP allows: the whole is no error.
     """
 
-    def __init__(self, stored: StoredFile, file: BinaryIO, asked: Headers) -> None:
+    def __init__(self, stored: StoredFile, file: BinaryIO, request_headers: Headers) -> None:
         etag = f'"{stored.sha256}"'
-        part = _part(asked, stored.bytes) if asked.get("if-range", etag) == etag else None
+        part = (
+            _byte_range(request_headers, stored.bytes)
+            if request_headers.get("if-range", etag) == etag
+            else None
+        )
         first, end = part or (0, stored.bytes)
         headers = {
             "accept-ranges": "bytes",
-            "content-disposition": _attachment(stored.filename),
+            "content-disposition": _content_disposition(stored.filename),
             "content-length": str(end - first),
             "etag": etag,
         }
         if part:
             headers["content-range"] = f"bytes {first}-{end - 1}/{stored.bytes}"
         status = 206 if part else 200
-        super().__init__(_pieces(file, first, end), status, headers, "application/octet-stream")
+        super().__init__(_chunks(file, first, end), status, headers, "application/octet-stream")
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,13 +138,13 @@ class _Download(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _pieces(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
     file.seek(first)
-    while piece := file.read(min(end - file.tell(), _PIECE_BYTES)):
-        yield piece
+    while chunk := file.read(min(end - file.tell(), _CHUNK_BYTES)):
+        yield chunk
 
 
-def check_arrival(purpose: str, path: Path) -> None:
+def check_upload(purpose: str, path: Path) -> None:
     """What is asked of a file before it is kept.
 
     Raises:
@@ -169,16 +173,16 @@ def file_object(stored: StoredFile) -> FileObject:
     return build(**fields)
 
 
-def _part(asked: Headers, size: int) -> tuple[int, int] | None:
+def _byte_range(request_headers: Headers, size: int) -> tuple[int, int] | None:
     """Where the range that is asked for begins and ends, if a file of this size has it."""
-    found = _RANGE.fullmatch(asked.get("range", ""))
+    found = _RANGE.fullmatch(request_headers.get("range", ""))
     if found is None:
         return None
     first, last = int(found[1]), int(found[2] or size)
     return (first, min(last + 1, size)) if first < size and first <= last else None
 
 
-def _attachment(filename: str) -> str:
+def _content_disposition(filename: str) -> str:
     """The header with a name that any client reads, and the exact one for those that know how."""
     filename = filename.replace("/", "_")  # an upload in parts may have folders in its name
     plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "_" for c in filename)

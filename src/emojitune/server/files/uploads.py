@@ -8,12 +8,12 @@ from openai.types import Upload as UploadObject
 from openai.types.uploads import UploadPart as UploadPartObject
 
 from emojitune.errors import InvalidRequestError, InvalidStateError
-from emojitune.server.context import Services, Shared
-from emojitune.server.files.requests import CompleteUpload, CreateUpload, PartForm, lifetime
-from emojitune.server.files.routes import check_arrival, file_object
-from emojitune.server.http.idempotency import attempt_number
+from emojitune.server.context import Context, RequestContext
+from emojitune.server.files.requests import CompleteUpload, CreateUpload, PartForm, lifetime_seconds
+from emojitune.server.files.routes import check_upload, file_object
+from emojitune.server.http.idempotency import retry_count
 from emojitune.server.http.json_bodies import json_body
-from emojitune.server.http.json_responses import reply
+from emojitune.server.http.json_responses import json_response
 from emojitune.server.http.multipart import form_body
 from emojitune.store.files import StoredFile
 from emojitune.store.uploads import MAX_PART_BYTES, Upload
@@ -23,29 +23,29 @@ router = APIRouter(prefix="/v1/uploads")
 
 @router.post("")
 def create(
-    body: Annotated[CreateUpload, Depends(json_body(CreateUpload))], services: Shared
+    body: Annotated[CreateUpload, Depends(json_body(CreateUpload))], context: Context
 ) -> Response:
     """Announce a file that is sent in parts within an hour."""
-    upload = services.uploads.create(
+    upload = context.uploads.create(
         filename=body.filename,
         purpose=body.purpose,
         bytes=body.bytes,
-        file_seconds=lifetime(body.purpose, body.expires_after),
+        file_seconds=lifetime_seconds(body.purpose, body.expires_after),
     )
-    return reply(_upload_object(upload))
+    return json_response(_upload_object(upload))
 
 
 @router.post("/{upload_id}/parts")
 def add_part(
     upload_id: str,
     form: Annotated[PartForm, Depends(form_body(PartForm, lambda _settings: MAX_PART_BYTES))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Add a part; several may arrive at the same time, in any order."""
     if not form.data.size:
         raise InvalidRequestError("A part must not be empty, and this one is.", param="data")
-    part = services.uploads.add_part(upload_id, form.data.file)
-    return reply(
+    part = context.uploads.add_part(upload_id, form.data.file)
+    return json_response(
         UploadPartObject(
             id=part.id,
             object="upload.part",
@@ -60,41 +60,43 @@ def complete(
     request: Request,
     upload_id: str,
     body: Annotated[CompleteUpload, Depends(json_body(CompleteUpload))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Make a file of the parts. A client that repeats this request because its connection was cut
     is told the same again."""
-    purpose = services.uploads.get(upload_id).purpose
+    purpose = context.uploads.get(upload_id).purpose
     try:
-        upload, stored = services.uploads.complete(
-            upload_id, body.part_ids, md5=body.md5, check=partial(check_arrival, purpose)
+        upload, stored = context.uploads.complete(
+            upload_id, body.part_ids, md5=body.md5, check=partial(check_upload, purpose)
         )
     except InvalidStateError:
-        if (again := _repeated(request, upload_id, "completed", services)) is None:
+        if (replayed := _replayed(request, upload_id, "completed", context)) is None:
             raise
-        return again
-    return reply(_upload_object(upload, stored))
+        return replayed
+    return json_response(_upload_object(upload, stored))
 
 
 @router.post("/{upload_id}/cancel")
-def cancel(request: Request, upload_id: str, services: Shared) -> Response:
+def cancel(request: Request, upload_id: str, context: Context) -> Response:
     """Give an upload up; no parts can be added any more."""
     try:
-        return reply(_upload_object(services.uploads.cancel(upload_id)))
+        return json_response(_upload_object(context.uploads.cancel(upload_id)))
     except InvalidStateError:
-        if (again := _repeated(request, upload_id, "cancelled", services)) is None:
+        if (replayed := _replayed(request, upload_id, "cancelled", context)) is None:
             raise
-        return again
+        return replayed
 
 
-def _repeated(request: Request, upload_id: str, status: str, services: Services) -> Response | None:
+def _replayed(
+    request: Request, upload_id: str, status: str, context: RequestContext
+) -> Response | None:
     """The answer that a client did not hear, and repeats its request for; None if it is no
     repetition, or the upload did not end in this way."""
-    upload = services.uploads.get(upload_id)
-    if not attempt_number(request) or upload.status != status:
+    upload = context.uploads.get(upload_id)
+    if not retry_count(request) or upload.status != status:
         return None
-    stored = services.files.get(upload.file_id) if upload.file_id else None
-    return reply(_upload_object(upload, stored))
+    stored = context.files.get(upload.file_id) if upload.file_id else None
+    return json_response(_upload_object(upload, stored))
 
 
 def _upload_object(upload: Upload, stored: StoredFile | None = None) -> UploadObject:

@@ -8,20 +8,20 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.graders import graders
 from emojitune.evaluation.graders.formula import parse
-from emojitune.server.http.json_bodies import TAG, Body, own_keys, refuse
+from emojitune.server.http.json_bodies import UNION_TAG, StrictModel, nulls_dropped, refuse
 
 _Number = int | float
 
-_MOST_GRADERS = 20
-_NOT_BUILT = {
+_MAX_GRADERS = 20
+_UNSUPPORTED = {
     "python": "it runs a program that came with the request, and this server runs none",
     "score_model": "it asks a large model for a score, and there is none here",
     "label_model": "it asks a large model for a label, and there is none here",
 }
-_TYPES = ("string_check", "text_similarity", "multi", *_NOT_BUILT)
+_TYPES = ("string_check", "text_similarity", "multi", *_UNSUPPORTED)
 
 
-class StringCheck(Body):
+class StringCheck(StrictModel):
     """Compares two texts: 1 when the comparison holds, else 0."""
 
     type: Literal["string_check"] = Field(description="Names this grader.")
@@ -33,7 +33,7 @@ class StringCheck(Body):
     )
 
 
-class TextSimilarity(Body):
+class TextSimilarity(StrictModel):
     """Measures how alike two texts are, from 0 to 1."""
 
     type: Literal["text_similarity"] = Field(description="Names this grader.")
@@ -55,7 +55,7 @@ class TextSimilarity(Body):
     ] = Field(description="The measure; cosine needs an embedding model and is refused here.")
 
 
-class Python(Body):
+class Python(StrictModel):
     """Runs a program. Known, and refused."""
 
     type: Literal["python"] = Field(description="Names this grader.")
@@ -64,7 +64,7 @@ class Python(Body):
     image_tag: str | None = Field(None, description="The image that the program runs in.")
 
 
-class ScoreModel(Body):
+class ScoreModel(StrictModel):
     """Asks a model for a score. Known, and refused."""
 
     type: Literal["score_model"] = Field(description="Names this grader.")
@@ -77,7 +77,7 @@ class ScoreModel(Body):
     sampling_params: dict[str, Any] | None = Field(None, description="How the model is sampled.")
 
 
-class LabelModel(Body):
+class LabelModel(StrictModel):
     """Asks a model for a label. Known, and refused."""
 
     type: Literal["label_model"] = Field(description="Names this grader.")
@@ -91,42 +91,44 @@ class LabelModel(Body):
 def _type_of(value: Any) -> str:
     kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
     # Whatever else is wrong with it, any of the types will say.
-    return TAG + (kind if isinstance(kind, str) else _TYPES[0])
+    return UNION_TAG + (kind if isinstance(kind, str) else _TYPES[0])
 
 
-_Part = Annotated[
-    Annotated[StringCheck, Tag(TAG + "string_check")]
-    | Annotated[TextSimilarity, Tag(TAG + "text_similarity")]
-    | Annotated[Python, Tag(TAG + "python")]
-    | Annotated[ScoreModel, Tag(TAG + "score_model")]
-    | Annotated[LabelModel, Tag(TAG + "label_model")],
+_SimpleGrader = Annotated[
+    Annotated[StringCheck, Tag(UNION_TAG + "string_check")]
+    | Annotated[TextSimilarity, Tag(UNION_TAG + "text_similarity")]
+    | Annotated[Python, Tag(UNION_TAG + "python")]
+    | Annotated[ScoreModel, Tag(UNION_TAG + "score_model")]
+    | Annotated[LabelModel, Tag(UNION_TAG + "label_model")],
     Discriminator(_type_of),
 ]
 
-_ByName = Annotated[dict[str, _Part], Field(min_length=1, max_length=_MOST_GRADERS)]
+_NamedGraders = Annotated[dict[str, _SimpleGrader], Field(min_length=1, max_length=_MAX_GRADERS)]
 
 
-def _form_of(value: Any) -> str:
+def _shape_of(value: Any) -> str:
     if isinstance(value, list):
-        return TAG + "list"
+        return UNION_TAG + "list"
     single = isinstance(value.get("type"), str) if isinstance(value, Mapping) else True
-    return TAG + ("single" if single and value is not None else "names")
+    return UNION_TAG + ("single" if single and value is not None else "names")
 
 
-_Parts = Annotated[
-    Annotated[_Part, Tag(TAG + "single")]
-    | Annotated[list[_Part], Field(min_length=1, max_length=_MOST_GRADERS), Tag(TAG + "list")]
-    | Annotated[_ByName, own_keys(_ByName), Tag(TAG + "names")],
-    Discriminator(_form_of),
+_SubGraders = Annotated[
+    Annotated[_SimpleGrader, Tag(UNION_TAG + "single")]
+    | Annotated[
+        list[_SimpleGrader], Field(min_length=1, max_length=_MAX_GRADERS), Tag(UNION_TAG + "list")
+    ]
+    | Annotated[_NamedGraders, nulls_dropped(_NamedGraders), Tag(UNION_TAG + "names")],
+    Discriminator(_shape_of),
 ]
 
 
-class Multi(Body):
+class Multi(StrictModel):
     """Combines other graders' scores by a formula over their names."""
 
     type: Literal["multi"] = Field(description="Names this grader.")
     name: str = Field(min_length=1, description="What it is called.")
-    graders: _Parts = Field(
+    graders: _SubGraders = Field(
         description="The graders by the names that the formula uses; a single grader, or each of "
         "a list, goes by its own name."
     )
@@ -152,17 +154,17 @@ class Multi(Body):
 
 
 AnyGrader = Annotated[
-    Annotated[StringCheck, Tag(TAG + "string_check")]
-    | Annotated[TextSimilarity, Tag(TAG + "text_similarity")]
-    | Annotated[Python, Tag(TAG + "python")]
-    | Annotated[ScoreModel, Tag(TAG + "score_model")]
-    | Annotated[LabelModel, Tag(TAG + "label_model")]
-    | Annotated[Multi, Tag(TAG + "multi")],
+    Annotated[StringCheck, Tag(UNION_TAG + "string_check")]
+    | Annotated[TextSimilarity, Tag(UNION_TAG + "text_similarity")]
+    | Annotated[Python, Tag(UNION_TAG + "python")]
+    | Annotated[ScoreModel, Tag(UNION_TAG + "score_model")]
+    | Annotated[LabelModel, Tag(UNION_TAG + "label_model")]
+    | Annotated[Multi, Tag(UNION_TAG + "multi")],
     Discriminator(_type_of),
 ]
 
 
-def runnable(grader: AnyGrader) -> graders.Grader:
+def build_grader(grader: AnyGrader) -> graders.Grader:
     """What a grader becomes here.
 
     Raises:
@@ -170,8 +172,10 @@ def runnable(grader: AnyGrader) -> graders.Grader:
             makes no sense.
     """
     if not isinstance(grader, Multi):
-        return _part(grader, "grader")
-    parts = {name: _part(part, f"grader.graders.{name}") for name, part in grader.parts.items()}
+        return _build_simple(grader, "grader")
+    parts = {
+        name: _build_simple(part, f"grader.graders.{name}") for name, part in grader.parts.items()
+    }
     by_type = {
         f"{kind}_score": [name for name, part in grader.parts.items() if part.type == kind]
         for kind in ("string_check", "text_similarity")
@@ -183,15 +187,17 @@ def runnable(grader: AnyGrader) -> graders.Grader:
     return graders.Multi(grader.name, parts, formula)
 
 
-def _part(grader: Any, param: str) -> graders.StringCheck | graders.TextSimilarity:
+def _build_simple(grader: Any, param: str) -> graders.StringCheck | graders.TextSimilarity:
     if isinstance(grader, StringCheck):
         _check_templates(grader, param)
         return graders.StringCheck(grader.name, grader.input, grader.reference, grader.operation)
     if not isinstance(grader, TextSimilarity):
-        raise _not_built(f"The grader '{grader.type}'", _NOT_BUILT[grader.type], f"{param}.type")
+        raise _unsupported(
+            f"The grader '{grader.type}'", _UNSUPPORTED[grader.type], f"{param}.type"
+        )
     if grader.evaluation_metric == "cosine":
         why = "it compares the embeddings of a large model, and there is none here"
-        raise _not_built("The metric 'cosine'", why, f"{param}.evaluation_metric")
+        raise _unsupported("The metric 'cosine'", why, f"{param}.evaluation_metric")
     _check_templates(grader, param)
     return graders.TextSimilarity(
         grader.name, grader.input, grader.reference, grader.evaluation_metric
@@ -203,7 +209,7 @@ def _check_templates(grader: StringCheck | TextSimilarity, param: str) -> None:
     graders.check_templates(grader.reference, f"{param}.reference")
 
 
-def _not_built(what: str, why: str, param: str) -> InvalidRequestError:
+def _unsupported(what: str, why: str, param: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"{what} isn't built here: {why}. string_check, text_similarity (all metrics but cosine) "
         "and multi are.",

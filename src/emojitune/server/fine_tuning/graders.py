@@ -8,13 +8,13 @@ from openai.types.fine_tuning.alpha import GraderRunResponse, GraderValidateResp
 from pydantic import Field
 
 from emojitune.evaluation.graders.graders import Grade, grade
-from emojitune.server.fine_tuning.grader_request import AnyGrader, Multi, runnable
-from emojitune.server.http.json_bodies import Body, json_body
-from emojitune.server.http.json_responses import reply
+from emojitune.server.fine_tuning.grader_request import AnyGrader, Multi, build_grader
+from emojitune.server.http.json_bodies import StrictModel, json_body
+from emojitune.server.http.json_responses import json_response
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
 
-_FLAGS = (
+_ERROR_FLAGS = (
     "formula_parse_error",
     "sample_parse_error",
     "truncated_observation_error",
@@ -27,20 +27,20 @@ _FLAGS = (
     "model_grader_refusal_error",
     "model_grader_parse_error",
 )
-_DETAILS = (
+_ERROR_DETAILS = (
     "python_grader_server_error_type",
     "python_grader_runtime_error_details",
     "model_grader_server_error_details",
 )
 
 
-class ValidateGrader(Body):
+class ValidateGrader(StrictModel):
     """The body of `POST /fine_tuning/alpha/graders/validate`."""
 
     grader: AnyGrader = Field(description="The grader to look at.")
 
 
-class RunGrader(Body):
+class RunGrader(StrictModel):
     """The body of `POST /fine_tuning/alpha/graders/run`."""
 
     grader: AnyGrader = Field(description="The grader to run.")
@@ -58,17 +58,17 @@ def validate(
     body: Annotated[ValidateGrader, Depends(json_body(ValidateGrader))],
 ) -> Response:
     """Check that a grader can be run here; answers with it."""
-    runnable(body.grader)
-    return reply(_Validated(grader=body.grader.model_dump(exclude_unset=True)))
+    build_grader(body.grader)
+    return json_response(_Validated(grader=body.grader.model_dump(exclude_unset=True)))
 
 
 @router.post("/run")
 def run(body: Annotated[RunGrader, Depends(json_body(RunGrader))]) -> Response:
     """Grade one reply; what goes wrong in a template or formula is told in `metadata.errors`."""
-    grader = runnable(body.grader)
+    grader = build_grader(body.grader)
     begun = perf_counter()
     graded = grade(grader, body.model_sample, body.item)
-    return reply(_run_object(body.grader, graded, perf_counter() - begun))
+    return json_response(_run_object(body.grader, graded, perf_counter() - begun))
 
 
 def _run_object(grader: Any, graded: Grade, seconds: float) -> GraderRunResponse:
@@ -82,8 +82,8 @@ def _run_object(grader: Any, graded: Grade, seconds: float) -> GraderRunResponse
                 "name": grader.name,
                 "type": grader.type,
                 "errors": {
-                    **{flag: flag in graded.errors for flag in _FLAGS},
-                    **dict.fromkeys(_DETAILS),
+                    **{flag: flag in graded.errors for flag in _ERROR_FLAGS},
+                    **dict.fromkeys(_ERROR_DETAILS),
                 },
                 "execution_time": seconds,
                 "scores": parts,

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from openai.types.fine_tuning.checkpoints import PermissionDeleteResponse, PermissionListResponse
 from pydantic import Field, StringConstraints
 
-from emojitune.server.context import Shared
-from emojitune.server.http.json_bodies import Body, Limit, json_body
-from emojitune.server.http.json_responses import listing, reply
+from emojitune.server.context import Context
+from emojitune.server.http.json_bodies import Limit, StrictModel, json_body
+from emojitune.server.http.json_responses import json_response, list_response
 from emojitune.store.permissions import Permission
 
 # `path`, because a model's name may hold a slash; colons come literally or percent-encoded.
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{model:path}/permissions"
 _ProjectId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 
-class GrantPermissions(Body):
+class GrantPermissions(StrictModel):
     """The body of `POST /fine_tuning/checkpoints/{model}/permissions`."""
 
     project_ids: list[_ProjectId] = Field(
@@ -30,21 +30,21 @@ class GrantPermissions(Body):
 def create(
     model: str,
     body: Annotated[GrantPermissions, Depends(json_body(GrantPermissions))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Let projects use a checkpoint; answers with the list of their permissions.
 
     They find it among their models, chat with it and tune it further, but cannot delete it, nor
     share it in their turn.
     """
-    name = services.models.own(model).name
-    return _listing(services.permissions.grant(name, body.project_ids), has_more=False)
+    name = context.models.own(model).name
+    return _listing(context.permissions.grant(name, body.project_ids), has_more=False)
 
 
 @router.get("")
 def list_permissions(
     model: str,
-    services: Shared,
+    context: Context,
     project_id: Annotated[str | None, Query(description="Only the permission of this project.")] = (
         None
     ),
@@ -55,8 +55,8 @@ def list_permissions(
     ] = "descending",
 ) -> Response:
     """List a checkpoint's permissions, page by page."""
-    page = services.permissions.list(
-        services.models.own(model).name,
+    page = context.permissions.list(
+        context.models.own(model).name,
         project_id,
         after,
         limit,
@@ -66,17 +66,17 @@ def list_permissions(
 
 
 @router.delete("/{permission_id}")
-def delete(model: str, permission_id: str, services: Shared) -> Response:
+def delete(model: str, permission_id: str, context: Context) -> Response:
     """Take a permission back."""
-    services.permissions.revoke(services.models.own(model).name, permission_id)
-    return reply(
+    context.permissions.revoke(context.models.own(model).name, permission_id)
+    return json_response(
         PermissionDeleteResponse(id=permission_id, object="checkpoint.permission", deleted=True)
     )
 
 
 def _listing(permissions: Sequence[Permission], *, has_more: bool) -> Response:
     ids = [permission.id for permission in permissions]
-    return listing(
+    return list_response(
         [_permission_object(permission) for permission in permissions],
         has_more=has_more,
         first_id=ids[0] if ids else None,

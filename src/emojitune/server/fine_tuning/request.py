@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from emojitune.server.fine_tuning.grader_request import AnyGrader
-from emojitune.server.http.json_bodies import Body, Metadata, refuse
+from emojitune.server.http.json_bodies import Metadata, StrictModel, refuse
 
 
 def _or_auto(number: Any) -> BeforeValidator:
@@ -16,22 +16,22 @@ def _or_auto(number: Any) -> BeforeValidator:
     )
 
 
-_To50 = Annotated[int, Field(ge=1, le=50)]
-_To256 = Annotated[int, Field(ge=1, le=256)]
-_AboveZero = Annotated[float, Field(gt=0)]
-_Natural = Annotated[int, Field(ge=1)]
+_UpTo50 = Annotated[int, Field(ge=1, le=50)]
+_UpTo256 = Annotated[int, Field(ge=1, le=256)]
+_PositiveFloat = Annotated[float, Field(gt=0)]
+_PositiveInt = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(gt=0, le=2)]
 _ComputeFactor = Annotated[float, Field(gt=1e-05, le=10)]
 
-_Epochs = Annotated[_To50 | None, _or_auto(_To50)]
-_BatchSize = Annotated[_To256 | None, _or_auto(_To256)]
-_Multiplier = Annotated[_AboveZero | None, _or_auto(_AboveZero)]
-_Count = Annotated[_Natural | None, _or_auto(_Natural)]
+_Epochs = Annotated[_UpTo50 | None, _or_auto(_UpTo50)]
+_BatchSize = Annotated[_UpTo256 | None, _or_auto(_UpTo256)]
+_Multiplier = Annotated[_PositiveFloat | None, _or_auto(_PositiveFloat)]
+_Count = Annotated[_PositiveInt | None, _or_auto(_PositiveInt)]
 _Beta = Annotated[_Weight | None, _or_auto(_Weight)]
-_Compute = Annotated[_ComputeFactor | None, _or_auto(_ComputeFactor)]
+_ComputeMultiplier = Annotated[_ComputeFactor | None, _or_auto(_ComputeFactor)]
 
 
-class Hyperparameters(Body):
+class Hyperparameters(StrictModel):
     """Each a number or "auto", which is also what a missing one means; None stands for it here."""
 
     n_epochs: _Epochs = Field(None, description="Passes over the training file: 1 to 50, or auto.")
@@ -57,26 +57,26 @@ class ReinforcementHyperparameters(Hyperparameters):
     reasoning_effort: Literal["default", "low", "medium", "high"] = Field(
         "default", description="How long a reasoning model may think."
     )
-    compute_multiplier: _Compute = Field(
+    compute_multiplier: _ComputeMultiplier = Field(
         None, description="How much is explored: above 0.00001 and to 10, or auto."
     )
     eval_interval: _Count = Field(None, description="Steps between evaluations, or auto.")
     eval_samples: _Count = Field(None, description="Samples of one evaluation, or auto.")
 
 
-class Supervised(Body):
+class Supervised(StrictModel):
     """How the supervised method is asked to learn."""
 
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="Its numbers.")
 
 
-class DPO(Body):
+class DPO(StrictModel):
     """How preference learning is asked to learn."""
 
     hyperparameters: DPOHyperparameters = Field(DPOHyperparameters(), description="Its numbers.")
 
 
-class Reinforcement(Body):
+class Reinforcement(StrictModel):
     """How reinforcement learning is asked to learn."""
 
     grader: AnyGrader = Field(description="What scores the replies.")
@@ -85,7 +85,7 @@ class Reinforcement(Body):
     )
 
 
-class Method(Body):
+class Method(StrictModel):
     """The method by name; the other methods' parts are checked too, and then not looked at."""
 
     type: Literal["supervised", "dpo", "reinforcement"] = Field(
@@ -113,7 +113,7 @@ class Method(Body):
         return self
 
 
-class WandbSettings(Body):
+class WandbSettings(StrictModel):
     """Where in Weights & Biases the metrics go."""
 
     project: str = Field(min_length=1, description="The project of the run.")
@@ -124,7 +124,7 @@ class WandbSettings(Body):
     )
 
 
-class Integration(Body):
+class Integration(StrictModel):
     """Who else is told how the training goes."""
 
     type: Literal["wandb"] = Field(description="Weights & Biases, the only one there is.")
@@ -134,12 +134,12 @@ class Integration(Body):
     )
 
     @property
-    def kept(self) -> dict[str, Any]:
+    def to_stored(self) -> dict[str, Any]:
         """As the job object shows it: with every key."""
         return self.model_dump(mode="json")
 
 
-class CreateJob(Body):
+class CreateJob(StrictModel):
     """The body of `POST /fine_tuning/jobs`."""
 
     model: str = Field(
@@ -169,7 +169,7 @@ class CreateJob(Body):
     )
 
     @property
-    def asked(self) -> dict[str, int | float | str]:
+    def requested_hyperparameters(self) -> dict[str, int | float | str]:
         """The hyperparameters; `method` is the newer of their two places, and wins."""
         newer, older = self.method.supervised.hyperparameters, self.hyperparameters
         return {

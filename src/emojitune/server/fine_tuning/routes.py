@@ -12,11 +12,11 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.jobs import states
-from emojitune.server.context import Services, Shared
+from emojitune.server.context import Context, RequestContext
 from emojitune.server.fine_tuning.request import CreateJob
-from emojitune.server.http.idempotency import attempt_number, create_once, digest_of
+from emojitune.server.http.idempotency import body_digest, create_once, retry_count
 from emojitune.server.http.json_bodies import Limit, json_body
-from emojitune.server.http.json_responses import listing, reply
+from emojitune.server.http.json_responses import json_response, list_response
 from emojitune.server.models.resolver import resolve, serving_base, snapshot_name
 from emojitune.store.ids import now
 from emojitune.store.jobs import JOB_PREFIX, Job, JobCheckpoint, JobEvent
@@ -28,7 +28,7 @@ After = Annotated[str | None, Query(description="The id of the last item of the 
 
 @router.post("")
 async def create(
-    request: Request, body: Annotated[CreateJob, Depends(json_body(CreateJob))], services: Shared
+    request: Request, body: Annotated[CreateJob, Depends(json_body(CreateJob))], context: Context
 ) -> Response:
     """Create a fine-tuning job.
 
@@ -37,15 +37,15 @@ async def create(
     """
 
     def make(job_id: str) -> Response:
-        return reply(_job_object(_create(job_id, body, services), services))
+        return json_response(_job_object(_create_job(job_id, body, context), context))
 
-    return await create_once(request, digest_of(body), services, JOB_PREFIX, make)
+    return await create_once(request, body_digest(body), context, JOB_PREFIX, make)
 
 
 @router.get("")
 def list_jobs(
     request: Request,
-    services: Shared,
+    context: Context,
     after: After = None,
     limit: Limit = 20,
     metadata: Annotated[
@@ -59,65 +59,65 @@ def list_jobs(
     """List fine-tuning jobs, the newest first."""
     query = request.query_params
     pairs = {match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))}
-    page = services.jobs.list(after, limit, pairs, without_metadata=metadata is not None)
-    return listing([_job_object(job, services) for job in page.items], has_more=page.has_more)
+    page = context.jobs.list(after, limit, pairs, without_metadata=metadata is not None)
+    return list_response([_job_object(job, context) for job in page.items], has_more=page.has_more)
 
 
 @router.get("/{job_id}")
-def retrieve(job_id: str, services: Shared) -> Response:
+def retrieve(job_id: str, context: Context) -> Response:
     """Retrieve a fine-tuning job."""
-    return reply(_job_object(services.jobs.get(job_id), services))
+    return json_response(_job_object(context.jobs.get(job_id), context))
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, request: Request, services: Shared) -> Response:
+def cancel(job_id: str, request: Request, context: Context) -> Response:
     """Cancel a job that has not ended; its checkpoints stay usable."""
 
     def change() -> Job:
         return states.move(
-            services.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None
+            context.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None
         )
 
-    told = "Fine-tuning job was cancelled"
-    return _change(job_id, change, told, {"cancelled"}, request, services)
+    message = "Fine-tuning job was cancelled"
+    return _change_status(job_id, change, message, {"cancelled"}, request, context)
 
 
 @router.post("/{job_id}/pause")
-def pause(job_id: str, request: Request, services: Shared) -> Response:
+def pause(job_id: str, request: Request, context: Context) -> Response:
     """Pause a job that waits or runs; one that runs stops within a step."""
 
     def change() -> Job:
-        return states.move(services.jobs, job_id, "paused", estimated_finish=None)
+        return states.move(context.jobs, job_id, "paused", estimated_finish=None)
 
-    return _change(job_id, change, "Fine-tuning job paused", {"paused"}, request, services)
+    return _change_status(job_id, change, "Fine-tuning job paused", {"paused"}, request, context)
 
 
 @router.post("/{job_id}/resume")
-def resume(job_id: str, request: Request, services: Shared) -> Response:
+def resume(job_id: str, request: Request, context: Context) -> Response:
     """Put a paused job back to where it waited; it goes on from its last checkpoint."""
 
     def change() -> Job:
-        return states.resume(services.jobs, job_id)
+        return states.resume(context.jobs, job_id)
 
     after = {"validating_files", "queued", "running"}
-    return _change(job_id, change, "Fine-tuning job resumed", after, request, services)
+    return _change_status(job_id, change, "Fine-tuning job resumed", after, request, context)
 
 
 @router.get("/{job_id}/events")
-def list_events(job_id: str, services: Shared, after: After = None, limit: Limit = 20) -> Response:
+def list_events(job_id: str, context: Context, after: After = None, limit: Limit = 20) -> Response:
     """List a job's events, the newest first."""
-    page = services.jobs.events(job_id, after, limit)
-    return listing([_event_object(event) for event in page.items], has_more=page.has_more)
+    page = context.jobs.events(job_id, after, limit)
+    return list_response([_event_object(event) for event in page.items], has_more=page.has_more)
 
 
 @router.get("/{job_id}/checkpoints")
 def list_checkpoints(
-    job_id: str, services: Shared, after: After = None, limit: Limit = 10
+    job_id: str, context: Context, after: After = None, limit: Limit = 10
 ) -> Response:
     """List a job's checkpoints, the last step first: one an epoch, of the last three epochs."""
-    page = services.jobs.checkpoints(job_id, after, limit)
+    page = context.jobs.checkpoints(job_id, after, limit)
     ids = [checkpoint.id for checkpoint in page.items]
-    return listing(
+    return list_response(
         [_checkpoint_object(checkpoint) for checkpoint in page.items],
         has_more=page.has_more,
         first_id=ids[0] if ids else None,
@@ -135,37 +135,37 @@ class _JobObject(FineTuningJob):
     ]
 
 
-def _create(job_id: str, body: CreateJob, services: Services) -> Job:
+def _create_job(job_id: str, body: CreateJob, context: RequestContext) -> Job:
     """The job of this id: made now, or by an earlier attempt of the same request."""
     with contextlib.suppress(NotFoundError):
-        return services.jobs.get(job_id)
-    resolve(body.model, services)
-    _require_file(body.training_file, "training_file", services)
+        return context.jobs.get(job_id)
+    resolve(body.model, context)
+    _require_file(body.training_file, "training_file", context)
     if body.validation_file is not None:
-        _require_file(body.validation_file, "validation_file", services)
-    job = services.jobs.create(
+        _require_file(body.validation_file, "validation_file", context)
+    job = context.jobs.create(
         job_id=job_id,
         model=snapshot_name(body.model),
         training_file=body.training_file,
         validation_file=body.validation_file,
         suffix=body.suffix,
         seed=body.seed,
-        hyperparameters=body.asked,
+        hyperparameters=body.requested_hyperparameters,
         method={"type": body.method.type},
         metadata=body.metadata,
-        integrations=[integration.kept for integration in body.integrations or ()],
+        integrations=[integration.to_stored for integration in body.integrations or ()],
     )
-    services.dispatcher.wake()
+    context.dispatcher.wake()
     return job
 
 
-def _change(
+def _change_status(
     job_id: str,
     change: Callable[[], Job],
     message: str,
     done: Collection[str],
     request: Request,
-    services: Services,
+    context: RequestContext,
 ) -> Response:
     """Change a job's status, and tell its story and the dispatcher.
 
@@ -173,21 +173,21 @@ def _change(
     the job in one of the states in which that one left it: `done`.
     """
     try:
-        with services.jobs.together():
+        with context.jobs.together():
             job = change()
-            services.jobs.add_event(job_id, message)
+            context.jobs.add_event(job_id, message)
     except InvalidStateError:
-        job = services.jobs.get(job_id)
-        if not (attempt_number(request) and job.status in done):
+        job = context.jobs.get(job_id)
+        if not (retry_count(request) and job.status in done):
             raise
     else:
-        services.dispatcher.wake()
-    return reply(_job_object(job, services))
+        context.dispatcher.wake()
+    return json_response(_job_object(job, context))
 
 
-def _require_file(file_id: str, param: str, services: Services) -> None:
+def _require_file(file_id: str, param: str, context: RequestContext) -> None:
     try:
-        purpose = services.files.get(file_id).purpose
+        purpose = context.files.get(file_id).purpose
     except NotFoundError:
         raise InvalidRequestError(
             f"File '{file_id}' does not exist. Upload it first, with purpose fine-tune.",
@@ -201,7 +201,7 @@ def _require_file(file_id: str, param: str, services: Services) -> None:
         )
 
 
-def _job_object(job: Job, services: Services) -> FineTuningJob:
+def _job_object(job: Job, context: RequestContext) -> FineTuningJob:
     error = job.error and {
         "code": job.error.code,
         "message": job.error.message,
@@ -216,7 +216,7 @@ def _job_object(job: Job, services: Services) -> FineTuningJob:
             "status": job.status,
             "model": job.model,
             "fine_tuned_model": job.fine_tuned_model,
-            "organization_id": services.settings.organization,
+            "organization_id": context.settings.organization,
             "training_file": job.training_file,
             "validation_file": job.validation_file,
             "result_files": list(job.result_files),
@@ -233,7 +233,7 @@ def _job_object(job: Job, services: Services) -> FineTuningJob:
             "integrations": list(job.integrations),
             "metadata": job.metadata,
             "user_provided_suffix": job.suffix,
-            "served_by": serving_base(job.model, services),  # ours
+            "served_by": serving_base(job.model, context),  # ours
         }
     )
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from emojitune.dataset.tool_format import Tool
 from emojitune.inference.types import ToolUse
-from emojitune.server.http.json_bodies import Body, refuse, refuse_type
+from emojitune.server.http.json_bodies import StrictModel, refuse, refuse_type
 from emojitune.server.http.unsupported import Ignored
 
 _NAME = re.compile("[a-zA-Z0-9_-]+")
@@ -41,7 +41,7 @@ Labels = Annotated[
 ]
 
 
-class JsonSchema(Body):
+class JsonSchema(StrictModel):
     """A JSON schema with a name."""
 
     name: Name = Field(description="Letters, digits, `_` and `-`.")
@@ -52,7 +52,7 @@ class JsonSchema(Body):
     strict: bool | None = Field(None, description=STRICT)
 
 
-class ResponseFormat(Body):
+class ResponseFormat(StrictModel):
     """What the reply is."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
@@ -83,7 +83,7 @@ class ResponseFormat(Body):
         return self.json_schema is not None and self.json_schema.strict is True
 
 
-class FunctionDefinition(Body):
+class FunctionDefinition(StrictModel):
     """A function that the model may ask to be called."""
 
     name: Name = Field(description="Letters, digits, `_` and `-`.")
@@ -109,27 +109,27 @@ class FunctionDefinition(Body):
         return Tool.of(self.name, self.parameters, self.description, self.strict is True)
 
 
-class ToolDefinition(Body):
+class ToolDefinition(StrictModel):
     """A tool: a function."""
 
     type: Literal["function"] = Field(description="`function`; custom tools are not supported.")
     function: FunctionDefinition = Field(description="The function.")
 
 
-class NamedFunction(Body):
+class NamedFunction(StrictModel):
     """A function by its name."""
 
     name: str = Field(description="The name of the function.")
 
 
-class ToolName(Body):
+class ToolName(StrictModel):
     """A tool by its name."""
 
     type: Literal["function"] = Field(description="`function`.")
     function: NamedFunction = Field(description="Which function.")
 
 
-class AllowedTools(Body):
+class AllowedTools(StrictModel):
     """Some of the tools."""
 
     mode: Literal["auto", "required"] = Field(description="Whether one must be called.")
@@ -149,7 +149,7 @@ class ResolvedToolChoice:
     names: tuple[str, ...] | None = None
 
 
-class ToolChoice(Body):
+class ToolChoice(StrictModel):
     """Whether tools are called, and which."""
 
     type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(

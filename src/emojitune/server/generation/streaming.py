@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from emojitune.dataset.example import Message
 from emojitune.inference.types import ChatParameters, InferenceModel
-from emojitune.server.context import Services
+from emojitune.server.context import RequestContext
 from emojitune.server.generation.bridge import Bridge
 from emojitune.server.models.resolver import load_chat_model
 
@@ -35,15 +35,15 @@ async def start_generation(
     model: str,
     messages: Sequence[Message],
     parameters: ChatParameters,
-    services: Services,
+    context: RequestContext,
 ) -> None:
     """Load the model that a request names, and let it begin to reply to the caller's project."""
 
     def load() -> InferenceModel:
-        return load_chat_model(model, services)
+        return load_chat_model(model, context)
 
-    owned = replace(parameters, owner=services.project)
-    await bridge.start(load, messages, owned, services.model_threads)
+    owned = replace(parameters, owner=context.project)
+    await bridge.start(load, messages, owned, context.load_limiter)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:

@@ -12,7 +12,7 @@ from emojitune.server.edge.auth import Caller
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AsgiResponse:
     """A whole response."""
 
     status: int
@@ -20,10 +20,10 @@ class Answer:
     body: bytes
 
 
-async def post(app: ASGIApp, project: str, path: str, body: bytes) -> Answer:
+async def post(app: ASGIApp, project: str, path: str, body: bytes) -> AsgiResponse:
     """Send JSON to `path` for a project. Cancelling this is to the application as if the client
     hung up."""
-    asked, heard = [body], _Heard()
+    asked, response = [body], _ResponseCollector()
 
     async def receive() -> Message:
         if asked:
@@ -33,17 +33,17 @@ async def post(app: ASGIApp, project: str, path: str, body: bytes) -> Answer:
 
     # No client can say who it is by the scope: what has a caller comes from here.
     scope = {**_scope(path, body), "caller": Caller(project)}
-    await app(scope, receive, heard.send)
-    return Answer(heard.status, heard.headers, bytes(heard.body))
+    await app(scope, receive, response.send)
+    return AsgiResponse(response.status, response.headers, bytes(response.body))
 
 
-def serves(routes: Iterable[BaseRoute], path: str) -> bool:
+def accepts_post(routes: Iterable[BaseRoute], path: str) -> bool:
     """Whether something answers a POST to this path."""
     scope = _scope(path, b"")
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
-class _Heard:
+class _ResponseCollector:
     """The response as it comes in."""
 
     def __init__(self) -> None:

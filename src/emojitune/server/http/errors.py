@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from emojitune.errors import DatasetError, EmojituneError, InvalidRequestError, NotFoundError
-from emojitune.server.http.json_bodies import BodyTooLargeError, refusal
-from emojitune.server.http.json_responses import encode
+from emojitune.server.http.json_bodies import BodyTooLargeError, to_openai_error
+from emojitune.server.http.json_responses import encode_json
 from emojitune.store.files import FileTooLargeError
 
 
@@ -64,36 +64,36 @@ def error_response(error: EmojituneError, status: int | None = None) -> Response
     if isinstance(error, RateLimitError):
         headers["retry-after"] = str(math.ceil(error.seconds))
         headers["retry-after-ms"] = str(math.ceil(error.seconds * 1000))
-    return Response(encode(error_object(error)), code, headers, "application/json")
+    return Response(encode_json(error_object(error)), code, headers, "application/json")
 
 
-def unexpected() -> Response:
+def internal_error_response() -> Response:
     """A mistake of ours: its details belong in the log."""
     message = "The server had an error while processing your request. Its log says more."
     return error_response(EmojituneError(message), 500)
 
 
-def install(app: FastAPI) -> None:
+def register_handlers(app: FastAPI) -> None:
     """Put these answers in the place of FastAPI's own."""
-    app.add_exception_handler(EmojituneError, _ours)
-    app.add_exception_handler(HTTPException, _routing)
-    app.add_exception_handler(RequestValidationError, _parameters)
+    app.add_exception_handler(EmojituneError, _handle_emojitune_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
 
 
 def _status(error: EmojituneError) -> int:
     return next(status for kind, status in _STATUSES if isinstance(error, kind))
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
+async def _handle_emojitune_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, EmojituneError)
     return error_response(error)
 
 
-async def _routing(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    asked = f"{request.method} {request.url.path}"
+    request_line = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        message = f"Invalid URL ({asked}){_meant(request)}"
+        message = f"Invalid URL ({request_line}){_suggestion(request)}"
     elif error.status_code == 405:
         method, path = request.method, request.url.path
         message = (
@@ -105,20 +105,20 @@ async def _routing(request: Request, error: Exception) -> Response:
     response = error_response(InvalidRequestError(message), error.status_code)
     response.headers.update(error.headers or {})
     if error.status_code == 405:
-        response.headers["Allow"] = _allowed(request)
+        response.headers["Allow"] = _allowed_methods(request)
     return response
 
 
-def _meant(request: Request) -> str:
+def _suggestion(request: Request) -> str:
     """The path that a client with a wrong base URL had in mind, if there is one."""
     path = request.url.path
-    meant = path.removeprefix("/v1") if path.startswith("/v1/v1/") else f"/v1{path}"
-    if not _routes(request, meant):
+    suggested = path.removeprefix("/v1") if path.startswith("/v1/v1/") else f"/v1{path}"
+    if not _routes(request, suggested):
         return ""
-    return f". Did you mean {meant}? The base URL of this server ends in /v1, and has it once."
+    return f". Did you mean {suggested}? The base URL of this server ends in /v1, and has it once."
 
 
-def _allowed(request: Request) -> str:
+def _allowed_methods(request: Request) -> str:
     """Every method of this path: Starlette names those of the first route with it only."""
     methods = {method for route in _routes(request) for method in route.methods or ()}
     return ", ".join(sorted(methods))
@@ -135,14 +135,14 @@ def _routes(request: Request, path: str | None = None) -> list[Route]:
     ]
 
 
-async def _parameters(_request: Request, error: Exception) -> Response:
+async def _handle_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # FastAPI puts "query" or "path" before the name; all of a query is text, its numbers too.
-    errors = [{**one, "input": _number(one.get("input"))} for one in error.errors()]
-    return error_response(refusal(errors, skip=1))
+    errors = [{**one, "input": _as_int(one.get("input"))} for one in error.errors()]
+    return error_response(to_openai_error(errors, skip=1))
 
 
-def _number(value: Any) -> Any:
+def _as_int(value: Any) -> Any:
     try:
         return int(value) if isinstance(value, str) else value
     except ValueError:

@@ -13,17 +13,17 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from emojitune.errors import EmojituneError, InvalidRequestError
-from emojitune.server.context import Services
+from emojitune.server.context import RequestContext
 from emojitune.store.idempotency import Attempt
 from emojitune.store.ids import new_id
 
-_LONGEST_KEY = 255
+_MAX_KEY_CHARS = 255
 
 
 async def create_once(
     request: Request,
     digest: str,
-    services: Services,
+    context: RequestContext,
     prefix: str,
     create: Callable[[str], Response],
 ) -> Response:
@@ -37,11 +37,11 @@ async def create_once(
     attempt = _attempt(request, digest)
 
     def run() -> tuple[str, Response]:
-        reserved = services.idempotency.reserve(attempt, lambda: new_id(prefix))
+        reserved = context.idempotency.reserve(attempt, lambda: new_id(prefix))
         try:
             response = create(reserved.resource_id)
         except EmojituneError:
-            services.idempotency.forget(reserved.resource_id)
+            context.idempotency.forget(reserved.resource_id)
             raise
         if reserved.repeated:
             response.headers["idempotent-replayed"] = "true"
@@ -49,26 +49,26 @@ async def create_once(
 
     resource_id, response = await to_thread.run_sync(run)
     if not await request.is_disconnected():
-        await to_thread.run_sync(services.idempotency.mark_answered, resource_id)
+        await to_thread.run_sync(context.idempotency.mark_answered, resource_id)
     return response
 
 
-def digest_of(body: BaseModel) -> str:
+def body_digest(body: BaseModel) -> str:
     """The same for every spelling of a body: order of keys, white space, null or absent."""
     return hashlib.sha256(to_json(body.model_dump(mode="json"))).hexdigest()
 
 
 def _attempt(request: Request, digest: str) -> Attempt:
     key = request.headers.get("idempotency-key") or None
-    if key is not None and len(key) > _LONGEST_KEY:
+    if key is not None and len(key) > _MAX_KEY_CHARS:
         raise InvalidRequestError(
-            f"An Idempotency-Key may have at most {_LONGEST_KEY} characters, and this one has "
+            f"An Idempotency-Key may have at most {_MAX_KEY_CHARS} characters, and this one has "
             f"{len(key)}."
         )
-    return Attempt(request.url.path, digest, attempt_number(request), key)
+    return Attempt(request.url.path, digest, retry_count(request), key)
 
 
-def attempt_number(request: Request) -> int:
+def retry_count(request: Request) -> int:
     """0 for a first try, as the official clients count; anything but a number is a first try."""
     count = request.headers.get("x-stainless-retry-count", "")
     return int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 0

@@ -22,36 +22,36 @@ from starlette.requests import ClientDisconnect
 from emojitune.errors import InvalidRequestError
 
 # Begins the tag of a union's member: pydantic puts it into the place of an error, clients do not.
-TAG = "[tag] "
+UNION_TAG = "[tag] "
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 
 Limit = Annotated[int, Query(ge=1, le=10_000, description="How many items a page may have.")]
 
 
-def without_nulls(value: Any) -> Any:
+def drop_nulls(value: Any) -> Any:
     """A JSON object, if it is one, without its keys that are null: null means left out."""
     if not isinstance(value, dict):
         return value
     return {key: inner for key, inner in value.items() if inner is not None}
 
 
-def own_keys(kind: Any) -> BeforeValidator:
+def nulls_dropped(kind: Any) -> BeforeValidator:
     """For a `dict` whose keys the client chooses: there, too, null means left out."""
-    return BeforeValidator(without_nulls, json_schema_input_type=kind)
+    return BeforeValidator(drop_nulls, json_schema_input_type=kind)
 
 
-_Texts = Annotated[
+_StringPairs = Annotated[
     dict[
         Annotated[str, StringConstraints(max_length=64)],
         Annotated[str, StringConstraints(max_length=512)],
     ],
     Field(max_length=16),
 ]
-Metadata = Annotated[_Texts, own_keys(_Texts)]
+Metadata = Annotated[_StringPairs, nulls_dropped(_StringPairs)]
 
 
-class Body(BaseModel):
+class StrictModel(BaseModel):
     """A request body or an object inside one: nothing is guessed, nothing unknown gets through."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -59,14 +59,14 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
-        return without_nulls(data)
+        return drop_nulls(data)
 
 
 class BodyTooLargeError(InvalidRequestError):
     """More bytes than a request may have."""
 
 
-BodyT = TypeVar("BodyT", bound=Body)
+BodyT = TypeVar("BodyT", bound=StrictModel)
 
 
 def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
@@ -75,7 +75,7 @@ def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
     async def parse(request: Request) -> BodyT:
         _require_json(request.headers.get("content-type", ""))
         stream = body_stream(request, MAX_JSON_BYTES)
-        return check(b"".join([chunk async for chunk in stream]), model)
+        return parse_json(b"".join([chunk async for chunk in stream]), model)
 
     parse.body_model = model  # type: ignore[attr-defined]  # what the API's description shows
     return parse
@@ -88,13 +88,13 @@ def _require_json(content_type: str) -> None:
     unsaid = kind in ("", "application/x-www-form-urlencoded")
     if not unsaid and kind != "application/json" and not kind.endswith("+json"):
         raise InvalidRequestError(
-            f"Unsupported content type: {_shown(kind)}. This endpoint reads JSON. Send the header "
-            "Content-Type: application/json.",
+            f"Unsupported content type: {_display(kind)}. This endpoint reads JSON. Send the "
+            "header Content-Type: application/json.",
             code="unsupported_content_type",
         )
 
 
-def check(body: bytes, model: type[BodyT]) -> BodyT:
+def parse_json(body: bytes, model: type[BodyT]) -> BodyT:
     """`body` as a `model`.
 
     Raises:
@@ -116,7 +116,7 @@ def validate(data: Any, model: type[BodyT]) -> BodyT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise refusal(error.errors()) from None
+        raise to_openai_error(error.errors()) from None
 
 
 def body_stream(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
@@ -129,13 +129,13 @@ def body_stream(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
     if encoding.lower() not in ("", "identity"):
         raise InvalidRequestError(
             f"This server reads no compressed bodies, and this one has the header "
-            f"Content-Encoding: {_shown(encoding)}. Send it uncompressed, without that header.",
+            f"Content-Encoding: {_display(encoding)}. Send it uncompressed, without that header.",
             code="unsupported_content_encoding",
         )
-    return bounded(request.stream(), maximum)
+    return limit_bytes(request.stream(), maximum)
 
 
-async def bounded(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenerator[bytes, None]:
+async def limit_bytes(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, up to `maximum` bytes.
 
     Raises:
@@ -172,10 +172,10 @@ def refuse_type(found: Any, expected: str) -> NoReturn:
     refuse("invalid_type", f"Invalid type for '{{param}}': {message}")
 
 
-def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidRequestError:
+def to_openai_error(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidRequestError:
     """The first of pydantic's errors in OpenAI's words; `skip` drops the head of its place."""
     error = errors[0]
-    param = _param(error["loc"][skip:])
+    param = _param_path(error["loc"][skip:])
     if error["type"] == "refused":
         own = error["ctx"]
         named = own["param"] or ""
@@ -184,47 +184,47 @@ def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidReques
         return InvalidRequestError(message, code=own["code"], param=param or None)
     if error["type"] == "union_tag_invalid":
         param += ".type"  # which is what tells the members of our unions apart
-    code, message = _explain(error, param)
+    code, message = _code_and_message(error, param)
     return InvalidRequestError(message, code=code, param=param or None)
 
 
-def _param(place: Sequence[str | int]) -> str:
+def _param_path(place: Sequence[str | int]) -> str:
     """`messages[0].role`, as OpenAI writes it."""
     name = ""
     for step in place:
         if isinstance(step, int):
             name += f"[{step}]"
-        elif not (step == "[key]" or step.startswith(TAG)):
+        elif not (step == "[key]" or step.startswith(UNION_TAG)):
             name += f".{step}" if name else step
     return name
 
 
-def _explain(error: Mapping[str, Any], param: str) -> tuple[str, str]:
+def _code_and_message(error: Mapping[str, Any], param: str) -> tuple[str, str]:
     kind, found, context = error["type"], error.get("input"), error.get("ctx", {})
     match kind:
         case "union_tag_invalid":
-            supported = f"Supported values are: {context['expected_tags'].replace(TAG, '')}."
-            found = context["tag"].removeprefix(TAG)
-            return "invalid_value", f"Invalid value for '{param}': {_shown(found)}. {supported}"
+            supported = f"Supported values are: {context['expected_tags'].replace(UNION_TAG, '')}."
+            found = context["tag"].removeprefix(UNION_TAG)
+            return "invalid_value", f"Invalid value for '{param}': {_display(found)}. {supported}"
         case "missing":
             return "missing_required_parameter", f"Missing required parameter: '{param}'."
         case "extra_forbidden":
-            return "unknown_parameter", _unknown(param)
+            return "unknown_parameter", _unknown_parameter(param)
         case "literal_error":
             supported = f"Supported values are: {context['expected']}."
-            return "invalid_value", f"Invalid value for '{param}': {_shown(found)}. {supported}"
+            return "invalid_value", f"Invalid value for '{param}': {_display(found)}. {supported}"
         case "less_than_equal" | "greater_than_equal" | "greater_than":
             return _out_of_range(kind, found, context, param)
         case "string_too_long" | "string_too_short" | "too_long" | "too_short":
             return _wrong_length(kind, found, context, param)
-    if expected := _EXPECTED.get(kind.split("_")[0]):
+    if expected := _EXPECTED_TYPES.get(kind.split("_")[0]):
         where = f"Invalid type for '{param}'" if param else "Invalid body"
         message = f"{where}: expected {expected}, but got {type_name(found)} instead."
         return "invalid_type", message
     return kind, error["msg"]
 
 
-def _unknown(param: str) -> str:
+def _unknown_parameter(param: str) -> str:
     # OpenAI words the two differently, and clients match on the first.
     nested = "." in param or "[" in param
     return (
@@ -245,7 +245,7 @@ def _out_of_range(kind: str, found: Any, context: Mapping[str, Any], param: str)
     shown = f"{bound:g}" if isinstance(bound, float) else bound
     return f"{number}_{code}_value", (
         f"Invalid '{param}': {number} {side} value. "
-        f"Expected a value {sign} {shown}, but got {_shown(found)} instead."
+        f"Expected a value {sign} {shown}, but got {_display(found)} instead."
     )
 
 
@@ -264,7 +264,7 @@ def _wrong_length(kind: str, found: Any, context: Mapping[str, Any], param: str)
     )
 
 
-_EXPECTED = {
+_EXPECTED_TYPES = {
     "int": "an integer",
     "float": "a decimal",
     "finite": "a finite decimal",
@@ -292,7 +292,7 @@ def type_name(value: Any) -> str:
     return _TYPE_NAMES.get(type(value), "something else")
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     """A value in a message: short, whatever was sent."""
     text = repr(value) if isinstance(value, str | int | float) else type_name(value)
     return text if len(text) <= 80 else text[:77] + "..."

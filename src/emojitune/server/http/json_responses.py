@@ -12,36 +12,36 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 
-def reply(item: BaseModel) -> Response:
+def json_response(item: BaseModel) -> Response:
     """One object."""
-    return _json(plain(item))
+    return _json(as_dict(item))
 
 
-def listing(items: Sequence[BaseModel], **more: Any) -> Response:
+def list_response(items: Sequence[BaseModel], **more: Any) -> Response:
     """A list of objects, with `has_more` and what else this list carries."""
-    data = [plain(item) for item in items]
+    data = [as_dict(item) for item in items]
     return _json({"object": "list", "data": data, **more})
 
 
-def page_listing(items: Sequence[BaseModel], ids: Sequence[str], has_more: bool) -> Response:
+def page_response(items: Sequence[BaseModel], ids: Sequence[str], has_more: bool) -> Response:
     """A page of a list that also names its first and last item.
 
     OpenAI's document has both as strings and never as null: of an empty page they are empty.
     """
     first, last = (ids[0], ids[-1]) if ids else ("", "")
-    return listing(items, has_more=has_more, first_id=first, last_id=last)
+    return list_response(items, has_more=has_more, first_id=first, last_id=last)
 
 
-def plain(item: BaseModel) -> dict[str, Any]:
+def as_dict(item: BaseModel) -> dict[str, Any]:
     """An object as it is sent: the keys that were set, under their names in the API."""
     return item.model_dump(by_alias=True, exclude_unset=True)
 
 
-def encode(payload: Mapping[str, Any]) -> bytes:
+def encode_json(payload: Mapping[str, Any]) -> bytes:
     """JSON as every client reads it: NaN and infinity are no JSON, and become null."""
     return to_json(payload, inf_nan_mode="null")
 
 
 def _json(payload: Mapping[str, Any]) -> Response:
     # Nothing but this very type: OpenAI's node client hands back any other as raw text.
-    return Response(encode(payload), media_type="application/json")
+    return Response(encode_json(payload), media_type="application/json")

@@ -18,13 +18,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from emojitune.disk import disk_errors
 from emojitune.errors import InvalidRequestError
-from emojitune.server.context import Shared
-from emojitune.server.http.json_bodies import Body, body_stream, validate
+from emojitune.server.context import Context
+from emojitune.server.http.json_bodies import StrictModel, body_stream, validate
 from emojitune.settings import Settings
 
 MEDIA_TYPE = "multipart/form-data"
-_FIELD_BYTES = 64 * 1024  # what a form may weigh beside its file
-_MOST_FIELDS = 20
+_MAX_FIELD_BYTES = 64 * 1024  # what a form may weigh beside its file
+_MAX_FIELDS = 20
 _ENCODED_NAME = re.compile(rb"\bfilename\*\s*=\s*utf-8'[^']*'([^\s;]+)", re.IGNORECASE)
 _PLAIN_NAME = re.compile(rb"\bfilename\s*=", re.IGNORECASE)
 
@@ -32,24 +32,26 @@ UploadedFile = Annotated[
     InstanceOf[UploadFile], WithJsonSchema({"type": "string", "format": "binary"})
 ]
 
-FormT = TypeVar("FormT", bound=Body)
+FormT = TypeVar("FormT", bound=StrictModel)
 
 
 def form_body(
     model: type[FormT], max_file_bytes: Callable[[Settings], int]
-) -> Callable[[Request, Shared], AsyncIterator[FormT]]:
+) -> Callable[[Request, Context], AsyncIterator[FormT]]:
     """A FastAPI dependency: the request's form as a `model`, whose file waits on the disk."""
 
-    async def parse(request: Request, services: Shared) -> AsyncIterator[FormT]:
-        async with _form(request, max_file_bytes(services.settings) + _FIELD_BYTES) as form:
-            yield validate(_nested(form), model)
+    async def parse(request: Request, context: Context) -> AsyncIterator[FormT]:
+        async with _parse_form(
+            request, max_file_bytes(context.settings) + _MAX_FIELD_BYTES
+        ) as form:
+            yield validate(_unflatten(form), model)
 
     parse.body_model = model  # type: ignore[attr-defined]  # what the API's description shows
     parse.media_type = MEDIA_TYPE  # type: ignore[attr-defined]
     return parse
 
 
-class _WholeForm(MultiPartParser):
+class _CompleteFormParser(MultiPartParser):
     """Starlette's parser, which by itself takes a form that breaks off for one that has ended.
 
     And a file whose name is percent-encoded, as `requests` long sent all but ASCII, for a text.
@@ -62,7 +64,7 @@ class _WholeForm(MultiPartParser):
     def on_headers_finished(self) -> None:
         part = self._current_part
         if part.content_disposition is not None:
-            part.content_disposition = _with_plain_name(part.content_disposition)
+            part.content_disposition = _decode_filename(part.content_disposition)
         super().on_headers_finished()
 
     def on_end(self) -> None:
@@ -76,21 +78,21 @@ class _WholeForm(MultiPartParser):
 
 
 @asynccontextmanager
-async def _form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
+async def _parse_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
     """The multipart form of a request; its file is deleted when it is left."""
     if not request.headers.get("content-type", "").lower().startswith(MEDIA_TYPE):
         raise InvalidRequestError(
             f"This endpoint takes a form with a file in it: send it as {MEDIA_TYPE}."
         )
     stream = body_stream(request, max_bytes)
-    parser = _WholeForm(request.headers, stream, max_files=1, max_fields=_MOST_FIELDS)
+    parser = _CompleteFormParser(request.headers, stream, max_files=1, max_fields=_MAX_FIELDS)
     try:
         with disk_errors(Path(gettempdir())):  # where large files wait
             form = await parser.parse()
     except MultiPartException as error:
         raise InvalidRequestError(f"The form could not be read: {error.message}") from error
     except UnicodeError:
-        raise _unreadable_text() from None
+        raise _undecodable_text() from None
     try:
         _require_unicode(form)
         yield form
@@ -98,7 +100,7 @@ async def _form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
         await form.close()
 
 
-def _with_plain_name(disposition: bytes) -> bytes:
+def _decode_filename(disposition: bytes) -> bytes:
     """`filename*=utf-8''%C3%A4` as `filename="ä"`, where no plain name stands beside it."""
     encoded = _ENCODED_NAME.search(disposition)
     if encoded is None or _PLAIN_NAME.search(disposition):
@@ -116,16 +118,16 @@ def _require_unicode(form: FormData) -> None:
         try:
             (name + text).encode()
         except UnicodeError:
-            raise _unreadable_text() from None
+            raise _undecodable_text() from None
 
 
-def _unreadable_text() -> InvalidRequestError:
+def _undecodable_text() -> InvalidRequestError:
     return InvalidRequestError(
         "The form's text is not what the charset of its Content-Type says. Send it in UTF-8."
     )
 
 
-def _nested(form: FormData) -> dict[str, Any]:
+def _unflatten(form: FormData) -> dict[str, Any]:
     """`expires_after[seconds]=1` as `{"expires_after": {"seconds": "1"}}`."""
     nested: dict[str, Any] = {}
     for name, value in form.multi_items():

@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from emojitune.server.http.json_bodies import without_nulls
+from emojitune.server.http.json_bodies import drop_nulls
 
-MARK = "x-emojitune"  # the key of a mark in the API's description
+MARK_KEY = "x-emojitune"  # the key of a mark in the API's description
 _CODE = "unsupported_parameter"
 
 
@@ -32,7 +32,7 @@ class Ignored:
         return {
             **handler(schema),
             "description": f"Ignored on purpose: {self.reason}.",
-            MARK: {"status": "ignored", "reason": self.reason},
+            MARK_KEY: {"status": "ignored", "reason": self.reason},
         }
 
 
@@ -58,7 +58,7 @@ class Refused:
         return {
             **handler(schema),
             "description": f"Refused (400, {_CODE}): {self.reason}.",
-            MARK: {
+            MARK_KEY: {
                 "status": "refused",
                 "code": _CODE,
                 "reason": self.reason,
@@ -67,8 +67,10 @@ class Refused:
         }
 
     def _check(self, value: Any) -> Any:
-        asked = without_nulls(value)
-        if asked is not None and not any(_same(asked, neutral) for neutral in self.neutral):
+        asked = drop_nulls(value)
+        if asked is not None and not any(
+            _strictly_equal(asked, neutral) for neutral in self.neutral
+        ):
             message = f"Unsupported parameter: '{{param}}'. Here {self.reason}. Leave it out."
             context = {"message": message, "code": _CODE, "param": None}
             raise PydanticCustomError("refused", "{message}", context)
@@ -81,12 +83,12 @@ def mark_of(field: FieldInfo) -> Ignored | Refused | None:
     return marks[0] if marks else None
 
 
-def marked(model: type[BaseModel], kind: type[Ignored] | type[Refused]) -> frozenset[str]:
+def marked_fields(model: type[BaseModel], kind: type[Ignored] | type[Refused]) -> frozenset[str]:
     """The names of a model's fields with a mark of this kind."""
     fields = model.model_fields.items()
     return frozenset(name for name, field in fields if isinstance(mark_of(field), kind))
 
 
-def _same(value: Any, neutral: Any) -> bool:
+def _strictly_equal(value: Any, neutral: Any) -> bool:
     """Equal, and not only because Python takes True for 1."""
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)

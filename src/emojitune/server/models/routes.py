@@ -14,8 +14,8 @@ from emojitune.models.catalog import (
     BaseModel,
 )
 from emojitune.models.download import exists
-from emojitune.server.context import Services, Shared
-from emojitune.server.http.json_responses import listing, reply
+from emojitune.server.context import Context, RequestContext
+from emojitune.server.http.json_responses import json_response, list_response
 from emojitune.server.models.resolver import resolve_for_embedding
 from emojitune.store.models import FineTunedModel
 
@@ -23,12 +23,12 @@ router = APIRouter(prefix="/v1/models")
 
 
 @router.get("")
-def list_models(services: Shared) -> Response:
+def list_models(context: Context) -> Response:
     """List the base models, their hosted aliases, and the fine-tuned models."""
-    base = [_base_object(name, services) for name in (*CATALOG, *HOSTED_MODELS, *EMBEDDING_MODELS)]
+    base = [_base_object(name, context) for name in (*CATALOG, *HOSTED_MODELS, *EMBEDDING_MODELS)]
     # Checkpoints answer by name, but are not listed: as on the hosted API.
-    tuned = [_tuned_object(model) for model in services.models.list() if model.step is None]
-    return listing([*base, *tuned])
+    tuned = [_tuned_object(model) for model in context.models.list() if model.step is None]
+    return list_response([*base, *tuned])
 
 
 def _given(name: str) -> str:
@@ -42,37 +42,37 @@ _Name = Annotated[str, Depends(_given)]
 
 # `path`, because the SDK sends `org/name` as `org%2Fname`, which is decoded before routing.
 @router.get("/{name:path}")
-def retrieve(name: _Name, services: Shared) -> Response:
+def retrieve(name: _Name, context: Context) -> Response:
     """Retrieve a model, a checkpoint too."""
-    model = _find_existing(name, services)
+    model = _find_existing(name, context)
     if isinstance(model, FineTunedModel):
-        return reply(_tuned_object(model))
-    return reply(_base_object(name, services))
+        return json_response(_tuned_object(model))
+    return json_response(_base_object(name, context))
 
 
 @router.delete("/{name:path}")
-def delete(name: _Name, services: Shared) -> Response:
+def delete(name: _Name, context: Context) -> Response:
     """Delete a fine-tuned model or a checkpoint, with its adapter."""
-    model = _find_existing(name, services)
+    model = _find_existing(name, context)
     if not isinstance(model, FineTunedModel):
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
         )
-    delete_model(name, services.models, services.settings)
-    services.pool.forget(name)
-    return reply(ModelDeleted(id=name, object="model", deleted=True))
+    delete_model(name, context.models, context.settings)
+    context.pool.forget(name)
+    return json_response(ModelDeleted(id=name, object="model", deleted=True))
 
 
-def _find_existing(name: str, services: Services) -> FineTunedModel | BaseModel:
+def _find_existing(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
     """The model under a name; a repository that only the request names is looked up on the hub.
 
     Raises:
         NotFoundError: There is none, or the hub does not say so.
     """
-    model = resolve_for_embedding(name, services)
+    model = resolve_for_embedding(name, context)
     if isinstance(model, FineTunedModel) or model.name != name or name in CATALOG:
         return model
-    if not exists(model, services.settings):
+    if not exists(model, context.settings):
         raise NotFoundError(
             f"The model '{name}' does not exist: no base model of this name is in this server's "
             "cache, and the Hugging Face hub gave none. Look at the list of models, or check the "
@@ -83,8 +83,8 @@ def _find_existing(name: str, services: Services) -> FineTunedModel | BaseModel:
     return model
 
 
-def _base_object(name: str, services: Services) -> Model:
-    base, hosted = resolve_for_embedding(name, services), HOSTED_MODELS.get(name)
+def _base_object(name: str, context: RequestContext) -> Model:
+    base, hosted = resolve_for_embedding(name, context), HOSTED_MODELS.get(name)
     assert isinstance(base, BaseModel)
     if name in EMBEDDING_MODELS:
         created = EMBEDDING_MODELS[name]

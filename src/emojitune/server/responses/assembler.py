@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from emojitune.errors import EmojituneError
 from emojitune.inference.types import Delta, Usage
-from emojitune.server.http.json_responses import encode, plain
+from emojitune.server.http.json_responses import as_dict, encode_json
 from emojitune.server.models.resolver import snapshot_name
 from emojitune.server.responses.output import Event, OutputItems
 from emojitune.server.responses.request import ResponseRequest
@@ -86,7 +86,7 @@ class ResponseAssembler:
     def _object(self, status: str, **more: Any) -> dict[str, Any]:
         own = {"id": self.id, "created_at": self.created_at}
         fields = {**_constant_fields(status), **_request_fields(self.body), **own, **more}
-        return plain(Response.model_validate(fields))
+        return as_dict(Response.model_validate(fields))
 
 
 def _constant_fields(status: str) -> dict[str, Any]:
@@ -164,8 +164,8 @@ class Frames:
         kind, fields = event
         payload = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
-        shown = plain(_BY_TYPE[kind].model_validate(payload))
-        return b"event: " + kind.encode() + b"\ndata: " + encode(shown) + b"\n\n"
+        shown = as_dict(_BY_TYPE[kind].model_validate(payload))
+        return b"event: " + kind.encode() + b"\ndata: " + encode_json(shown) + b"\n\n"
 
 
 _BY_TYPE = {get_args(model.model_fields["type"].annotation)[0]: model for model in _EVENTS}

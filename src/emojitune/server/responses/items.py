@@ -10,7 +10,7 @@ from emojitune.dataset.tool_format import call_text, result_text, spoken
 from emojitune.dataset.tool_order import PendingCalls
 from emojitune.errors import InvalidRequestError
 from emojitune.server.generation.formats import Name
-from emojitune.server.http.json_bodies import TAG, Body, refuse, type_name
+from emojitune.server.http.json_bodies import UNION_TAG, StrictModel, refuse, type_name
 from emojitune.server.http.unsupported import Ignored, Refused
 from emojitune.store.ids import new_id
 
@@ -36,7 +36,7 @@ def _require_text_or_list(value: Any) -> None:
         )
 
 
-class ResponseContentPart(Body):
+class ResponseContentPart(StrictModel):
     """A piece of a message: text that is given, was replied, or was refused."""
 
     type: Literal["input_text", "output_text", "refusal"] = Field(
@@ -65,7 +65,7 @@ class ResponseContentPart(Body):
         return (self.refusal if self.type == "refusal" else self.text) or ""
 
 
-class _Item(Body):
+class _Item(StrictModel):
     id: str | None = Field(None, min_length=1, description="The item's id; one is made if need be.")
     status: Annotated[
         Literal["in_progress", "completed", "incomplete"] | None,
@@ -137,7 +137,7 @@ class FunctionCall(_CallItem):
         return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
 
 
-class FunctionOutputPart(Body):
+class FunctionOutputPart(StrictModel):
     """A piece of what a function answered."""
 
     type: Literal["input_text"] = Field(description="Pictures and files are not understood.")
@@ -167,7 +167,7 @@ class FunctionCallOutput(_CallItem):
         return {**head, "call_id": self.call_id, "output": output}
 
 
-class ItemReference(Body):
+class ItemReference(StrictModel):
     """The id of an item instead of the item."""
 
     type: Literal["item_reference"] = Field(
@@ -178,7 +178,7 @@ class ItemReference(Body):
     )
 
 
-class Reasoning(Body):
+class Reasoning(StrictModel):
     """A reasoning model's item, sent back by a client; ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -189,19 +189,19 @@ class Reasoning(Body):
 def _item_type(item: Any) -> str:
     """Which of them it is; what has no type is a message, or the id of an item and nothing else."""
     if not isinstance(item, Mapping):
-        return TAG + "message"
+        return UNION_TAG + "message"
     if isinstance(kind := item.get("type"), str):
-        return TAG + kind
+        return UNION_TAG + kind
     present = {key for key, value in item.items() if value is not None}
-    return TAG + ("item_reference" if present == {"id"} else "message")
+    return UNION_TAG + ("item_reference" if present == {"id"} else "message")
 
 
 InputItem = Annotated[
-    Annotated[MessageItem, Tag(TAG + "message")]
-    | Annotated[FunctionCall, Tag(TAG + "function_call")]
-    | Annotated[FunctionCallOutput, Tag(TAG + "function_call_output")]
-    | Annotated[ItemReference, Tag(TAG + "item_reference")]
-    | Annotated[Reasoning, Tag(TAG + "reasoning")],
+    Annotated[MessageItem, Tag(UNION_TAG + "message")]
+    | Annotated[FunctionCall, Tag(UNION_TAG + "function_call")]
+    | Annotated[FunctionCallOutput, Tag(UNION_TAG + "function_call_output")]
+    | Annotated[ItemReference, Tag(UNION_TAG + "item_reference")]
+    | Annotated[Reasoning, Tag(UNION_TAG + "reasoning")],
     Discriminator(_item_type),
 ]
 

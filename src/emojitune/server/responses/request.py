@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from emojitune.inference.types import ChatParameters, ToolUse
 from emojitune.server.generation.formats import STRICT, Labels, Name
-from emojitune.server.http.json_bodies import Body, Metadata, refuse
+from emojitune.server.http.json_bodies import Metadata, StrictModel, refuse
 from emojitune.server.http.unsupported import Ignored, Refused
 from emojitune.server.responses.items import Input, Reasoning
 from emojitune.server.responses.tools import FunctionTool, ToolChoice, tool_use
@@ -31,7 +31,7 @@ Include = Literal[
 ]
 
 
-class TextFormat(Body):
+class TextFormat(StrictModel):
     """What kind of text a reply is."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
@@ -74,7 +74,7 @@ class TextFormat(Body):
         }  # fmt: skip
 
 
-class TextOptions(Body):
+class TextOptions(StrictModel):
     """How a reply is written."""
 
     format: TextFormat = Field(TextFormat(type="text"), description="The kind of text.")
@@ -85,7 +85,7 @@ class TextOptions(Body):
     ] = None
 
 
-class ResponseStreamOptions(Body):
+class ResponseStreamOptions(StrictModel):
     """How a stream is sent."""
 
     include_obfuscation: Annotated[
@@ -95,7 +95,7 @@ class ResponseStreamOptions(Body):
     ] = None
 
 
-class PromptBody(Body):
+class PromptBody(StrictModel):
     """What a response answers: the parameters that counting its tokens has too."""
 
     input: Input = Field([])

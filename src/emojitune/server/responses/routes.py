@@ -12,11 +12,11 @@ from openai.types.responses.input_token_count_response import InputTokenCountRes
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError, NotFoundError
 from emojitune.inference.types import Delta, Usage
-from emojitune.server.context import Services, Shared
+from emojitune.server.context import Context, RequestContext
 from emojitune.server.generation.bridge import Bridge
 from emojitune.server.generation.streaming import EventStream, start_generation, while_connected
 from emojitune.server.http.json_bodies import json_body
-from emojitune.server.http.json_responses import encode, reply
+from emojitune.server.http.json_responses import encode_json, json_response
 from emojitune.server.models.resolver import load_chat_model
 from emojitune.server.responses.assembler import (
     Frames,
@@ -78,33 +78,35 @@ class _Conversation:
 async def create(
     request: Request,
     body: Annotated[ResponseRequest, Depends(json_body(ResponseRequest))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Reply to a conversation, whole or as a stream of events, and store the response."""
     respond = _streamed if body.stream else _whole
-    return await while_connected(request, respond(body, services))
+    return await while_connected(request, respond(body, context))
 
 
 @router.post("/input_tokens")
 async def count_input_tokens(
     request: Request,
     body: Annotated[CountRequest, Depends(json_body(CountRequest))],
-    services: Shared,
+    context: Context,
 ) -> Response:
     """Count the tokens that the model would read."""
 
     def count() -> int:
-        name = body.model or services.settings.base_model
-        messages = _conversation(body, services).messages
-        model = load_chat_model(name, services)
+        name = body.model or context.settings.base_model
+        messages = _conversation(body, context).messages
+        model = load_chat_model(name, context)
         with _called_as_here():
             return model.count_tokens(messages, body.parameters)
 
     async def work() -> Response:
         tokens = await to_thread.run_sync(
-            count, limiter=services.model_threads, abandon_on_cancel=True
+            count, limiter=context.load_limiter, abandon_on_cancel=True
         )
-        return reply(InputTokenCountResponse(object="response.input_tokens", input_tokens=tokens))
+        return json_response(
+            InputTokenCountResponse(object="response.input_tokens", input_tokens=tokens)
+        )
 
     return await while_connected(request, work())
 
@@ -122,7 +124,7 @@ def compact() -> Response:
 @router.get("/{response_id}")
 def retrieve(
     response_id: str,
-    services: Shared,
+    context: Context,
     include: IncludeQuery = None,
     include_array: IncludeArray = None,
     stream: Annotated[
@@ -136,7 +138,7 @@ def retrieve(
     ] = None,
 ) -> Response:
     """Show a stored response."""
-    stored = services.responses.get(response_id)
+    stored = context.responses.get(response_id)
     if stream or starting_after is not None:
         raise InvalidRequestError(
             "Only a response created with both 'background' and 'stream' can be streamed again, "
@@ -149,23 +151,23 @@ def retrieve(
 
 
 @router.delete("/{response_id}")
-def delete(response_id: str, services: Shared) -> Response:
+def delete(response_id: str, context: Context) -> Response:
     """Delete a stored response with its items; those that continue it stay whole."""
-    services.responses.delete(response_id)
+    context.responses.delete(response_id)
     return _json({"id": response_id, "object": "response.deleted", "deleted": True})
 
 
 @router.post("/{response_id}/cancel")
-def cancel(response_id: str, services: Shared) -> Response:
+def cancel(response_id: str, context: Context) -> Response:
     """Cancel a background response: there are none, so this is always refused."""
-    services.responses.get(response_id)
+    context.responses.get(response_id)
     raise InvalidRequestError("Cannot cancel a synchronous response.")
 
 
 @router.get("/{response_id}/input_items")
 def list_input_items(
     response_id: str,
-    services: Shared,
+    context: Context,
     after: Annotated[str | None, Query(description="Items behind the one with this id.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Items of one page at most.")] = 20,
     order: Annotated[Order, Query(description="`desc` begins with the last said.")] = "desc",
@@ -173,7 +175,7 @@ def list_input_items(
     include_array: IncludeArray = None,
 ) -> Response:
     """List the items that a response answers, with those of the responses that it continues."""
-    items = services.responses.get(response_id).input_items
+    items = context.responses.get(response_id).input_items
     page = slice_page(items, after=after, limit=limit, order=order)
     ids = [item["id"] for item in page.items]
     return _json(
@@ -187,16 +189,16 @@ def list_input_items(
     )
 
 
-async def _whole(body: ResponseRequest, services: Services) -> Response:
+async def _whole(body: ResponseRequest, context: RequestContext) -> Response:
     bridge, assembler = Bridge(), ResponseAssembler(body)
     try:
-        conversation = await _start(bridge, body, services)
+        conversation = await _start(bridge, body, context)
         with _called_as_here():
             async for event in bridge.events():
                 if isinstance(event, Usage):
                     assembler.end()
                     response = assembler.ended(event)
-                    await _store(assembler, response, conversation, services)
+                    await _store(assembler, response, conversation, context)
                     return _json(response)
                 assembler.add(event)
     finally:
@@ -204,10 +206,10 @@ async def _whole(body: ResponseRequest, services: Services) -> Response:
     raise AssertionError("a model's last word is its usage")
 
 
-async def _streamed(body: ResponseRequest, services: Services) -> Response:
+async def _streamed(body: ResponseRequest, context: RequestContext) -> Response:
     bridge, assembler = Bridge(), ResponseAssembler(body)
     try:
-        conversation = await _start(bridge, body, services)
+        conversation = await _start(bridge, body, context)
         # The first word is awaited, so that an error before it is an ordinary HTTP error.
         events = bridge.events()
         with _called_as_here():
@@ -217,7 +219,7 @@ async def _streamed(body: ResponseRequest, services: Services) -> Response:
         raise
 
     async def store(response: Mapping[str, Any]) -> None:
-        await _store(assembler, response, conversation, services)
+        await _store(assembler, response, conversation, context)
 
     return EventStream(_frames(assembler, first, events, store), bridge)
 
@@ -252,10 +254,10 @@ async def _frames(
     yield frame(final_event(response))
 
 
-async def _start(bridge: Bridge, body: ResponseRequest, services: Services) -> _Conversation:
-    conversation = await to_thread.run_sync(_conversation, body, services)
+async def _start(bridge: Bridge, body: ResponseRequest, context: RequestContext) -> _Conversation:
+    conversation = await to_thread.run_sync(_conversation, body, context)
     with _called_as_here():
-        await start_generation(bridge, body.model, conversation.messages, body.parameters, services)
+        await start_generation(bridge, body.model, conversation.messages, body.parameters, context)
     return conversation
 
 
@@ -274,14 +276,14 @@ def _called_as_here() -> Iterator[None]:
         raise
 
 
-def _conversation(body: ResponseRequest | CountRequest, services: Services) -> _Conversation:
-    stored = _referenced(body, services)
+def _conversation(body: ResponseRequest | CountRequest, context: RequestContext) -> _Conversation:
+    stored = _referenced(body, context)
     given = [
         stored[item.id] if isinstance(item, ItemReference) else item.to_item()
         for item in body.input
         if not isinstance(item, Reasoning)
     ]
-    items = [*_history(body, services), *given]
+    items = [*_history(body, context), *given]
     check_items(items)
     new = [item for item in given if item["id"] not in stored]
     conversation = _Conversation(items, new, body.instructions)
@@ -294,18 +296,18 @@ def _conversation(body: ResponseRequest | CountRequest, services: Services) -> _
     return conversation
 
 
-def _referenced(body: PromptBody, services: Services) -> Mapping[str, Mapping[str, Any]]:
+def _referenced(body: PromptBody, context: RequestContext) -> Mapping[str, Mapping[str, Any]]:
     """The stored items that the input only names, by their ids."""
     ids = [item.id for item in body.input if isinstance(item, ItemReference)]
-    return services.responses.items(ids) if ids else {}
+    return context.responses.items(ids) if ids else {}
 
 
-def _history(body: PromptBody, services: Services) -> Items:
+def _history(body: PromptBody, context: RequestContext) -> Items:
     """The conversation up to and with the previous response, without its instructions."""
     if body.previous_response_id is None:
         return ()
     try:
-        previous = services.responses.get(body.previous_response_id)
+        previous = context.responses.get(body.previous_response_id)
     except NotFoundError:
         raise InvalidRequestError(
             f"Previous response with id '{body.previous_response_id}' not found.",
@@ -319,7 +321,7 @@ async def _store(
     assembler: ResponseAssembler,
     response: Mapping[str, Any],
     conversation: _Conversation,
-    services: Services,
+    context: RequestContext,
 ) -> None:
     if not assembler.body.store:
         return
@@ -330,8 +332,8 @@ async def _store(
         response=response,
         input_items=conversation.items,
     )
-    await to_thread.run_sync(services.responses.add, stored, conversation.new)
+    await to_thread.run_sync(context.responses.add, stored, conversation.new)
 
 
 def _json(payload: Mapping[str, Any]) -> Response:
-    return Response(encode(payload), media_type="application/json")
+    return Response(encode_json(payload), media_type="application/json")

@@ -13,11 +13,11 @@ from emojitune.server.generation.formats import (
     expand_choice,
     resolve_tools,
 )
-from emojitune.server.http.json_bodies import Body, refuse
+from emojitune.server.http.json_bodies import StrictModel, refuse
 from emojitune.server.http.unsupported import Ignored, Refused
 
 
-class _Function(Body):
+class _Function(StrictModel):
     type: Literal["function"] = Field(
         description="`function`; there are no custom and no hosted tools."
     )
@@ -59,14 +59,14 @@ class FunctionTool(FunctionDefinition, _Function):
         }
 
 
-class FunctionName(Body):
+class FunctionName(StrictModel):
     """A function by its name."""
 
     type: Literal["function"] = Field(description="`function`.")
     name: str = Field(description="The name of the function.")
 
 
-class ResponseToolChoice(Body):
+class ResponseToolChoice(StrictModel):
     """Whether tools are called, and which."""
 
     type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(
