@@ -9,9 +9,10 @@ from openai import OpenAI
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.evaluation.metrics import Reply
+from emojitune.evaluation.protocol import FREE
 from emojitune.workflow import reply_cache
 from emojitune.workflow.reply_cache import ReplyCache
-from emojitune.workflow.score import FREE, Candidate, score
+from emojitune.workflow.score import Candidate, score
 
 HELLO, BYE = (Message("user", "hello"),), (Message("user", "bye"),)
 REPLY = Reply("(wave)", ("(wave)", "(party)"), confidence=0.5, seconds=1.5)

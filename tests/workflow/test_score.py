@@ -9,15 +9,8 @@ from openai import OpenAI
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import ProviderError
-from emojitune.workflow.score import (
-    CONSTRAINED,
-    FREE,
-    SAMPLING_SEED,
-    Candidate,
-    completer,
-    label_candidates,
-    score,
-)
+from emojitune.evaluation.protocol import CONSTRAINED, FREE, SAMPLING_SEED
+from emojitune.workflow.score import Candidate, completer, label_candidates, score
 
 PROMPT = (Message("system", "s"), Message("user", "hi"))
 EXAMPLES = [TrainingExample((*PROMPT, Message("assistant", reply))) for reply in ("(party)", "(x)")]

@@ -13,12 +13,12 @@ from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.cross_validation import PROTOCOL
 from emojitune.evaluation.html_report import html_report
+from emojitune.evaluation.protocol import CONSTRAINED
 from emojitune.evaluation.report import comparison
 from emojitune.settings import Settings
 from emojitune.workflow import cross_validate as workflow
 from emojitune.workflow.cross_validate import TUNED, CrossValidationConfig
 from emojitune.workflow.progress import Progress
-from emojitune.workflow.score import CONSTRAINED
 
 
 def cross_validate(

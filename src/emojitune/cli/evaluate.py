@@ -17,12 +17,19 @@ from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.evaluation.evaluate import evaluate as evaluate_on
 from emojitune.evaluation.html_report import html_report
+from emojitune.evaluation.protocol import (
+    CONSTRAINED,
+    FREE,
+    LOCAL_WORKERS,
+    text_token_limit,
+    warm_up,
+)
 from emojitune.evaluation.report import ReportRow, comparisons, report_row
 from emojitune.labels import label_meanings, vocabulary_of
 from emojitune.models.catalog import is_fine_tuned
 from emojitune.settings import Settings
 from emojitune.workflow.provider import Connection
-from emojitune.workflow.score import CONSTRAINED, FREE, Candidate, score, text_token_limit, warm_up
+from emojitune.workflow.score import Candidate, score
 
 Connect = Callable[[], AbstractContextManager[Connection]]
 
@@ -157,7 +164,7 @@ def _score_folder(
                 complete,
                 data.examples,
                 data.vocabulary,
-                workers=data.workers or 32,
+                workers=data.workers or LOCAL_WORKERS,
                 progress=partial(update, decoding),
             )
             rows.append(report_row(str(folder), decoding, result))

@@ -21,6 +21,7 @@ from emojitune.cli.render import Screen, short_name
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
 from emojitune.errors import InvalidRequestError, ProviderError
+from emojitune.evaluation.protocol import FREE
 from emojitune.evaluation.report import ReportRow
 from emojitune.labels import (
     SMOKE_TEST_PROMPT,
@@ -35,7 +36,7 @@ from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import Connection, PromptForKey, connect, provider_errors
 from emojitune.workflow.reply_cache import ReplyCache
-from emojitune.workflow.score import FREE, Candidate, label_candidates, score, text_candidates
+from emojitune.workflow.score import Candidate, label_candidates, score, text_candidates
 
 LAST_EVENTS = 5
 

@@ -15,15 +15,15 @@ from emojitune.evaluation.baselines import majority, nearest_neighbour, tfidf_re
 from emojitune.evaluation.cross_validation import Fold, leave_one_out_by_label, pooled
 from emojitune.evaluation.evaluate import Complete, Evaluation, evaluate
 from emojitune.evaluation.intervals import Floats
+from emojitune.evaluation.protocol import CONSTRAINED, FREE, LOCAL_WORKERS, warm_up
 from emojitune.evaluation.report import ReportRow, report_row
 from emojitune.workflow import fine_tune
 from emojitune.workflow.progress import Progress
 from emojitune.workflow.provider import provider_errors
-from emojitune.workflow.score import CONSTRAINED, FREE, Candidate, completer, warm_up
+from emojitune.workflow.score import Candidate, completer
 
 BASELINE = "baseline"
 TUNED = "fine-tuned"
-_WORKERS = 32
 _EMBEDDING_BATCH = 128
 
 
@@ -64,7 +64,7 @@ def cross_validate(
                 warm_up(complete, fold.held_out)
                 report = partial(count, f"{name}, {decoding}")
                 result = evaluate(
-                    complete, fold.held_out, vocabulary, workers=_WORKERS, progress=report
+                    complete, fold.held_out, vocabulary, workers=LOCAL_WORKERS, progress=report
                 )
                 results.setdefault((name, decoding), []).append(result)
     return [report_row(*key, pooled(evaluations)) for key, evaluations in results.items()]

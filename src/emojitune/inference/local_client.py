@@ -1,0 +1,54 @@
+"""Blocking requests to a fine-tuned model in this process: no server, no event loop.
+
+Imports torch when a model is loaded, not before.
+"""
+
+import queue
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from emojitune.dataset.example import Message
+from emojitune.errors import EmojituneError
+from emojitune.inference.types import ChatParameters, Delta, InferenceModel, Usage
+from emojitune.models.catalog import base_called
+from emojitune.models.torch_environment import import_libraries, prepare_chat
+from emojitune.settings import Settings
+
+
+class LocalClient:
+    """A loaded model and the vocabulary that it was trained on, () if that was not closed."""
+
+    def __init__(self, model: InferenceModel, vocabulary: tuple[str, ...]) -> None:
+        self.vocabulary = vocabulary
+        self._model = model
+
+    def ask(
+        self, messages: Sequence[Message], parameters: ChatParameters
+    ) -> tuple[tuple[Delta, ...], ...]:
+        """The pieces of each of the `n` replies, once all are complete."""
+        events: queue.SimpleQueue[Delta | Usage | EmojituneError] = queue.SimpleQueue()
+        self._model.start(messages, parameters, events.put)
+        replies: list[list[Delta]] = [[] for _ in range(parameters.n)]
+        while not isinstance(event := events.get(), Usage):
+            if isinstance(event, EmojituneError):
+                raise event
+            replies[event.index].append(event)
+        return tuple(map(tuple, replies))
+
+
+def open_adapter(folder: Path, settings: Settings) -> LocalClient:
+    """Load an adapter folder with the base model that it names, downloading that if necessary."""
+    prepare_chat()
+    import_libraries()
+    from emojitune.inference.loading import load_tuned
+    from emojitune.models import adapter, loader
+    from emojitune.models.download import fetch
+
+    info = adapter.read_info(folder)
+    base = fetch(base_called(info.base), settings)
+    # All torch code of this process runs in one thread: see inference/engine/scheduler.py.
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
+    precision = loader.choose_precision(settings)
+    model = executor.submit(load_tuned, base, folder, precision, executor).result()
+    return LocalClient(model, info.vocabulary)
