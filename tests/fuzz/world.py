@@ -21,7 +21,7 @@ from tiny_model import make_adapter, make_tiny_base
 from watching import replies_of
 
 from emojitune.errors import ModelError
-from emojitune.inference.model_pool import Get
+from emojitune.inference.model_pool import GetModel
 from emojitune.inference.types import InferenceModel
 from emojitune.models.catalog import is_fine_tuned
 from emojitune.server.app import create_app
@@ -218,7 +218,7 @@ def open_world(folder: Path) -> Iterator[World]:
     database = open_database(settings.home)
     loader = model_loader(settings, ModelStore(database, EVERY_PROJECT))
 
-    def load(name: str, get: Get) -> InferenceModel:
+    def load(name: str, get: GetModel) -> InferenceModel:
         if is_fine_tuned(name) or name == str(base):
             return loader(name, get)
         raise ModelError("Nothing is fetched here.", code="model_unavailable")

@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 
 from emojitune.errors import ModelError
-from emojitune.inference.model_pool import Get, ModelPool
+from emojitune.inference.model_pool import GetModel, ModelPool
 
 
 @dataclass(eq=False)
 class Model:
-    """What a pool sees of one."""
+    """A model, as far as a pool sees it."""
 
     bytes: int
     busy: bool = False
 
 
 class Shelf:
-    """Loads "name:size" alone, and "name:size:base" beside a base; tells what was loaded."""
+    """Loads "name:size" alone, and "name:size:base" on a base; lists what was loaded."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
         self.models: dict[str, Model] = {}
 
-    def load(self, name: str, get: Get) -> Any:
+    def load(self, name: str, get: GetModel) -> Any:
         _, size, *base = name.split(":", maxsplit=2)
         for called in base:
             get(called)
@@ -41,7 +41,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def held(shelf: Shelf) -> Callable[..., list[str]]:
-    """Which models are in memory after some were asked for, one after the other."""
+    """The models in memory after some were requested, one after the other."""
     pool = ModelPool(shelf.load, capacity=lambda: 100)
 
     def ask(*names: str) -> list[str]:
@@ -64,12 +64,12 @@ def test_bytes_are_bounded_and_the_least_recently_used_goes(
     assert set(held(*(f"s{n}:10" for n in range(10)))) == {f"s{n}:10" for n in range(10)}
 
 
-def test_what_is_larger_than_the_bound_replies_alone(held: Callable[..., list[str]]) -> None:
+def test_a_model_larger_than_the_bound_stays_alone(held: Callable[..., list[str]]) -> None:
     assert held("a:40", "huge:500") == ["huge:500"]
     assert held("b:40") == ["b:40"]
 
 
-def test_a_base_goes_only_after_what_lies_beside_it(held: Callable[..., list[str]]) -> None:
+def test_a_base_is_evicted_only_after_its_adapters(held: Callable[..., list[str]]) -> None:
     x, y = "x:5:a:50", "y:5:a:50"
     assert set(held(x, y, "b:45")) == {"a:50", y, "b:45"}
     assert set(held("c:10")) == {"b:45", "c:10"}
@@ -94,10 +94,10 @@ def test_caches_that_grow_count(shelf: Shelf, held: Callable[..., list[str]]) ->
     assert held("b:40") == ["b:40"]
 
 
-def test_those_who_ask_while_it_is_loaded_wait_for_the_one() -> None:
+def test_requests_while_a_model_is_loaded_wait_for_it() -> None:
     begun: list[str] = []
 
-    def slow(name: str, _get: Get) -> Any:
+    def slow(name: str, _get: GetModel) -> Any:
         begun.append(name)
         time.sleep(0.2)
         return Model(1)
@@ -117,7 +117,7 @@ def test_those_who_ask_while_it_is_loaded_wait_for_the_one() -> None:
 def test_a_model_that_could_not_be_loaded_is_tried_again() -> None:
     attempts: list[str] = []
 
-    def fails_once(name: str, _get: Get) -> Any:
+    def fails_once(name: str, _get: GetModel) -> Any:
         attempts.append(name)
         if len(attempts) == 1:
             raise ModelError("It was torn.")
@@ -129,7 +129,7 @@ def test_a_model_that_could_not_be_loaded_is_tried_again() -> None:
     assert pool.get("a:1") is pool.get("a:1")
 
 
-def test_what_is_forgotten_is_loaded_anew(shelf: Shelf) -> None:
+def test_a_forgotten_model_is_loaded_again(shelf: Shelf) -> None:
     pool = ModelPool(shelf.load, capacity=lambda: 100)
     first = pool.get("a:10")
     pool.forget("a:10")

@@ -1,6 +1,6 @@
-"""Models in memory: loaded when first asked for, the least recently used given up.
+"""Models in memory: loaded on first use, the least recently used evicted.
 
-Knows names, bytes and how to call a loader, nothing of what it loads.
+Knows names, bytes and how to call a loader; nothing of the models themselves.
 """
 
 import threading
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from emojitune.inference.types import InferenceModel
 
-Get = Callable[[str], InferenceModel]
-Load = Callable[[str, Get], InferenceModel]
-"""From a name to a model. What lies beside a base asks for the base by the function it is given."""
+GetModel = Callable[[str], InferenceModel]
+LoadModel = Callable[[str, GetModel], InferenceModel]
+"""From a name to a model; an adapter takes its base from the pool, by the function given."""
 
 
 @dataclass(slots=True)
@@ -23,13 +23,13 @@ class _Entry:
 
 
 class ModelPool:
-    """Models of at most `capacity()` bytes together, and always the one that was asked for last.
+    """Models of at most `capacity()` bytes together, and always the one requested last.
 
-    It is asked for behind a model's loading. Threads that ask for a model that is being loaded wait
-    for it. A base stays as long as a model lies beside it, and as long as it is busy.
+    `capacity` is called after a model is loaded. Threads that request a model while it is loaded
+    wait for it. A base stays as long as the pool holds an adapter on it, or as long as it is busy.
     """
 
-    def __init__(self, load: Load, *, capacity: Callable[[], int]) -> None:
+    def __init__(self, load: LoadModel, *, capacity: Callable[[], int]) -> None:
         self._load = load
         self._capacity = capacity
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -46,29 +46,29 @@ class ModelPool:
             if entry.base is not None and entry.base in self._entries:
                 self._entries.move_to_end(entry.base)
         if first:
-            self._fill(name, entry)
+            self._load_into(name, entry)
         model = entry.model.result()
-        self._shrink(name)
+        self._evict(name)
         return model
 
     def forget(self, name: str) -> None:
-        """Give a model up, if it is loaded. Replies in the making are finished."""
+        """Evict a model, if it is loaded. Replies that it has begun are finished."""
         with self._lock:
             self._entries.pop(name, None)
 
-    def _fill(self, name: str, entry: _Entry) -> None:
-        def base(called: str) -> InferenceModel:
-            entry.base = called
-            return self.get(called)
+    def _load_into(self, name: str, entry: _Entry) -> None:
+        def get_base(base: str) -> InferenceModel:
+            entry.base = base
+            return self.get(base)
 
         try:
-            entry.model.set_result(self._load(name, base))
-        except BaseException as error:  # those who wait must learn of it, whatever it is
+            entry.model.set_result(self._load(name, get_base))
+        except BaseException as error:  # threads that wait must get it, whatever it is
             self.forget(name)
             entry.model.set_exception(error)
 
-    def _shrink(self, wanted: str) -> None:
-        """Give up what was not used for longest. At each call, since caches grow with their use."""
+    def _evict(self, requested: str) -> None:
+        """Evict the least recently used. At each call, since caches grow with use."""
         with self._lock:
             loaded = [
                 (name, entry.model.result())
@@ -79,7 +79,7 @@ class ModelPool:
             for name, model in loaded:
                 if excess <= 0:
                     return
-                needed = {wanted, *(entry.base for entry in self._entries.values())}
+                needed = {requested, *(entry.base for entry in self._entries.values())}
                 if name not in needed and not model.busy:
                     del self._entries[name]
                     excess -= model.bytes

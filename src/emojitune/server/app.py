@@ -8,7 +8,7 @@ from functools import cache, partial
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from emojitune.inference.model_pool import Load, ModelPool
+from emojitune.inference.model_pool import LoadModel, ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.server import embeddings
 from emojitune.server.batches import routes as batches
@@ -63,7 +63,7 @@ def create_app(
     settings: Settings,
     *,
     dispatcher: Dispatcher | None = None,
-    load_model: Load | None = None,
+    load_model: LoadModel | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """OpenAI's API over the home folder of `settings`.
@@ -101,7 +101,7 @@ async def _healthz() -> dict[str, str]:
 def _lifespan(
     settings: Settings,
     dispatcher: Dispatcher,
-    load_model: Load | None,
+    load_model: LoadModel | None,
     clock: Callable[[], float],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
@@ -130,7 +130,7 @@ def _context_factory(
     settings: Settings,
     database: Database,
     dispatcher: Dispatcher,
-    load_model: Load | None,
+    load_model: LoadModel | None,
 ) -> ContextFor:
     def files_of(project: Project) -> FileStore:
         return FileStore(database, project, settings.files)

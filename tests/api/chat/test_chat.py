@@ -12,7 +12,7 @@ from servers import KEY, serving
 
 from emojitune.dataset.example import Message
 from emojitune.errors import ModelError
-from emojitune.inference.model_pool import Get
+from emojitune.inference.model_pool import GetModel
 from emojitune.inference.types import InferenceModel
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
@@ -229,7 +229,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
 
 
 def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) -> None:
-    def unavailable(name: str, get: Get) -> InferenceModel:
+    def unavailable(name: str, get: GetModel) -> InferenceModel:
         raise ModelError(f"The hub did not give {name}.", code="model_unavailable", param="model")
 
     settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
@@ -248,7 +248,7 @@ def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) ->
 
 
 def test_a_repository_that_holds_no_model_is_the_askers_choice(tmp_path: Path) -> None:
-    def unusable(name: str, get: Get) -> InferenceModel:
+    def unusable(name: str, get: GetModel) -> InferenceModel:
         raise ModelError(f"{name} has no chat template.", param="model")
 
     settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)

@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from emojitune.inference.model_pool import Get, Load
+from emojitune.inference.model_pool import GetModel, LoadModel
 from emojitune.inference.types import InferenceModel
 from emojitune.models.catalog import base_called, is_fine_tuned
 from emojitune.models.torch_environment import import_libraries, prepare_chat
@@ -11,7 +11,7 @@ from emojitune.settings import Settings
 from emojitune.store.models import ModelStore
 
 
-def model_loader(settings: Settings, tuned: ModelStore) -> Load:
+def model_loader(settings: Settings, tuned: ModelStore) -> LoadModel:
     """A loader for the pool, from `tuned` models of every project: who asks was let in before.
 
     What it needs takes seconds to import: that begins now, in the background, and the first reply
@@ -21,7 +21,7 @@ def model_loader(settings: Settings, tuned: ModelStore) -> Load:
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     imported = executor.submit(_import_torch)
 
-    def load(name: str, get: Get) -> InferenceModel:
+    def load(name: str, get: GetModel) -> InferenceModel:
         imported.result()
         from emojitune.inference import loading
         from emojitune.inference.chat_model import ChatModel
