@@ -12,7 +12,7 @@ from emojitune.dataset.example import Message
 from emojitune.errors import InvalidRequestError
 from emojitune.inference import embeddings
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.embeddings import batches
+from emojitune.inference.embeddings import batches_by_length
 from emojitune.inference.loading import from_modules, load_base
 from emojitune.inference.types import ChatParameters, Delta
 from emojitune.models import loader
@@ -54,7 +54,7 @@ def test_a_vector_is_the_normalized_mean_of_the_last_hidden_states(
     np.testing.assert_allclose(vectors(chat, [TEXTS[1]])[0], expected, atol=1e-6)
 
 
-def test_bfloat16_moves_a_vector_by_no_more_than_it_rounds(tiny_base: Path) -> None:
+def test_bfloat16_changes_a_vector_by_no_more_than_rounding(tiny_base: Path) -> None:
     # Eight bits a number: both ways are this far from float32, and from each other at most.
     precision = loader.choose_precision(Settings(device="cpu", dtype="bfloat16"))
     executor = ThreadPoolExecutor(1)
@@ -74,7 +74,7 @@ def test_a_batch_of_eight_is_eight_of_one(chat: ChatModel) -> None:
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
-def test_text_and_its_ids_are_the_same(tiny: LoadedModel, chat: ChatModel) -> None:
+def test_a_text_and_its_token_ids_have_equal_vectors(tiny: LoadedModel, chat: ChatModel) -> None:
     ids = [tiny.renderer.encode_text(text) for text in TEXTS]
     embedded = chat.embed(ids, lambda: False)
     assert embedded is not None
@@ -106,7 +106,7 @@ def test_a_tuned_model_embeds_with_its_own_weights(tiny_base: Path, tmp_path: Pa
         ([[5] * 256] * 1172, "max_tokens_per_request", "Requested 300032 tokens, max 300000"),
     ],
 )
-def test_what_cannot_be_embedded_is_refused(
+def test_inputs_that_cannot_be_embedded_are_refused(
     chat: ChatModel, inputs: list[str | list[int]], code: str, words: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=words) as caught:
@@ -114,7 +114,7 @@ def test_what_cannot_be_embedded_is_refused(
     assert (caught.value.code, caught.value.param) == (code, "input")
 
 
-def test_a_text_in_pieces_is_the_text_at_once(
+def test_a_text_in_chunks_has_the_vector_of_the_text_at_once(
     chat: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = [[5, 60, 100 + number % 50][number % 3] for number in range(256)]
@@ -128,12 +128,12 @@ def test_the_longest_text_fits(chat: ChatModel) -> None:
     assert np.isfinite(vectors(chat, [[5] * 256])).all()
 
 
-def test_nothing_is_computed_for_who_has_left(chat: ChatModel) -> None:
+def test_nothing_is_computed_once_it_is_cancelled(chat: ChatModel) -> None:
     asked = iter([False, True])
     assert chat.embed([[5] * 200] * 64, lambda: next(asked)) is None
 
 
-def test_the_chat_goes_on_between_the_batches(chat: ChatModel) -> None:
+def test_replies_continue_between_batches(chat: ChatModel) -> None:
     ended = threading.Event()
 
     def listen(item: object) -> None:
@@ -152,7 +152,7 @@ def test_the_chat_goes_on_between_the_batches(chat: ChatModel) -> None:
 
 def test_batches_hold_each_row_once_and_stay_within_bounds() -> None:
     lengths = [5, 900, 3, 40, 2, 41, 700, 1, 2500]
-    found = list(batches(lengths, 1000))
+    found = list(batches_by_length(lengths, 1000))
     assert sorted(at for batch in found for at in batch) == list(range(len(lengths)))
     for batch in found:
         assert len(batch) == 1 or len(batch) * max(lengths[at] for at in batch) <= 1000

@@ -1,7 +1,7 @@
 """Texts to vectors: the mean of the model's last hidden states, scaled to length 1.
 
-Runs in the executor of the chat, a bounded number of tokens at a time, so that replies go on in
-between: short texts in batches, a long one in pieces.
+Runs in the scheduler's executor, a bounded number of tokens at a time, so that replies continue in
+between: short texts in batches, a long one in chunks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ _PASS_TOKENS = 512  # padding included; half a second on two cores
 
 
 class Embedder:
-    """Embeds with one model; any number of threads may ask at once."""
+    """Embeds with one model; any number of threads may call it at once."""
 
     def __init__(
         self,
@@ -41,12 +41,12 @@ class Embedder:
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
     ) -> Embeddings | None:
-        """A vector for each input; None when `cancelled` came true before the end.
+        """A vector for each input: (inputs, hidden_size); None when `cancelled` came true before.
 
         Raises:
             InvalidRequestError: An input has no tokens, unknown ones or too many.
         """
-        ids = [self._ids(value, f"input[{at}]") for at, value in enumerate(inputs)]
+        ids = [self._token_ids(value, f"input[{at}]") for at, value in enumerate(inputs)]
         total = sum(map(len, ids))
         if total > MAX_TOKENS:
             raise InvalidRequestError(
@@ -56,27 +56,29 @@ class Embedder:
                 param="input",
             )
         vectors = np.zeros((len(ids), self._forward.hidden_size), dtype=np.float32)
-        for batch in batches([len(row) for row in ids], _PASS_TOKENS):
-            sums = self._sums([ids[at] for at in batch], cancelled)
+        for batch in batches_by_length([len(row) for row in ids], _PASS_TOKENS):
+            sums = self._hidden_sums([ids[at] for at in batch], cancelled)
             if sums is None:
                 return None
-            # The length falls away with the scale, so the sum does for the mean.
+            # Sum and mean point the same way, and the vector is scaled to length 1.
             vectors[batch] = torch.nn.functional.normalize(sums, dim=-1).numpy()
         return Embeddings(vectors, total)
 
-    def _sums(self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]) -> Tensor | None:
-        """The sum of each row's last hidden states; only a row that is alone may be long."""
+    def _hidden_sums(
+        self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]
+    ) -> Tensor | None:
+        """Sums of each row's last hidden states: (rows, hidden_size); a long row comes alone."""
         sums = torch.zeros(len(rows), self._forward.hidden_size)
         past: Past = None
         for start in range(0, max(map(len, rows)), _PASS_TOKENS):
             if cancelled():
                 return None
-            piece = [row[start : start + _PASS_TOKENS] for row in rows]
-            found, past = self._executor.submit(self._pass, piece, past).result()
-            sums += found
+            chunk = [row[start : start + _PASS_TOKENS] for row in rows]
+            more, past = self._executor.submit(self._forward_chunk, chunk, past).result()
+            sums += more
         return sums
 
-    def _ids(self, value: str | Sequence[int], place: str) -> Sequence[int]:
+    def _token_ids(self, value: str | Sequence[int], place: str) -> Sequence[int]:
         if isinstance(value, str) and self._renderer.exceeds(len(value), self._context_length):
             raise self._too_long(f"{len(value)} characters, which are more", place)
         ids = self._renderer.encode_text(value) if isinstance(value, str) else value
@@ -108,21 +110,24 @@ class Embedder:
             param="input",
         )
 
-    def _pass(self, rows: Sequence[Sequence[int]], past: Past) -> tuple[Tensor, Past]:
-        """Sums of a batch, whose rows are padded behind, where no token of theirs looks; or of the
-        next piece of one row, behind what was computed of it."""
+    def _forward_chunk(self, rows: Sequence[Sequence[int]], past: Past) -> tuple[Tensor, Past]:
+        """Sums of hidden states: (rows, hidden_size), and the keys and values so far.
+
+        Rows are padded at their end, where causal attention does not see it; or one row continues
+        after its `past`.
+        """
         longest = max(map(len, rows))
         padded = torch.zeros(len(rows), longest, dtype=torch.int64)
-        real = torch.zeros(len(rows), longest, 1)
+        mask = torch.zeros(len(rows), longest, 1)
         for at, row in enumerate(rows):
             padded[at, : len(row)] = torch.tensor(row)
-            real[at, : len(row)] = 1
+            mask[at, : len(row)] = 1
         hidden, past = self._forward.states(padded, past, self._adapter)
-        return (hidden.float().cpu() * real).sum(dim=1), past
+        return (hidden.float().cpu() * mask).sum(dim=1), past
 
 
-def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """The numbers of rows of like length, as many as fit into `tokens` once they are padded."""
+def batches_by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Batches of row numbers, of similar length, each of at most `tokens` once it is padded."""
     batch: list[int] = []
     for at in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[at] > tokens:

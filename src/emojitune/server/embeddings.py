@@ -24,10 +24,10 @@ _MAX_INPUTS = 2048
 _KINDS = "a string, an array of strings, an array of token ids, or an array of such arrays"
 
 
-def _checked(value: Any) -> Any:
-    """Refuse what is none of the four kinds, with the place of the first that does not fit."""
+def _validate_input(value: Any) -> Any:
+    """Refuse a value of none of the four kinds, with the place of the first mismatch."""
     if isinstance(value, str):
-        _require_content(value, "input")
+        _require_nonempty(value, "input")
     elif isinstance(value, list):
         _check_list(value)
     else:
@@ -36,9 +36,9 @@ def _checked(value: Any) -> Any:
 
 
 def _check_list(values: list[Any]) -> None:
-    _require_content(values, "input")
-    if _is_ids(values):
-        return  # one text: how many tokens it may have is the model's to say
+    _require_nonempty(values, "input")
+    if _is_token_ids(values):
+        return  # one text: the model knows how many tokens it may have
     if len(values) > _MAX_INPUTS:
         refuse(
             "array_above_max_length",
@@ -48,17 +48,17 @@ def _check_list(values: list[Any]) -> None:
         )
     first, expected = values[0], "a string" if isinstance(values[0], str) else "token ids"
     for at, value in enumerate(values):
-        if not (isinstance(value, str) if isinstance(first, str) else _is_ids(value)):
+        if not (isinstance(value, str) if isinstance(first, str) else _is_token_ids(value)):
             _wrong_type(f"input[{at}]", expected if at else _KINDS)
-        _require_content(value, f"input[{at}]")
+        _require_nonempty(value, f"input[{at}]")
 
 
-def _is_ids(values: Any) -> TypeGuard[list[int]]:
+def _is_token_ids(values: Any) -> TypeGuard[list[int]]:
     # A bool is an int to Python.
     return isinstance(values, list) and all(type(value) is int for value in values)
 
 
-def _require_content(value: str | list[Any], place: str) -> None:
+def _require_nonempty(value: str | list[Any], place: str) -> None:
     if not value:
         noun = "string" if isinstance(value, str) else "array"
         refuse(f"empty_{noun}", f"Invalid '{place}': input cannot be an empty {noun}.", place)
@@ -81,7 +81,7 @@ class EmbeddingRequest(StrictModel):
     )
     input: Annotated[
         _Inputs,
-        BeforeValidator(_checked, json_schema_input_type=_Inputs),
+        BeforeValidator(_validate_input, json_schema_input_type=_Inputs),
         Field(
             description="A text, its token ids, or up to 2048 of either. Ids are the local "
             "model's: have a client that counts with tiktoken send texts (LangChain: "
@@ -105,10 +105,10 @@ class EmbeddingRequest(StrictModel):
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:
-        """One entry a text."""
+        """An entry for each text."""
         if isinstance(self.input, str):
             return [self.input]
-        return [self.input] if _is_ids(self.input) else self.input  # type: ignore[return-value]
+        return [self.input] if _is_token_ids(self.input) else self.input  # type: ignore[return-value]
 
 
 @router.post("")
@@ -122,24 +122,28 @@ async def create(
 
 
 async def _embed(body: EmbeddingRequest, context: RequestContext) -> Response:
-    left = False
+    disconnected = False
 
     def work() -> Response:
         model = load_embedding_model(body.model, context)
-        embedded = model.embed(body.inputs, lambda: left)
+        embeddings = model.embed(body.inputs, lambda: disconnected)
         # Written in this thread too: it may be a million numbers.
-        return Response(status_code=499) if embedded is None else _reply(body, embedded)
+        return Response(status_code=499) if embeddings is None else _reply(body, embeddings)
 
     try:
         return await to_thread.run_sync(work, limiter=context.load_limiter, abandon_on_cancel=True)
     finally:
-        left = True
+        disconnected = True
 
 
-def _reply(body: EmbeddingRequest, embedded: Embeddings) -> Response:
-    vectors = _shortened(embedded.vectors, body.dimensions)
+def _reply(body: EmbeddingRequest, embeddings: Embeddings) -> Response:
+    vectors = _truncate(embeddings.vectors, body.dimensions)
     data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": _encode_vector(vector, body.encoding_format),
+        }
         for index, vector in enumerate(vectors)
     ]
     # Not through the SDK's type: that one has no place for the base64 that the SDK asks for.
@@ -147,12 +151,12 @@ def _reply(body: EmbeddingRequest, embedded: Embeddings) -> Response:
         "object": "list",
         "data": data,
         "model": snapshot_name(body.model),
-        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+        "usage": {"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens},
     }
     return Response(encode_json(payload), media_type="application/json")
 
 
-def _shortened(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+def _truncate(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
     if dimensions is None:
         return vectors
     most = vectors.shape[1]
@@ -165,11 +169,13 @@ def _shortened(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[
         )
     kept = vectors[:, :dimensions]
     lengths = np.linalg.norm(kept, axis=1, keepdims=True)
-    shortened: NDArray[np.float32] = kept / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return shortened
+    scaled: NDArray[np.float32] = kept / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return scaled
 
 
-def _encoded(vector: NDArray[np.float32], form: Literal["float", "base64"]) -> str | list[float]:
+def _encode_vector(
+    vector: NDArray[np.float32], form: Literal["float", "base64"]
+) -> str | list[float]:
     if form == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     numbers: list[float] = vector.tolist()
