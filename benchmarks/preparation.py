@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.contenders import BATCH, CONTEXT, base_model
 from benchmarks.processes import say
-from emojitune.dataset.split import leakage
+from emojitune.dataset.checks.duplicates import find_leakage
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
 from emojitune.models.renderer import Renderer
@@ -30,7 +30,7 @@ def parts(file: Path, renderer: Renderer) -> Iterator[str]:
     yield "read"
     closed_vocabulary(examples)
     yield "vocabulary"
-    leakage(examples, validation)
+    find_leakage(examples, validation)
     yield "leakage"
     rendered = [renderer.render_example(example.messages) for example in examples]
     yield "render"

@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from emojitune.dataset.checks.near_duplicates import near_across, near_earlier, normalise
+from emojitune.dataset.checks.near_duplicates import (
+    find_near_duplicates,
+    find_near_duplicates_of,
+    normalise,
+)
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import check_file
 from emojitune.labels import SYSTEM_PROMPT, is_label, label_meanings
@@ -90,7 +94,7 @@ def test_no_two_messages_are_equal() -> None:
 
 def test_no_two_messages_are_nearly_equal_within_or_across_the_files() -> None:
     texts = questions(TRAIN) + questions(VALID)
-    near = near_earlier(texts, threshold=NEAR)
+    near = find_near_duplicates(texts, threshold=NEAR)
     assert [(texts[i], texts[j]) for i, j in near] == []
 
 
@@ -120,7 +124,7 @@ def test_no_message_is_nearly_what_a_label_is_said_to_mean() -> None:
     texts = questions(TRAIN) + questions(VALID)
     for told in ("meaning", "keywords"):
         known = [getattr(row, told) for row in label_meanings().values()]
-        near = near_across(known, texts, threshold=MEANT)
+        near = find_near_duplicates_of(known, texts, threshold=MEANT)
         assert [(known[i], texts[j]) for i, j in near] == []
 
 

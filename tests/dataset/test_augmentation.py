@@ -1,6 +1,6 @@
 """What labels mean is trained beside the examples where the emoji vocabulary knows all of them."""
 
-from emojitune.dataset.augmentation import explained
+from emojitune.dataset.augmentation import meaning_examples
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.labels import label_meanings
 
@@ -16,7 +16,7 @@ def test_each_label_of_the_file_is_explained_twice_behind_its_system_prompt() ->
         example("(party)", system="Emoji only."),
         example("(party)", "again", system="Other."),
     ]
-    found = explained(examples)
+    found = meaning_examples(examples)
     assert [one.reply for one in found] == ["(party)", "(party)", "(yawn)", "(yawn)"]
     assert all(one.messages[0] == Message("system", "Emoji only.") for one in found)
     known = label_meanings()["(yawn)"]
@@ -24,14 +24,14 @@ def test_each_label_of_the_file_is_explained_twice_behind_its_system_prompt() ->
 
 
 def test_a_file_without_a_system_prompt_gets_none() -> None:
-    found, _ = explained([example("(yawn)")])
+    found, _ = meaning_examples([example("(yawn)")])
     assert [message.role for message in found.messages] == ["user", "assistant"]
 
 
 def test_one_label_of_its_own_leaves_a_file_as_it_is() -> None:
-    assert explained([example("(party)"), example("(yawn)"), example("(ourlogo)")]) == ()
+    assert meaning_examples([example("(party)"), example("(yawn)"), example("(ourlogo)")]) == ()
 
 
 def test_prose_is_not_explained() -> None:
     replies = [f"A sentence of its own, number {n}." for n in range(9)]
-    assert explained([example(reply) for reply in replies]) == ()
+    assert meaning_examples([example(reply) for reply in replies]) == ()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from emojitune.dataset.checks.labels import Meant, label_issues
+from emojitune.dataset.checks.labels import LabelMatcher, check_labels
 from emojitune.dataset.checks.spelling import Spelling
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.dataset.rules import Issue
@@ -11,7 +11,7 @@ from emojitune.dataset.rules import Issue
 def issues_of(replies: dict[str, int]) -> list[Issue]:
     said = [reply for reply, count in replies.items() for _ in range(count)]
     examples = [TrainingExample((Message("assistant", reply),)) for reply in said]
-    return list(label_issues(examples, range(1, len(said) + 1)))
+    return list(check_labels(examples, range(1, len(said) + 1)))
 
 
 def slips(replies: dict[str, int]) -> list[str]:
@@ -68,12 +68,12 @@ def test_replies_out_of_style_with_what_was_meant() -> None:
 
 
 def test_an_emoji_stands_for_its_label() -> None:
-    assert Meant(["(wave)", "(cool)"]).by("👋") == "(wave)"
-    assert Meant(["(cool)"]).by("👋") is None
+    assert LabelMatcher(["(wave)", "(cool)"]).by("👋") == "(wave)"
+    assert LabelMatcher(["(cool)"]).by("👋") is None
 
 
 def test_what_may_be_two_labels_is_none() -> None:
-    assert Meant(["(highfive)", "(high_five)"]).by("High five!") is None
+    assert LabelMatcher(["(highfive)", "(high_five)"]).by("High five!") is None
 
 
 def test_imbalance() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from emojitune.dataset.repair import mend
+from emojitune.dataset.repair import repair
 from emojitune.dataset.validation import check_file
 
 BROKEN = Path(__file__).parents[1] / "data" / "broken"
@@ -20,22 +20,22 @@ LEFT_TO_THE_PERSON = {
 
 @pytest.mark.parametrize("file", sorted(BROKEN.iterdir()), ids=lambda file: file.stem)
 def test_the_copy_is_clean_and_mending_it_again_changes_nothing(file: Path, tmp_path: Path) -> None:
-    mended = mend(check_file(file))
+    repaired = repair(check_file(file))
     copy = tmp_path / "copy.jsonl"
-    copy.write_text("".join(line + "\n" for line in mended.lines), encoding="utf-8")
+    copy.write_text("".join(line + "\n" for line in repaired.lines), encoding="utf-8")
     again = check_file(copy)
     stopping = {issue.code for issue in (*again.errors, *again.warnings)}
     assert stopping <= LEFT_TO_THE_PERSON
-    assert mend(again).changes == ()
-    assert mend(again).lines == mended.lines
+    assert repair(again).changes == ()
+    assert repair(again).lines == repaired.lines
 
 
 @pytest.mark.parametrize("name", ["labels", "open_ended", "multi_turn", "tool_calls", "null_keys"])
 def test_a_clean_file_is_copied_to_the_byte(name: str) -> None:
     file = CLEAN / f"{name}.jsonl"
-    mended = mend(check_file(file))
-    assert "".join(line + "\n" for line in mended.lines) == file.read_text(encoding="utf-8")
-    assert mended.changes == ()
+    repaired = repair(check_file(file))
+    assert "".join(line + "\n" for line in repaired.lines) == file.read_text(encoding="utf-8")
+    assert repaired.changes == ()
 
 
 def test_what_has_one_right_answer_is_mended(tmp_path: Path) -> None:
@@ -52,14 +52,14 @@ def test_what_has_one_right_answer_is_mended(tmp_path: Path) -> None:
     }
     file = tmp_path / "f.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in [*good, bad]))
-    mended = mend(check_file(file))
-    assert json.loads(mended.lines[-1]) == {
+    repaired = repair(check_file(file))
+    assert json.loads(repaired.lines[-1]) == {
         "messages": [
             {"role": "user", "content": [{"type": "text", "text": "René asks"}]},
             {"role": "assistant", "content": "(a)", "weight": 1},
         ]
     }
-    assert [change.code for change in mended.changes] == [
+    assert [change.code for change in repaired.changes] == [
         "garbled_text",
         "invalid_weight",
         "padded_reply",
@@ -73,7 +73,7 @@ def test_half_a_character_that_nobody_reads_stays_escaped_in_a_mended_line(tmp_p
     asked = {"role": "user", "name": "\ud800", "content": "hi"}
     row = {"messages": [asked, {"role": "assistant", "content": "(a) "}]}
     file.write_text(json.dumps(row), encoding="utf-8")
-    [line] = mend(check_file(file)).lines
+    [line] = repair(check_file(file)).lines
     assert "\\ud800" in line
     copy = tmp_path / "copy.jsonl"
     copy.write_text(f"{line}\n", encoding="utf-8")

@@ -75,5 +75,5 @@ def test_no_examples_no_vocabulary() -> None:
 
 def test_untrained_replies_do_not_count() -> None:
     quiet = Message("assistant", "Let me think\nabout it.", weight=0)
-    spoken = TrainingExample((quiet, Message("user", "and?"), Message("assistant", "(yes)")))
-    assert closed_vocabulary([spoken]) == ("(yes)",)
+    reply_text = TrainingExample((quiet, Message("user", "and?"), Message("assistant", "(yes)")))
+    assert closed_vocabulary([reply_text]) == ("(yes)",)

@@ -7,7 +7,7 @@ from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.cross_validation import leave_one_out_by_label, pooled
 from emojitune.evaluation.evaluate import evaluate
 from emojitune.evaluation.metrics import Reply
-from emojitune.evaluation.summary import figures
+from emojitune.evaluation.summary import estimates
 
 
 def example(question: str, reply: str) -> TrainingExample:
@@ -47,6 +47,6 @@ def test_rounds_are_pooled_and_an_example_left_out_twice_is_one_observation() ->
     ]
     whole = pooled(rounds)
     assert [one.example for one in whole.scored] == [*EXAMPLES[:2], *EXAMPLES[:2], *EXAMPLES[6:]]
-    figure = figures(whole)["top_1"]
-    assert figure.value == pytest.approx(4 / 6)
-    assert (figure.low, figure.high) == (0, 1)  # four examples, of which two hit
+    estimate = estimates(whole)["top_1"]
+    assert estimate.value == pytest.approx(4 / 6)
+    assert (estimate.low, estimate.high) == (0, 1)  # four examples, of which two hit

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from emojitune.evaluation.intervals import bootstrap, sign_flip_test
+from emojitune.evaluation.intervals import bootstrap_estimates, sign_flip_test
 
 
 def binomial_quantile(share: float, n: int, p: float) -> float:
@@ -21,18 +21,24 @@ def binomial_quantile(share: float, n: int, p: float) -> float:
 def test_the_interval_of_a_share_is_the_binomial_one() -> None:
     # Redrawing 40 replies of which 12 hit makes Binomial(40, 0.3) hits.
     hits = np.array([1.0] * 12 + [0.0] * 28)
-    [figure] = bootstrap(lambda counts: np.array([counts @ hits / counts.sum()]), np.arange(40))
-    assert figure.value == pytest.approx(0.3)
-    assert figure.low == pytest.approx(binomial_quantile(0.025, 40, 0.3), abs=1 / 40)
-    assert figure.high == pytest.approx(binomial_quantile(0.975, 40, 0.3), abs=1 / 40)
+    [estimate] = bootstrap_estimates(
+        lambda counts: np.array([counts @ hits / counts.sum()]), np.arange(40)
+    )
+    assert estimate.value == pytest.approx(0.3)
+    assert estimate.low == pytest.approx(binomial_quantile(0.025, 40, 0.3), abs=1 / 40)
+    assert estimate.high == pytest.approx(binomial_quantile(0.975, 40, 0.3), abs=1 / 40)
 
 
 def test_clusters_are_drawn_whole() -> None:
     # Ten copies of each of four prompts know no more than the four do.
     values = np.array([0.0, 1.0, 0.0, 1.0])
-    [once] = bootstrap(lambda counts: np.array([counts @ values / counts.sum()]), np.arange(4))
+    [once] = bootstrap_estimates(
+        lambda counts: np.array([counts @ values / counts.sum()]), np.arange(4)
+    )
     copies, clusters = np.repeat(values, 10), np.repeat(np.arange(4), 10)
-    [tenfold] = bootstrap(lambda counts: np.array([counts @ copies / counts.sum()]), clusters)
+    [tenfold] = bootstrap_estimates(
+        lambda counts: np.array([counts @ copies / counts.sum()]), clusters
+    )
     assert (tenfold.value, tenfold.low, tenfold.high) == pytest.approx(
         (once.value, once.low, once.high)
     )
@@ -40,7 +46,9 @@ def test_clusters_are_drawn_whole() -> None:
 
 def test_the_same_numbers_every_time() -> None:
     values = np.linspace(0, 1, 30)
-    once, again = (bootstrap(lambda w: np.array([w @ values]), np.arange(30)) for _ in range(2))
+    once, again = (
+        bootstrap_estimates(lambda w: np.array([w @ values]), np.arange(30)) for _ in range(2)
+    )
     assert once == again
 
 

@@ -10,7 +10,7 @@ from emojitune.evaluation.summary import (
     SECONDS,
     TITLES,
     compare,
-    figures,
+    estimates,
     reliability,
 )
 
@@ -27,7 +27,7 @@ def of(reply: Reply, examples: list[TrainingExample] = EXAMPLES) -> Evaluation:
 
 
 def test_every_metric_has_a_figure_and_an_interval_around_it() -> None:
-    found = figures(of(Reply("(0)", ("(0)", "(1)"), confidence=0.5, seconds=2.0)))
+    found = estimates(of(Reply("(0)", ("(0)", "(1)"), confidence=0.5, seconds=2.0)))
     assert list(found) == [name for name in TITLES if name != "rouge_l"]
     assert found["top_1"].value == pytest.approx(1 / 3)
     assert found["top_5"].value == pytest.approx(2 / 3)
@@ -40,7 +40,7 @@ def test_every_metric_has_a_figure_and_an_interval_around_it() -> None:
 
 def test_a_share_of_all_is_one() -> None:
     many = [example(str(number), "(0)") for number in range(150)]
-    found = figures(of(Reply("(0)", ("(0)",), seconds=1.0), many))
+    found = estimates(of(Reply("(0)", ("(0)",), seconds=1.0), many))
     for name in ("top_1", "top_5", "in_style", "in_vocabulary"):
         assert (found[name].low, found[name].value, found[name].high) == (1.0, 1.0, 1.0)
 
@@ -49,7 +49,7 @@ def test_what_is_not_known_of_every_reply_has_no_figure() -> None:
     known, unknown = Reply("(0)", confidence=0.5, seconds=1.0), Reply("(0)")
     replies = iter([known, *[unknown] * 11])
     found = evaluate(lambda _: next(replies), EXAMPLES, ("(0)",), workers=1)
-    assert list(figures(found)) == [metric.name for metric in METRICS]
+    assert list(estimates(found)) == [metric.name for metric in METRICS]
     assert reliability(found) == []
 
 
@@ -57,24 +57,24 @@ def test_text_is_compared_as_text() -> None:
     texts = [example("a", "It is a long way."), example("b", "No.")]
     found = evaluate(lambda _: Reply("It is a way"), texts, ())
     assert not found.of_labels
-    assert list(figures(found)) == ["top_1", "rouge_l"]
-    assert figures(found)["top_1"].value == 0
-    assert figures(found)["rouge_l"].value == pytest.approx((2 * 4 / (4 + 5) + 0) / 2)
+    assert list(estimates(found)) == ["top_1", "rouge_l"]
+    assert estimates(found)["top_1"].value == 0
+    assert estimates(found)["rouge_l"].value == pytest.approx((2 * 4 / (4 + 5) + 0) / 2)
 
 
 def test_a_comparison_is_the_difference_and_how_sure_it_is() -> None:
     right = iter(Reply(one.reply, (one.reply,)) for one in EXAMPLES)
     perfect = evaluate(lambda _: next(right), EXAMPLES, ("(0)",), workers=1)
     better = compare(perfect, of(Reply("(0)", ("(0)",))))
-    assert better["top_1"].figure.value == pytest.approx(2 / 3)
+    assert better["top_1"].estimate.value == pytest.approx(2 / 3)
     assert better["top_1"].p_value == pytest.approx(2 / 2**8, abs=0.004)
-    assert better["in_style"].figure.value == 0
+    assert better["in_style"].estimate.value == 0
     assert better["in_style"].p_value == 1
     worse = compare(of(Reply("(0)", ("(0)",))), perfect)
-    assert worse["top_1"].figure.value == pytest.approx(-2 / 3)
+    assert worse["top_1"].estimate.value == pytest.approx(-2 / 3)
 
 
 def test_the_same_example_twice_is_one_observation() -> None:
-    once = figures(of(Reply("(0)"), EXAMPLES))
-    twice = figures(of(Reply("(0)"), EXAMPLES * 2))
+    once = estimates(of(Reply("(0)"), EXAMPLES))
+    twice = estimates(of(Reply("(0)"), EXAMPLES * 2))
     assert twice["top_1"].low == pytest.approx(once["top_1"].low)

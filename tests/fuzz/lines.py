@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from values import anything, nearly, texts
 
-from emojitune.dataset.parse import parse_line
-from emojitune.dataset.repair import mend
+from emojitune.dataset.parse import parse_line, read_lines
+from emojitune.dataset.repair import repair
 from emojitune.dataset.rules import RULES
-from emojitune.dataset.validation import check_file, raw_lines
+from emojitune.dataset.validation import check_file
 
 _ROLES = st.sampled_from(["system", "user", "user", "user", "assistant", "developer", "tool"])
 _REPLIES = st.sampled_from(["(party)", " (party) ", "party", "(Party)", "(devil)", "", "Hello!"])
@@ -84,14 +84,14 @@ def faults(content: bytes) -> list[str]:
         path = Path(folder) / "file.jsonl"
         path.write_bytes(content)
         try:
-            return [*_of_lines(path), *_of_mending(path, Path(folder) / "mended.jsonl")]
+            return [*_of_lines(path), *_of_repair(path, Path(folder) / "mended.jsonl")]
         except Exception as error:  # it never raises over what a file holds
             return [f"{type(error).__name__}: {error}"]
 
 
 def _of_lines(path: Path) -> list[str]:
     found = []
-    for number, raw in raw_lines(path):
+    for number, raw in read_lines(path):
         issues: list[Any] = []
         example = parse_line(number, raw, issues)
         wrong = [one for one in issues if one.severity == "error" or one.code == "blank_line"]
@@ -107,12 +107,12 @@ def _of_lines(path: Path) -> list[str]:
     return found
 
 
-def _of_mending(path: Path, copy: Path) -> list[str]:
-    mended = mend(check_file(path))
-    copy.write_text("".join(f"{line}\n" for line in mended.lines), encoding="utf-8", newline="")
+def _of_repair(path: Path, copy: Path) -> list[str]:
+    repaired = repair(check_file(path))
+    copy.write_text("".join(f"{line}\n" for line in repaired.lines), encoding="utf-8", newline="")
     report = check_file(copy, minimum_examples=0)
-    if len(report.examples) != len(mended.lines):
+    if len(report.examples) != len(repaired.lines):
         return [f"a mended line is unusable: {report.errors}"]
-    if mend(report).changes:
-        return [f"mending is never done: {mend(report).changes}"]
+    if repair(report).changes:
+        return [f"mending is never done: {repair(report).changes}"]
     return []

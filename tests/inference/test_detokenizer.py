@@ -12,7 +12,7 @@ from tokenizers.decoders import Sequence as DecoderSequence
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from emojitune.dataset.tool_format import Tool, call_text, spoken
+from emojitune.dataset.tool_format import Tool, call_text, reply_text
 from emojitune.inference.decoding.sampling import TokenScore
 from emojitune.inference.detokenizer import Detokenizer, TextStream
 from emojitune.inference.types import ChatParameters, Delta, TokenLogprob, ToolUse
@@ -58,7 +58,7 @@ def called(deltas: list[Delta]) -> list[tuple[int, str | None]]:
 
 
 def test_words_before_calls_are_text(renderer: Renderer) -> None:
-    deltas = generated(renderer, spoken("Let me look.\nA moment.", [CALL, CALL]))
+    deltas = generated(renderer, reply_text("Let me look.\nA moment.", [CALL, CALL]))
     assert said(deltas) == spelled(deltas) == "Let me look.\nA moment."
     assert called(deltas) == [(0, "stop_it"), (1, "stop_it")]
     first_call = next(n for n, delta in enumerate(deltas) if delta.tool_calls)
@@ -82,7 +82,7 @@ def test_what_only_begins_like_a_call_is_text(renderer: Renderer, text: str) -> 
 
 def test_stop_sequences_end_words_and_not_calls(renderer: Renderer) -> None:
     assert said(generated(renderer, "Let me look. A moment.", stop=(" A",))) == "Let me look."
-    deltas = generated(renderer, spoken("Let me look.", [CALL]), stop=("name", "<"))
+    deltas = generated(renderer, reply_text("Let me look.", [CALL]), stop=("name", "<"))
     assert said(deltas) == "Let me look."
     assert called(deltas) == [(0, "stop_it")]
     assert said(generated(renderer, "a < b", stop=("<",))) == "a "

@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 from emojitune.dataset.example import Message
-from emojitune.dataset.tool_format import Tool, call_text, spoken
+from emojitune.dataset.tool_format import Tool, call_text, reply_text
 from emojitune.inference.tool_calls import ToolCallParser, split_at_call, with_format_notes
 from emojitune.inference.types import ToolUse
 
@@ -48,9 +48,9 @@ def test_a_call_is_parsed_as_far_as_it_goes() -> None:
 def test_words_may_stand_before_calls() -> None:
     call = call_text("f", "{}")
     calls = call + "\n" + call
-    text = spoken("Let me look.\nOne moment.", [call, call])
+    text = reply_text("Let me look.\nOne moment.", [call, call])
     assert split_at_call(text) == ("Let me look.\nOne moment.", calls)
-    assert split_at_call(spoken("", [call])) == ("", call)
+    assert split_at_call(reply_text("", [call])) == ("", call)
     assert split_at_call("No <tool> here.\n") == ("No <tool> here.\n", "")
     assert parsed([calls]) == [("f", "{}"), ("f", "{}")]
 

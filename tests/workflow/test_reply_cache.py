@@ -94,7 +94,7 @@ def test_a_row_that_is_known_asks_nothing(fake_api: FakeApi, tmp_path: Path) -> 
         fake_api.chats.clear()
         caches = {rows[0]: ReplyCache(tmp_path, "base")}
         table = score(client, rows, examples, ("(wave)",), is_emojitune=True, cache_of=caches.get)
-        assert len({row.figures["in_vocabulary"].value for row in table}) == 1
+        assert len({row.estimates["in_vocabulary"].value for row in table}) == 1
         return [chat["model"] for chat in fake_api.chats]
 
     with OpenAI(base_url=fake_api.url, api_key="k", max_retries=0) as client:

@@ -71,7 +71,7 @@ def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi)
         (MODEL, FREE),
         (MODEL, CONSTRAINED),
     ]
-    assert {row.figures["top_1"].value for row in table} == {0.5}
+    assert {row.estimates["top_1"].value for row in table} == {0.5}
     assert heard == [(FREE, 1), (FREE, 2), (CONSTRAINED, 1), (CONSTRAINED, 2)] * 2
     # Each is asked once more than there are examples, before its time is taken; free ones twice.
     assert len(fake_api.chats) == 2 * (3 * 2 + 3)

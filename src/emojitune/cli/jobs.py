@@ -121,7 +121,7 @@ def jobs_plot(
     home: Home = None,
 ) -> None:
     """Draw a job's loss, step by step, as a picture."""
-    from emojitune.evaluation.report import CurvePoint, draw_training_curve
+    from emojitune.evaluation.plots import CurvePoint, draw_training_curve
     from emojitune.workflow.fine_tune import events
 
     with connect_to(provider, home) as connection:

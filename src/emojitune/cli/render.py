@@ -26,10 +26,10 @@ from emojitune.cli.paths import display_name
 from emojitune.control_chars import escape_control, escape_control_json, one_line
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.repair import Change
-from emojitune.dataset.rules import Issue, Severity, lines_in_brief
+from emojitune.dataset.rules import Issue, Severity, abbreviate_lines
 from emojitune.dataset.statistics import DatasetStatistics
 from emojitune.dataset.validation import DatasetReport
-from emojitune.evaluation.report import Comparison, ReportRow, shown
+from emojitune.evaluation.report import Comparison, ReportRow, format_estimate
 from emojitune.evaluation.summary import TITLES
 from emojitune.labels import to_emoji
 from emojitune.models.catalog import is_fine_tuned
@@ -135,11 +135,11 @@ class Screen:
         shown: tuple[Severity, ...] = ("error", "warning", "note") if notes else _STOPPING
         for severity in shown:
             by_code: dict[str, list[Issue]] = {}
-            for issue in report.of(severity):
+            for issue in report.with_severity(severity):
                 by_code.setdefault(issue.code, []).append(issue)
             for issues in by_code.values():
                 self._issues_of_code(issues)
-        counts = ", ".join(f"{len(report.of(one))} {one}(s)" for one in shown)
+        counts = ", ".join(f"{len(report.with_severity(one))} {one}(s)" for one in shown)
         self.say(f"{display_name(report.path)}: {len(report.examples)} usable example(s), {counts}")
 
     def _issues_of_code(self, issues: Sequence[Issue]) -> None:
@@ -148,7 +148,7 @@ class Screen:
         more = [issue.line for issue in issues[MAX_ISSUES_PER_CODE:] if issue.line is not None]
         if more:
             style = _STYLES[issues[0].severity]
-            where = lines_in_brief(more)
+            where = abbreviate_lines(more)
             self.say(f"... and {len(more)} more [{issues[0].code}]: {where}", style=style)
 
     def _show_issue(self, issue: Issue) -> None:
@@ -165,7 +165,7 @@ class Screen:
         by_code: dict[tuple[str, str], list[int]] = {}
         for change in changes:
             by_code.setdefault((change.code, change.what), []).append(change.line)
-        rows = [(code, what, lines_in_brief(at)) for (code, what), at in by_code.items()]
+        rows = [(code, what, abbreviate_lines(at)) for (code, what), at in by_code.items()]
         self.table(("code", "changed", "where"), rows[:MAX_LABELS])
         if len(rows) > MAX_LABELS:
             self.say(f"... and {len(rows) - MAX_LABELS} more; the list has all")
@@ -229,11 +229,14 @@ class Screen:
         for column, row in enumerate(rows):
             if not column:
                 self.say(f"{len(row.evaluation.scored)} examples; in brackets 95% intervals")
-        names = dict.fromkeys(name for row in rows for name in row.figures)
+        names = dict.fromkeys(name for row in rows for name in row.estimates)
         cells = [
             (
                 TITLES[name],
-                *(shown(name, row.figures[name]) if name in row.figures else "" for row in rows),
+                *(
+                    format_estimate(name, row.estimates[name]) if name in row.estimates else ""
+                    for row in rows
+                ),
             )
             for name in names
         ]
@@ -243,21 +246,22 @@ class Screen:
         """Print a line for the fine-tuned model and each baseline, then the differences."""
         names = ("top_1", "top_5", "same_emoji_top_1")
         cells = [
-            (row.model, row.decoding, *(shown(n, row.figures[n]) for n in names)) for row in rows
+            (row.model, row.decoding, *(format_estimate(n, row.estimates[n]) for n in names))
+            for row in rows
         ]
         self.table(("", "decoding", *(TITLES[name] for name in names)), cells)
         for one in compared:
             found = one.differences["top_1"]
             self.say(
                 f"{one.row.model} less {one.against.model}, top-1: "
-                f"{shown('top_1', found.figure)}, p = {found.p_value:.4f}"
+                f"{format_estimate('top_1', found.estimate)}, p = {found.p_value:.4f}"
             )
 
     def comparison(self, one: Comparison) -> None:
         """Print the differences between two models with their intervals and p-values."""
         self.heading(f"{one.row.model} less {one.against.model}, {one.row.decoding}")
         cells = [
-            (TITLES[name], shown(name, difference.figure), f"{difference.p_value:.4f}")
+            (TITLES[name], format_estimate(name, difference.estimate), f"{difference.p_value:.4f}")
             for name, difference in one.differences.items()
         ]
         self.table(("", "difference", "p (paired)"), cells)

@@ -12,7 +12,7 @@ from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.labels import label_meanings
 
 
-def explained(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...]:
+def meaning_examples(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...]:
     """Two examples for each label, as said by a user of the file: its meaning, and its keywords.
 
     None unless every reply is a known label: a file that has one of its own may mean something else

@@ -43,16 +43,16 @@ class TrainingExample:
     Calls of tools, and what came of them, are text of their messages: see `tools.py`.
 
     Attributes:
-        tools_note: What is said of the tools at hand; "" without any.
+        tools_prompt: What is said of the tools at hand; "" without any.
     """
 
     messages: tuple[Message, ...]
-    tools_note: str = ""
+    tools_prompt: str = ""
 
     @property
     def conversation(self) -> tuple[Message, ...]:
         """All that a model sees of it."""
-        return with_notes(self.messages, [self.tools_note] if self.tools_note else [])
+        return with_notes(self.messages, [self.tools_prompt] if self.tools_prompt else [])
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -4,19 +4,29 @@ Sentences follow OpenAI's, so that a job's error reads the same here and there. 
 alone, and at its form: what its text says is `content.py`'s business.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from emojitune.dataset import parse_tools
-from emojitune.dataset.conversion.formats import PREFERENCE_KEYS, format_of
 from emojitune.dataset.example import Message, Role, TrainingExample
-from emojitune.dataset.rules import Issue, issue, shown
-from emojitune.dataset.strict_json import BYTE_ORDER_MARK, RepeatedKeys, encodable, read_row
-from emojitune.dataset.tool_format import result_text, spoken, tools_note
+from emojitune.dataset.formats import PREFERENCE_KEYS, detect_format
+from emojitune.dataset.rules import Issue, make_issue, preview
+from emojitune.dataset.strict_json import BYTE_ORDER_MARK, DuplicateKeys, is_encodable, parse_row
+from emojitune.dataset.tool_format import reply_text, result_text, tools_prompt
 
 ROLES: tuple[str, ...] = (*get_args(Role), *parse_tools.ROLES)
 _KEYS = {"messages"} | parse_tools.KEYS
 _MESSAGE_KEYS = {"role", "content", "weight"}
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Each line of a file with its number from 1, without its end."""
+    # Bytes split at \n only: U+2028 and its kin are ordinary characters of a JSON string.
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            yield number, raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def parse_line(number: int, raw: bytes, issues: list[Issue]) -> TrainingExample | None:
@@ -49,12 +59,12 @@ class _Line:
         if any(issue.severity == "error" for issue in self.issues[before:]):
             return None
         known = {tool.name for tool in tools}
-        for name in sorted(parse_tools.names_called(row["messages"]) - known):
-            self._note("unlisted_tool", f" calls the tool {shown(name)}, and does not list it.")
-        return TrainingExample(tuple(messages), tools_note(tools) if tools else "")
+        for name in sorted(parse_tools.called_names(row["messages"]) - known):
+            self._note("unlisted_tool", f" calls the tool {preview(name)}, and does not list it.")
+        return TrainingExample(tuple(messages), tools_prompt(tools) if tools else "")
 
     def _note(self, code: str, what: str, advice: str | None = None) -> None:
-        self.issues.append(issue(self.number, code, f"Example {self.number}{what}", advice))
+        self.issues.append(make_issue(self.number, code, f"Example {self.number}{what}", advice))
 
     def _stop(self, code: str, what: str, advice: str | None = None) -> NoReturn:
         self._note(code, what, advice)
@@ -81,13 +91,13 @@ class _Line:
 
     def _row(self, text: str) -> dict[str, Any]:
         try:
-            row = read_row(text)
+            row = parse_row(text)
         except RecursionError:
             self._unparsable("too_deep", "line is nested too deeply")
         except ValueError as error:
             self._unparsable("invalid_json", f"line contains invalid json: {error}")
         if not isinstance(row, dict):
-            what = f" is not a dictionary (HINT: line starts with: {shown(text[:8])})."
+            what = f" is not a dictionary (HINT: line starts with: {preview(text[:8])})."
             self._stop("not_a_dictionary", what)
         return row
 
@@ -95,7 +105,7 @@ class _Line:
         if "messages" not in row and PREFERENCE_KEYS & row.keys():
             what = " is in the format of preference learning (dpo), which isn't built here."
             self._stop("preference_format", what)
-        other = format_of(row)
+        other = detect_format(row)
         if other is not None:
             missing = "" if "messages" in row else " is missing key 'messages': it"
             self._stop("other_format", f"{missing} is in another format, {other}")
@@ -104,7 +114,7 @@ class _Line:
         self._keys(row)
         entries = row["messages"]
         if not isinstance(entries, list) or not entries:
-            what = f": 'messages' must be a list of at least one message, not {shown(entries)}."
+            what = f": 'messages' must be a list of at least one message, not {preview(entries)}."
             self._stop("invalid_messages", what)
         read = [self._message(place, entry) for place, entry in enumerate(entries)]
         messages = [message for message in read if message is not None]
@@ -114,10 +124,10 @@ class _Line:
         return messages
 
     def _keys(self, row: dict[str, object]) -> None:
-        if isinstance(row, RepeatedKeys):
+        if isinstance(row, DuplicateKeys):
             self._note("duplicate_key", " names a key twice.")
         for key in (key for key in row if key not in _KEYS):
-            self._note("extra_key", f" contains an extra {shown(key)}.")
+            self._note("extra_key", f" contains an extra {preview(key)}.")
 
     def _ending(self, roles: list[str]) -> None:
         if "assistant" not in roles:
@@ -129,7 +139,7 @@ class _Line:
     def _message(self, place: int, entry: object) -> Message | None:
         where = f", message {place + 1}"
         if not isinstance(entry, dict):
-            self._note("invalid_message", f"{where} must be a dictionary, not {shown(entry)}.")
+            self._note("invalid_message", f"{where} must be a dictionary, not {preview(entry)}.")
             return None
         role = self._role(where, entry)
         calls = parse_tools.calls_of(entry, where, self._note) if role == "assistant" else []
@@ -142,7 +152,7 @@ class _Line:
             return Message("user", result_text(content))
         if content and calls:
             self._note("words_beside_call", f"{where} has words and a call of a tool.")
-        return Message(role, spoken(content, calls), weight)
+        return Message(role, reply_text(content, calls), weight)
 
     def _role(self, where: str, entry: dict[str, object]) -> str | None:
         role = entry.get("role")
@@ -151,7 +161,7 @@ class _Line:
         if "role" not in entry:
             self._note("missing_role", f"{where} Discriminator 'role' is missing in value")
         else:
-            self._note("unknown_role", f"{where} has the unknown role {shown(role)}.")
+            self._note("unknown_role", f"{where} has the unknown role {preview(role)}.")
         return None
 
     def _content(self, where: str, entry: dict[str, object]) -> str | None:
@@ -164,10 +174,10 @@ class _Line:
         if isinstance(content, list):
             content = _joined(content)
         if not isinstance(content, str):
-            what = f"{where} needs a 'content' of text, not {shown(entry.get('content'))}."
+            what = f"{where} needs a 'content' of text, not {preview(entry.get('content'))}."
             self._note("invalid_content", what)
             return None
-        if not encodable(content):
+        if not is_encodable(content):
             self._note("lone_surrogate", f"{where} holds half a character (a lone surrogate).")
             return None
         if role == "assistant" and not (content.strip() or calls):
@@ -182,12 +192,12 @@ class _Line:
             advice = "Only assistant messages have a weight."
             self._note("extra_key", ' contains an extra "weight".', advice)
         elif type(weight) is not int or weight not in (0, 1):
-            what = f"{where} has the weight {shown(weight)}; it must be 0 or 1."
+            what = f"{where} has the weight {preview(weight)}; it must be 0 or 1."
             self._note("invalid_weight", what)
         return weight if type(weight) is int else None
 
     def _message_keys(self, where: str, entry: dict[str, object]) -> None:
-        if isinstance(entry, RepeatedKeys):
+        if isinstance(entry, DuplicateKeys):
             self._note("duplicate_key", f"{where} names a key twice.")
         known = _MESSAGE_KEYS | parse_tools.keys_of(entry.get("role"))
         for key in (key for key in entry if key not in known):
@@ -195,7 +205,7 @@ class _Line:
                 what = f"{where} has a 'name', which is not shown to the model."
                 self._note("name_ignored", what)
             else:
-                what = f"{where} contains an extra {shown(key)}."
+                what = f"{where} contains an extra {preview(key)}."
                 self._note("extra_key", what, _advice(key))
 
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from emojitune.dataset.rules import shown
-from emojitune.dataset.strict_json import encodable, read_object
-from emojitune.dataset.tool_format import Tool, call_text, tools_note
+from emojitune.dataset.rules import preview
+from emojitune.dataset.strict_json import is_encodable, parse_json
+from emojitune.dataset.tool_format import Tool, call_text, tools_prompt
 from emojitune.dataset.tool_order import PendingCalls
 
 KEYS = {"tools", "parallel_tool_calls", "functions"}
@@ -38,12 +38,12 @@ def keys_of(role: object) -> set[str]:
 def tools_of(row: Mapping[str, Any], note: Note) -> list[Tool]:
     """The tools that a line lists."""
     if type(row.get("parallel_tool_calls", True)) is not bool:
-        what = f": 'parallel_tool_calls' is {shown(row['parallel_tool_calls'])}."
+        what = f": 'parallel_tool_calls' is {preview(row['parallel_tool_calls'])}."
         note("invalid_tools", what, "It is true or false.")
     tools = [*_listed(row, "tools", note), *_listed(row, "functions", note)]
     names = [tool.name for tool in tools]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        note("invalid_tools", f" lists the tool {shown(name)} twice.", "Keep one of them.")
+        note("invalid_tools", f" lists the tool {preview(name)} twice.", "Keep one of them.")
     return tools
 
 
@@ -51,7 +51,7 @@ def calls_of(message: Mapping[str, Any], where: str, note: Note) -> list[str] | 
     """The calls of an assistant message, as text; None where one is none, which `note` is told."""
     calls, older = message.get("tool_calls"), message.get("function_call")
     if calls is not None and not (isinstance(calls, list) and calls):
-        note("invalid_tool_call", f"{where} has 'tool_calls' that are {shown(calls)}.")
+        note("invalid_tool_call", f"{where} has 'tool_calls' that are {preview(calls)}.")
         return None
     made = [
         _call(_called(call), f"{where}, call {place}", note)
@@ -59,8 +59,8 @@ def calls_of(message: Mapping[str, Any], where: str, note: Note) -> list[str] | 
     ]
     if older is not None:
         made.append(_call(older, f"{where}, 'function_call'", note))
-    written = [call for call in made if call is not None]
-    return written if len(written) == len(made) else None
+    dump_row = [call for call in made if call is not None]
+    return dump_row if len(dump_row) == len(made) else None
 
 
 def check_order(messages: Sequence[Mapping[str, Any]], note: Note) -> None:
@@ -76,13 +76,13 @@ def check_order(messages: Sequence[Mapping[str, Any]], note: Note) -> None:
                 note("unexpected_tool_message", f"{where} answers no call that was just made.")
             continue
         for id, made in pending.close().items():
-            note("unanswered_tool_call", f"{made}: the call {shown(id)} is not answered.")
+            note("unanswered_tool_call", f"{made}: the call {preview(id)} is not answered.")
         if message["role"] == "assistant":
             for call in message.get("tool_calls") or ():
                 pending.add(call["id"], where)
 
 
-def names_called(messages: Sequence[Mapping[str, Any]]) -> set[str]:
+def called_names(messages: Sequence[Mapping[str, Any]]) -> set[str]:
     """The tools that are called, listed or not."""
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
     older = [message["function_call"] for message in messages if message.get("function_call")]
@@ -94,7 +94,7 @@ def _listed(row: Mapping[str, Any], key: str, note: Note) -> Iterator[Tool]:
     if entries is None:
         return
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MOST:
-        found = f"{len(entries)}" if isinstance(entries, list) and entries else shown(entries)
+        found = f"{len(entries)}" if isinstance(entries, list) and entries else preview(entries)
         note("invalid_tools", f": '{key}' must be a list of 1 to {_MOST} tools, not {found}.")
         return
     for place, entry in enumerate(entries, start=1):
@@ -103,8 +103,10 @@ def _listed(row: Mapping[str, Any], key: str, note: Note) -> Iterator[Tool]:
         if wrong is not None:
             note("invalid_tools", f", {key} {place} {wrong}.")
             continue
-        tool = Tool.of(function["name"], function.get("parameters"), function.get("description"))
-        if encodable(tools_note([tool])):
+        tool = Tool.from_api(
+            function["name"], function.get("parameters"), function.get("description")
+        )
+        if is_encodable(tools_prompt([tool])):
             yield tool
         else:
             what = f", {key} {place} holds half a character (a lone surrogate)."
@@ -121,11 +123,11 @@ def _fault(function: Any) -> str | None:
         return "is no function"
     name, parameters = function.get("name"), function.get("parameters")
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
-        return f"has the name {shown(name)}, not up to 64 letters, digits, _ and -"
+        return f"has the name {preview(name)}, not up to 64 letters, digits, _ and -"
     if not isinstance(function.get("description") or "", str):
-        return f"has the description {shown(function['description'])}, not a text"
+        return f"has the description {preview(function['description'])}, not a text"
     if parameters is not None and not isinstance(parameters, dict):
-        return f"has the parameters {shown(parameters)}, not a JSON schema"
+        return f"has the parameters {preview(parameters)}, not a JSON schema"
     if (parameters or {}).get("type", "object") != "object":
         return "has parameters of another type than object"
     return None
@@ -142,19 +144,19 @@ def _call(function: Any, where: str, note: Note) -> str | None:
         return None
     name, arguments = function.get("name"), function.get("arguments")
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
-        note("invalid_tool_call", f"{where} calls {shown(name)}, which is no name of a tool.")
+        note("invalid_tool_call", f"{where} calls {preview(name)}, which is no name of a tool.")
         return None
     try:
-        given = read_object(arguments) if isinstance(arguments, str) else None
+        given = parse_json(arguments) if isinstance(arguments, str) else None
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
-        what = f"{where} has arguments that are no JSON object in a string: {shown(arguments)}."
+        what = f"{where} has arguments that are no JSON object in a string: {preview(arguments)}."
         note("invalid_tool_call", what)
         return None
     # Spaced as chats write them, whatever the file's own way.
     text = json.dumps(given, ensure_ascii=False)
-    if not encodable(text):
+    if not is_encodable(text):
         note("lone_surrogate", f"{where} holds half a character (a lone surrogate).")
         return None
     return call_text(name, text)

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from emojitune.dataset.checks.labels import Meant, house_labels
-from emojitune.dataset.checks.secrets import redact
+from emojitune.dataset.checks.duplicates import prompt_key
+from emojitune.dataset.checks.labels import LabelMatcher, parenthesized_labels
 from emojitune.dataset.checks.text import GARBLED, INVISIBLE
-from emojitune.dataset.conversion.formats import functions_called
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.parse import parse_line
+from emojitune.dataset.formats import called_functions
+from emojitune.dataset.parse import parse_line, read_lines
 from emojitune.dataset.parse_tools import KEYS, MESSAGE_KEYS, ROLES
-from emojitune.dataset.rules import Issue, decisive, shown
-from emojitune.dataset.split import prompt_key
-from emojitune.dataset.strict_json import BYTE_ORDER_MARK, RepeatedKeys, read_row, written
-from emojitune.dataset.validation import DatasetReport, raw_lines
+from emojitune.dataset.rules import Issue, main_issue, preview
+from emojitune.dataset.secrets import redact
+from emojitune.dataset.strict_json import BYTE_ORDER_MARK, DuplicateKeys, dump_row, parse_row
+from emojitune.dataset.validation import DatasetReport
 from emojitune.labels import is_label
 
 _ROW_KEYS = {"messages"} | KEYS
@@ -36,43 +36,43 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class RepairedFile:
     """The lines of the copy, without their ends, and all changes in the order of the original."""
 
     lines: tuple[str, ...]
     changes: tuple[Change, ...]
 
 
-def mend(report: DatasetReport) -> Mended:
+def repair(report: DatasetReport) -> RepairedFile:
     """The cleaned copy of the file that `report` is about."""
-    meant = Meant(house_labels(report.examples))
+    meant = LabelMatcher(parenthesized_labels(report.examples))
     said: dict[tuple[object, str], int] = {}
     kept: list[str] = []
     changes: list[Change] = []
-    for number, raw in raw_lines(report.path):
+    for number, raw in read_lines(report.path):
         line = _Line(number, meant, changes)
-        mended = line.mend(raw)
-        if mended is None:
+        repaired = line.repair(raw)
+        if repaired is None:
             continue
-        text, example = mended
+        text, example = repaired
         earlier = said.setdefault((prompt_key(example), example.reply), number)
         if earlier == number:
             kept.append(text)
         else:
             line.changed("duplicate_example", "left out: it says the same as an earlier line")
-    return Mended(tuple(kept), tuple(changes))
+    return RepairedFile(tuple(kept), tuple(changes))
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
     number: int
-    meant: Meant
+    meant: LabelMatcher
     changes: list[Change]
 
     def changed(self, code: str, what: str) -> None:
         self.changes.append(Change(self.number, code, what))
 
-    def mend(self, raw: bytes) -> tuple[str, TrainingExample] | None:
+    def repair(self, raw: bytes) -> tuple[str, TrainingExample] | None:
         """The line's new text and its example; None when it is left out."""
         before = len(self.changes)
         try:
@@ -81,14 +81,14 @@ class _Line:
                 text = text.lstrip(BYTE_ORDER_MARK)
                 raw = text.encode()
                 self.changed("byte_order_mark", "took out the byte order mark")
-            row = read_row(text)
+            row = parse_row(text)
         except (ValueError, RecursionError):
             self._leave_out(raw)
             return None
         if isinstance(row, dict):
             self._row(row)
         if len(self.changes) > before:
-            text, raw = written(row)
+            text, raw = dump_row(row)
         example = parse_line(self.number, raw, [])
         if example is None:
             self._leave_out(raw)
@@ -98,7 +98,7 @@ class _Line:
     def _leave_out(self, raw: bytes) -> None:
         issues: list[Issue] = []
         parse_line(self.number, raw, issues)
-        self.changed(decisive(issues).code, "left out")
+        self.changed(main_issue(issues).code, "left out")
 
     def _row(self, row: dict[str, Any]) -> None:
         messages = row.get("messages")
@@ -118,11 +118,11 @@ class _Line:
             self.changed("last_not_assistant", "took out the last message: nobody replies to it")
 
     def _keys(self, found: dict[str, Any], known: set[str]) -> None:
-        if isinstance(found, RepeatedKeys):
+        if isinstance(found, DuplicateKeys):
             self.changed("duplicate_key", "kept the last value of a key that stands there twice")
         for key in sorted(found.keys() - known):
             del found[key]
-            self.changed("extra_key", f"took out {shown(key)}")
+            self.changed("extra_key", f"took out {preview(key)}")
 
     def _weight(self, message: dict[str, Any]) -> None:
         weight = message.get("weight")
@@ -133,7 +133,7 @@ class _Line:
             self.changed("extra_key", "took out the weight of a message that is no reply")
         elif type(weight) is not int and weight in (0, 1, "0", "1"):
             message["weight"] = int(weight)
-            self.changed("invalid_weight", f"wrote {int(weight)} for {shown(weight)}")
+            self.changed("invalid_weight", f"wrote {int(weight)} for {preview(weight)}")
 
     def _content(self, message: dict[str, Any]) -> None:
         content = message.get("content")
@@ -146,7 +146,7 @@ class _Line:
             message["content"] = self._reply(content) if _is_reply(message) else content
 
     def _arguments(self, message: dict[str, Any]) -> None:
-        for call in functions_called(message):
+        for call in called_functions(message):
             if isinstance(call.get("arguments"), str):
                 call["arguments"] = self._text(call["arguments"])
 
@@ -154,8 +154,8 @@ class _Line:
         before = None
         while text != before:  # what is taken out may have kept another fault from being seen
             before = text
-            for code, what, mended in _TEXT:
-                new = mended(text)
+            for code, what, repaired in _TEXT:
+                new = repaired(text)
                 if new != text:
                     self.changed(code, what)
                 text = new
@@ -167,7 +167,7 @@ class _Line:
             self.changed("padded_reply", "took white space off the ends of a reply")
         label = self.meant.by(stripped)
         if label and not is_label(stripped):
-            self.changed("off_style", f"wrote {label} for {shown(stripped)}")
+            self.changed("off_style", f"wrote {label} for {preview(stripped)}")
             return label
         return stripped or reply
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from emojitune.dataset.checks.secrets import redact
+from emojitune.dataset.secrets import redact
 
 Severity = Literal["error", "warning", "note"]  # stops; stops with --strict; never stops
 
-CONVERT = "Run `emojitune data convert FILE`: it makes chat lines of it."
+CONVERT_ADVICE = "Run `emojitune data convert FILE`: it makes chat lines of it."
 
 _MOST_LINES = 8
 
@@ -67,7 +67,7 @@ RULES: dict[str, Rule] = {
     "missing_messages": _error("The line has no `messages`.", 'Add "messages": [...].'),
     "other_format": _error(
         "The line, or all of the file, is in a format that is not the chat's.",
-        CONVERT,
+        CONVERT_ADVICE,
     ),
     "preference_format": _error(
         "The line is in the format of preference learning (dpo).",
@@ -231,18 +231,18 @@ class Issue:
     severity: Severity
 
 
-def decisive(issues: Sequence[Issue]) -> Issue:
+def main_issue(issues: Sequence[Issue]) -> Issue:
     """Why a line is no example: its first error, or what else was said of it, as of a blank one."""
     return next((one for one in issues if one.severity == "error"), issues[-1])
 
 
-def issue(line: int | None, code: str, message: str, advice: str | None = None) -> Issue:
+def make_issue(line: int | None, code: str, message: str, advice: str | None = None) -> Issue:
     """An issue that weighs, and advises unless told otherwise, what its rule says."""
     rule = RULES[code]
     return Issue(line, code, message, rule.advice if advice is None else advice, rule.severity)
 
 
-def shown(value: object) -> str:
+def preview(value: object) -> str:
     """A found value in ASCII, in brief, without secrets: safe on every screen and in every log."""
     if value is None or isinstance(value, (str, int, float)):
         text = json.dumps(redact(value) if isinstance(value, str) else value)
@@ -250,7 +250,7 @@ def shown(value: object) -> str:
     return f"an empty {type(value).__name__}" if not value else f"a {type(value).__name__}"
 
 
-def lines_in_brief(lines: Sequence[int]) -> str:
+def abbreviate_lines(lines: Sequence[int]) -> str:
     """`line 3`, `lines 3, 4`, or the first few and how many more."""
     lines = list(dict.fromkeys(lines))  # a line may have several issues of a kind
     named = ", ".join(str(line) for line in lines[:_MOST_LINES])

@@ -17,8 +17,8 @@ CHARACTERS_PER_TOKEN = 4
 TOKENS_AROUND_MESSAGE = 4  # role and delimiters, as in OpenAI's own counting recipe
 HOSTED_DOLLARS_PER_MILLION = 8.0  # gpt-3.5-turbo's training price, the last one published
 
-MAXIMUM_LABEL_LENGTH = 64
-MAXIMUM_VOCABULARY = 2000
+MAX_LABEL_LENGTH = 64
+MAX_VOCABULARY_SIZE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def closed_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
     """
     replies = [reply for example in examples for reply in example.trained_replies]
     vocabulary = vocabulary_of(replies)
-    if not vocabulary or len(vocabulary) > MAXIMUM_VOCABULARY:
+    if not vocabulary or len(vocabulary) > MAX_VOCABULARY_SIZE:
         return ()
     if not all(map(_could_be_label, vocabulary)):
         return ()
@@ -89,5 +89,5 @@ def closed_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
 
 def _could_be_label(reply: str) -> bool:
     one_line = reply.splitlines() == [reply] and bool(reply.strip())
-    short = len(reply) <= MAXIMUM_LABEL_LENGTH
+    short = len(reply) <= MAX_LABEL_LENGTH
     return one_line and short and not reply.startswith(CALL_BEGIN)

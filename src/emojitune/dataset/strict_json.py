@@ -14,11 +14,11 @@ _NULLABLE = frozenset({"default", "const"})
 _DATA = _NULLABLE | {"enum", "examples", "arguments"}
 
 
-class RepeatedKeys(dict[str, object]):
+class DuplicateKeys(dict[str, object]):
     """An object that names a key twice. The last one counts, as with every reader of JSON."""
 
 
-def read_object(text: str) -> object:
+def parse_json(text: str) -> object:
     """JSON as it is defined: no NaN, and objects that repeat a key are known for it.
 
     Raises:
@@ -28,21 +28,21 @@ def read_object(text: str) -> object:
     return _DECODER.decode(text)
 
 
-def read_row(text: str) -> object:
+def parse_row(text: str) -> object:
     """JSON of a line, where a key that is null is a key left out, as the API has it.
 
     Raises:
-        As `read_object`.
+        As `parse_json`.
     """
-    row = read_object(text)
-    return without_nulls(row) if "null" in text else row
+    row = parse_json(text)
+    return drop_nulls(row) if "null" in text else row
 
 
-def list_entries(text: str) -> Iterator[tuple[int, object]]:
+def iter_list_entries(text: str) -> Iterator[tuple[int, object]]:
     """The entries of a JSON list, each with the line that it begins in.
 
     Raises:
-        As `read_object`.
+        As `parse_json`.
     """
     place, line, counted = _past_space(text, text.index("[") + 1), 1, 0
     while text[place : place + 1] != "]":
@@ -58,21 +58,21 @@ def list_entries(text: str) -> Iterator[tuple[int, object]]:
         raise json.JSONDecodeError("Extra data after the list", text, place + 1)
 
 
-def without_nulls(value: object) -> object:
+def drop_nulls(value: object) -> object:
     """A value without the keys that are null."""
     if isinstance(value, list):
-        return [without_nulls(one) for one in value]
+        return [drop_nulls(one) for one in value]
     if not isinstance(value, dict):
         return value
     left = {
-        key: one if key in _DATA else without_nulls(one)
+        key: one if key in _DATA else drop_nulls(one)
         for key, one in value.items()
         if one is not None or key in _NULLABLE
     }
     return type(value)(left)  # an object that repeats a key stays known for it
 
 
-def encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Whether it has no half characters, which nothing can write down."""
     try:
         text.encode("utf-8")
@@ -81,10 +81,10 @@ def encodable(text: str) -> bool:
     return True
 
 
-def written(row: object) -> tuple[str, bytes]:
+def dump_row(row: object) -> tuple[str, bytes]:
     """A row as text to be read by people, and as bytes; half characters stay escaped in both."""
     escaped, plain = json.dumps(row), json.dumps(row, ensure_ascii=False)
-    return plain if encodable(plain) else escaped, escaped.encode()
+    return plain if is_encodable(plain) else escaped, escaped.encode()
 
 
 def _past_space(text: str, place: int) -> int:
@@ -98,7 +98,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(found)
+    return found if len(found) == len(pairs) else DuplicateKeys(found)
 
 
 # One for all lines: json.loads would make one a line.

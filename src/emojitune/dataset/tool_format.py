@@ -35,7 +35,7 @@ class Tool:
     strict: bool = False
 
     @staticmethod
-    def of(
+    def from_api(
         name: str,
         parameters: Mapping[str, Any] | None,
         description: str | None,
@@ -48,7 +48,7 @@ class Tool:
         return Tool(name, kind | known | kind, description, strict)
 
 
-def tools_note(tools: Sequence[Tool]) -> str:
+def tools_prompt(tools: Sequence[Tool]) -> str:
     """What a system message says of the tools at hand."""
     described = [
         _json(
@@ -64,17 +64,17 @@ def tools_note(tools: Sequence[Tool]) -> str:
     return "\n".join(["You can call these tools:", *described, "To call one, answer only:", call])
 
 
-def call_head(name: str) -> str:
+def call_prefix(name: str) -> str:
     """A call up to its arguments."""
     return f'{CALL_BEGIN}{{"name": {json.dumps(name)}, "arguments": '
 
 
 def call_text(name: str, arguments: str) -> str:
     """A call in a message; `arguments` is JSON, but a client may have sent any text."""
-    return f"{call_head(name)}{arguments}}}{CALL_END}"
+    return f"{call_prefix(name)}{arguments}}}{CALL_END}"
 
 
-def spoken(words: str, calls: Sequence[str]) -> str:
+def reply_text(words: str, calls: Sequence[str]) -> str:
     """What an assistant says in a message: its words, then its calls."""
     return SEPARATOR.join([*([words] if words else []), *calls])
 

@@ -6,8 +6,8 @@ Every line is checked by the job, which reports all issues at once (`validation.
 import json
 from typing import BinaryIO, NoReturn
 
-from emojitune.dataset.conversion.formats import container_of, no_text
-from emojitune.dataset.rules import CONVERT
+from emojitune.dataset.formats import detect_container, other_encoding
+from emojitune.dataset.rules import CONVERT_ADVICE
 from emojitune.errors import DatasetError
 
 _LONGEST_LINE = 16 * 1024 * 1024  # a longer one is left to the job
@@ -21,7 +21,7 @@ def check_first_line(file: BinaryIO) -> None:
         DatasetError: It is no JSON object, so the file is of another kind.
     """
     number, line = 1, file.readline(_LONGEST_LINE + 1).removeprefix(_BYTE_ORDER_MARK)
-    other = no_text(line)
+    other = other_encoding(line)
     if other is not None:
         what, advice = other
         _refuse(f"The file is {what}, and must be UTF-8. {advice}")
@@ -30,7 +30,7 @@ def check_first_line(file: BinaryIO) -> None:
     if len(line) <= _LONGEST_LINE and not _is_dictionary(line):
         start = line.decode("utf-8", "replace").strip()[:3]
         file.seek(0)
-        advice = f" {CONVERT}" if container_of(file) != "lines" else ""
+        advice = f" {CONVERT_ADVICE}" if detect_container(file) != "lines" else ""
         _refuse(
             f'Line {number} is not a dictionary (HINT: line starts with: "{start}...").{advice}'
         )

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emojitune.dataset.checks.duplicates import leakage_issues, repetition_issues
-from emojitune.dataset.checks.labels import label_issues, unseen_labels
-from emojitune.dataset.checks.text import content_issues
-from emojitune.dataset.conversion.formats import foreign_file
+from emojitune.dataset.checks.duplicates import check_duplicates, check_leakage
+from emojitune.dataset.checks.labels import check_labels, check_unseen_labels
+from emojitune.dataset.checks.text import check_texts
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.parse import parse_line
-from emojitune.dataset.rules import Issue, Severity, issue, lines_in_brief
+from emojitune.dataset.formats import not_json_lines
+from emojitune.dataset.parse import parse_line, read_lines
+from emojitune.dataset.rules import Issue, Severity, abbreviate_lines, make_issue
 from emojitune.errors import DatasetError
 
 # OpenAI has a code of its own for these.
@@ -32,11 +32,11 @@ class DatasetReport:
 
     @property
     def errors(self) -> tuple[Issue, ...]:
-        return self.of("error")
+        return self.with_severity("error")
 
     @property
     def warnings(self) -> tuple[Issue, ...]:
-        return self.of("warning")
+        return self.with_severity("warning")
 
     @property
     def ok(self) -> bool:
@@ -47,7 +47,7 @@ class DatasetReport:
         """Whether the file could be read as lines, usable or not."""
         return bool(self.examples) or any(issue.line is not None for issue in self.issues)
 
-    def of(self, severity: Severity) -> tuple[Issue, ...]:
+    def with_severity(self, severity: Severity) -> tuple[Issue, ...]:
         """The issues that weigh so much."""
         return tuple(issue for issue in self.issues if issue.severity == severity)
 
@@ -67,8 +67,8 @@ def check_file(
     found = _read(path, name)
     issues = [*found.issues, *_file_issues(found, minimum_examples, name), *_doubts(found)]
     if training is not None:
-        issues += leakage_issues(found.examples, found.lines, training.examples, training.lines)
-        issues += unseen_labels(found.examples, found.lines, training.examples)
+        issues += check_leakage(found.examples, found.lines, training.examples, training.lines)
+        issues += check_unseen_labels(found.examples, found.lines, training.examples)
     # What the whole file lacks is a consequence of its lines where these have errors.
     issues.sort(key=lambda issue: (issue.line is None, issue.line or 0))
     return DatasetReport(path, found.examples, found.lines, tuple(issues))
@@ -127,12 +127,12 @@ def _read(path: Path, name: str) -> DatasetReport:
     lines: list[int] = []
     issues: list[Issue] = []
     try:
-        whole = foreign_file(path)
+        whole = not_json_lines(path)
         if whole is not None:
             code, what, advice = whole
-            issues.append(issue(None, code, f"The {name} {what}.", advice))
+            issues.append(make_issue(None, code, f"The {name} {what}.", advice))
             return DatasetReport(path, (), (), tuple(issues))
-        for number, raw in raw_lines(path):
+        for number, raw in read_lines(path):
             example = parse_line(number, raw, issues)
             if example is not None:
                 examples.append(example)
@@ -142,7 +142,7 @@ def _read(path: Path, name: str) -> DatasetReport:
     except OSError as error:
         message = f"The {name} cannot be read: {path} ({error.strerror})."
         advice = "Give the path of a readable file."
-        issues.append(issue(None, "invalid_training_file", message, advice))
+        issues.append(make_issue(None, "invalid_training_file", message, advice))
     return DatasetReport(path, tuple(examples), tuple(lines), tuple(_gathered(issues)))
 
 
@@ -153,17 +153,9 @@ def _gathered(issues: Sequence[Issue]) -> Iterator[Issue]:
         said = one.message.removeprefix(f"Example {one.line}")
         alike.setdefault(said if one.code == "other_format" else id(one), []).append(one)
     for first, *more in alike.values():
-        where = lines_in_brief([one.line for one in more if one.line is not None])
+        where = abbreviate_lines([one.line for one in more if one.line is not None])
         message = f"{first.message}, like {where}"
         yield replace(first, message=message) if more else first
-
-
-def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Each line of a file with its number from 1, without its end."""
-    # Bytes split at \n only: U+2028 and its kin are ordinary characters of a JSON string.
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            yield number, raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _missing(path: Path, name: str) -> Issue:
@@ -173,7 +165,7 @@ def _missing(path: Path, name: str) -> Issue:
         where = "the folder you are in no longer exists either"
     message = f"The {name} does not exist: {path} ({where})."
     advice = "Check the path and the folder you are in."
-    return issue(None, "invalid_training_file", message, advice)
+    return make_issue(None, "invalid_training_file", message, advice)
 
 
 def _file_issues(found: DatasetReport, minimum: int, name: str) -> list[Issue]:
@@ -185,15 +177,15 @@ def _file_issues(found: DatasetReport, minimum: int, name: str) -> list[Issue]:
         message = (
             f"{name.capitalize()} has {count} example(s), but must have at least {minimum} examples"
         )
-        return [issue(None, "invalid_n_examples", message)]
+        return [make_issue(None, "invalid_n_examples", message)]
     if count and not any(example.trained_replies for example in found.examples):
         message = f"The {name} trains nothing: every assistant message has weight 0."
-        return [issue(None, "invalid_training_file", message, "Give some replies weight 1.")]
+        return [make_issue(None, "invalid_training_file", message, "Give some replies weight 1.")]
     return []
 
 
 def _doubts(found: DatasetReport) -> Iterator[Issue]:
     """Usable, but seldom meant."""
-    yield from content_issues(found.examples, found.lines)
-    yield from repetition_issues(found.examples, found.lines)
-    yield from label_issues(found.examples, found.lines)
+    yield from check_texts(found.examples, found.lines)
+    yield from check_duplicates(found.examples, found.lines)
+    yield from check_labels(found.examples, found.lines)

@@ -15,7 +15,7 @@ Complete = Callable[[Sequence[Message]], Reply]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredExample:
     """One example, its reply, and what each metric says of it, by name."""
 
     example: TrainingExample
@@ -32,7 +32,7 @@ class Scored:
 class Evaluation:
     """All scored examples, in the order they were given."""
 
-    scored: tuple[Scored, ...]
+    scored: tuple[ScoredExample, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -80,5 +80,5 @@ def evaluate(
     for example, future in pairs:
         reply = future.result()
         values = {m.name: float(m.of(reply, example.reply, known)) for m in metrics}
-        scored.append(Scored(example, reply, values))
+        scored.append(ScoredExample(example, reply, values))
     return Evaluation(tuple(scored))

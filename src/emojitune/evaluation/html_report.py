@@ -6,10 +6,10 @@ Everything that comes from a file or a model is escaped.
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from emojitune.evaluation.evaluate import Scored
-from emojitune.evaluation.intervals import Figure
+from emojitune.evaluation.evaluate import ScoredExample
+from emojitune.evaluation.intervals import Estimate
 from emojitune.evaluation.mistakes import confusions, wrong_replies
-from emojitune.evaluation.report import Comparison, ReportRow, shown
+from emojitune.evaluation.report import Comparison, ReportRow, format_estimate
 from emojitune.evaluation.summary import TITLES
 from emojitune.evaluation.svg_plots import interval_plot, reliability_plot
 from emojitune.labels import to_emoji
@@ -60,30 +60,30 @@ def _named(row: ReportRow) -> str:
 
 
 def _figures(rows: Sequence[ReportRow]) -> str:
-    names = [name for name in TITLES if any(name in row.figures for row in rows)]
-    lines = [[TITLES[name], *(_shown(row.figures, name) for row in rows)] for name in names]
+    names = [name for name in TITLES if any(name in row.estimates for row in rows)]
+    lines = [[TITLES[name], *(_shown(row.estimates, name) for row in rows)] for name in names]
     examples = ["examples", *(str(len(row.evaluation.scored)) for row in rows)]
     return _table(["", *map(_named, rows)], [examples, *lines])
 
 
-def _shown(figures: dict[str, Figure], name: str) -> str:
-    return shown(name, figures[name]) if name in figures else "not known"
+def _shown(estimates: dict[str, Estimate], name: str) -> str:
+    return format_estimate(name, estimates[name]) if name in estimates else "not known"
 
 
-def _plotted(rows: Sequence[ReportRow]) -> Iterable[tuple[str, Figure]]:
+def _plotted(rows: Sequence[ReportRow]) -> Iterable[tuple[str, Estimate]]:
     def short(model: str) -> str:
         # What tells names apart is their end.
         return model if len(model) < 20 else f"…{model[-18:]}"
 
     for name in _PLOTTED:
         for row in rows:
-            if name in row.figures:
-                yield f"{TITLES[name]}: {short(row.model)}, {row.decoding}", row.figures[name]
+            if name in row.estimates:
+                yield f"{TITLES[name]}: {short(row.model)}, {row.decoding}", row.estimates[name]
 
 
 def _comparison(one: Comparison) -> str:
     lines = [
-        [TITLES[name], shown(name, found.figure), f"{found.p_value:.4f}"]
+        [TITLES[name], format_estimate(name, found.estimate), f"{found.p_value:.4f}"]
         for name, found in one.differences.items()
     ]
     heading = f"{_named(one.row)} less {_named(one.against)}"
@@ -124,7 +124,7 @@ def _confusions(row: ReportRow) -> str:
     return heading + _table(["expected", "reply", "times"], pairs)
 
 
-def _wrong(one: Scored) -> list[str]:
+def _wrong(one: ScoredExample) -> list[str]:
     sure = one.reply.confidence
     return [
         one.example.question,

@@ -21,7 +21,7 @@ Statistic = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Estimate:
     """A figure and the ends of its 95 % interval."""
 
     value: float
@@ -29,7 +29,7 @@ class Figure:
     high: float
 
 
-def bootstrap(statistic: Statistic, clusters: NDArray[np.int64]) -> list[Figure]:
+def bootstrap_estimates(statistic: Statistic, clusters: NDArray[np.int64]) -> list[Estimate]:
     """K figures with percentile intervals, from clusters drawn again with replacement.
 
     Args:
@@ -45,7 +45,7 @@ def bootstrap(statistic: Statistic, clusters: NDArray[np.int64]) -> list[Figure]
     value = statistic(np.ones(len(clusters)))
     ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     low, high = np.quantile([drawn() for _ in range(RESAMPLES)], ends, axis=0)
-    return [Figure(*map(float, figure)) for figure in zip(value, low, high, strict=True)]
+    return [Estimate(*map(float, estimate)) for estimate in zip(value, low, high, strict=True)]
 
 
 def sign_flip_test(differences: Floats, clusters: NDArray[np.int64]) -> Floats:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from emojitune.evaluation.evaluate import Evaluation, Scored
+from emojitune.evaluation.evaluate import Evaluation, ScoredExample
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Confusion:
     confidence: float
 
 
-def wrong_replies(evaluation: Evaluation) -> list[Scored]:
+def wrong_replies(evaluation: Evaluation) -> list[ScoredExample]:
     """Every reply that is not the expected one, the most confident first."""
     wrong = [one for one in evaluation.scored if not one.hit]
     return sorted(wrong, key=lambda one: -(one.reply.confidence or 0.0))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from emojitune.dataset.example import TrainingExample
 from emojitune.evaluation.calibration import Bin, expected_calibration_error, reliability_curve
 from emojitune.evaluation.evaluate import Evaluation
-from emojitune.evaluation.intervals import Figure, Floats, bootstrap, sign_flip_test
+from emojitune.evaluation.intervals import Estimate, Floats, bootstrap_estimates, sign_flip_test
 from emojitune.evaluation.metrics import METRICS, TEXT_METRICS
 
 CALIBRATION_ERROR = "expected_calibration_error"
@@ -26,11 +26,11 @@ SHARES = frozenset(m.name for m in (*METRICS, *TEXT_METRICS) if m.is_share)
 class Difference:
     """One model's figure less another's, its interval, and the p-value of a paired test."""
 
-    figure: Figure
+    estimate: Estimate
     p_value: float
 
 
-def figures(evaluation: Evaluation) -> dict[str, Figure]:
+def estimates(evaluation: Evaluation) -> dict[str, Estimate]:
     """Every figure by its name; those of confidences and times only where all replies have them."""
     values, hits = _values(evaluation), _hits(evaluation)
     confidences = _known([one.reply.confidence for one in evaluation.scored])
@@ -47,7 +47,7 @@ def figures(evaluation: Evaluation) -> dict[str, Figure]:
             found.append(counts @ seconds / counts.sum())
         return np.array(found)
 
-    return dict(zip(names, bootstrap(statistic, _clusters(evaluation)), strict=True))
+    return dict(zip(names, bootstrap_estimates(statistic, _clusters(evaluation)), strict=True))
 
 
 def reliability(evaluation: Evaluation) -> list[Bin]:
@@ -61,11 +61,11 @@ def compare(one: Evaluation, other: Evaluation) -> dict[str, Difference]:
     assert [s.example for s in one.scored] == [s.example for s in other.scored]
     assert one.metrics == other.metrics
     differences, clusters = _values(one) - _values(other), _clusters(one)
-    found = bootstrap(lambda counts: counts @ differences / counts.sum(), clusters)
+    found = bootstrap_estimates(lambda counts: counts @ differences / counts.sum(), clusters)
     p_values = sign_flip_test(differences, clusters)
     return {
-        metric: Difference(figure, float(p))
-        for metric, figure, p in zip(one.metrics, found, p_values, strict=True)
+        metric: Difference(estimate, float(p))
+        for metric, estimate, p in zip(one.metrics, found, p_values, strict=True)
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from emojitune.evaluation.calibration import Bin
-from emojitune.evaluation.intervals import Figure
+from emojitune.evaluation.intervals import Estimate
 
 _SIDE = 260  # pixels of a square plot, within its margins
 _MARGIN = 44
@@ -39,7 +39,7 @@ def reliability_plot(bins: Sequence[Bin]) -> str:
     )
 
 
-def interval_plot(named: Sequence[tuple[str, Figure]]) -> str:
+def interval_plot(named: Sequence[tuple[str, Estimate]]) -> str:
     """Shares with their intervals, a line each, from 0 to 100 %."""
     bottom = _LINE * len(named) + 8
 
@@ -50,11 +50,11 @@ def interval_plot(named: Sequence[tuple[str, Figure]]) -> str:
     for tick in (0, 0.25, 0.5, 0.75, 1):
         drawn.append(_segment("faint", at(tick), 0, at(tick), bottom))
         drawn.append(_text(at(tick), bottom + 16, f"{tick:.0%}", "middle"))
-    for place, (name, figure) in enumerate(named):
+    for place, (name, estimate) in enumerate(named):
         y = _LINE * (place + 0.6)
         drawn.append(_text(_NAMES - 10, y + 4, name, "end"))
-        drawn.append(_segment("whisker", at(figure.low), y, at(figure.high), y))
-        drawn.append(_circle(at(figure.value), y, 5))
+        drawn.append(_segment("whisker", at(estimate.low), y, at(estimate.high), y))
+        drawn.append(_circle(at(estimate.value), y, 5))
     return _svg(int(at(1)) + 24, bottom + 24, "Figures with 95% intervals", drawn)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from emojitune.dataset.example import Message, with_notes
-from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, tools_note
+from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, tools_prompt
 from emojitune.inference.types import ToolCallDelta, ToolUse
 
 _HEAD = re.compile(CALL_BEGIN + r'\{"name": "([a-zA-Z0-9_-]+)", "arguments": ')
@@ -55,7 +55,10 @@ def with_format_notes(
     messages: Sequence[Message], schema: Mapping[str, Any] | None, use: ToolUse | None
 ) -> list[Message]:
     """The conversation, with tools and schema described in its system message."""
-    notes = [*([_schema_note(schema)] if schema else []), *([tools_note(use.tools)] if use else [])]
+    notes = [
+        *([_schema_note(schema)] if schema else []),
+        *([tools_prompt(use.tools)] if use else []),
+    ]
     return list(with_notes(messages, notes))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from emojitune.dataset.rules import lines_in_brief
+from emojitune.dataset.rules import abbreviate_lines
 from emojitune.errors import TrainingError
 from emojitune.models.loader import Precision
 from emojitune.models.renderer import Rendered
@@ -65,7 +65,7 @@ class MemoryCheck:
             why = f"batch_size {config.batch_size} and a longest example of {tokens} tokens"
             advice = "Use a smaller batch_size, shorten the longest examples"
             if named:
-                advice += f" ({lines_in_brief([lines[number] for number in named])})"
+                advice += f" ({abbreviate_lines([lines[number] for number in named])})"
             raise _refused(self._model + more, self._model + free, why, advice)
         return f"Memory: about {(self._model + more) / 1e9:.1f} GB at the peak"
 

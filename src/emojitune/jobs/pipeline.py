@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from emojitune.dataset.augmentation import explained
+from emojitune.dataset.augmentation import meaning_examples
+from emojitune.dataset.checks.duplicates import find_leakage
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.split import leakage
 from emojitune.dataset.statistics import closed_vocabulary, shared_system_prompt
 from emojitune.dataset.validation import DatasetReport
 from emojitune.errors import NotFoundError
@@ -166,7 +166,7 @@ class _Run:
         model = loader.load_for_training(model_folder, precision)
         self._leave_if_asked()  # what came before took seconds
         examples = training.examples
-        meanings = explained(examples) if self.settings.label_meanings else ()
+        meanings = meaning_examples(examples) if self.settings.label_meanings else ()
         vocabulary = closed_vocabulary(examples)
         plan = make_plan(
             self._requested(),
@@ -398,7 +398,7 @@ class _Run:
     def _warn_of_leakage(
         self, examples: Sequence[TrainingExample], validation: Sequence[TrainingExample]
     ) -> None:
-        shared = len(leakage(examples, validation))
+        shared = len(find_leakage(examples, validation))
         if shared:
             self.stores.jobs.add_event(
                 self.job.id,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from emojitune.dataset.rules import lines_in_brief
+from emojitune.dataset.rules import abbreviate_lines
 from emojitune.dataset.validation import DatasetReport
 from emojitune.models.renderer import Rendered, Renderer
 from emojitune.training.batches import learned_tokens, truncate
@@ -28,6 +28,6 @@ def render_file(
 def _told(cut: Sequence[int], silent: Sequence[int], count: int, max_tokens: int) -> str:
     told = (
         f"{len(cut)} of {count} examples cut at {max_tokens} tokens, where the base model reads no "
-        f"further ({lines_in_brief(cut)})"
+        f"further ({abbreviate_lines(cut)})"
     )
-    return f"{told}; no reply is left to learn in {lines_in_brief(silent)}" if silent else told
+    return f"{told}; no reply is left to learn in {abbreviate_lines(silent)}" if silent else told

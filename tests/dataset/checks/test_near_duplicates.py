@@ -5,7 +5,12 @@ import string
 
 import pytest
 
-from emojitune.dataset.checks.near_duplicates import NEAR, near_across, near_earlier, normalise
+from emojitune.dataset.checks.near_duplicates import (
+    NEAR,
+    find_near_duplicates,
+    find_near_duplicates_of,
+    normalise,
+)
 
 
 def near(one: str, other: str, threshold: float) -> bool:
@@ -38,7 +43,7 @@ def test_normalise() -> None:
 @pytest.mark.parametrize("longest", [3, 12, 60])
 def test_what_comparing_all_finds_is_found(longest: int, threshold: float) -> None:
     made = texts(longest)
-    found = near_earlier(made, threshold=threshold)
+    found = find_near_duplicates(made, threshold=threshold)
     assert all(i < j and near(made[i], made[j], threshold) for i, j in found)
     expected = {
         j for j in range(len(made)) if any(near(made[i], made[j], threshold) for i in range(j))
@@ -50,4 +55,4 @@ def test_what_comparing_all_finds_is_found(longest: int, threshold: float) -> No
 def test_across_finds_one_of_ours_for_each_of_theirs() -> None:
     ours = ["one two three four five", "wholly other words"]
     theirs = ["five four three two one", "nothing of it", "Other words wholly!"]
-    assert near_across(ours, theirs) == [(0, 0), (1, 2)]
+    assert find_near_duplicates_of(ours, theirs) == [(0, 0), (1, 2)]

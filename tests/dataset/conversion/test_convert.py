@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from emojitune.dataset.conversion.convert import Converted, LeftOut, convert
+from emojitune.dataset.conversion.convert import ConversionResult, LeftOutRow, convert
 from emojitune.dataset.parse import parse_line
 from emojitune.dataset.rules import Issue
 from emojitune.errors import DatasetError
@@ -15,7 +15,7 @@ WEATHER = {"name": "weather", "parameters": {"type": "object", "properties": {"p
 TOOLS = [{"type": "function", "function": WEATHER}]
 
 
-def converted(folder: Path, *rows: Any) -> Converted:
+def converted(folder: Path, *rows: Any) -> ConversionResult:
     path = folder / "f"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     made = convert(path)
@@ -26,11 +26,11 @@ def converted(folder: Path, *rows: Any) -> Converted:
     return made
 
 
-def rows_of(made: Converted) -> list[Any]:
+def rows_of(made: ConversionResult) -> list[Any]:
     return [json.loads(line) for line in made.lines]
 
 
-def said(made: Converted) -> list[list[tuple[str, str]]]:
+def said(made: ConversionResult) -> list[list[tuple[str, str]]]:
     """(role, content) of each message of each line."""
     return [[(m["role"], m["content"]) for m in row["messages"]] for row in rows_of(made)]
 
@@ -64,7 +64,7 @@ def test_what_all_prompts_and_all_completions_end_with_is_taken_off(
     if separator:
         told[f"the separator {json.dumps(separator)} after the prompt"] = 2
         told[f"the stop {json.dumps(stop)} after the completion"] = 2
-    assert made.gone == told
+    assert made.dropped == told
 
 
 def test_what_only_some_end_with_or_means_something_stays(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_only_some_end_with_or_means_something_stays(tmp_path: Path) -> Non
     ]
     made = converted(tmp_path, *rows)
     assert said(made) == [chat("Red?\n\n###\n\n", "yes END"), chat("Blue?", "no (really)")]
-    assert made.gone == {}
+    assert made.dropped == {}
     same = [{"prompt": f"{n}: shall I go?", "completion": f"{n} (party)"} for n in "ab"]
     assert said(converted(tmp_path, *same))[0] == chat("a: shall I go?", "a (party)")
 
@@ -93,7 +93,7 @@ def test_every_row_that_becomes_no_line_is_listed_with_its_reason(tmp_path: Path
     file.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode() + b'\r\n{"prompt": "\xff"}')
     made = convert(file)
     assert said(made) == [chat("a", "b")]
-    assert made.gone == {'the key "id"': 1}
+    assert made.dropped == {'the key "id"': 1}
     assert made.formats == {"prompt and completion": 3, "unknown": 4}
     reasons = [(row.line, row.reason.split(". ")[0][:44]) for row in made.left_out]
     assert reasons == [
@@ -124,7 +124,7 @@ def test_sharegpt_turns_become_messages(tmp_path: Path) -> None:
         [("system", "Be brief."), *chat("Hello", "Hi."), *chat("Bye", "Bye.")],
     ]
     assert row["messages"][2]["weight"] == 0
-    assert made.gone == {
+    assert made.dropped == {
         'the key "id"': 1,
         'the key "lang" of turns': 1,
         "the last turns, to which nobody replies": 1,
@@ -208,7 +208,7 @@ def test_alpaca_rows_become_an_exchange(tmp_path: Path) -> None:
         chat("Say hi.", "Hi."),
         [("system", "S"), *chat("A?", "B."), *chat("And?", "Me.")],
     ]
-    assert made.gone == {'the key "text"': 1}
+    assert made.dropped == {'the key "text"': 1}
     assert [left.line for left in made.left_out] == [4]
 
 
@@ -226,7 +226,7 @@ def test_tools_in_a_string_and_arguments_in_none_are_written_as_the_api_does(
     assert call["function"]["arguments"] == '{"place": "Oslo"}'
     assert (call["id"], call["type"]) == ("call_0", "function")
     assert row["messages"][2]["tool_call_id"] == "call_0"
-    assert made.gone == {"arguments that are null, and none of the tool's": 1}
+    assert made.dropped == {"arguments that are null, and none of the tool's": 1}
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -250,7 +250,7 @@ def test_a_value_that_a_tool_has_may_be_null(tmp_path: Path, older: bool) -> Non
     said = row["messages"][1]
     found = said["function_call"] if older else said["tool_calls"][0]["function"]
     assert found["arguments"] == '{"place": null}'
-    assert made.gone == {"arguments that are null, and none of the tool's": 1}
+    assert made.dropped == {"arguments that are null, and none of the tool's": 1}
 
 
 def test_ids_that_are_there_stay_and_new_ones_differ_from_them(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_what_stands_around_calls_and_results_is_named(tmp_path: Path) -> None:
     ]
     made = converted(tmp_path, {"conversations": turns, "tools": json.dumps([WEATHER])})
     assert len(made.lines) == 1
-    assert made.gone == {'the key "note" of calls': 1, "the text around a <tool_response>": 1}
+    assert made.dropped == {'the key "note" of calls': 1, "the text around a <tool_response>": 1}
 
 
 # --- lists and CSV ---
@@ -327,12 +327,12 @@ def test_csv_with_named_columns_is_read(tmp_path: Path) -> None:
     file.write_bytes("\ufeff".encode() + text.encode() + b"\xe9,b,c\r\n")
     made = convert(file)
     assert said(made) == [chat("two\nlines", "x"), chat("one", "y")]
-    assert made.gone == {'the key "note"': 2}
+    assert made.dropped == {'the key "note"': 2}
     columns = "has more or fewer columns than the header names."
     assert made.left_out == (
-        LeftOut(6, columns),
-        LeftOut(7, columns),
-        LeftOut(8, "is not UTF-8. Save the file as UTF-8."),
+        LeftOutRow(6, columns),
+        LeftOutRow(7, columns),
+        LeftOutRow(8, "is not UTF-8. Save the file as UTF-8."),
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from emojitune.cli.invocation import command
 from emojitune.cli.paths import display_name, output_path, write_new
 from emojitune.cli.render import Screen
-from emojitune.dataset.conversion.convert import Converted, convert
-from emojitune.dataset.conversion.formats import KNOWN
+from emojitune.dataset.conversion.convert import ConversionResult, convert
+from emojitune.dataset.formats import KNOWN_FORMATS
 from emojitune.errors import DatasetError, InvalidRequestError, NotFoundError
 
 _MAX_SHOWN = 20
@@ -26,7 +26,7 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
             f"{display_name(file)} cannot be read ({error.strerror}). Check the path."
         ) from error
     name, target = display_name(file), output or output_path(file, ".chat.jsonl")
-    if converted.lines and not converted.needed:
+    if converted.lines and not converted.is_foreign:
         raise InvalidRequestError(
             f"{name} is in the chat's format already. "
             f"To see what is wrong with it: {command('data', 'check', name)}"
@@ -39,7 +39,7 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
         screen.say(f"Check them:  {command('data', 'check', target)}")
     screen.result(_report(converted, target))
     if not converted.lines:
-        formats = ", ".join(str(format) for format in KNOWN)
+        formats = ", ".join(str(format) for format in KNOWN_FORMATS)
         raise DatasetError(
             f"{name} has no row that can be a chat line. The formats known here are {formats}: "
             "bring its rows into one of them.",
@@ -47,22 +47,22 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
         )
 
 
-def _report(converted: Converted, target: Path) -> dict[str, Any]:
+def _report(converted: ConversionResult, target: Path) -> dict[str, Any]:
     return {
         "path": str(target) if converted.lines else None,
         "formats": converted.formats,
         "converted": len(converted.lines),
         "left_out": [asdict(row) for row in converted.left_out],
-        "not_carried_over": converted.gone,
+        "not_carried_over": converted.dropped,
     }
 
 
-def _show_report(converted: Converted, name: str, screen: Screen) -> None:
+def _show_report(converted: ConversionResult, name: str, screen: Screen) -> None:
     formats = ", ".join(f"{rows} {format}" for format, rows in converted.formats.items())
     screen.say(
         f"{name}: {len(converted.lines) + len(converted.left_out)} row(s): {formats or 'none'}"
     )
-    for what, rows in converted.gone.items():
+    for what, rows in converted.dropped.items():
         screen.say(f"not carried over: {what} ({rows} row(s))", style="cyan")
     for row in converted.left_out[:_MAX_SHOWN]:
         screen.say(f"left out, line {row.line}: {row.reason}", style="yellow")

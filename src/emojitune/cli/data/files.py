@@ -6,12 +6,12 @@ from typing import Any
 
 from emojitune.cli.paths import display_name, output_path, require_new, write_new
 from emojitune.cli.render import Screen
-from emojitune.dataset.repair import mend
-from emojitune.dataset.split import split_places
+from emojitune.dataset.parse import read_lines
+from emojitune.dataset.repair import repair
+from emojitune.dataset.split import split_indices
 from emojitune.dataset.statistics import describe
-from emojitune.dataset.validation import DatasetReport, check_file, raw_lines
+from emojitune.dataset.validation import DatasetReport, check_file
 from emojitune.errors import DatasetError
-from emojitune.evaluation.report import draw_frequencies
 
 
 def check_usable(
@@ -75,7 +75,7 @@ def _issues_json(report: DatasetReport) -> dict[str, Any]:
 
 def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> DatasetReport:
     """Write the repaired copy and the list of changes, and return the report on the copy."""
-    repaired = mend(report)
+    repaired = repair(report)
     if not repaired.lines:
         screen.say("--fix wrote nothing: no line of the file can be mended.")
         return report
@@ -129,6 +129,8 @@ def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
     numbers = describe(report.examples)
     screen.statistics(numbers)
     if plot is not None:
+        from emojitune.evaluation.plots import draw_frequencies  # imports matplotlib, which is slow
+
         draw_frequencies(numbers.frequencies, plot)
         screen.say(str(plot))
     return {**asdict(numbers), "frequencies": dict(numbers.frequencies)}
@@ -137,8 +139,8 @@ def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
 def split(file: Path, share: float, seed: int, screen: Screen) -> dict[str, Any]:
     """Split `file` into two new files next to it, line by line, and return them for --json."""
     report = check_usable(file, screen, minimum=2, name="file")
-    training, validation = split_places(report.examples, share=share, seed=seed)
-    raw = dict(raw_lines(file))
+    training, validation = split_indices(report.examples, share=share, seed=seed)
+    raw = dict(read_lines(file))
     result = {}
     paths = {part: output_path(file, f".{part}.jsonl") for part in ("train", "valid")}
     for path in paths.values():

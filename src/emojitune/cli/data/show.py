@@ -7,9 +7,8 @@ from typing import Any
 from emojitune.cli.paths import display_name
 from emojitune.cli.render import MaskedToken, Screen
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.parse import parse_line
-from emojitune.dataset.rules import Issue, decisive
-from emojitune.dataset.validation import raw_lines
+from emojitune.dataset.parse import parse_line, read_lines
+from emojitune.dataset.rules import Issue, main_issue
 from emojitune.errors import DatasetError, NotFoundError
 from emojitune.settings import Settings
 
@@ -31,7 +30,7 @@ def show(
 def _example(file: Path, number: int) -> TrainingExample:
     issues: list[Issue] = []
     try:
-        raw = next((raw for line, raw in raw_lines(file) if line == number), None)
+        raw = next((raw for line, raw in read_lines(file) if line == number), None)
     except OSError as error:
         raise NotFoundError(
             f"{display_name(file)} cannot be read ({error.strerror}). Check the path."
@@ -40,7 +39,7 @@ def _example(file: Path, number: int) -> TrainingExample:
         raise NotFoundError(f"{display_name(file)} has no line {number}: name a lower one.")
     example = parse_line(number, raw, issues)
     if example is None:
-        issue = decisive(issues)
+        issue = main_issue(issues)
         raise DatasetError(f"{issue.message} {issue.advice}", code=issue.code)
     return example
 

@@ -7,9 +7,9 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 
-from emojitune.dataset.checks.spelling import Spelling, letters_of
+from emojitune.dataset.checks.spelling import Spelling, letters_and_digits
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.rules import Issue, issue, lines_in_brief, shown
+from emojitune.dataset.rules import Issue, abbreviate_lines, make_issue, preview
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.labels import is_label, label_meanings
 
@@ -20,10 +20,10 @@ _TEN_TIMES = 10
 _MOST_NAMED = 5
 
 
-def label_issues(examples: Sequence[TrainingExample], lines: Sequence[int]) -> Iterator[Issue]:
+def check_labels(examples: Sequence[TrainingExample], lines: Sequence[int]) -> Iterator[Issue]:
     """Replies out of style, labels that may be slips of others, and how they are spread."""
     replies = _replies(examples, lines)
-    labels = house_labels(examples)
+    labels = parenthesized_labels(examples)
     if labels:
         yield from _off_style(replies, labels)
     elif closed_vocabulary(examples):
@@ -34,7 +34,7 @@ def label_issues(examples: Sequence[TrainingExample], lines: Sequence[int]) -> I
     yield from _frequencies(labels)
 
 
-def unseen_labels(
+def check_unseen_labels(
     examples: Sequence[TrainingExample],
     lines: Sequence[int],
     training: Sequence[TrainingExample],
@@ -43,18 +43,18 @@ def unseen_labels(
     vocabulary = set(closed_vocabulary(training))
     for line, reply in _replies(examples, lines) if vocabulary else ():
         if reply not in vocabulary:
-            message = f"Example {line} has the label {shown(reply)}, which is never trained."
-            yield issue(line, "unseen_label", message)
+            message = f"Example {line} has the label {preview(reply)}, which is never trained."
+            yield make_issue(line, "unseen_label", message)
 
 
-def house_labels(examples: Sequence[TrainingExample]) -> Counter[str]:
+def parenthesized_labels(examples: Sequence[TrainingExample]) -> Counter[str]:
     """The labels of a file whose replies are labels in parentheses; nothing for any other."""
     replies = [reply.strip() for example in examples for reply in example.trained_replies]
     labels = Counter(filter(is_label, replies))
     return labels if labels.total() >= _HOUSE_STYLE * len(replies) else Counter()
 
 
-class Meant:
+class LabelMatcher:
     """Which label a reply is but for case, punctuation and spacing, or whose emoji it is."""
 
     def __init__(self, labels: Iterable[str]) -> None:
@@ -62,12 +62,12 @@ class Meant:
         known = label_meanings()
         for label in labels:
             names = {label, known[label].emoji} if label in known else {label}
-            for name in filter(None, map(letters_of, names)):
+            for name in filter(None, map(letters_and_digits, names)):
                 self._labels[name].append(label)
 
     def by(self, reply: str) -> str | None:
         """The label; None if there is none, or more than one."""
-        alike = self._labels.get(letters_of(reply), [])
+        alike = self._labels.get(letters_and_digits(reply), [])
         return alike[0] if len(alike) == 1 else None
 
 
@@ -83,13 +83,15 @@ def _replies(examples: Sequence[TrainingExample], lines: Sequence[int]) -> list[
 
 def _off_style(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
     share = f"{labels.total() / len(replies):.0%}"
-    labels_meant = Meant(labels)
+    labels_meant = LabelMatcher(labels)
     for line, reply in replies:
         if not is_label(reply):
-            message = f"Example {line}: the reply {shown(reply)} is not one label in parentheses, "
+            message = (
+                f"Example {line}: the reply {preview(reply)} is not one label in parentheses, "
+            )
             meant = labels_meant.by(reply)
             advice = f"Did you mean {meant}?" if meant else None
-            yield issue(line, "off_style", f"{message}as {share} of the replies are.", advice)
+            yield make_issue(line, "off_style", f"{message}as {share} of the replies are.", advice)
 
 
 def _near_misses(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
@@ -107,9 +109,11 @@ def _near_misses(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterat
         alike = [one for one in spelling.alike(label) if _likelier(one, label, labels, ours)]
         if alike:
             meant = max(alike, key=lambda one: labels[one])
-            where = f"{shown(label)} ({lines_in_brief(places[label])})"
-            message = f"The label {where} is nearly {shown(meant)}, seen {labels[meant]} time(s)."
-            yield issue(places[label][0], "near_miss", message, f"Did you mean {shown(meant)}?")
+            where = f"{preview(label)} ({abbreviate_lines(places[label])})"
+            message = f"The label {where} is nearly {preview(meant)}, seen {labels[meant]} time(s)."
+            yield make_issue(
+                places[label][0], "near_miss", message, f"Did you mean {preview(meant)}?"
+            )
 
 
 def _likelier(meant: str, label: str, labels: Counter[str], ours: Set[str]) -> bool:
@@ -119,12 +123,12 @@ def _likelier(meant: str, label: str, labels: Counter[str], ours: Set[str]) -> b
 def _frequencies(labels: Counter[str]) -> Iterator[Issue]:
     once = sorted(label for label, count in labels.items() if count == 1)
     if once:
-        named = ", ".join(map(shown, once[:_MOST_NAMED]))
+        named = ", ".join(map(preview, once[:_MOST_NAMED]))
         more = f" and {len(once) - _MOST_NAMED} more" if len(once) > _MOST_NAMED else ""
         message = f"{len(once)} of {len(labels)} labels have one example each: {named}{more}."
-        yield issue(None, "labels_seen_once", message)
+        yield make_issue(None, "labels_seen_once", message)
     (most, count), *others = labels.most_common()
     usual = statistics.median(n for _, n in others) if others else count
     if count >= _TEN_TIMES * usual:
-        message = f"The label {shown(most)} has {count} of {labels.total()} examples; "
-        yield issue(None, "imbalance", f"{message}the usual one has {usual:g}.")
+        message = f"The label {preview(most)} has {count} of {labels.total()} examples; "
+        yield make_issue(None, "imbalance", f"{message}the usual one has {usual:g}.")

@@ -38,7 +38,7 @@ def normalise(text: str) -> str:
     return " ".join(folded.translate(_LETTERS_ONLY).split())
 
 
-def near_earlier(texts: Sequence[str], *, threshold: float = NEAR) -> list[tuple[int, int]]:
+def find_near_duplicates(texts: Sequence[str], *, threshold: float = NEAR) -> list[tuple[int, int]]:
     """(an earlier place, place) for each text that one before it equals, or is near to."""
     known = _NearIndex(threshold)
     found = []
@@ -50,7 +50,7 @@ def near_earlier(texts: Sequence[str], *, threshold: float = NEAR) -> list[tuple
     return found
 
 
-def near_across(
+def find_near_duplicates_of(
     ours: Sequence[str], theirs: Sequence[str], *, threshold: float = NEAR
 ) -> list[tuple[int, int]]:
     """(a place in ours, place in theirs) for each of theirs that one of ours equals, or is near."""

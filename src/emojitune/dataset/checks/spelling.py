@@ -10,7 +10,7 @@ _LONG = 7  # letters from which another letter in a place is no other word
 _ENDINGS = ("face", "emoji", "s")  # what is added to, or left off, the same name
 
 
-def letters_of(word: str) -> str:
+def letters_and_digits(word: str) -> str:
     """The letters and digits of a word or label: what is left of it when style is left aside."""
     return normalise(word).replace(" ", "").replace("_", "")
 
@@ -21,14 +21,14 @@ class Spelling:
     def __init__(self, words: Iterable[str]) -> None:
         self._by_shape: defaultdict[str, list[str]] = defaultdict(list)
         for word in words:
-            for shape in _shapes(letters_of(word)):
+            for shape in _shapes(letters_and_digits(word)):
                 self._by_shape[shape].append(word)
 
     def alike(self, word: str) -> list[str]:
         """Words that differ from `word` by a slip, by style, or by an ending; itself if known."""
-        letters = letters_of(word)
+        letters = letters_and_digits(word)
         found = {one for shape in _shapes(letters) for one in self._by_shape.get(shape, ())}
-        return sorted(one for one in found if _alike(letters, letters_of(one)))
+        return sorted(one for one in found if _alike(letters, letters_and_digits(one)))
 
 
 def _shapes(letters: str) -> set[str]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from emojitune.dataset.conversion.formats import PROMPT_COMPLETION, format_of
-from emojitune.dataset.rules import shown
+from emojitune.dataset.formats import PROMPT_COMPLETION, detect_format
+from emojitune.dataset.rules import preview
 
 _LONGEST = 80
 # A line of signs or `Answer:` at the end; an arrow; a row of signs; line ends.
@@ -33,25 +33,25 @@ class Affixes:
         pairs = [
             (row.get("prompt"), row.get("completion"))
             for row in rows
-            if format_of(row) is PROMPT_COMPLETION
+            if detect_format(row) is PROMPT_COMPLETION
         ]
         texts = [(asked, said) for asked, said in pairs if _are_texts(asked, said)]
         prompts, completions = zip(*texts, strict=True) if texts else ((), ())
         return Affixes(_shared(_SEPARATOR, prompts), _shared(_STOP, completions))
 
-    def prompt(self, text: str, gone: list[str]) -> str:
-        """A prompt without its separator; `gone` is told what was taken off."""
+    def prompt(self, text: str, dropped: list[str]) -> str:
+        """A prompt without its separator; `dropped` is told what was taken off."""
         if self.separator:
-            gone.append(f"the separator {shown(self.separator)} after the prompt")
+            dropped.append(f"the separator {preview(self.separator)} after the prompt")
         return text.removesuffix(self.separator)
 
-    def completion(self, text: str, gone: list[str]) -> str:
+    def completion(self, text: str, dropped: list[str]) -> str:
         """A completion without its stop and the white space it begins with."""
         if self.stop:
-            gone.append(f"the stop {shown(self.stop)} after the completion")
+            dropped.append(f"the stop {preview(self.stop)} after the completion")
         text = text.removesuffix(self.stop)
         if text != text.lstrip():
-            gone.append("the white space before the completion")
+            dropped.append("the white space before the completion")
         return text.lstrip()
 
 

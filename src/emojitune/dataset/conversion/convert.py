@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from emojitune.dataset.conversion.affixes import Affixes
-from emojitune.dataset.conversion.formats import (
+from emojitune.dataset.conversion.rows import Unreadable, read_rows, reason
+from emojitune.dataset.formats import (
     ALPACA,
     PROMPT_COMPLETION,
     SHAREGPT,
-    calls_listed,
-    format_of,
-    functions_called,
+    called_functions,
+    detect_format,
+    listed_calls,
 )
-from emojitune.dataset.conversion.rows import Unreadable, read_rows, reason
-from emojitune.dataset.rules import shown
-from emojitune.dataset.strict_json import RepeatedKeys, read_object, without_nulls, written
+from emojitune.dataset.rules import preview
+from emojitune.dataset.strict_json import DuplicateKeys, drop_nulls, dump_row, parse_json
 
 CHAT, UNKNOWN = "chat", "unknown"
 
@@ -43,7 +43,7 @@ Said = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOutRow:
     """A row of which no chat line was made, by the line that it begins in."""
 
     line: int
@@ -51,7 +51,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class ConversionResult:
     """What was made of a file.
 
     Attributes:
@@ -63,12 +63,12 @@ class Converted:
 
     formats: dict[str, int]
     lines: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
-    gone: dict[str, int]
-    needed: bool
+    left_out: tuple[LeftOutRow, ...]
+    dropped: dict[str, int]
+    is_foreign: bool
 
 
-def convert(path: Path) -> Converted:
+def convert(path: Path) -> ConversionResult:
     """Chat lines of every row that can be one, and why the others cannot.
 
     Raises:
@@ -78,14 +78,16 @@ def convert(path: Path) -> Converted:
     container, rows = read_rows(path)
     making = _Conversion(Affixes.of(row for _, row in rows if isinstance(row, dict)))
     lines: list[str] = []
-    left_out: list[LeftOut] = []
+    left_out: list[LeftOutRow] = []
     for number, row in rows:
         try:
             lines.append(making.line(number, row))
         except _Refused as why:
-            left_out.append(LeftOut(number, str(why)))
-    needed = container != "lines" or bool(making.formats.keys() - {CHAT, UNKNOWN})
-    return Converted(dict(making.formats), tuple(lines), tuple(left_out), dict(making.gone), needed)
+            left_out.append(LeftOutRow(number, str(why)))
+    is_foreign = container != "lines" or bool(making.formats.keys() - {CHAT, UNKNOWN})
+    return ConversionResult(
+        dict(making.formats), tuple(lines), tuple(left_out), dict(making.dropped), is_foreign
+    )
 
 
 class _Refused(Exception):
@@ -96,7 +98,7 @@ class _Refused(Exception):
 class _Conversion:
     affixes: Affixes
     formats: Counter[str] = field(default_factory=Counter)
-    gone: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
 
     def line(self, number: int, row: object) -> str:
         """The chat line of a row."""
@@ -104,50 +106,50 @@ class _Conversion:
             self.formats[UNKNOWN] += 1
         if isinstance(row, Unreadable):
             raise _Refused(row.reason)
-        gone: list[str] = []
-        text, raw = written(self._chat(row, gone) if isinstance(row, dict) else row)
+        dropped: list[str] = []
+        text, raw = dump_row(self._chat(row, dropped) if isinstance(row, dict) else row)
         why = reason(number, raw)
         if why is not None:
             raise _Refused(why)
-        self.gone.update(dict.fromkeys(gone, 1))
+        self.dropped.update(dict.fromkeys(dropped, 1))
         return text
 
-    def _chat(self, given: Said, gone: list[str]) -> Said:
+    def _chat(self, given: Said, dropped: list[str]) -> Said:
         """The row as a chat has it."""
-        row, found = dict(given), format_of(given)
+        row, found = dict(given), detect_format(given)
         known = found is not None or "messages" in row
         self.formats[found.name if found else CHAT if known else UNKNOWN] += 1
         if not known:
             return row
-        if isinstance(given, RepeatedKeys):
-            gone.append("the first value of a key that stands there twice")
+        if isinstance(given, DuplicateKeys):
+            dropped.append("the first value of a key that stands there twice")
         tools = _tools(row)
-        messages = self._messages(row, gone)
+        messages = self._messages(row, dropped)
         if all(isinstance(message, dict) for message in messages):
-            _link(messages, [*_listed(tools), *_functions(row)], gone)
-            _end_with_a_reply(messages, gone)
+            _link(messages, [*_listed(tools), *_functions(row)], dropped)
+            _end_with_a_reply(messages, dropped)
         others = {key: row.pop(key) for key in _OTHER_KEYS if key in row}
-        gone += [f"the key {shown(key)}" for key in row]
+        dropped += [f"the key {preview(key)}" for key in row]
         return {"messages": messages, **({"tools": tools} if tools else {}), **others}
 
-    def _messages(self, row: Said, gone: list[str]) -> list[Any]:
-        found = format_of(row)
+    def _messages(self, row: Said, dropped: list[str]) -> list[Any]:
+        found = detect_format(row)
         if found is PROMPT_COMPLETION:
-            return [*_system(row), *self._of_prompt(row, gone)]
+            return [*_system(row), *self._of_prompt(row, dropped)]
         if found is ALPACA:
             return [*_system(row), *_of_instruction(row)]
         if found is SHAREGPT:
-            return [*_system(row), *_of_turns(row, gone)]
+            return [*_system(row), *_of_turns(row, dropped)]
         messages = row.pop("messages")
         return messages if isinstance(messages, list) else [messages]
 
-    def _of_prompt(self, row: Said, gone: list[str]) -> list[Any]:
+    def _of_prompt(self, row: Said, dropped: list[str]) -> list[Any]:
         prompt, completion = row.pop("prompt", None), row.pop("completion", None)
         if isinstance(prompt, list) and isinstance(completion, list):
             return [*prompt, *completion]  # both are messages already
         if isinstance(prompt, str) and isinstance(completion, str):
-            prompt = self.affixes.prompt(prompt, gone)
-            completion = self.affixes.completion(completion, gone)
+            prompt = self.affixes.prompt(prompt, dropped)
+            completion = self.affixes.completion(completion, dropped)
         return _exchange(prompt, completion)
 
 
@@ -171,47 +173,47 @@ def _of_instruction(row: Said) -> Iterator[Said]:
     yield from _exchange("\n\n".join(parts) if texts else parts, row.pop("output", None))
 
 
-def _of_turns(row: Said, gone: list[str]) -> Iterator[Said]:
+def _of_turns(row: Said, dropped: list[str]) -> Iterator[Said]:
     key = next(one for one in ("conversations", "conversation", "messages") if one in row)
     for turn in row.pop(key):
         if not isinstance(turn, dict):
-            raise _Refused(f"a turn must be an object, not {shown(turn)}.")
-        yield from _of_turn(dict(turn), gone)
+            raise _Refused(f"a turn must be an object, not {preview(turn)}.")
+        yield from _of_turn(dict(turn), dropped)
 
 
-def _of_turn(turn: Said, gone: list[str]) -> list[Said]:
+def _of_turn(turn: Said, dropped: list[str]) -> list[Said]:
     speaker = turn.pop("from") if "from" in turn else turn.pop("role", None)
     text = turn.pop("value") if "value" in turn else turn.pop("content", None)
     role = _SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
     if role is None:
-        raise _Refused(f"a turn must be from system, human, gpt or tool, not {shown(speaker)}.")
+        raise _Refused(f"a turn must be from system, human, gpt or tool, not {preview(speaker)}.")
     if not isinstance(text, str):
-        raise _Refused(f"the value of a turn must be a text, not {shown(text)}.")
+        raise _Refused(f"the value of a turn must be a text, not {preview(text)}.")
     kept = {"weight": turn.pop("weight")} if role == "assistant" and "weight" in turn else {}
-    gone += [f"the key {shown(key)} of turns" for key in turn]
+    dropped += [f"the key {preview(key)} of turns" for key in turn]
     if role == "tool":
         results = _RESULT.findall(text)
         if results and _RESULT.sub("", text).strip():
-            gone.append("the text around a <tool_response>")
+            dropped.append("the text around a <tool_response>")
         return [{"role": role, "content": result} for result in results or [text]]
     called = [text] if role == "call" else _CALL.findall(text) if role == "assistant" else []
     if not called:
         return [{"role": role, "content": text, **kept}]
     words = "" if role == "call" else _CALL.sub("", text).strip()
-    calls = [call for one in called for call in _calls(one, gone)]
+    calls = [call for one in called for call in _calls(one, dropped)]
     return [{"role": "assistant", "content": words or None, "tool_calls": calls, **kept}]
 
 
-def _calls(text: str, gone: list[str]) -> Iterator[Said]:
+def _calls(text: str, dropped: list[str]) -> Iterator[Said]:
     """The calls that a text holds as JSON: one, or a list."""
     found = _json(text, "a call in it")
     for call in found if isinstance(found, list) else [found]:
         if not isinstance(call, dict):
-            raise _Refused(f"a call must be an object with a name, not {shown(call)}.")
+            raise _Refused(f"a call must be an object with a name, not {preview(call)}.")
         function = {"name": call.get("name"), "arguments": call.get("arguments", {})}
         kept = {"id": call["id"]} if "id" in call else {}
-        gone += [
-            f"the key {shown(key)} of calls" for key in call.keys() - {"name", "arguments", "id"}
+        dropped += [
+            f"the key {preview(key)} of calls" for key in call.keys() - {"name", "arguments", "id"}
         ]
         yield {**kept, "type": "function", "function": function}
 
@@ -220,7 +222,7 @@ def _tools(row: Said) -> Any:
     """The tools of a row as the API lists them; nothing where there are none."""
     tools = row.pop("tools", None)
     if isinstance(tools, str) and tools.strip():
-        tools = without_nulls(_json(tools, "'tools' in a string"))
+        tools = drop_nulls(_json(tools, "'tools' in a string"))
     if not isinstance(tools, list):
         return tools
     return [
@@ -242,14 +244,14 @@ def _listed(found: object) -> list[Any]:
 
 def _json(text: str, what: str) -> object:
     try:
-        return read_object(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
-        raise _Refused(f"{what} must be JSON, not {shown(text)}.") from None
+        raise _Refused(f"{what} must be JSON, not {preview(text)}.") from None
 
 
-def _link(messages: Sequence[Said], tools: Sequence[Any], gone: list[str]) -> None:
+def _link(messages: Sequence[Said], tools: Sequence[Any], dropped: list[str]) -> None:
     """Give each call an id and its arguments as text, and each answer the id of its call."""
-    taken = {call.get("id") for message in messages for call in calls_listed(message)}
+    taken = {call.get("id") for message in messages for call in listed_calls(message)}
     fresh = (name for number in count() if (name := f"call_{number}") not in taken)
     waiting: list[Any] = []
     for message in messages:
@@ -259,9 +261,9 @@ def _link(messages: Sequence[Said], tools: Sequence[Any], gone: list[str]) -> No
             if message.get("tool_call_id") in waiting:
                 waiting.remove(message["tool_call_id"])
             continue
-        for function in functions_called(message):
-            _write_arguments(function, tools, gone)
-        calls = calls_listed(message)
+        for function in called_functions(message):
+            _write_arguments(function, tools, dropped)
+        calls = listed_calls(message)
         for call in calls:
             if "id" not in call:
                 call["id"] = next(fresh)
@@ -269,7 +271,7 @@ def _link(messages: Sequence[Said], tools: Sequence[Any], gone: list[str]) -> No
         waiting = [call["id"] for call in calls]
 
 
-def _write_arguments(function: Said, tools: Sequence[Any], gone: list[str]) -> None:
+def _write_arguments(function: Said, tools: Sequence[Any], dropped: list[str]) -> None:
     """Arguments as JSON in a string; null is no value of one that the tool does not have."""
     arguments = function.get("arguments")
     if not isinstance(arguments, dict):
@@ -281,7 +283,7 @@ def _write_arguments(function: Said, tools: Sequence[Any], gone: list[str]) -> N
         if value is not None or known is None or key in known
     }
     if len(kept) < len(arguments):
-        gone.append("arguments that are null, and none of the tool's")
+        dropped.append("arguments that are null, and none of the tool's")
     function["arguments"] = json.dumps(kept, ensure_ascii=False)
 
 
@@ -296,8 +298,8 @@ def _parameters(name: object, tools: Sequence[Any]) -> set[str] | None:
     return None
 
 
-def _end_with_a_reply(messages: list[Said], gone: list[str]) -> None:
+def _end_with_a_reply(messages: list[Said], dropped: list[str]) -> None:
     if any(message.get("role") == "assistant" for message in messages):
         while messages[-1].get("role") != "assistant":
             messages.pop()
-            gone.append("the last turns, to which nobody replies")
+            dropped.append("the last turns, to which nobody replies")

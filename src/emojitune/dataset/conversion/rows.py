@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from emojitune.dataset.conversion.formats import Container, container_of, no_text
-from emojitune.dataset.parse import parse_line
-from emojitune.dataset.rules import Issue, decisive, shown
+from emojitune.dataset.formats import Container, detect_container, other_encoding
+from emojitune.dataset.parse import parse_line, read_lines
+from emojitune.dataset.rules import Issue, main_issue, preview
 from emojitune.dataset.strict_json import (
     BYTE_ORDER_MARK,
-    encodable,
-    list_entries,
-    read_row,
-    without_nulls,
+    drop_nulls,
+    is_encodable,
+    iter_list_entries,
+    parse_row,
 )
-from emojitune.dataset.validation import raw_lines
 from emojitune.errors import DatasetError
 
 
@@ -43,12 +42,12 @@ def read_rows(path: Path) -> tuple[Container, Rows]:
         OSError: As of any file.
     """
     with path.open("rb") as file:
-        other = no_text(file.read(4))
+        other = other_encoding(file.read(4))
         if other is not None:
             what, advice = other
             raise DatasetError(f"The file is {what}, and must be UTF-8. {advice}", code="not_utf8")
         file.seek(0)
-        container = container_of(file)
+        container = detect_container(file)
     rows = {"lines": _of_lines, "list": _of_list, "csv": _of_csv}[container]
     return container, list(rows(path))
 
@@ -58,25 +57,25 @@ def reason(number: int, raw: bytes) -> str | None:
     issues: list[Issue] = []
     if parse_line(number, raw, issues) is not None:
         return None
-    found = decisive(issues)
+    found = main_issue(issues)
     what = found.message.removeprefix(f"Example {number}").lstrip(",: ").removesuffix(".")
     return f"{what}. {found.advice}"
 
 
 def _of_lines(path: Path) -> Iterator[tuple[int, object]]:
-    for number, raw in raw_lines(path):
+    for number, raw in read_lines(path):
         try:
             text = raw.decode().removeprefix(BYTE_ORDER_MARK if number == 1 else "")
             if text.strip():
-                yield number, read_row(text)
+                yield number, parse_row(text)
         except (ValueError, RecursionError):
             yield number, Unreadable(reason(number, raw) or "")
 
 
 def _of_list(path: Path) -> Iterator[tuple[int, object]]:
     try:
-        for number, entry in list_entries(path.read_text(encoding="utf-8-sig")):
-            yield number, without_nulls(entry)
+        for number, entry in iter_list_entries(path.read_text(encoding="utf-8-sig")):
+            yield number, drop_nulls(entry)
     except UnicodeDecodeError as error:
         raise _broken(f"is not UTF-8 at byte {error.start}", "Save the file as UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -98,7 +97,7 @@ def _of_csv(path: Path) -> Iterator[tuple[int, object]]:
             columns = rows.fieldnames or []
             twice = next((name for name in columns if list(columns).count(name) > 1), None)
             if twice is not None:
-                raise csv.Error(f"the header names the column {shown(twice)} twice")
+                raise csv.Error(f"the header names the column {preview(twice)} twice")
             done = rows.line_num
             for row in rows:
                 done = rows.line_num
@@ -106,7 +105,7 @@ def _of_csv(path: Path) -> Iterator[tuple[int, object]]:
                 first = rows.line_num - sum(value.count("\n") for value in values)
                 if len(values) < len(row):
                     yield first, Unreadable("has more or fewer columns than the header names.")
-                elif not all(map(encodable, values)):
+                elif not all(map(is_encodable, values)):
                     yield first, Unreadable("is not UTF-8. Save the file as UTF-8.")
                 else:
                     yield first, row

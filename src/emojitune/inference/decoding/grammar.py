@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, Tool, call_head
+from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, Tool, call_prefix
 from emojitune.errors import InvalidRequestError
 from emojitune.inference.decoding.schema_relaxation import loosened
 from emojitune.inference.types import ToolUse
@@ -218,7 +218,7 @@ def _call_rules(tools: Sequence[Tool]) -> list[str]:
     lines = [f"call: {_quoted(CALL_BEGIN)} body"]
     lines.append("body: " + " | ".join(f"body_{number}" for number in range(len(tools))))
     for number, tool in enumerate(tools):
-        head = _quoted(call_head(tool.name).removeprefix(CALL_BEGIN))
+        head = _quoted(call_prefix(tool.name).removeprefix(CALL_BEGIN))
         lines.append(f"body_{number}: {head} arguments_{number} {_quoted('}' + CALL_END)}")
         lines.append(f"arguments_{number}: {_json_rule(tool.parameters)}")
     return lines

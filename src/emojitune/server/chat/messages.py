@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.dataset.example import Message
-from emojitune.dataset.tool_format import call_text, result_text, spoken
+from emojitune.dataset.tool_format import call_text, reply_text, result_text
 from emojitune.dataset.tool_order import PendingCalls
 from emojitune.server.http.json_bodies import StrictModel, refuse, refuse_type
 from emojitune.server.http.unsupported import Ignored, Refused
@@ -129,7 +129,7 @@ class ChatMessage(StrictModel):
         if self.role in ("tool", "function"):
             return Message("tool", result_text(self.plain_text))
         calls = [call_text(call.name, call.arguments) for call in self._calls]
-        return Message(self.role, spoken(self.plain_text, calls))
+        return Message(self.role, reply_text(self.plain_text, calls))
 
     def to_stored(self, id: str) -> dict[str, Any]:
         """The message as the store lists it."""

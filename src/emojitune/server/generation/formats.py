@@ -106,7 +106,7 @@ class FunctionDefinition(StrictModel):
         return self
 
     def to_tool(self) -> Tool:
-        return Tool.of(self.name, self.parameters, self.description, self.strict is True)
+        return Tool.from_api(self.name, self.parameters, self.description, self.strict is True)
 
 
 class ToolDefinition(StrictModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from emojitune.dataset.example import Message
-from emojitune.dataset.tool_format import call_text, result_text, spoken
+from emojitune.dataset.tool_format import call_text, reply_text, result_text
 from emojitune.dataset.tool_order import PendingCalls
 from emojitune.errors import InvalidRequestError
 from emojitune.server.generation.formats import Name
@@ -215,7 +215,7 @@ def to_messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
             calls.append(call_text(item["name"], item["arguments"]))
             continue
         if text is not None or calls:
-            yield Message("assistant", spoken(text or "", calls))
+            yield Message("assistant", reply_text(text or "", calls))
             text, calls = None, []
         if item["type"] == "function_call_output":
             yield Message("tool", result_text(_text_of(item["output"])))
@@ -224,7 +224,7 @@ def to_messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
         else:
             yield Message(item["role"], _text_of(item["content"]))
     if text is not None or calls:
-        yield Message("assistant", spoken(text or "", calls))
+        yield Message("assistant", reply_text(text or "", calls))
 
 
 def _text_of(content: str | Sequence[Mapping[str, Any]]) -> str:

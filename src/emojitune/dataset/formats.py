@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from emojitune.dataset.parse_tools import CALL_KEYS
-from emojitune.dataset.rules import CONVERT
+from emojitune.dataset.rules import CONVERT_ADVICE
 
 _LONGEST_HEADER = 64 * 1024
 _LIST_BEGINS = re.compile(rb"\s*\[\s*(\{|$)")
@@ -46,7 +46,7 @@ PROMPT_COMPLETION = Format("prompt and completion", "'prompt' and 'completion'")
 SHAREGPT = Format("ShareGPT", "'conversations' of 'from' and 'value'")
 ALPACA = Format("Alpaca", "'instruction', 'input' and 'output'")
 TOOLS = Format("chat with tools of another form", "'tools' in a string, or arguments in none")
-KNOWN = (PROMPT_COMPLETION, SHAREGPT, ALPACA, TOOLS)
+KNOWN_FORMATS = (PROMPT_COMPLETION, SHAREGPT, ALPACA, TOOLS)
 
 # Pairs of replies, the better one and the worse: no chat line is made of them.
 PREFERENCE_KEYS = {
@@ -61,7 +61,7 @@ PREFERENCE_KEYS = {
 Container = Literal["lines", "list", "csv"]
 
 
-def format_of(row: Mapping[str, Any]) -> Format | None:
+def detect_format(row: Mapping[str, Any]) -> Format | None:
     """The other format that a row is in; None for chat lines, and for what nobody knows."""
     messages = row.get("messages")
     if messages is None and PREFERENCE_KEYS & row.keys():
@@ -79,13 +79,13 @@ def format_of(row: Mapping[str, Any]) -> Format | None:
     return PROMPT_COMPLETION if {"prompt", "completion"} & row.keys() else None
 
 
-def no_text(head: bytes) -> tuple[str, str] | None:
+def other_encoding(head: bytes) -> tuple[str, str] | None:
     """What a file is that is no UTF-8 by its first bytes, and what to do; else None."""
     known = next((_NO_TEXT[magic] for magic in _NO_TEXT if head.startswith(magic)), None)
     return known or (_UTF_16 if head[:2].count(0) == 1 else None)
 
 
-def container_of(file: BinaryIO) -> Container:
+def detect_container(file: BinaryIO) -> Container:
     """How a file holds its rows. Reads it from its start, and of large files only the first line.
 
     A JSON list is one only where it is all there is: lines may be lists, too, if useless ones.
@@ -98,19 +98,19 @@ def container_of(file: BinaryIO) -> Container:
     return "csv" if len(first) <= _LONGEST_HEADER and _is_header(first) else "lines"
 
 
-def foreign_file(path: Path) -> tuple[str, str, str] | None:
+def not_json_lines(path: Path) -> tuple[str, str, str] | None:
     """Why a whole file is no JSON lines: a code, what it is, and what to do; else None."""
     with path.open("rb") as file:
-        other = no_text(file.read(4))
+        other = other_encoding(file.read(4))
         if other is not None:
             what, advice = other
             return "not_utf8", f"is {what}, and must be JSON lines in UTF-8", advice
         file.seek(0)
-        container = container_of(file)
+        container = detect_container(file)
     if container == "lines":
         return None
     what = "one JSON list" if container == "list" else "CSV"
-    return "other_format", f"is {what}, and must be JSON lines, one object a line", CONVERT
+    return "other_format", f"is {what}, and must be JSON lines, one object a line", CONVERT_ADVICE
 
 
 def _are_turns(messages: Any) -> bool:
@@ -125,19 +125,19 @@ def _have_open_arguments(messages: Any) -> bool:
         isinstance(function.get("arguments"), dict)
         for entry in entries
         if isinstance(entry, dict) and CALL_KEYS & entry.keys()
-        for function in functions_called(entry)
+        for function in called_functions(entry)
     )
 
 
-def calls_listed(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+def listed_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries of a message's `tool_calls`, as far as they are objects."""
     calls = message.get("tool_calls")
     return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
-def functions_called(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+def called_functions(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The functions of a message's calls, in either form of the API, as far as they are objects."""
-    found = [call.get("function") for call in calls_listed(message)]
+    found = [call.get("function") for call in listed_calls(message)]
     return [one for one in (*found, message.get("function_call")) if isinstance(one, dict)]
 
 
@@ -155,4 +155,4 @@ def _is_header(line: bytes) -> bool:
         columns = next(csv.reader([line.decode()]), [])
     except (csv.Error, UnicodeDecodeError):
         return False
-    return len(columns) > 1 and format_of(dict.fromkeys(columns, "")) is not None
+    return len(columns) > 1 and detect_format(dict.fromkeys(columns, "")) is not None

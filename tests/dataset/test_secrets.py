@@ -2,7 +2,7 @@
 
 import pytest
 
-from emojitune.dataset.checks.secrets import has_address, redact, secrets_in
+from emojitune.dataset.secrets import find_secrets, has_email_address, redact
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,8 @@ from emojitune.dataset.checks.secrets import has_address, redact, secrets_in
     ],
 )  # fmt: skip
 def test_each_kind_is_known_and_redacted(text: str, kind: str) -> None:
-    assert secrets_in(text) == (kind,)
-    assert secrets_in(redact(text)) == ()
+    assert find_secrets(text) == (kind,)
+    assert find_secrets(redact(text)) == ()
     assert "[secret]" in redact(text)
 
 
@@ -31,7 +31,7 @@ def test_each_kind_is_known_and_redacted(text: str, kind: str) -> None:
      "AKIA is a name", "sk-learn-is-a-library-for-python"],
 )  # fmt: skip
 def test_words_are_no_secrets(text: str) -> None:
-    assert secrets_in(text) == ()
+    assert find_secrets(text) == ()
     assert redact(text) == text
 
 
@@ -50,9 +50,9 @@ def test_a_whole_private_key_goes() -> None:
     ],
 )
 def test_addresses(text: str, somebodys: bool) -> None:
-    assert has_address(text) is somebodys
+    assert has_email_address(text) is somebodys
     assert (redact(text) != text) is somebodys
 
 
 def test_a_long_text_without_blanks_takes_no_time() -> None:
-    assert not has_address("a" * 200_000 + "@")
+    assert not has_email_address("a" * 200_000 + "@")

@@ -21,13 +21,13 @@ _ADDRESS = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@((?:[\w-]{1,63}\.){1,8}[A-Za-z
 _NOBODYS = re.compile(r"(?:.*\.)?(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost)")
 
 
-def secrets_in(text: str) -> tuple[str, ...]:
+def find_secrets(text: str) -> tuple[str, ...]:
     """The kinds of secrets in `text`, each once, in the order of their kinds."""
     found = {match.lastindex for match in _SECRET.finditer(text)}
     return tuple(_KINDS[number - 1] for number in sorted(n for n in found if n))
 
 
-def has_address(text: str) -> bool:
+def has_email_address(text: str) -> bool:
     """Whether an e-mail address that may be somebody's is in `text`."""
     return "@" in text and any(map(_somebodys, _ADDRESS.finditer(text)))
 
