@@ -29,7 +29,7 @@ from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
 from emojitune.models import loader
 from emojitune.models.loader import Precision
-from emojitune.models.renderer import Rendered
+from emojitune.models.renderer import RenderedExample
 
 TRAIN, VALID = Path("data/emoji_ft_train.jsonl"), Path("data/emoji_ft_valid.jsonl")
 NOISE = 0.02  # about what B sides hold after an epoch
@@ -48,7 +48,9 @@ def ours() -> dict[str, Precision]:
     return found
 
 
-def training(base: Path, adapter: Path, examples: Sequence[Rendered]) -> dict[str, OfTraining]:
+def training(
+    base: Path, adapter: Path, examples: Sequence[RenderedExample]
+) -> dict[str, OfTraining]:
     """Each way's loss and gradients of a batch, beside the reference's."""
     expected = Plain(base, adapter, torch.float32).gradients(examples)
     found = {n: fast_paths.gradients(base, adapter, d, examples) for n, d in ours().items()}

@@ -21,9 +21,9 @@ from emojitune.inference.engine.scheduler import Request
 from emojitune.inference.types import ChatParameters, Delta, Usage
 from emojitune.models import adapter, loader, lora
 from emojitune.models.loader import Precision
-from emojitune.models.renderer import Rendered
+from emojitune.models.renderer import RenderedExample
 from emojitune.training.forward import attach_lora
-from emojitune.training.gradients import Shares
+from emojitune.training.gradients import ThreadedGradients
 
 
 def precision(dtype: torch.dtype, device: str = "cpu") -> Precision:
@@ -35,15 +35,15 @@ def gradients(
     base: Path,
     adapter_folder: Path,
     numbers: Precision,
-    examples: Sequence[Rendered],
+    examples: Sequence[RenderedExample],
 ) -> tuple[float, dict[str, Tensor]]:
     """Mean loss over a batch's learned tokens, and its gradients by `adapter_state`'s names."""
     info, state = adapter.read(adapter_folder)
     model = loader.load_for_training(base, numbers)
     forward = attach_lora(model, rank=info.rank, alpha=info.alpha, seed=0)
     lora.load_adapter_state(forward.state, state)
-    with Shares(forward, numbers.device, len(examples), 1024) as shares:
-        score = shares.backward(examples)
+    with ThreadedGradients(forward, numbers.device, len(examples), 1024) as threaded:
+        score = threaded.backward(examples)
     return score.loss, {
         name: parameter.grad.cpu()
         for name, parameter in forward.state.items()

@@ -21,18 +21,18 @@ from benchmarks.contenders import BATCH
 from benchmarks.processes import say
 from emojitune.dataset.validation import load_examples
 from emojitune.models.linear import PackedLinear
-from emojitune.models.renderer import Rendered, Renderer
-from emojitune.training.batches import tokens_run
+from emojitune.models.renderer import RenderedExample, Renderer
+from emojitune.training.batches import forward_tokens
 
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 _REPEATS = 3
 
 
-def rows(batch: Sequence[Rendered]) -> tuple[int, int]:
+def rows(batch: Sequence[RenderedExample]) -> tuple[int, int]:
     """Distinct tokens of a batch, and how many of them carry loss."""
     columns = zip(*(example.ids for example in batch), strict=False)
     shared = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
-    tokens = shared + sum(tokens_run(example) - shared for example in batch)
+    tokens = shared + sum(forward_tokens(example) - shared for example in batch)
     return tokens, sum(sum(example.mask) for example in batch)
 
 

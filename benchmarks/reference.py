@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.prompts import Prompts
-from emojitune.models.renderer import Rendered
+from emojitune.models.renderer import RenderedExample
 
 _PEFT = "base_model.model."
 
@@ -31,7 +31,7 @@ class Plain:
         )
         self._model: Any = PeftModel.from_pretrained(module, adapter, is_trainable=True)
 
-    def gradients(self, examples: Sequence[Rendered]) -> tuple[float, dict[str, Tensor]]:
+    def gradients(self, examples: Sequence[RenderedExample]) -> tuple[float, dict[str, Tensor]]:
         """Mean loss over the learned tokens of a batch, and its gradients by `adapter_state`'s
         names."""
         learned = sum(sum(example.mask[1:]) for example in examples)

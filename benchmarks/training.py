@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks import machine, processes, report
 from benchmarks.contenders import BATCH, CONTENDERS, base_model
-from emojitune.models.torch_environment import TRAINING
+from emojitune.models.torch_environment import TRAINING_ENVIRONMENT
 
 OURS = "emojitune"
 TRAINER = "transformers Trainer + PEFT, bf16"
@@ -37,7 +37,7 @@ def measure(
 
 def contender(name: str, base: Path, file: Path, steps: int, memory: int | None = None) -> Any:
     """One run; ours as the server starts it, the others as they come."""
-    environment = TRAINING if name == OURS else None
+    environment = TRAINING_ENVIRONMENT if name == OURS else None
     arguments = (name, base, file, steps, time.time())
     return processes.measured(
         "benchmarks.contenders", *arguments, environment=environment, memory=memory

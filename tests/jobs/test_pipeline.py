@@ -17,7 +17,7 @@ from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.stores import Stores, open_stores
 from emojitune.training import memory
-from emojitune.training.gradients import Shares
+from emojitune.training.gradients import ThreadedGradients
 
 
 @pytest.fixture
@@ -152,8 +152,8 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda: free)
-    monkeypatch.setattr(memory, "training_peak", lambda *_, **__: (2 * 10**9, [7, 2]))
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)
+    monkeypatch.setattr(memory, "training_bytes", lambda *_, **__: (2 * 10**9, [7, 2]))
     failed = run(job, stores, settings)
     assert failed.status == "failed"
     assert failed.error
@@ -194,7 +194,7 @@ def test_a_job_that_runs_out_of_memory_fails_in_words(
     end: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Shares, "backward", end)
+    monkeypatch.setattr(ThreadedGradients, "backward", end)
     failed = run(job, stores, settings)
     assert failed.status == "failed"
     assert failed.error is not None
@@ -206,7 +206,7 @@ def test_a_job_that_runs_out_of_memory_fails_in_words(
 def test_any_other_error_is_not_taken_for_one_of_memory(
     job: Job, stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Shares, "backward", lambda *_: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(ThreadedGradients, "backward", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         run(job, stores, settings)
 

@@ -9,10 +9,10 @@ from emojitune.models.catalog import (
     SMOLLM2_135M,
     FolderSource,
     HubSource,
-    base_called,
     find_base,
     hosted_snapshot,
     resolve_base,
+    stored_base,
 )
 from emojitune.settings import Settings
 
@@ -97,7 +97,7 @@ def test_an_unknown_name_is_not_found(name: str) -> None:
 def test_a_request_for_a_repository_reaches_no_folder_of_that_name(folder: Path) -> None:
     asked = resolve_base("org/name", SETTINGS)
     assert asked.source == HubSource("org/name", "main")
-    assert base_called(asked.name) == asked, "nor does the name that is kept of it"
+    assert stored_base(asked.name) == asked, "nor does the name that is kept of it"
 
 
 def test_a_request_names_no_path(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_folder_is_found_again_from_elsewhere(
 ) -> None:
     base = find_base("org/name")
     monkeypatch.chdir(folder)
-    assert base_called(base.name) == base
+    assert stored_base(base.name) == base
 
 
 def test_a_folder_may_begin_at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ def test_one_long_example_mixes_as_a_short_one_does_and_keeps_no_weights(
         return tensor
 
     for long in (1024, 39):
-        monkeypatch.setattr(attention, "LONG", long)
+        monkeypatch.setattr(attention, "LONG_EXAMPLE", long)
         largest.append(0)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             mixed = attention.attend(qkv, HEADS, row_layout(17, [23]), DIM**-0.5)

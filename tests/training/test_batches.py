@@ -7,10 +7,16 @@ from tiny_model import trainable_tiny
 from emojitune.dataset.example import Message
 from emojitune.models import loader
 from emojitune.models.loader import LoadedModel
-from emojitune.models.renderer import Rendered
-from emojitune.training.batches import pack, packs, shuffled_batches, tokens_run, truncate
+from emojitune.models.renderer import RenderedExample
+from emojitune.training.batches import (
+    forward_tokens,
+    pack_row,
+    pack_rows,
+    shuffled_batches,
+    truncate,
+)
 from emojitune.training.forward import Forward, attach_lora
-from emojitune.training.gradients import Shares, score_row, shared_out
+from emojitune.training.gradients import ThreadedGradients, row_loss, split_batch
 
 SYSTEM = Message("system", "You're a chatbot that only responds with emojis!")
 CHATS = [
@@ -21,7 +27,7 @@ CHATS = [
 ]
 
 
-def rendered(model: LoadedModel) -> list[Rendered]:
+def rendered(model: LoadedModel) -> list[RenderedExample]:
     return [
         model.renderer.render_example([SYSTEM, Message("user", u), Message("assistant", a)])
         for u, a in CHATS
@@ -44,14 +50,14 @@ def adapted(base: Path) -> tuple[Forward, list[torch.Tensor]]:
     return forward, parameters
 
 
-def gradients(base: Path, batches: list[list[Rendered]]) -> tuple[float, list[torch.Tensor]]:
+def gradients(base: Path, batches: list[list[RenderedExample]]) -> tuple[float, list[torch.Tensor]]:
     """The summed loss over all batches, and its gradients."""
     forward, parameters = adapted(base)
     total, sums = 0.0, [torch.zeros_like(parameter) for parameter in parameters]
     for examples in batches:
         leaves = forward.leaves()
-        loss = score_row(forward, leaves, pack(examples)).loss
-        forward.assign(torch.autograd.grad(loss, leaves))
+        loss = row_loss(forward, leaves, pack_row(examples)).loss
+        forward.assign_grads(torch.autograd.grad(loss, leaves))
         total += float(loss.detach())
         for sum_, parameter in zip(sums, parameters, strict=True):
             assert parameter.grad is not None
@@ -63,8 +69,8 @@ def test_examples_that_share_nothing_are_packed_all_the_same(
     tiny: LoadedModel, tiny_base: Path
 ) -> None:
     whole = [(ids, (True,) * len(ids)) for ids in ((5, 6, 7), (8, 9, 10, 11), (12, 13))]
-    examples = [Rendered(*one) for one in whole]
-    assert pack(examples).layout.prefix == 0
+    examples = [RenderedExample(*one) for one in whole]
+    assert pack_row(examples).layout.prefix == 0
     packed_loss, packed = gradients(tiny_base, [examples])
     separate_loss, separate = gradients(tiny_base, [[example] for example in examples])
     assert packed_loss == pytest.approx(separate_loss, rel=1e-5)
@@ -111,43 +117,43 @@ def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Pa
         )
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)  # starts at zero
     with torch.no_grad():
-        loss = score_row(forward, forward.leaves(), pack(examples)).loss
+        loss = row_loss(forward, forward.leaves(), pack_row(examples)).loss
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_common_prefix_is_in_a_row_once(tiny: LoadedModel) -> None:
     examples = rendered(tiny)
-    row = pack(examples)
+    row = pack_row(examples)
     prefix = row.layout.prefix
     assert prefix >= len(tiny.renderer.render_prompt([SYSTEM])) - 2
-    tokens = prefix + sum(tokens_run(e) - prefix for e in examples)
+    tokens = prefix + sum(forward_tokens(e) - prefix for e in examples)
     assert row.ids.shape[1] == tokens + -tokens % 8
     assert row.positions[0, prefix : prefix + 2].tolist() == [prefix, prefix + 1]
 
 
 def test_places_and_targets_are_the_learned_tokens(tiny: LoadedModel) -> None:
     examples = rendered(tiny)
-    row = pack(examples)
+    row = pack_row(examples)
     learned = [i for e in examples for i, on in zip(e.ids, e.mask, strict=True) if on]
     assert row.targets.tolist() == learned
-    places = row.places.tolist()
-    assert all(place >= row.layout.prefix for place in places[: len(learned)])
-    assert len(places) == len(learned) + -len(learned) % 16
+    logits_indices = row.logits_indices.tolist()
+    assert all(place >= row.layout.prefix for place in logits_indices[: len(learned)])
+    assert len(logits_indices) == len(learned) + -len(learned) % 16
 
 
 def test_what_stands_behind_the_last_learned_token_is_not_run(
     tiny: LoadedModel, tiny_base: Path
 ) -> None:
     examples = rendered(tiny)
-    assert all(e.ids[tokens_run(e)] in tiny.renderer.stop_ids for e in examples)
+    assert all(e.ids[forward_tokens(e)] in tiny.renderer.stop_ids for e in examples)
     thanks = (Message("user", "Thank you so much for that."), Message("assistant", "no", weight=0))
     longer = [
         tiny.renderer.render_example([SYSTEM, Message("user", u), Message("assistant", a), *thanks])
         for u, a in CHATS
     ]
     assert all(len(one.ids) > len(e.ids) for one, e in zip(longer, examples, strict=True))
-    assert torch.equal(pack(longer).ids, pack(examples).ids)
-    nothing = Rendered(examples[0].ids, (False,) * len(examples[0].ids))
+    assert torch.equal(pack_row(longer).ids, pack_row(examples).ids)
+    nothing = RenderedExample(examples[0].ids, (False,) * len(examples[0].ids))
     loss, expected = gradients(tiny_base, [examples])
     same, found = gradients(tiny_base, [[nothing, *longer]])
     assert same == pytest.approx(loss, rel=1e-5)
@@ -161,13 +167,18 @@ def test_equal_prompts_with_different_replies_keep_their_own_places(tiny: Loaded
         tiny.renderer.render_example([SYSTEM, user, Message("assistant", a)])
         for a in ("(dog)", "(devil)")
     ]
-    row = pack(twins)
-    places = row.places[: len(row.targets)].tolist()
-    assert len({*places}) == len(places)
+    row = pack_row(twins)
+    logits_indices = row.logits_indices[: len(row.targets)].tolist()
+    assert len({*logits_indices}) == len(logits_indices)
 
 
 def test_an_example_that_learns_from_its_first_token_on_shares_nothing() -> None:
-    row = pack([Rendered((5, 6, 7), (True, True, True)), Rendered((5, 6, 8), (True, True, True))])
+    row = pack_row(
+        [
+            RenderedExample((5, 6, 7), (True, True, True)),
+            RenderedExample((5, 6, 8), (True, True, True)),
+        ]
+    )
     assert row.layout.prefix == 0
     assert row.targets.tolist() == [6, 7, 6, 8]
 
@@ -175,14 +186,14 @@ def test_an_example_that_learns_from_its_first_token_on_shares_nothing() -> None
 def test_rows_are_bounded(tiny: LoadedModel) -> None:
     examples = rendered(tiny)
     bound = 2 * max(len(example.ids) for example in examples)
-    rows = list(packs(examples, max_tokens=bound))
+    rows = list(pack_rows(examples, max_tokens=bound))
     assert len(rows) > 1
     assert all(row.ids.shape[1] <= bound for row in rows)
     assert sum(len(row.targets) for row in rows) == sum(sum(e.mask) for e in examples)
 
 
 def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
-    examples = [Rendered((number,), (False,)) for number in range(10)]
+    examples = [RenderedExample((number,), (False,)) for number in range(10)]
     epoch = shuffled_batches(examples, 4, seed=1, epoch=0)
     assert [len(batch) for batch in epoch] == [4, 4, 2]
     assert sorted(e.ids[0] for batch in epoch for e in batch) == list(range(10))
@@ -192,24 +203,27 @@ def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
 
 
 def test_what_teaches_nothing_is_not_run() -> None:
-    long = Rendered(tuple(range(100)), (False,) * 100)
-    assert pack([long]).ids.shape == (1, 8)
-    assert not len(pack([long]).targets)
+    long = RenderedExample(tuple(range(100)), (False,) * 100)
+    assert pack_row([long]).ids.shape == (1, 8)
+    assert not len(pack_row([long]).targets)
 
 
 def test_truncation_takes_tokens_from_the_end() -> None:
-    assert truncate(Rendered((1, 2, 3), (False, True, True)), 2) == Rendered((1, 2), (False, True))
+    assert truncate(RenderedExample((1, 2, 3), (False, True, True)), 2) == RenderedExample(
+        (1, 2), (False, True)
+    )
 
 
 def test_shares_of_a_batch_have_about_as_many_tokens_each() -> None:
     lengths = (9, 1, 5, 2, 8, 3, 4)
     batch = [
-        Rendered((number,) * length, (True,) * length) for number, length in enumerate(lengths)
+        RenderedExample((number,) * length, (True,) * length)
+        for number, length in enumerate(lengths)
     ]
-    parts = shared_out(batch, 2)
+    parts = split_batch(batch, 2)
     assert sorted(e.ids[0] for part in parts for e in part) == list(range(len(lengths)))
     assert [sum(len(e.ids) for e in part) for part in parts] == [16, 16]
-    assert [len(part) for part in shared_out(batch[:2], 3)] == [1, 1]
+    assert [len(part) for part in split_batch(batch[:2], 3)] == [1, 1]
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
@@ -217,14 +231,14 @@ def test_a_batch_shared_out_to_threads_has_the_gradients_of_the_whole(
     tiny: LoadedModel, tiny_base: Path, cores: int
 ) -> None:
     examples = rendered(tiny) * 6
-    learned = sum(len(pack([example]).targets) for example in examples)
+    learned = sum(len(pack_row([example]).targets) for example in examples)
     loss, whole = gradients(tiny_base, [examples])
     forward, parameters = adapted(tiny_base)
     before = torch.get_num_threads()
     torch.set_num_threads(cores)
     try:
-        with Shares(forward, torch.device("cpu"), len(examples), 1024) as shares:
-            score = shares.backward(examples)
+        with ThreadedGradients(forward, torch.device("cpu"), len(examples), 1024) as threaded:
+            score = threaded.backward(examples)
     finally:
         torch.set_num_threads(before)
     assert score.loss == pytest.approx(loss / learned, rel=1e-5)

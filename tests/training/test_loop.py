@@ -14,7 +14,7 @@ from emojitune.errors import TrainingError
 from emojitune.models import loader
 from emojitune.models.adapter import AdapterInfo
 from emojitune.models.loader import Precision
-from emojitune.models.renderer import Rendered
+from emojitune.models.renderer import RenderedExample
 from emojitune.training.checkpoint import CheckpointFolder
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
@@ -24,7 +24,7 @@ from emojitune.training.events import (
     TrainingEvent,
     ValidationCompleted,
 )
-from emojitune.training.loop import schedule, train
+from emojitune.training.loop import lr_schedule, train
 
 CONFIG = TrainingConfig(epochs=3, batch_size=4, learning_rate=1e-2, seed=7, rank=4, alpha=8.0)
 CHATS = [("What a day", "(party)"), ("My dog is tired.", "(yawn)"), ("what is going on", "(devil)")]
@@ -48,7 +48,7 @@ def events(
     steps = count(1)
     precision = precision or float32()
     model = loader.load_for_training(base, precision)
-    examples: list[Rendered] = [
+    examples: list[RenderedExample] = [
         model.renderer.render_example(
             [
                 Message("user", f"{CHATS[i % 3][0]} {i}"),
@@ -65,7 +65,7 @@ def events(
         config,
         CheckpointFolder(folder, AdapterInfo("tiny", rank=4, alpha=8.0)),
         validation=examples[:3] if validation else (),
-        save_now=lambda: next(steps) % every == 0,
+        should_save=lambda: next(steps) % every == 0,
     ):
         found.append(event)
         if isinstance(event, StepCompleted) and event.step == stop_after:
@@ -237,7 +237,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
 
 
 def test_the_learning_rate_rises_then_falls_to_nearly_nothing() -> None:
-    shares = [schedule(step, 100, 0.05) for step in range(1, 101)]
+    shares = [lr_schedule(step, 100, 0.05) for step in range(1, 101)]
     assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert shares[5:] == sorted(shares[5:], reverse=True)
     assert 0 < shares[-1] < 0.02

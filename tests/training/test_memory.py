@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from emojitune.models.torch_environment import TRAINING
+from emojitune.models.torch_environment import TRAINING_ENVIRONMENT
 from emojitune.training import memory
 from emojitune.training.config import TrainingConfig
-from emojitune.training.memory import Length, model_peak, sizes_of, training_peak
+from emojitune.training.memory import ExampleLength, model_bytes, read_sizes, training_bytes
 
 CONFIG = TrainingConfig(epochs=3, batch_size=16, learning_rate=4e-3, seed=1)
-SMOLLM2 = memory.Sizes(30, 576, 1536, 9, 960, 49152)
+SMOLLM2 = memory.ModelSizes(30, 576, 1536, 9, 960, 49152)
 
 
 def test_the_sizes_of_a_model_are_read_from_its_config(tiny_base: Path) -> None:
-    assert sizes_of(tiny_base) == memory.Sizes(2, 32, 64, 4, 64, 365)
+    assert read_sizes(tiny_base) == memory.ModelSizes(2, 32, 64, 4, 64, 365)
 
 
 def test_a_config_that_says_it_otherwise_makes_no_estimate(tmp_path: Path) -> None:
-    assert sizes_of(tmp_path) is None
+    assert read_sizes(tmp_path) is None
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768}))
-    assert sizes_of(tmp_path) is None
+    assert read_sizes(tmp_path) is None
 
 
 def test_parameters_are_counted_as_they_are() -> None:
@@ -33,31 +33,33 @@ def test_parameters_are_counted_as_they_are() -> None:
     assert SMOLLM2.trained * CONFIG.rank == 4_884_480
 
 
-def peak(config: TrainingConfig, *lengths: Length, threads: int = 2, fused: bool = False) -> int:
-    return training_peak(SMOLLM2, config, lengths, 2, threads, fused=fused)[0]
+def peak(
+    config: TrainingConfig, *lengths: ExampleLength, threads: int = 2, fused: bool = False
+) -> int:
+    return training_bytes(SMOLLM2, config, lengths, 2, threads, fused=fused)[0]
 
 
 def test_what_makes_a_run_larger_makes_the_estimate_larger() -> None:
-    example = Length(60, 5)
+    example = ExampleLength(60, 5)
     usual = peak(CONFIG, example, example)
     assert usual < peak(replace(CONFIG, batch_size=32), example, example)
     assert usual < peak(replace(CONFIG, rank=64), example, example)
-    assert usual < peak(CONFIG, Length(2000, 5), example)
-    assert usual < peak(CONFIG, Length(60, 60), example)
-    assert model_peak(SMOLLM2, 2) < model_peak(SMOLLM2, 4)
+    assert usual < peak(CONFIG, ExampleLength(2000, 5), example)
+    assert usual < peak(CONFIG, ExampleLength(60, 60), example)
+    assert model_bytes(SMOLLM2, 2) < model_bytes(SMOLLM2, 4)
 
 
 def test_a_line_that_fills_the_context_takes_memory_for_itself_alone() -> None:
-    short, long = Length(60, 5), Length(8192, 5)
+    short, long = ExampleLength(60, 5), ExampleLength(8192, 5)
     one, two = (peak(CONFIG, *[long] * count, *[short] * 20) for count in (1, 2))
     assert 4e9 < one - peak(CONFIG, *[short] * 20) < 6e9
     assert 4e9 < two - one < 6e9, "each of two threads may have one"
     assert two == peak(CONFIG, *[long] * 20)
-    assert training_peak(SMOLLM2, CONFIG, [short, short, long], 2, 2)[1] == [2, 0]
+    assert training_bytes(SMOLLM2, CONFIG, [short, short, long], 2, 2)[1] == [2, 0]
 
 
 def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
-    larger = memory.Sizes(24, 2048, 8192, 32, 3072, 49152)
+    larger = memory.ModelSizes(24, 2048, 8192, 32, 3072, 49152)
     assert [memory.row_tokens(larger, 2, gb * 10**9) for gb in (8, 24, 80, 141)] == [
         1024,
         2048,
@@ -68,7 +70,7 @@ def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
     # What is kept of a row, and no weights of attention, fits into the quarter that it may take.
     config = replace(CONFIG, row_tokens=2048, batch_size=32)
     long, short = (
-        training_peak(larger, one, [Length(512, 0)], 2, 1, fused=True)[0]
+        training_bytes(larger, one, [ExampleLength(512, 0)], 2, 1, fused=True)[0]
         for one in (config, replace(config, row_tokens=1024))
     )
     assert 0 < long - short < 24 * 10**9 / 4
@@ -76,14 +78,14 @@ def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    unbounded = memory.available()
+    unbounded = memory.available_bytes()
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5000\n")
-    assert unbounded is None or memory.available() is not None
+    assert unbounded is None or memory.available_bytes() is not None
     (tmp_path / "memory.max").write_text("10000\n")
-    assert memory.available() == 5000
+    assert memory.available_bytes() == 5000
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
-    assert memory.available() == 5300
+    assert memory.available_bytes() == 5300
 
 
 MEASURED = """
@@ -98,7 +100,7 @@ from emojitune.models.catalog import SMOLLM2_135M
 from emojitune.models.download import fetch
 from emojitune.settings import Settings
 from emojitune.training import memory
-from emojitune.training.batches import tokens_run
+from emojitune.training.batches import forward_tokens
 from emojitune.training.checkpoint import CheckpointFolder
 from emojitune.training.config import TrainingConfig
 from emojitune.training.loop import train
@@ -115,13 +117,13 @@ config = TrainingConfig(
 )
 info = adapter.AdapterInfo("b", 16, 32.0)
 list(train(model, precision.device, examples, config, CheckpointFolder(Path(sys.argv[4]), info)))
-sizes, item = memory.sizes_of(folder), precision.dtype.itemsize
-lengths = [memory.Length(tokens_run(example), sum(example.mask)) for example in examples]
-training, _ = memory.training_peak(sizes, config, lengths, item, torch.get_num_threads())
+sizes, item = memory.read_sizes(folder), precision.dtype.itemsize
+lengths = [memory.ExampleLength(forward_tokens(example), sum(example.mask)) for example in examples]
+training, _ = memory.training_bytes(sizes, config, lengths, item, torch.get_num_threads())
 # Not getrusage: a process begins there with what its parent held when it was started.
 lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-print((memory.model_peak(sizes, item) + training) / peak)
+print((memory.model_bytes(sizes, item) + training) / peak)
 """
 
 
@@ -130,6 +132,6 @@ print((memory.model_peak(sizes, item) + training) / peak)
 @pytest.mark.parametrize("counts", [("20", "16", "0"), ("900", "2", "0"), ("1500", "1", "7")])
 def test_the_estimate_is_near_what_a_run_takes(tmp_path: Path, counts: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", MEASURED, *counts, str(tmp_path)]
-    environment = {**os.environ, **TRAINING}
+    environment = {**os.environ, **TRAINING_ENVIRONMENT}
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert 0.8 < float(ran.stdout) < 1.4

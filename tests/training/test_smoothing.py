@@ -6,20 +6,20 @@ import pytest
 import torch
 from tiny_model import trainable_tiny
 
-from emojitune.models.renderer import Rendered
-from emojitune.training.batches import pack
+from emojitune.models.renderer import RenderedExample
+from emojitune.training.batches import pack_row
 from emojitune.training.forward import attach_lora
-from emojitune.training.gradients import Shares, score_row
-from emojitune.training.smoothing import Smoothing
+from emojitune.training.gradients import ThreadedGradients, row_loss
+from emojitune.training.smoothing import LabelSmoothing
 
 STOP = 2
 SHARE = 0.1
 
 
-def example(*reply: int, prompt: tuple[int, ...] = (20, 21)) -> Rendered:
+def example(*reply: int, prompt: tuple[int, ...] = (20, 21)) -> RenderedExample:
     """A prompt, a reply with its stop token, and what the template has behind it."""
     ids = (*prompt, *reply, STOP, 30)
-    return Rendered(ids, (False,) * len(prompt) + (True,) * (len(reply) + 1) + (False,))
+    return RenderedExample(ids, (False,) * len(prompt) + (True,) * (len(reply) + 1) + (False,))
 
 
 # Three replies (5 6), (5 7) and (5 7 8): after 5 two of three go on with 7, after 5 7 one ends.
@@ -27,9 +27,9 @@ EXAMPLES = [example(5, 6), example(5, 7), example(5, 7, 8), example(5, 6, prompt
 
 
 def test_what_is_given_away_goes_to_the_replies_that_go_on_from_there() -> None:
-    shifts = list(Smoothing(EXAMPLES, SHARE).shifts(EXAMPLES[2]))
+    target_shifts = list(LabelSmoothing(EXAMPLES, SHARE).target_shifts(EXAMPLES[2]))
     third = SHARE / 3
-    assert shifts == [
+    assert target_shifts == [
         {},
         pytest.approx({6: third, 7: 2 * third - SHARE}),
         pytest.approx({STOP: SHARE / 2, 8: SHARE / 2 - SHARE}),
@@ -39,15 +39,22 @@ def test_what_is_given_away_goes_to_the_replies_that_go_on_from_there() -> None:
 
 def test_each_reply_of_a_conversation_begins_anew() -> None:
     first, second = EXAMPLES[0], EXAMPLES[2]
-    talk = Rendered(first.ids + second.ids, first.mask + second.mask)
-    smoothing = Smoothing(EXAMPLES, SHARE)
-    assert list(smoothing.shifts(talk)) == [*smoothing.shifts(first), *smoothing.shifts(second)]
+    talk = RenderedExample(first.ids + second.ids, first.mask + second.mask)
+    smoothing = LabelSmoothing(EXAMPLES, SHARE)
+    assert list(smoothing.target_shifts(talk)) == [
+        *smoothing.target_shifts(first),
+        *smoothing.target_shifts(second),
+    ]
 
 
 def test_there_are_as_many_shifts_as_targets() -> None:
     """The first token of all is no target, even if it is to be learned."""
-    whole = Rendered((5, 7, STOP), (True, True, True))
-    assert len(list(Smoothing([whole], SHARE).shifts(whole))) == len(pack([whole]).targets) == 2
+    whole = RenderedExample((5, 7, STOP), (True, True, True))
+    assert (
+        len(list(LabelSmoothing([whole], SHARE).target_shifts(whole)))
+        == len(pack_row([whole]).targets)
+        == 2
+    )
 
 
 @pytest.mark.parametrize("way", ["fast", "modules"])
@@ -57,19 +64,19 @@ def test_the_loss_is_that_of_soft_targets(
     if way == "modules":
         monkeypatch.setattr("emojitune.models.loader.is_llama", lambda folder: False)
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)
-    smoothing = Smoothing(EXAMPLES, SHARE)
-    row = pack(EXAMPLES, smoothing)
+    smoothing = LabelSmoothing(EXAMPLES, SHARE)
+    row = pack_row(EXAMPLES, smoothing)
     leaves = forward.leaves()
-    scored = score_row(forward, leaves, row)
+    scored = row_loss(forward, leaves, row)
 
     logits = forward.logits(row, leaves)[: len(row.targets)].float()
     wanted = torch.nn.functional.one_hot(row.targets, logits.shape[1]).float()
     hard = -(wanted * logits.log_softmax(-1)).sum()
-    shifts = [shift for one in EXAMPLES for shift in smoothing.shifts(one)]
-    for place, shift in enumerate(shifts):
+    target_shifts = [shift for one in EXAMPLES for shift in smoothing.target_shifts(one)]
+    for place, shift in enumerate(target_shifts):
         for token, by in shift.items():
             wanted[place, token] += by
-    torch.testing.assert_close(wanted.sum(-1), torch.ones(len(shifts)))
+    torch.testing.assert_close(wanted.sum(-1), torch.ones(len(target_shifts)))
     assert wanted.min() >= 0
     soft = -(wanted * logits.log_softmax(-1)).sum()
 
@@ -84,9 +91,11 @@ def test_the_loss_is_that_of_soft_targets(
 def test_gradients_are_of_the_smoothed_loss_and_the_score_is_not(tiny_base: Path) -> None:
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)
     found = []
-    for smoothing in (None, Smoothing(EXAMPLES, SHARE)):
-        with Shares(forward, torch.device("cpu"), len(EXAMPLES), 1024, smoothing) as shares:
-            score = shares.backward(EXAMPLES)
+    for smoothing in (None, LabelSmoothing(EXAMPLES, SHARE)):
+        with ThreadedGradients(
+            forward, torch.device("cpu"), len(EXAMPLES), 1024, smoothing
+        ) as threaded:
+            score = threaded.backward(EXAMPLES)
         found.append((score, [parameter.grad for parameter in forward.state.values()]))
     (plain, plainly), (smooth, smoothly) = found
     assert plain == smooth

@@ -11,8 +11,8 @@ from pathlib import Path
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
 from emojitune.inference.types import ChatParameters, Delta, InferenceModel, Usage
-from emojitune.models.catalog import base_called
-from emojitune.models.torch_environment import import_libraries, prepare_chat
+from emojitune.models.catalog import stored_base
+from emojitune.models.torch_environment import import_libraries, prepare_inference
 from emojitune.settings import Settings
 
 
@@ -39,14 +39,14 @@ class LocalClient:
 
 def open_adapter(folder: Path, settings: Settings) -> LocalClient:
     """Load an adapter folder with the base model that it names, downloading that if necessary."""
-    prepare_chat()
+    prepare_inference()
     import_libraries()
     from emojitune.inference.loading import load_tuned
     from emojitune.models import adapter, loader
     from emojitune.models.download import fetch
 
     info = adapter.read_info(folder)
-    base = fetch(base_called(info.base), settings)
+    base = fetch(stored_base(info.base), settings)
     # All torch code of this process runs in one thread: see inference/engine/scheduler.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     precision = loader.choose_precision(settings)

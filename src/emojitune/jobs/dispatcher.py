@@ -154,7 +154,7 @@ class Dispatcher:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**torch_environment.TRAINING, **os.environ},
+                env={**torch_environment.TRAINING_ENVIRONMENT, **os.environ},
                 # Its own group: Ctrl-C in the terminal is the server's to handle.
                 start_new_session=True,
             )

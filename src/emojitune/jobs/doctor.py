@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from emojitune.disk import close_to_others, disk_errors, is_open_to_others, make_private
 from emojitune.errors import ConfigurationError, EmojituneError, ModelError
-from emojitune.models.cached_folder import what_is_missing
+from emojitune.models.cached_folder import first_missing_part
 from emojitune.settings import Settings
 from emojitune.store.database import Database, check_home, open_database
 from emojitune.store.files import StoredFile
@@ -170,7 +170,7 @@ class _Home:
 
 def _base_models(settings: Settings) -> Iterator[Finding]:
     for path in (settings.cache / "models").glob("*"):
-        if path.is_dir() and path.suffix != ".partial" and (missing := what_is_missing(path)):
+        if path.is_dir() and path.suffix != ".partial" and (missing := first_missing_part(path)):
             yield _delete("base models", path, f"{missing}; it is fetched anew when it is needed")
 
 

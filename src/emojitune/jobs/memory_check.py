@@ -9,10 +9,10 @@ import torch
 from emojitune.dataset.rules import abbreviate_lines
 from emojitune.errors import TrainingError
 from emojitune.models.loader import Precision
-from emojitune.models.renderer import Rendered
+from emojitune.models.renderer import RenderedExample
 from emojitune.training import memory
 from emojitune.training.attention import has_fused_attention
-from emojitune.training.batches import learned_tokens, tokens_run
+from emojitune.training.batches import forward_tokens, supervised_tokens
 from emojitune.training.config import TrainingConfig
 
 
@@ -20,13 +20,13 @@ class MemoryCheck:
     """For the base model in `folder`; a model whose sizes are not known is let through."""
 
     def __init__(self, folder: Path, precision: Precision) -> None:
-        self._sizes = memory.sizes_of(folder)
+        self._sizes = memory.read_sizes(folder)
         self._precision = precision
         self._item = precision.dtype.itemsize
         self._gpu = precision.device.type == "cuda"
         self._fused = has_fused_attention(precision.device, precision.dtype)
         self._model = (
-            memory.model_peak(self._sizes, self._item, gpu=self._gpu) if self._sizes else 0
+            memory.model_bytes(self._sizes, self._item, gpu=self._gpu) if self._sizes else 0
         )
 
     def with_row_tokens(self, config: TrainingConfig) -> TrainingConfig:
@@ -44,7 +44,7 @@ class MemoryCheck:
             raise _refused(self._model, free, "the base model alone", "Take a smaller base model")
 
     def before_training(
-        self, config: TrainingConfig, examples: Sequence[Rendered], lines: Sequence[int]
+        self, config: TrainingConfig, examples: Sequence[RenderedExample], lines: Sequence[int]
     ) -> str | None:
         """What the run will take, in words. `lines` are those of the first of the examples.
 
@@ -53,9 +53,11 @@ class MemoryCheck:
         """
         if self._sizes is None:
             return None
-        lengths = [memory.Length(tokens_run(one), learned_tokens(one)) for one in examples]
+        lengths = [
+            memory.ExampleLength(forward_tokens(one), supervised_tokens(one)) for one in examples
+        ]
         threads = 1 if self._gpu else torch.get_num_threads()
-        more, heaviest = memory.training_peak(
+        more, heaviest = memory.training_bytes(
             self._sizes, config, lengths, self._item, threads, fused=self._fused
         )
         free = self._free()
@@ -72,7 +74,7 @@ class MemoryCheck:
     def _free(self) -> int | None:
         if self._gpu:
             return torch.cuda.mem_get_info(self._precision.device)[0]
-        return memory.available()
+        return memory.available_bytes()
 
 
 def _refused(needed: int, free: int, why: str, advice: str) -> TrainingError:

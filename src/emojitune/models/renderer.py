@@ -24,7 +24,7 @@ _ROLES = {"developer": "system", "tool": "user", "function": "user"}
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedExample:
     """One conversation as the model sees it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Renderer:
         self._bytes = TokenBytes(tokenizer)
         self.stop_ids = frozenset(stop_ids)
 
-    def render_example(self, messages: Sequence[Message]) -> Rendered:
+    def render_example(self, messages: Sequence[Message]) -> RenderedExample:
         """A whole conversation with its loss mask.
 
         Trained on are all assistant messages whose `weight` is not 0, each with its stop token.
@@ -72,7 +72,7 @@ class Renderer:
                 learned = [awaiting_stop] * len(piece)
             ids += piece
             mask += learned
-        return Rendered(tuple(ids), tuple(mask))
+        return RenderedExample(tuple(ids), tuple(mask))
 
     def render_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """A conversation up to the point where the assistant's next reply begins."""

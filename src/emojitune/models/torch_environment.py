@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 
-TRAINING = {
+TRAINING_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -20,7 +20,7 @@ TRAINING = {
 _CHAT = {"GOMP_SPINCOUNT": "10000"}
 
 
-def prepare_chat() -> None:
+def prepare_inference() -> None:
     """Set what OpenMP reads, for this process, unless the person has; torch must not be loaded."""
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in _CHAT.items():

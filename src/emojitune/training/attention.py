@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emojitune.training.config import LONG
+from emojitune.training.config import LONG_EXAMPLE
 
 _MULTIPLE = 4  # of slots: few shapes come again and again, and oneDNN has made their programs
 
@@ -69,7 +69,7 @@ def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
     size = torch.tensor(lengths)[:, None]
     start = prefix + size.cumsum(0) - size
     filled = slots < size
-    is_long = len(lengths) == 1 and prefix + lengths[0] > LONG
+    is_long = len(lengths) == 1 and prefix + lengths[0] > LONG_EXAMPLE
     keys, queries = (0, 0) if is_long else (prefix, longest)
     own = torch.full((queries, queries), float("-inf")).triu(1)
     causal = torch.full((keys, keys), float("-inf")).triu(1)

@@ -42,13 +42,13 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedCheckpoint:
     """A checkpoint on the disk."""
 
     position: Position
     event: CheckpointSaved
 
-    def reports(self) -> list[StepCompleted | ValidationCompleted | CheckpointSaved]:
+    def events(self) -> list[StepCompleted | ValidationCompleted | CheckpointSaved]:
         """What was said when it was saved, for whoever may not have heard it."""
         validation = self.position.validation
         return [self.position.step, *([validation] if validation else []), self.event]
@@ -91,7 +91,7 @@ class CheckpointFolder:
             shutil.rmtree(old, ignore_errors=True)
         return _event(target, position)
 
-    def restore(self, state: Mapping[str, Tensor], optimizer: Adam) -> Saved | None:
+    def restore(self, state: Mapping[str, Tensor], optimizer: Adam) -> SavedCheckpoint | None:
         """Put the newest whole checkpoint, if there is one, into the tensors and the optimizer.
 
         Raises:
@@ -105,7 +105,7 @@ class CheckpointFolder:
                 lora.load_adapter_state(state, tensors)
                 position = _position(folder)
                 optimizer.restore(load_file(folder / "optimizer.safetensors"), position.steps)
-                return Saved(position, _event(folder, position))
+                return SavedCheckpoint(position, _event(folder, position))
         return None
 
     def _write(

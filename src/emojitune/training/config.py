@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 # Tokens of one example beyond which attention computes its weights again on the way back: kept in
 # every layer, they grow with the square of an example. Of shorter ones keeping them is quicker.
-LONG = 1024
-_SHARE = 4  # examples of a batch that are worth a thread of their own
+LONG_EXAMPLE = 1024
+_EXAMPLES_PER_THREAD = 4  # examples of a batch that are worth a thread of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,6 @@ class TrainingConfig:
     smoothing: float = 0.0
 
 
-def shares_of(batch_size: int, threads: int) -> int:
+def data_parallel_threads(batch_size: int, threads: int) -> int:
     """How many threads take parts of a batch through the model, each on its own."""
-    return max(1, min(threads, batch_size // _SHARE))
+    return max(1, min(threads, batch_size // _EXAMPLES_PER_THREAD))

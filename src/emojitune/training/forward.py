@@ -26,7 +26,7 @@ class Forward(Protocol):
         """Logits at the places of a row, (places, V)."""
         ...
 
-    def assign(self, grads: Sequence[Tensor]) -> None:
+    def assign_grads(self, grads: Sequence[Tensor]) -> None:
         """Set the gradients of `state` from those of the leaves, in float32.
 
         They must be contiguous: torch's fused optimizers do not look at strides.
@@ -41,6 +41,6 @@ def attach_lora(model: Trainable, *, rank: int, alpha: float, seed: int) -> Forw
 
         return LlamaForward(model.llama, rank=rank, alpha=alpha, seed=seed)
     # Only here: transformers' models take most of a second to import.
-    from emojitune.training.hf_forward import ModuleForward
+    from emojitune.training.hf_forward import HFForward
 
-    return ModuleForward(model.module, rank=rank, alpha=alpha, seed=seed)
+    return HFForward(model.module, rank=rank, alpha=alpha, seed=seed)

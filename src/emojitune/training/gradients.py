@@ -10,23 +10,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from emojitune.models.renderer import Rendered
-from emojitune.training.batches import Pack, learned_tokens, packs, tokens_run
-from emojitune.training.config import shares_of
+from emojitune.models.renderer import RenderedExample
+from emojitune.training.batches import Pack, forward_tokens, pack_rows, supervised_tokens
+from emojitune.training.config import data_parallel_threads
 from emojitune.training.cross_entropy import summed_cross_entropy
 from emojitune.training.forward import Forward
-from emojitune.training.smoothing import Smoothing
+from emojitune.training.smoothing import LabelSmoothing
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class BatchLoss:
     """Mean loss (nats) and share of tokens put first, over all learned tokens."""
 
     loss: float
     accuracy: float
 
 
-class Shares:
+class ThreadedGradients:
     """Splits each batch among threads that share nothing but the frozen weights.
 
     Threads that work on one product wait for each other after it, thousands of times a step; a
@@ -40,7 +40,7 @@ class Shares:
         device: torch.device,
         batch_size: int,
         row_tokens: int,
-        smoothing: Smoothing | None = None,
+        smoothing: LabelSmoothing | None = None,
     ) -> None:
         self._forward = forward
         self._row_tokens = row_tokens
@@ -48,9 +48,9 @@ class Shares:
         self._device = device
         self._cores = torch.get_num_threads()
         alone = device.type != "cpu"
-        self._count = 1 if alone else shares_of(batch_size, self._cores)
+        self._count = 1 if alone else data_parallel_threads(batch_size, self._cores)
 
-    def __enter__(self) -> "Shares":
+    def __enter__(self) -> "ThreadedGradients":
         torch.set_num_threads(self._cores // self._count)
         self._threads = ThreadPoolExecutor(self._count)
         return self
@@ -59,27 +59,27 @@ class Shares:
         self._threads.shutdown()
         torch.set_num_threads(self._cores)
 
-    def backward(self, batch: Sequence[Rendered]) -> Score:
+    def backward(self, batch: Sequence[RenderedExample]) -> BatchLoss:
         """Set the gradients: of the mean loss over the batch's learned tokens, smoothed if so
         wanted. The score is of the loss as it is without."""
-        count = max(1, sum(map(learned_tokens, batch)))
-        parts = shared_out(batch, self._count)
+        count = max(1, sum(map(supervised_tokens, batch)))
+        parts = split_batch(batch, self._count)
         leaves = self._forward.leaves()
-        results = list(self._threads.map(lambda part: self._part(part, leaves, count), parts))
+        results = list(self._threads.map(lambda part: self._accumulate(part, leaves, count), parts))
         grads, losses, corrects = zip(*results, strict=True)
         for others in grads[1:]:  # always in the same order: floating-point sums depend on it
             torch._foreach_add_(grads[0], others)
-        self._forward.assign(grads[0])
-        return Score(sum(losses) / count, sum(corrects) / count)
+        self._forward.assign_grads(grads[0])
+        return BatchLoss(sum(losses) / count, sum(corrects) / count)
 
-    def _part(
-        self, examples: Sequence[Rendered], leaves: Sequence[Tensor], count: int
+    def _accumulate(
+        self, examples: Sequence[RenderedExample], leaves: Sequence[Tensor], count: int
     ) -> tuple[list[Tensor], float, int]:
         """Gradients in float32, summed loss and tokens put first, of a share of a batch."""
         total: list[Tensor] = []
         loss, correct = 0.0, 0
-        for row in packs(examples, max_tokens=self._row_tokens, smoothing=self._smoothing):
-            scored = score_row(self._forward, leaves, row.to(self._device))
+        for row in pack_rows(examples, max_tokens=self._row_tokens, smoothing=self._smoothing):
+            scored = row_loss(self._forward, leaves, row.to(self._device))
             grads = [grad.float() for grad in torch.autograd.grad(scored.smoothed / count, leaves)]
             if total:
                 torch._foreach_add_(total, grads)
@@ -89,34 +89,34 @@ class Shares:
         return total, loss, correct
 
 
-def shared_out(batch: Sequence[Rendered], count: int) -> list[list[Rendered]]:
+def split_batch(batch: Sequence[RenderedExample], count: int) -> list[list[RenderedExample]]:
     """A batch in at most `count` parts of about as many tokens: all wait for the slowest."""
-    parts: list[list[Rendered]] = [[] for _ in range(min(count, len(batch)))]
+    parts: list[list[RenderedExample]] = [[] for _ in range(min(count, len(batch)))]
     tokens = [0] * len(parts)
-    for example in sorted(batch, key=tokens_run, reverse=True):
+    for example in sorted(batch, key=forward_tokens, reverse=True):
         fewest = tokens.index(min(tokens))
         parts[fewest].append(example)
-        tokens[fewest] += tokens_run(example)
+        tokens[fewest] += forward_tokens(example)
     return parts
 
 
 @torch.no_grad()
 def evaluate(
-    forward: Forward, device: torch.device, examples: Sequence[Rendered], row_tokens: int
-) -> Score:
+    forward: Forward, device: torch.device, examples: Sequence[RenderedExample], row_tokens: int
+) -> BatchLoss:
     """Loss and accuracy over `examples`, none of them learned from."""
-    count = sum(map(learned_tokens, examples))
+    count = sum(map(supervised_tokens, examples))
     loss, correct = 0.0, 0
     leaves = forward.leaves()
-    for row in packs(examples, max_tokens=row_tokens):
-        scored = score_row(forward, leaves, row.to(device))
+    for row in pack_rows(examples, max_tokens=row_tokens):
+        scored = row_loss(forward, leaves, row.to(device))
         loss += float(scored.loss)
         correct += scored.correct
-    return Score(loss / max(count, 1), correct / max(count, 1))
+    return BatchLoss(loss / max(count, 1), correct / max(count, 1))
 
 
 @dataclass(frozen=True, slots=True)
-class RowScore:
+class RowLoss:
     """Summed loss of a row, the same after smoothing, and how many targets were put first."""
 
     loss: Tensor
@@ -124,14 +124,14 @@ class RowScore:
     correct: int
 
 
-def score_row(forward: Forward, leaves: Sequence[Tensor], row: Pack) -> RowScore:
+def row_loss(forward: Forward, leaves: Sequence[Tensor], row: Pack) -> RowLoss:
     """Score a row.
 
     The output head runs at the learned places only: it is the largest product of a small model.
     """
     logits = forward.logits(row, leaves)
     loss, correct = summed_cross_entropy(logits, row.targets)
-    places, tokens, shifts = row.shifts
+    places, tokens, shifts = row.target_shifts
     # Shifts at a place sum to zero: of log-probabilities or of logits, the sum is the same.
     smoothed = loss - logits[places, tokens].float() @ shifts if len(shifts) else loss
-    return RowScore(loss, smoothed, int(correct))
+    return RowLoss(loss, smoothed, int(correct))

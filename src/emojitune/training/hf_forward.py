@@ -19,7 +19,7 @@ from emojitune.training.batches import Pack
 _SHARED_PREFIX = "shared_prefix"
 
 
-class ModuleForward:
+class HFForward:
     """A row of tokens to logits, through a module that gets LoRA layers in place."""
 
     name = "the model's own modules"
@@ -39,12 +39,12 @@ class ModuleForward:
             input_ids=row.ids,
             position_ids=row.positions,
             row_layout=row.layout,
-            logits_to_keep=row.places,
+            logits_to_keep=row.logits_indices,
             use_cache=False,
         ).logits[0]
         return logits
 
-    def assign(self, grads: Sequence[Tensor]) -> None:
+    def assign_grads(self, grads: Sequence[Tensor]) -> None:
         for parameter, grad in zip(self.state.values(), grads, strict=True):
             parameter.grad = grad.contiguous()
 

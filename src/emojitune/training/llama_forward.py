@@ -47,9 +47,9 @@ class LlamaForward:
         """What to differentiate by, with the values that the parameters have now."""
         return self._fused.sides()
 
-    def assign(self, grads: Sequence[Tensor]) -> None:
+    def assign_grads(self, grads: Sequence[Tensor]) -> None:
         """Set the parameters' gradients from those of the leaves."""
-        self._fused.assign(grads)
+        self._fused.assign_grads(grads)
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
         """Logits at the places of a row, (places, V)."""
@@ -66,7 +66,10 @@ class LlamaForward:
             qkv = qkv.view(len(qkv), -1, llama.head_dim)
             mixed = attend(qkv, llama.heads, row.layout, llama.head_dim**-0.5)
             if number == len(llama.layers) - 1:  # from here on no token asks another
-                mixed, x = mixed.index_select(0, row.places), x.index_select(0, row.places)
+                mixed, x = (
+                    mixed.index_select(0, row.logits_indices),
+                    x.index_select(0, row.logits_indices),
+                )
             x = _apply(_Out, mixed, x, to_out, a_out, b_out)
             x = _apply(_Mlp, x, layer.mlp_norm, to_gate_up, to_down, *mlp, llama.eps)
         return _apply(_Head, x, llama.final_norm, llama.lm_head, llama.eps)
@@ -98,7 +101,7 @@ class _FusedLora:
         return [side.requires_grad_() for side in self._sides]
 
     @torch.no_grad()
-    def assign(self, grads: Sequence[Tensor]) -> None:
+    def assign_grads(self, grads: Sequence[Tensor]) -> None:
         """Set the gradients of the layers from those of `sides`, in float32."""
         of_a, of_b = self._parts(grads)
         scaled = [torch.empty_like(b) for b in self._b]

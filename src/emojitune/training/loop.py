@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from emojitune.errors import TrainingError
 from emojitune.models import lora
 from emojitune.models.loader import Trainable
-from emojitune.models.renderer import Rendered
+from emojitune.models.renderer import RenderedExample
 from emojitune.training.adam import Adam
-from emojitune.training.batches import learned_tokens, shuffled_batches
+from emojitune.training.batches import shuffled_batches, supervised_tokens
 from emojitune.training.checkpoint import CheckpointFolder, Position
 from emojitune.training.config import TrainingConfig
 from emojitune.training.events import (
@@ -21,20 +21,20 @@ from emojitune.training.events import (
     ValidationCompleted,
 )
 from emojitune.training.forward import attach_lora
-from emojitune.training.gradients import Shares, evaluate
-from emojitune.training.smoothing import Smoothing
+from emojitune.training.gradients import ThreadedGradients, evaluate
+from emojitune.training.smoothing import LabelSmoothing
 
 
 def train(
     model: Trainable,
     device: torch.device,
-    examples: Sequence[Rendered],
+    examples: Sequence[RenderedExample],
     config: TrainingConfig,
     checkpoints: CheckpointFolder,
     *,
-    validation: Sequence[Rendered] = (),
+    validation: Sequence[RenderedExample] = (),
     initial: Mapping[str, Tensor] | None = None,
-    save_now: Callable[[], bool] = lambda: False,
+    should_save: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingEvent]:
     """Train LoRA layers on `model`, in place, and yield what happens.
 
@@ -50,7 +50,7 @@ def train(
     """
     longest = max(len(example.ids) for example in (*examples, *validation))
     assert longest <= config.max_tokens, f"{longest} tokens; `batches.truncate` cuts an example"
-    if not any(map(learned_tokens, examples)):
+    if not any(map(supervised_tokens, examples)):
         raise _nothing_to_learn(config)
     forward = attach_lora(model, rank=config.rank, alpha=config.alpha, seed=config.seed)
     yield ForwardChosen(forward.name)
@@ -59,18 +59,20 @@ def train(
     parameters = list(forward.state.values())
     optimizer = Adam(forward.state)
     saved = checkpoints.restore(forward.state, optimizer)
-    yield from saved.reports() if saved else ()
+    yield from saved.events() if saved else ()
     done_epochs, step = (saved.position.epochs, saved.position.steps) if saved else (0, 0)
-    total_steps = steps_of(len(examples), config)
+    total_steps = count_steps(len(examples), config)
 
-    smoothing = Smoothing(examples, config.smoothing) if config.smoothing else None
-    with Shares(forward, device, config.batch_size, config.row_tokens, smoothing) as shares:
+    smoothing = LabelSmoothing(examples, config.smoothing) if config.smoothing else None
+    with ThreadedGradients(
+        forward, device, config.batch_size, config.row_tokens, smoothing
+    ) as gradients:
         for epoch in range(done_epochs, config.epochs):
             batches = shuffled_batches(examples, config.batch_size, config.seed, epoch)
             for batch in batches[step - epoch * len(batches) :]:
                 step += 1
-                learning_rate = config.learning_rate * schedule(step, total_steps, config.warmup)
-                score = shares.backward(batch)
+                learning_rate = config.learning_rate * lr_schedule(step, total_steps, config.warmup)
+                score = gradients.backward(batch)
                 if not isfinite(score.loss):
                     raise _diverged(step, config)
                 nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -86,7 +88,7 @@ def train(
                     ends_epoch=step % len(batches) == 0,
                 )
                 yield report
-                if not report.ends_epoch and save_now():
+                if not report.ends_epoch and should_save():
                     yield checkpoints.save(forward.state, optimizer, Position(epoch, step, report))
             validated = None
             if validation:
@@ -97,12 +99,12 @@ def train(
             yield checkpoints.save(forward.state, optimizer, end)
 
 
-def steps_of(examples: int, config: TrainingConfig) -> int:
+def count_steps(examples: int, config: TrainingConfig) -> int:
     """Optimizer steps of a whole run."""
     return -(-examples // config.batch_size) * config.epochs
 
 
-def schedule(step: int, total_steps: int, warmup: float) -> float:
+def lr_schedule(step: int, total_steps: int, warmup: float) -> float:
     """Share of the peak learning rate at `step` (from 1): a short rise, then straight to zero."""
     rising = max(1, round(warmup * total_steps))
     if step <= rising:

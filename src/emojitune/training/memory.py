@@ -14,7 +14,7 @@ from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
-from emojitune.training.config import LONG, TrainingConfig, shares_of
+from emojitune.training.config import LONG_EXAMPLE, TrainingConfig, data_parallel_threads
 
 _PROGRAM = 400 * 10**6  # Python, torch and transformers, and what they keep for themselves
 _FEWEST_ROW_TOKENS, _MOST_ROW_TOKENS = 1024, 16384
@@ -22,7 +22,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ModelSizes:
     """Of a base model: layers, hidden size, intermediate size, heads, columns of q/k/v, words."""
 
     layers: int
@@ -45,13 +45,13 @@ class Sizes:
         return self.layers * (attention + 3 * (self.hidden + self.inner))
 
 
-def sizes_of(folder: Path) -> Sizes | None:
+def read_sizes(folder: Path) -> ModelSizes | None:
     """The sizes in a base model's folder; None where config.json names them otherwise."""
     try:
         values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         hidden, heads = int(values["hidden_size"]), int(values["num_attention_heads"])
         keys = int(values.get("num_key_value_heads") or heads)
-        return Sizes(
+        return ModelSizes(
             layers=int(values["num_hidden_layers"]),
             hidden=hidden,
             inner=int(values.get("intermediate_size") or 4 * hidden),
@@ -64,14 +64,14 @@ def sizes_of(folder: Path) -> Sizes | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
+class ExampleLength:
     """Tokens of an example that are run through the model, and how many of them are learned."""
 
     tokens: int
     learned: int
 
 
-def model_peak(sizes: Sizes, item: int, *, gpu: bool = False) -> int:
+def model_bytes(sizes: ModelSizes, item: int, *, gpu: bool = False) -> int:
     """Bytes of the program with the base model, whose numbers have `item` bytes.
 
     A GPU multiplies both ways by the same weights.
@@ -80,7 +80,7 @@ def model_peak(sizes: Sizes, item: int, *, gpu: bool = False) -> int:
     return _PROGRAM + item * ((1 if gpu else 2) * sizes.frozen + words)
 
 
-def row_tokens(sizes: Sizes, item: int, gpu_memory: int) -> int:
+def row_tokens(sizes: ModelSizes, item: int, gpu_memory: int) -> int:
     """How long packed rows are on a GPU with so many bytes: what is kept of one for the way back
     takes at most a quarter of them.
 
@@ -89,16 +89,17 @@ def row_tokens(sizes: Sizes, item: int, gpu_memory: int) -> int:
     """
     tokens = _MOST_ROW_TOKENS
     while (
-        tokens > _FEWEST_ROW_TOKENS and 4 * item * sizes.layers * _kept(sizes) * tokens > gpu_memory
+        tokens > _FEWEST_ROW_TOKENS
+        and 4 * item * sizes.layers * _saved_activations(sizes) * tokens > gpu_memory
     ):
         tokens //= 2
     return tokens
 
 
-def training_peak(
-    sizes: Sizes,
+def training_bytes(
+    sizes: ModelSizes,
     config: TrainingConfig,
-    lengths: Sequence[Length],
+    lengths: Sequence[ExampleLength],
     item: int,
     threads: int,
     *,
@@ -110,7 +111,7 @@ def training_peak(
     Args:
         fused: Whether attention keeps no weights of short examples either; see attention.py.
     """
-    shares = shares_of(config.batch_size, threads)
+    shares = data_parallel_threads(config.batch_size, threads)
     rows = [_row(sizes, config, length, item, shares, fused=fused) for length in lengths]
     most = nlargest(shares, range(len(rows)), key=rows.__getitem__)
     # A number is there with its gradient and two moments; joined, and once a thread.
@@ -119,25 +120,31 @@ def training_peak(
 
 
 def _row(
-    sizes: Sizes, config: TrainingConfig, example: Length, item: int, shares: int, *, fused: bool
+    sizes: ModelSizes,
+    config: TrainingConfig,
+    example: ExampleLength,
+    item: int,
+    shares: int,
+    *,
+    fused: bool,
 ) -> int:
     """Bytes for a row of such examples: as many as a thread has of a batch, or as it holds."""
     longest = max(1, example.tokens)
     row = min(longest * -(-config.batch_size // shares), max(longest, config.row_tokens))
     learned = row // longest * example.learned
     # The weights of attention are kept in every layer, and four times in float32 in one.
-    weights = 0 if fused or longest > LONG else sizes.heads * row * longest
+    weights = 0 if fused or longest > LONG_EXAMPLE else sizes.heads * row * longest
     attention = weights * (item * sizes.layers + 16)
     logits = 3 * item * sizes.vocabulary * learned
-    return item * row * _kept(sizes) * sizes.layers + attention + logits
+    return item * row * _saved_activations(sizes) * sizes.layers + attention + logits
 
 
-def _kept(sizes: Sizes) -> int:
+def _saved_activations(sizes: ModelSizes) -> int:
     """How many numbers of a token are kept in each layer, for the way back."""
     return 4 * sizes.hidden + 3 * sizes.qkv + 3 * sizes.inner
 
 
-def available() -> int | None:
+def available_bytes() -> int | None:
     """Bytes that this process may still take; None where the system does not tell."""
     found = [amount for amount in (_free_memory(), _free_of_group()) if amount is not None]
     return min(found, default=None)

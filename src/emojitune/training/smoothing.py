@@ -11,13 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from emojitune.models.renderer import Rendered
+from emojitune.models.renderer import RenderedExample
 
 
-class Smoothing:
+class LabelSmoothing:
     """The set of all replies that `examples` teach, each with its stop token."""
 
-    def __init__(self, examples: Sequence[Rendered], share: float) -> None:
+    def __init__(self, examples: Sequence[RenderedExample], share: float) -> None:
         """`share` of a target's probability is given away."""
         self._share = share
         self._following: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
@@ -25,7 +25,7 @@ class Smoothing:
             for place, token in enumerate(reply):
                 self._following[reply[:place]][token] += 1
 
-    def shifts(self, example: Rendered) -> Iterator[Mapping[int, float]]:
+    def target_shifts(self, example: RenderedExample) -> Iterator[Mapping[int, float]]:
         """By learned token of an example, what to add to the probabilities that a loss asks for.
 
         Each sums to zero; empty where the set leaves no choice.
@@ -43,7 +43,7 @@ class Smoothing:
         return shift
 
 
-def _replies(example: Rendered) -> Iterator[tuple[int, ...]]:
+def _replies(example: RenderedExample) -> Iterator[tuple[int, ...]]:
     """Runs of learned tokens; the first token of all has nothing to be told from."""
     pairs = zip(example.ids[1:], example.mask[1:], strict=True)
     for learned, run in groupby(pairs, key=lambda pair: pair[1]):

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from emojitune.inference.model_pool import GetModel, LoadModel
 from emojitune.inference.types import InferenceModel
-from emojitune.models.catalog import base_called, is_fine_tuned
-from emojitune.models.torch_environment import import_libraries, prepare_chat
+from emojitune.models.catalog import is_fine_tuned, stored_base
+from emojitune.models.torch_environment import import_libraries, prepare_inference
 from emojitune.settings import Settings
 from emojitune.store.models import ModelStore
 
@@ -30,10 +30,10 @@ def model_loader(settings: Settings, tuned: ModelStore) -> LoadModel:
 
         precision = loader.choose_precision(settings)
         if not is_fine_tuned(name):
-            folder = fetch(base_called(name), settings)
+            folder = fetch(stored_base(name), settings)
             return executor.submit(loading.load_base, folder, precision, executor).result()
         model = tuned.get(name)
-        folder = fetch(base_called(model.base), settings)
+        folder = fetch(stored_base(model.base), settings)
         adapter = settings.adapters / model.adapter
         if loader.is_llama(folder):
             base = get(model.base)
@@ -62,6 +62,6 @@ def capacity(settings: Settings) -> int:
 
 
 def _import_torch() -> None:
-    prepare_chat()
+    prepare_inference()
     import_libraries()
     import emojitune.inference.loading  # noqa: F401
