@@ -1,4 +1,4 @@
-"""What a chat model says as OpenAI's objects: a completion, or the chunks of a stream."""
+"""Chat completions assembled from a model's deltas: complete, or as the chunks of a stream."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,34 +9,20 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 
 from emojitune import __version__
+from emojitune.errors import EmojituneError
 from emojitune.inference.types import Alternative, Delta, ToolCallDelta, Usage
 from emojitune.server.chat.request import ChatRequest
+from emojitune.server.generation.generate import Ending
+from emojitune.server.generation.streaming import event_frame
 from emojitune.server.generation.token_logprobs import finite_logprob, token_object
+from emojitune.server.http.errors import error_object
+from emojitune.server.http.json_responses import as_dict
+from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.ids import new_id, now
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionHeader:
-    """What a completion and all of its chunks have in common."""
-
-    model: str
-    id: str = field(default_factory=lambda: new_id("chatcmpl-"))
-    created: int = field(default_factory=now)
-
-    def fields(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "service_tier": "default",
-            "system_fingerprint": f"fp_emojitune_{__version__}",
-            "moderation": None,
-        }
-
-
 @dataclass(slots=True)
-class _Call:
+class _ToolCall:
     """A tool call as it grows."""
 
     name: str
@@ -45,46 +31,62 @@ class _Call:
 
 
 class ChatAssembler:
-    """The choices of one completion as they grow; each piece gives the chunks of a stream."""
+    """Assembles the choices of one chat completion; an Assembler of server/generation."""
 
-    def __init__(self, head: CompletionHeader, body: ChatRequest) -> None:
-        self._head = head
+    def __init__(self, body: ChatRequest) -> None:
         self._body = body
         self._choices = [_ChoiceAssembler(index, body) for index in range(body.n)]
-        self._fields = head.fields("chat.completion.chunk")
-        if body.include_usage:
-            self._fields["usage"] = None  # in every chunk but the last
+        self._common = {
+            "id": new_id("chatcmpl-"),
+            "created": now(),
+            "model": snapshot_name(body.model),
+            "service_tier": "default",
+            "system_fingerprint": f"fp_emojitune_{__version__}",
+            "moderation": None,
+        }
 
-    def opening(self) -> Iterator[ChatCompletionChunk]:
-        """The first chunk of each choice, the first choice first."""
+    def opening(self) -> Iterator[bytes]:
+        """Return the first chunk of each choice, the first choice first."""
         for choice in self._choices:
             # Where a reply may be a call, text or none is not known yet.
             content = None if self._body.tool_use else ""
             opening = {"role": "assistant", "content": content, "refusal": None}
             yield self._chunk([_chunk_choice(choice.index, opening)])
 
-    def add(self, delta: Delta) -> Iterator[ChatCompletionChunk]:
-        """Take a piece; its chunks."""
+    def add(self, delta: Delta) -> Iterator[bytes]:
+        """Take in a delta of one choice; return its chunks."""
         return (self._chunk([part]) for part in self._choices[delta.index].add(delta))
 
-    def end(self, usage: Usage) -> Iterator[ChatCompletionChunk]:
-        """The chunk behind the last, if it is asked for."""
-        if self._body.include_usage:
-            yield self._chunk([], usage=_usage(usage))
+    def finish(self, usage: Usage) -> Ending:
+        """Return the completion, and the chunk of its usage if that is requested."""
+        return Ending(self._completion(usage), self._closing(usage))
 
-    def completion(self, usage: Usage) -> ChatCompletion:
-        """The whole, once all is said."""
-        return ChatCompletion.model_validate(
+    def fail(self, error: EmojituneError) -> Ending:
+        """Return an error object: what was said until then is lost."""
+        return Ending(None, [event_frame(error_object(error))])
+
+    def _completion(self, usage: Usage) -> dict[str, Any]:
+        completion = ChatCompletion.model_validate(
             {
-                **self._head.fields("chat.completion"),
+                **self._common,
+                "object": "chat.completion",
                 "choices": [choice.fields() for choice in self._choices],
                 "usage": _usage(usage),
                 "metadata": self._body.metadata,
             }
         )
+        return as_dict(completion)
 
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> ChatCompletionChunk:
-        return ChatCompletionChunk.model_validate({**self._fields, "choices": choices, **more})
+    def _closing(self, usage: Usage) -> Iterator[bytes]:
+        if self._body.include_usage:
+            yield self._chunk([], usage=_usage(usage))
+        yield b"data: [DONE]\n\n"
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        unused = {"usage": None} if self._body.include_usage else {}  # but in the last chunk
+        fields = {**self._common, "object": "chat.completion.chunk", "choices": choices}
+        chunk = ChatCompletionChunk.model_validate({**fields, **unused, **more})
+        return event_frame(chunk.model_dump(exclude_unset=True))
 
 
 class _ChoiceAssembler:
@@ -97,7 +99,7 @@ class _ChoiceAssembler:
         # One that was cut off before its name is no text either.
         self._must_call = bool(body.tool_use and body.tool_use.choice != "auto")
         self._text = ""
-        self._calls: list[_Call] = []
+        self._calls: list[_ToolCall] = []
         self._logprobs: list[dict[str, Any]] = []
         self._finish_reason: str | None = None
         self._alternatives: tuple[Alternative, ...] = ()
@@ -145,7 +147,7 @@ class _ChoiceAssembler:
         function: dict[str, Any] = {"arguments": piece.arguments}
         call: dict[str, Any] = {"index": piece.index, "function": function}
         if piece.name is not None:
-            self._calls.append(_Call(piece.name))
+            self._calls.append(_ToolCall(piece.name))
             function["name"] = piece.name
             call |= {"id": self._calls[piece.index].id, "type": "function"}
         self._calls[piece.index].arguments += piece.arguments

@@ -1,49 +1,34 @@
-"""What chat completions and responses share: a reply in the making, and who waits for it."""
+"""Server-sent events, and work that ends when its client hangs up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from emojitune.dataset.example import Message
-from emojitune.inference.types import ChatParameters, InferenceModel
-from emojitune.server.context import RequestContext
-from emojitune.server.generation.bridge import Bridge
-from emojitune.server.models.resolver import load_chat_model
+from emojitune.server.http.json_responses import encode_json
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; the model stops when the client has gone, however early."""
+    """Server-sent events; `close` is called when the client has gone, however early."""
 
-    def __init__(self, frames: AsyncIterator[bytes], bridge: Bridge) -> None:
+    def __init__(self, frames: AsyncIterator[bytes], close: Callable[[], None]) -> None:
         super().__init__(frames, media_type="text/event-stream")
-        self._bridge = bridge
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._bridge.close()
+            self._close()
 
 
-async def start_generation(
-    bridge: Bridge,
-    model: str,
-    messages: Sequence[Message],
-    parameters: ChatParameters,
-    context: RequestContext,
-) -> None:
-    """Load the model that a request names, and let it begin to reply to the caller's project."""
-
-    def load() -> InferenceModel:
-        return load_chat_model(model, context)
-
-    owned = replace(parameters, owner=context.project)
-    await bridge.start(load, messages, owned, context.load_limiter)
+def event_frame(data: Mapping[str, Any], event: str | None = None) -> bytes:
+    """One server-sent event; `event` is its type, where the API names it outside of the data."""
+    head = b"" if event is None else b"event: " + event.encode() + b"\n"
+    return head + b"data: " + encode_json(data) + b"\n\n"
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:

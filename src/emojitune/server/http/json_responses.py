@@ -12,15 +12,17 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 
-def json_response(item: BaseModel) -> Response:
-    """One object."""
-    return _json(as_dict(item))
+def json_response(item: BaseModel | Mapping[str, Any]) -> Response:
+    """One object, of a type of OpenAI's or as a dict already."""
+    payload = as_dict(item) if isinstance(item, BaseModel) else item
+    # Nothing but this very type: OpenAI's node client hands back any other as raw text.
+    return Response(encode_json(payload), media_type="application/json")
 
 
 def list_response(items: Sequence[BaseModel], **more: Any) -> Response:
     """A list of objects, with `has_more` and what else this list carries."""
     data = [as_dict(item) for item in items]
-    return _json({"object": "list", "data": data, **more})
+    return json_response({"object": "list", "data": data, **more})
 
 
 def page_response(items: Sequence[BaseModel], ids: Sequence[str], has_more: bool) -> Response:
@@ -40,8 +42,3 @@ def as_dict(item: BaseModel) -> dict[str, Any]:
 def encode_json(payload: Mapping[str, Any]) -> bytes:
     """JSON as every client reads it: NaN and infinity are no JSON, and become null."""
     return to_json(payload, inf_nan_mode="null")
-
-
-def _json(payload: Mapping[str, Any]) -> Response:
-    # Nothing but this very type: OpenAI's node client hands back any other as raw text.
-    return Response(encode_json(payload), media_type="application/json")

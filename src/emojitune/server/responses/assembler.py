@@ -1,7 +1,6 @@
 """The Response object, in the making and at its end, and the events of its stream."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from openai.types.responses import (
@@ -25,7 +24,9 @@ from pydantic import BaseModel
 
 from emojitune.errors import EmojituneError
 from emojitune.inference.types import Delta, Usage
-from emojitune.server.http.json_responses import as_dict, encode_json
+from emojitune.server.generation.generate import Ending
+from emojitune.server.generation.streaming import event_frame
+from emojitune.server.http.json_responses import as_dict
 from emojitune.server.models.resolver import snapshot_name
 from emojitune.server.responses.output import Event, OutputItems
 from emojitune.server.responses.request import ResponseRequest
@@ -49,44 +50,58 @@ _EVENTS: tuple[type[BaseModel], ...] = (
 )
 
 
-@dataclass(slots=True)
 class ResponseAssembler:
-    """A response as it grows; each step gives the events of a stream."""
+    """Assembles one response; an Assembler of server/generation."""
 
-    body: ResponseRequest
-    id: str = field(default_factory=lambda: new_id("resp_", 48))
-    created_at: int = field(default_factory=now)
-    _output: OutputItems = field(default_factory=OutputItems)
+    def __init__(self, body: ResponseRequest) -> None:
+        self._body = body
+        self._id = new_id("resp_", 48)
+        self._created_at = now()
+        self._output = OutputItems()
+        self._event_number = 0
 
-    def opening(self) -> list[Event]:
-        """What comes before the first word."""
+    def opening(self) -> Iterator[bytes]:
+        """Return the events that announce the response, still without output."""
         in_progress = {"response": self._object("in_progress")}
-        return [("response.created", in_progress), ("response.in_progress", in_progress)]
+        return self._frames(
+            [("response.created", in_progress), ("response.in_progress", in_progress)]
+        )
 
-    def add(self, delta: Delta) -> list[Event]:
-        """Take a piece; its events."""
-        return list(self._output.add(delta))
+    def add(self, delta: Delta) -> Iterator[bytes]:
+        """Take in a delta; return the events of the items that it changes."""
+        # A list: the items grow at once, whether or not the frames are iterated over.
+        return self._frames(list(self._output.add(delta)))
 
-    def end(self) -> list[Event]:
-        """What comes after the last word."""
-        return list(self._output.end())
-
-    def ended(self, usage: Usage) -> dict[str, Any]:
-        """The whole response, after its end; incomplete when the reply was cut off."""
+    def finish(self, usage: Usage) -> Ending:
+        """Return the response: incomplete if the reply was cut off."""
+        events = list(self._output.end())
         output = {"output": self._output.items(), "usage": _usage(usage)}
         if self._output.cut_off:
             details = {"incomplete_details": {"reason": "max_output_tokens"}}
-            return self._object("incomplete", **output, **details)
-        return self._object("completed", **output, completed_at=now())
+            response = self._object("incomplete", **output, **details)
+        else:
+            response = self._object("completed", **output, completed_at=now())
+        return Ending(response, self._frames([*events, _final_event(response)]))
 
-    def failed(self, error: EmojituneError) -> dict[str, Any]:
+    def fail(self, error: EmojituneError) -> Ending:
+        """Return the failed response, without output; an event of the error precedes it."""
         described = {"code": "server_error", "message": error.message}
-        return self._object("failed", error=described)
+        response = self._object("failed", error=described)
+        return Ending(response, self._frames([_error_event(error), _final_event(response)]))
 
     def _object(self, status: str, **more: Any) -> dict[str, Any]:
-        own = {"id": self.id, "created_at": self.created_at}
-        fields = {**_constant_fields(status), **_request_fields(self.body), **own, **more}
+        own = {"id": self._id, "created_at": self._created_at}
+        fields = {**_constant_fields(status), **_request_fields(self._body), **own, **more}
         return as_dict(Response.model_validate(fields))
+
+    def _frames(self, events: Iterable[Event]) -> Iterator[bytes]:
+        return map(self._frame, events)
+
+    def _frame(self, event: Event) -> bytes:
+        kind, fields = event
+        payload = {"type": kind, "sequence_number": self._event_number, **fields}
+        self._event_number += 1
+        return event_frame(as_dict(_BY_TYPE[kind].model_validate(payload)), kind)
 
 
 def _constant_fields(status: str) -> dict[str, Any]:
@@ -142,30 +157,14 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def failure_events(error: EmojituneError, response: Mapping[str, Any]) -> list[Event]:
-    """What comes instead of an end when the model breaks off."""
+def _error_event(error: EmojituneError) -> Event:
     code = error.code or "server_error"
-    described = {"code": code, "message": error.message, "param": error.param}
-    return [("error", described), final_event(response)]
+    return "error", {"code": code, "message": error.message, "param": error.param}
 
 
-def final_event(response: Mapping[str, Any]) -> Event:
-    """The response, named after how it ended."""
+def _final_event(response: Mapping[str, Any]) -> Event:
+    """The response, in an event that is named after its status."""
     return f"response.{response['status']}", {"response": response}
-
-
-class Frames:
-    """The frames of one stream: typed, and numbered from 0."""
-
-    def __init__(self) -> None:
-        self._number = 0
-
-    def frame(self, event: Event) -> bytes:
-        kind, fields = event
-        payload = {"type": kind, "sequence_number": self._number, **fields}
-        self._number += 1
-        shown = as_dict(_BY_TYPE[kind].model_validate(payload))
-        return b"event: " + kind.encode() + b"\ndata: " + encode_json(shown) + b"\n\n"
 
 
 _BY_TYPE = {get_args(model.model_fields["type"].annotation)[0]: model for model in _EVENTS}

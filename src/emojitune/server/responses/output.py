@@ -92,7 +92,7 @@ class OutputItems:
         self.cut_off = False
 
     def add(self, delta: Delta) -> Iterator[Event]:
-        """Take a piece; what it changes."""
+        """Take in a delta while its events are iterated over."""
         self.cut_off = delta.finish_reason == "length"
         if delta.text or delta.logprobs:
             last = self._items[-1] if self._items else None
@@ -104,15 +104,15 @@ class OutputItems:
             yield from self._add_call(piece)
 
     def end(self) -> Iterator[Event]:
-        """What the end changes; who has said nothing has said an empty text."""
+        """Close the last item; a reply of neither text nor calls is a message with empty text."""
         if not self._items:
             yield from self._open(_Message(0))
         yield from self._items[-1].closed(self._last_status)
 
     def items(self) -> list[dict[str, Any]]:
-        """The items of a response that has ended."""
-        *whole, last = self._items
-        return [*(item.item("completed") for item in whole), last.item(self._last_status)]
+        """Return the items of a response that has ended."""
+        *complete, last = self._items
+        return [*(item.item("completed") for item in complete), last.item(self._last_status)]
 
     @property
     def _last_status(self) -> Status:

@@ -1,0 +1,157 @@
+"""From a prompt to a response: what chat completions and responses do alike, streamed or not.
+
+Knows no API's objects: an Assembler makes them of what the model says.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from fastapi import Response
+
+from emojitune.dataset.example import Message
+from emojitune.errors import EmojituneError
+from emojitune.inference.types import ChatParameters, Delta, InferenceModel, Usage
+from emojitune.server.context import RequestContext
+from emojitune.server.generation.bridge import Bridge
+from emojitune.server.generation.streaming import EventStream
+from emojitune.server.http.json_responses import json_response
+from emojitune.server.models.resolver import load_chat_model
+
+Store = Callable[[Mapping[str, Any]], Awaitable[None]]
+FaultContext = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a reply.
+
+    Attributes:
+        result: The complete object, as it is sent and stored; None if the API has none of a
+            failed reply.
+        frames: The last frames of a stream.
+    """
+
+    result: Mapping[str, Any] | None
+    frames: Iterable[bytes]
+
+
+class Assembler(Protocol):
+    """Assembles an API's object from the deltas of one reply, and the frames of its stream.
+
+    Frames are encoded while they are iterated over: a reply that is not streamed encodes none.
+    """
+
+    def opening(self) -> Iterable[bytes]:
+        """Return the frames that precede the first delta."""
+        ...
+
+    def add(self, delta: Delta) -> Iterable[bytes]:
+        """Take in a delta; return its frames."""
+        ...
+
+    def finish(self, usage: Usage) -> Ending:
+        """Return the ending of a reply that the model has completed."""
+        ...
+
+    def fail(self, error: EmojituneError) -> Ending:
+        """Return the ending of a reply that an error has cut short."""
+        ...
+
+
+class GenerationBody(Protocol):
+    """A request's body, as far as it matters here."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def stream(self) -> bool: ...
+
+    @property
+    def parameters(self) -> ChatParameters: ...
+
+
+async def generate(
+    body: GenerationBody,
+    messages: Sequence[Message],
+    assembler: Assembler,
+    store: Store,
+    context: RequestContext,
+    faults: FaultContext = nullcontext,
+) -> Response:
+    """Respond with a model's reply to `messages`: the complete object, or a stream of frames.
+
+    Args:
+        store: Keeps the complete object, if the request wants that.
+        faults: Within it the model works: translates its errors into the words of the API.
+    """
+    bridge = Bridge()
+    try:
+        with faults():
+            await _start(bridge, body, messages, context)
+        events = _events(bridge, faults)
+        # The first event is awaited, so that an error before it is an ordinary HTTP error.
+        first = await anext(events)
+        if not body.stream:
+            return await _complete(first, events, assembler, store)
+    except BaseException:
+        bridge.close()
+        raise
+    return EventStream(_frames(first, events, assembler, store), bridge.close)
+
+
+async def _start(
+    bridge: Bridge, body: GenerationBody, messages: Sequence[Message], context: RequestContext
+) -> None:
+    def load() -> InferenceModel:
+        return load_chat_model(body.model, context)
+
+    parameters = replace(body.parameters, owner=context.project)
+    await bridge.start(load, messages, parameters, context.load_limiter)
+
+
+async def _events(bridge: Bridge, faults: FaultContext) -> AsyncIterator[Delta | Usage]:
+    with faults():
+        async for event in bridge.events():
+            yield event
+
+
+async def _complete(
+    event: Delta | Usage,
+    events: AsyncIterator[Delta | Usage],
+    assembler: Assembler,
+    store: Store,
+) -> Response:
+    while isinstance(event, Delta):
+        assembler.add(event)
+        event = await anext(events)
+    result = assembler.finish(event).result
+    assert result is not None, "only a failed reply may have no object"
+    await store(result)
+    return json_response(result)
+
+
+async def _frames(
+    event: Delta | Usage,
+    events: AsyncIterator[Delta | Usage],
+    assembler: Assembler,
+    store: Store,
+) -> AsyncIterator[bytes]:
+    for frame in assembler.opening():
+        yield frame
+    try:
+        while isinstance(event, Delta):
+            for frame in assembler.add(event):
+                yield frame
+            event = await anext(events)
+    except EmojituneError as error:
+        ending = assembler.fail(error)
+    else:
+        ending = assembler.finish(event)
+    # Before the last frame: a client that has read it may request the object at once.
+    if ending.result is not None:
+        await store(ending.result)
+    for frame in ending.frames:
+        yield frame
