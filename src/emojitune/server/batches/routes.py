@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import asdict
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from openai.types import Batch as BatchObject
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from emojitune.server.http.asgi_client import accepts_post
 from emojitune.server.http.idempotency import body_digest, create_once
 from emojitune.server.http.json_bodies import Metadata, StrictModel, json_body
 from emojitune.server.http.json_responses import json_response, page_response
+from emojitune.server.http.query_params import After, LimitTo100
 from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.batches import BATCH_PREFIX, Batch
 
@@ -82,18 +83,12 @@ async def create(
 @router.get("")
 def list_batches(
     context: Context,
-    after: Annotated[str | None, Query(description="The last batch of the page before.")] = None,
-    limit: Annotated[
-        int, Query(ge=1, le=100, description="How many batches a page has at most.")
-    ] = 20,
+    after: After = None,
+    limit: LimitTo100 = 20,
 ) -> Response:
     """List the batches, the newest first."""
     page = context.batches.list(after, limit)
-    return page_response(
-        [_batch_object(batch) for batch in page.items],
-        [batch.id for batch in page.items],
-        page.has_more,
-    )
+    return page_response([_batch_object(batch) for batch in page.items], has_more=page.has_more)
 
 
 @router.get("/{batch_id}")

@@ -8,8 +8,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionDeleted, ChatComplet
 from pydantic import Field, model_validator
 
 from emojitune.server.context import Context
-from emojitune.server.http.json_bodies import Limit, Metadata, StrictModel, drop_nulls, json_body
+from emojitune.server.http.json_bodies import Metadata, StrictModel, drop_nulls, json_body
 from emojitune.server.http.json_responses import json_response, list_response
+from emojitune.server.http.query_params import Limit
 from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.chat_completions import StoredChatCompletion
 from emojitune.store.pagination import Order, slice_page

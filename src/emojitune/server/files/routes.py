@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from openai.types import FileDeleted, FileObject
-from pydantic import AfterValidator
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
@@ -17,33 +16,17 @@ from emojitune.dataset.upload_check import check_first_line
 from emojitune.errors import InvalidRequestError
 from emojitune.server.context import Context
 from emojitune.server.files.requests import FileForm, lifetime_seconds
-from emojitune.server.http.json_bodies import refuse
 from emojitune.server.http.json_responses import json_response, page_response
 from emojitune.server.http.multipart import form_body
+from emojitune.server.http.query_params import MAX_LIMIT, After, FileLimit, Order
 from emojitune.store.files import StoredFile
 
 router = APIRouter(prefix="/v1/files")
 
-_MAX_LIMIT = 10_000
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
 _CHUNK_BYTES = 256 * 1024
 
 
-def _in_range(limit: int) -> int:
-    if not 1 <= limit <= _MAX_LIMIT:
-        code = "integer_below_min_value" if limit < 1 else "integer_above_max_value"
-        refuse(code, f"limit must be between 1 and {_MAX_LIMIT}.")
-    return limit
-
-
-_Limit = Annotated[
-    int,
-    AfterValidator(_in_range),
-    Query(
-        description="How many files a page has at most.",
-        json_schema_extra={"minimum": 1, "maximum": _MAX_LIMIT},
-    ),
-]
 _Form = Annotated[FileForm, Depends(form_body(FileForm, lambda settings: settings.max_file_bytes))]
 
 
@@ -72,19 +55,13 @@ def create(form: _Form, context: Context) -> Response:
 def list_files(
     context: Context,
     purpose: Annotated[str | None, Query(description="Only files of this purpose.")] = None,
-    after: Annotated[str | None, Query(description="The last file of the page before.")] = None,
-    limit: _Limit = _MAX_LIMIT,
-    order: Annotated[
-        Literal["asc", "desc"], Query(description="Whether the oldest or the newest come first.")
-    ] = "desc",
+    after: After = None,
+    limit: FileLimit = MAX_LIMIT,
+    order: Order = "desc",
 ) -> Response:
     """List the files."""
     page = context.files.list(purpose, after, limit, order)
-    return page_response(
-        [file_object(stored) for stored in page.items],
-        [stored.id for stored in page.items],
-        page.has_more,
-    )
+    return page_response([file_object(stored) for stored in page.items], has_more=page.has_more)
 
 
 @router.get("/{file_id}")

@@ -1,15 +1,16 @@
 """Checkpoint permissions: which other projects may use a project's checkpoint, or tuned model."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from openai.types.fine_tuning.checkpoints import PermissionDeleteResponse, PermissionListResponse
 from pydantic import Field, StringConstraints
 
 from emojitune.server.context import Context
-from emojitune.server.http.json_bodies import Limit, StrictModel, json_body
-from emojitune.server.http.json_responses import json_response, list_response
+from emojitune.server.http.json_bodies import StrictModel, json_body
+from emojitune.server.http.json_responses import json_response, page_response
+from emojitune.server.http.query_params import After, FullOrder, Limit
 from emojitune.store.permissions import Permission
 
 # `path`, because a model's name may hold a slash; colons come literally or percent-encoded.
@@ -38,7 +39,7 @@ def create(
     share it in their turn.
     """
     name = context.models.own(model).name
-    return _listing(context.permissions.grant(name, body.project_ids), has_more=False)
+    return _permission_page(context.permissions.grant(name, body.project_ids), has_more=False)
 
 
 @router.get("")
@@ -48,11 +49,9 @@ def list_permissions(
     project_id: Annotated[str | None, Query(description="Only the permission of this project.")] = (
         None
     ),
-    after: Annotated[str | None, Query(description="The `last_id` of the page before.")] = None,
+    after: After = None,
     limit: Limit = 10,
-    order: Annotated[
-        Literal["ascending", "descending"], Query(description="By the time of their making.")
-    ] = "descending",
+    order: FullOrder = "descending",
 ) -> Response:
     """List a checkpoint's permissions, page by page."""
     page = context.permissions.list(
@@ -62,7 +61,7 @@ def list_permissions(
         limit,
         "asc" if order == "ascending" else "desc",
     )
-    return _listing(page.items, has_more=page.has_more)
+    return _permission_page(page.items, has_more=page.has_more)
 
 
 @router.delete("/{permission_id}")
@@ -74,14 +73,9 @@ def delete(model: str, permission_id: str, context: Context) -> Response:
     )
 
 
-def _listing(permissions: Sequence[Permission], *, has_more: bool) -> Response:
-    ids = [permission.id for permission in permissions]
-    return list_response(
-        [_permission_object(permission) for permission in permissions],
-        has_more=has_more,
-        first_id=ids[0] if ids else None,
-        last_id=ids[-1] if ids else None,
-    )
+def _permission_page(permissions: Sequence[Permission], *, has_more: bool) -> Response:
+    objects = [_permission_object(permission) for permission in permissions]
+    return page_response(objects, has_more=has_more, empty_id=None)
 
 
 def _permission_object(permission: Permission) -> PermissionListResponse:

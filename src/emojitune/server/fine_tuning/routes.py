@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 from collections.abc import Callable, Collection
 from typing import Annotated, Literal
 
@@ -15,15 +14,14 @@ from emojitune.jobs import states
 from emojitune.server.context import Context, RequestContext
 from emojitune.server.fine_tuning.request import CreateJob
 from emojitune.server.http.idempotency import body_digest, create_once, retry_count
-from emojitune.server.http.json_bodies import Limit, json_body
-from emojitune.server.http.json_responses import json_response, list_response
+from emojitune.server.http.json_bodies import json_body
+from emojitune.server.http.json_responses import json_response, list_response, page_response
+from emojitune.server.http.query_params import After, Limit, metadata_filter
 from emojitune.server.models.resolver import resolve, serving_base, snapshot_name
 from emojitune.store.ids import now
 from emojitune.store.jobs import JOB_PREFIX, Job, JobCheckpoint, JobEvent
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs")
-
-After = Annotated[str | None, Query(description="The id of the last item of the page before.")]
 
 
 @router.post("")
@@ -57,9 +55,9 @@ def list_jobs(
     ] = None,
 ) -> Response:
     """List fine-tuning jobs, the newest first."""
-    query = request.query_params
-    pairs = {match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))}
-    page = context.jobs.list(after, limit, pairs, without_metadata=metadata is not None)
+    page = context.jobs.list(
+        after, limit, metadata_filter(request), without_metadata=metadata is not None
+    )
     return list_response([_job_object(job, context) for job in page.items], has_more=page.has_more)
 
 
@@ -116,16 +114,8 @@ def list_checkpoints(
 ) -> Response:
     """List a job's checkpoints, the last step first: one an epoch, of the last three epochs."""
     page = context.jobs.checkpoints(job_id, after, limit)
-    ids = [checkpoint.id for checkpoint in page.items]
-    return list_response(
-        [_checkpoint_object(checkpoint) for checkpoint in page.items],
-        has_more=page.has_more,
-        first_id=ids[0] if ids else None,
-        last_id=ids[-1] if ids else None,
-    )
-
-
-_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+    checkpoints = [_checkpoint_object(checkpoint) for checkpoint in page.items]
+    return page_response(checkpoints, has_more=page.has_more, empty_id=None)
 
 
 class _JobObject(FineTuningJob):

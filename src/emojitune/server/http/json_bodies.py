@@ -6,7 +6,7 @@ Knows how a request breaks a rule, not which rules an endpoint has.
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from fastapi import Query, Request
+from fastapi import Request
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -25,8 +25,6 @@ from emojitune.errors import InvalidRequestError
 UNION_TAG = "[tag] "
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
-
-Limit = Annotated[int, Query(ge=1, le=10_000, description="How many items a page may have.")]
 
 
 def drop_nulls(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Replies: objects of `openai.types` as JSON.
+"""Responses: objects of `openai.types` as JSON.
 
-Every object is built whole by its endpoint, so the keys that were set are the keys that are sent:
-`null` where it says so, and no key that the endpoint left out.
+Every object is built in full by its endpoint, so the keys that were set are the keys that are sent:
+`null` where the endpoint set it, and no key that it left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,34 +11,42 @@ from fastapi import Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-
-def json_response(item: BaseModel | Mapping[str, Any]) -> Response:
-    """One object, of a type of OpenAI's or as a dict already."""
-    payload = as_dict(item) if isinstance(item, BaseModel) else item
-    # Nothing but this very type: OpenAI's node client hands back any other as raw text.
-    return Response(encode_json(payload), media_type="application/json")
+JsonObject = BaseModel | Mapping[str, Any]
 
 
-def list_response(items: Sequence[BaseModel], **more: Any) -> Response:
-    """A list of objects, with `has_more` and what else this list carries."""
-    data = [as_dict(item) for item in items]
-    return json_response({"object": "list", "data": data, **more})
+def json_response(item: JsonObject) -> Response:
+    """A response that is one object."""
+    # Exactly this media type: OpenAI's node client hands back the body of any other as raw text.
+    return Response(encode_json(_payload(item)), media_type="application/json")
 
 
-def page_response(items: Sequence[BaseModel], ids: Sequence[str], has_more: bool) -> Response:
-    """A page of a list that also names its first and last item.
+def list_response(items: Sequence[JsonObject], **fields: Any) -> Response:
+    """A response that is a list of objects, with further `fields` of it such as `has_more`."""
+    return json_response({"object": "list", "data": [_payload(item) for item in items], **fields})
 
-    OpenAI's document has both as strings and never as null: of an empty page they are empty.
+
+def page_response(
+    items: Sequence[JsonObject], *, has_more: bool, empty_id: str | None = ""
+) -> Response:
+    """A response that is one page of a list, with the ids of its first and its last item.
+
+    Args:
+        empty_id: Both ids of an empty page. OpenAI's document has a string almost everywhere.
     """
-    first, last = (ids[0], ids[-1]) if ids else ("", "")
-    return list_response(items, has_more=has_more, first_id=first, last_id=last)
+    data = [_payload(item) for item in items]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (empty_id, empty_id)
+    return list_response(data, has_more=has_more, first_id=first, last_id=last)
 
 
 def as_dict(item: BaseModel) -> dict[str, Any]:
-    """An object as it is sent: the keys that were set, under their names in the API."""
+    """The JSON of an object: the keys that were set, under their names in the API."""
     return item.model_dump(by_alias=True, exclude_unset=True)
 
 
 def encode_json(payload: Mapping[str, Any]) -> bytes:
-    """JSON as every client reads it: NaN and infinity are no JSON, and become null."""
+    """JSON that every client reads: NaN and infinity, which JSON does not have, become null."""
     return to_json(payload, inf_nan_mode="null")
+
+
+def _payload(item: JsonObject) -> Mapping[str, Any]:
+    return as_dict(item) if isinstance(item, BaseModel) else item
