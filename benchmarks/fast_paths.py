@@ -16,8 +16,8 @@ from benchmarks.prompts import Prompts
 from emojitune.errors import EmojituneError
 from emojitune.inference import loading
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.engine.kv_cache import Growth, Prompt
-from emojitune.inference.engine.scheduler import Request
+from emojitune.inference.engine.kv_cache import ForwardRequest, Prompt
+from emojitune.inference.engine.scheduler import Decoder
 from emojitune.inference.types import ChatParameters, Delta, Usage
 from emojitune.models import adapter, loader, lora
 from emojitune.models.loader import Precision
@@ -65,17 +65,17 @@ class Chat:
         found: list[list[Tensor]] = [[] for _ in prompts.ids]
         waiting = _Waiting(len(prompts.ids))
 
-        def start(number: int, known: Prompt) -> Request:
-            [grown] = yield [Growth(known.path, prompts.ids[number][known.cached :])]
-            found[number] += grown.rows
+        def start(number: int, prompt: Prompt) -> Decoder[None]:
+            [result] = yield [ForwardRequest(prompt.path, prompt.uncached)]
+            found[number] += result.logprobs
             for token in prompts.replies[number]:
-                [grown] = yield [Growth(grown.path, [token])]
-                found[number] += grown.rows
+                [result] = yield [ForwardRequest(result.path, [token])]
+                found[number] += result.logprobs
             waiting.done()
 
         for number, (prompt, reply) in enumerate(zip(prompts.ids, prompts.replies, strict=True)):
             room = len(prompt) + len(reply)
-            self._model.base.engine.submit(
+            self._model.base.scheduler.submit(
                 prompt,
                 partial(start, number),
                 reserve=room,

@@ -1,6 +1,6 @@
-"""Searches: the best-first search over a trie finds what weighing every label one by one finds.
+"""Searches: the best-first search over a trie finds the labels that scoring each of them finds.
 
-With the model's word alone, and with what examples say beside it: then the search guesses, too.
+By the model alone, and by examples beside it: then the search drafts, too.
 """
 
 import math
@@ -13,17 +13,18 @@ import torch
 from hypothesis import strategies as st
 
 from emojitune.inference.decoding.constraint import LabelTrie, label_trie
-from emojitune.inference.decoding.knn import NeighbourWeights
+from emojitune.inference.decoding.knn import KNNScorer
 from emojitune.inference.decoding.label_search import (
-    PLAIN,
-    BestKnown,
-    Scored,
-    Weights,
-    all_known,
-    nearly_all_known,
+    MODEL_SCORER,
+    LabelQuery,
+    ScoredLabel,
+    Scorer,
+    TopKFound,
+    exhaustive,
+    mass_covered,
     rank,
 )
-from emojitune.inference.engine.kv_cache import Grown, Growth, Path, Prompt
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, Path, Prompt
 
 _STOPS = (0, 1)
 _TOKENS = range(2, 7)
@@ -40,8 +41,8 @@ class Search:
     sharpness: float
     count: int | None
     width: int
-    likeness: float  # how much replies differ by their examples; 0 has none
-    sums: bool  # whether what all weigh together is asked for, too
+    similarity: float  # how much labels differ by their examples; 0 has none
+    sums: bool  # whether the score of all labels together is needed, too
 
 
 searches = st.builds(
@@ -61,26 +62,27 @@ searches = st.builds(
 
 
 def faults(search: Search) -> list[str]:
-    """Where trie or search say anything else than a look at all labels."""
+    """Differences between trie or search and a scan of all labels."""
     trie = label_trie(search.labels)
     labels = set(search.labels)
     if _language(trie, trie.start) != labels:
         return ["the trie spells other labels than it was made of"]
-    weights = _weights(search, trie)
+    scorer = _scorer(search, trie)
     expected = {label: _joint(search, label, labels) for label in labels}
-    weighed = {
-        label: weights.of_reply(score, _end(trie, label)) for label, score in expected.items()
+    scores = {
+        label: scorer.score(log_probability, _end(trie, label))
+        for label, log_probability in expected.items()
     }
-    found = _ranked(search, trie, weights)[: search.count]
-    best = sorted(weighed.values(), reverse=True)[: search.count]
-    if len({scored.tokens for scored in found}) != len(best):
+    found = _ranked(search, trie, scorer)[: search.count]
+    best = sorted(scores.values(), reverse=True)[: search.count]
+    if len({label.tokens for label in found}) != len(best):
         return [f"{len(found)} labels, not {len(best)}"]
     return [
-        f"{scored} where the best weighs {weight}, and it {expected[scored.tokens]}"
-        for scored, weight in zip(found, best, strict=True)
-        if not _close(scored.weight, weight)
-        or not _close(scored.weight, weighed[scored.tokens])
-        or not _close(scored.log_probability, expected[scored.tokens])
+        f"{label} where the best scores {score}, and it {expected[label.tokens]}"
+        for label, score in zip(found, best, strict=True)
+        if not _close(label.score, score)
+        or not _close(label.score, scores[label.tokens])
+        or not _close(label.log_probability, expected[label.tokens])
     ]
 
 
@@ -100,8 +102,8 @@ def _language(trie: LabelTrie, state: int) -> set[Label]:
 
 def _following(search: Search, path: Sequence[int]) -> torch.Tensor:
     """The model: log-probabilities of what comes next."""
-    draw = random.Random(f"{search.seed} {tuple(path)}")
-    logits = [draw.gauss(0, search.sharpness) for _ in range(10)]
+    rng = random.Random(f"{search.seed} {tuple(path)}")
+    logits = [rng.gauss(0, search.sharpness) for _ in range(10)]
     return torch.log_softmax(torch.tensor(logits), 0)
 
 
@@ -115,13 +117,13 @@ def _joint(search: Search, label: Label, labels: set[Label]) -> float:
     return score
 
 
-def _weights(search: Search, trie: LabelTrie) -> Weights:
-    if not search.likeness:
-        return PLAIN
-    draw = random.Random(search.seed)
+def _scorer(search: Search, trie: LabelTrie) -> Scorer:
+    if not search.similarity:
+        return MODEL_SCORER
+    rng = random.Random(search.seed)
     labels = sorted(set(search.labels))
-    return NeighbourWeights(
-        trie, {_end(trie, label): math.exp(draw.gauss(0, search.likeness)) for label in labels}
+    return KNNScorer(
+        trie, {_end(trie, label): math.exp(rng.gauss(0, search.similarity)) for label in labels}
     )
 
 
@@ -132,29 +134,30 @@ def _end(trie: LabelTrie, label: Label) -> int:
     return state
 
 
-def _ranked(search: Search, trie: LabelTrie, weights: Weights) -> list[Scored]:
-    rules = [BestKnown(search.count) if search.count else all_known]
+def _ranked(search: Search, trie: LabelTrie, scorer: Scorer) -> list[ScoredLabel]:
+    rules = [TopKFound(search.count) if search.count else exhaustive]
     if search.sums:
-        rules.append(nearly_all_known(1.0))
-    root = Prompt(Path(np.zeros(0, np.int64)), 0)  # a path here is its tokens
-    stops, weigh = frozenset(_STOPS), (lambda _state: weights) if search.likeness else None
-    asking = rank(_PROMPT, root, trie, stops, rules, weigh=weigh, width=search.width)
-    growths = next(asking)
+        rules.append(mass_covered(1.0))
+    prompt = Prompt(_PROMPT, Path(np.zeros(0, np.int64)))  # a path here is its tokens
+    make_scorer = (lambda _state: scorer) if isinstance(scorer, KNNScorer) else None
+    query = LabelQuery(prompt, trie, frozenset(_STOPS), make_scorer)
+    decoder = rank(query, rules, width=search.width)
+    requests = next(decoder)
     while True:
         try:
-            growths = asking.send([_grown(search, growth) for growth in growths])
+            requests = decoder.send([_result(search, request) for request in requests])
         except StopIteration as stop:
-            found: list[Scored] = stop.value
+            found: list[ScoredLabel] = stop.value
             return found
 
 
-def _grown(search: Search, growth: Growth) -> Grown:
-    path = (*growth.parent.slots.tolist(), *growth.ids)
-    wanted = growth.wanted or []
+def _result(search: Search, request: ForwardRequest) -> ForwardResult:
+    path = (*request.parent.slots.tolist(), *request.ids)
+    wanted = request.logprob_tokens or []
     ends = range(len(path) - len(wanted) + 1, len(path) + 1)
     rows = [
         _following(search, path[:end])[list(tokens)]
         for end, tokens in zip(ends, wanted, strict=True)
     ]
-    state = None if growth.state is None else torch.zeros(1)
-    return Grown(Path(np.array(path)), rows, state)
+    state = None if request.hidden_at is None else torch.zeros(1)
+    return ForwardResult(Path(np.array(path)), rows, state)

@@ -139,7 +139,7 @@ def test_a_prompt_is_remembered_for_its_owner_alone(open_model: ChatModel) -> No
 def test_many_replies_share_the_cache(
     open_model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_model.base.engine, "capacity", 320)
+    monkeypatch.setattr(open_model.base.scheduler, "capacity", 320)
     with pytest.raises(InvalidRequestError, match="at most 320 tokens together") as caught:
         ask(open_model, ChatParameters(n=64, max_tokens=6))
     assert caught.value.param == "max_tokens"

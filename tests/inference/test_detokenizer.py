@@ -13,9 +13,10 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from emojitune.dataset.tool_format import Tool, call_text, reply_text
-from emojitune.inference.decoding.sampling import TokenScore
+from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.decoding.sampling import TopLogprobs
 from emojitune.inference.detokenizer import Detokenizer, TextStream
-from emojitune.inference.types import ChatParameters, Delta, TokenLogprob, ToolUse
+from emojitune.inference.types import ChatParameters, Delta, TokenLogprob
 from emojitune.models import loader
 from emojitune.models.loader import LoadedModel
 from emojitune.models.renderer import Renderer
@@ -36,7 +37,7 @@ def generated(renderer: Renderer, text: str, **parameters: Any) -> list[Delta]:
         renderer, ChatParameters(tools=ToolUse((STOP,)), **parameters), deltas.append
     )
     for token in renderer.encode_text(text):
-        if not detokenizer.token(0, token, TokenScore(-0.5, ())):
+        if not detokenizer.token(0, token, TopLogprobs(-0.5, ())):
             break
     detokenizer.end(0, "stop")
     return deltas

@@ -12,8 +12,9 @@ from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool
 from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.loading import load_base
-from emojitune.inference.types import ChatParameters, Delta, ToolUse, Usage
+from emojitune.inference.types import ChatParameters, Delta, Usage
 from emojitune.models import loader
 from emojitune.models.catalog import SMOLLM2_135M
 from emojitune.models.download import fetch

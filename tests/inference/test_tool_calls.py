@@ -5,8 +5,8 @@ import pytest
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool, call_text, reply_text
+from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.tool_calls import ToolCallParser, split_at_call, with_format_notes
-from emojitune.inference.types import ToolUse
 
 TOOL = Tool("weather", {"type": "object", "properties": {}}, "Tells the weather.")
 

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError, ModelError
-from emojitune.inference.decoding.constraint import LabelTrie, State, label_trie
+from emojitune.inference.decoding.constraint import Guide, LabelTrie, State, label_trie
 from emojitune.inference.decoding.grammar import Vocabulary
-from emojitune.inference.decoding.knn import Neighbours, NeighbourWeights
-from emojitune.inference.decoding.label_sampling import Guide, Sampling, Weigh, reply_from_set
-from emojitune.inference.decoding.sampling import shapes_of
-from emojitune.inference.decoding.speculative import MOST_DROPPED, Foresight, reply_freely
+from emojitune.inference.decoding.knn import KNNDatastore, KNNScorer
+from emojitune.inference.decoding.label_sampling import reply_from_set
+from emojitune.inference.decoding.label_search import LabelQuery, ScorerFactory
+from emojitune.inference.decoding.params import SamplingParams
+from emojitune.inference.decoding.speculative import MAX_REJECTED, DraftProposer, reply_freely
 from emojitune.inference.detokenizer import Detokenizer
 from emojitune.inference.embeddings import Embedder
-from emojitune.inference.engine.batch import ForwardPass
+from emojitune.inference.engine.batch import ModelRunner
 from emojitune.inference.engine.kv_cache import Prompt
-from emojitune.inference.engine.scheduler import Engine, Request
+from emojitune.inference.engine.scheduler import Decoder, Scheduler
 from emojitune.inference.tool_calls import with_format_notes
 from emojitune.inference.types import ChatParameters, Embeddings, Generation, Listener, Usage
 from emojitune.models.packed_llama import LlamaAdapter
@@ -36,13 +37,17 @@ class BaseModelRuntime:
     """What the models on one base share: weights, engine, tokenizer. `executor` does the work."""
 
     def __init__(
-        self, forward: ForwardPass, renderer: Renderer, context_length: int, executor: Executor
+        self,
+        forward: ModelRunner[LlamaAdapter],
+        renderer: Renderer,
+        context_length: int,
+        executor: Executor,
     ) -> None:
         self.forward = forward
         self.renderer = renderer
         self.context_length = context_length
         self.executor = executor
-        self.engine = Engine(forward, executor)
+        self.scheduler = Scheduler(forward, executor)
 
     @cached_property
     def grammar_vocabulary(self) -> Vocabulary:
@@ -57,7 +62,7 @@ class ChatModel:
         base: BaseModelRuntime,
         vocabulary: tuple[str, ...] = (),
         adapter: LlamaAdapter | None = None,
-        neighbours: Neighbours | None = None,
+        neighbours: KNNDatastore | None = None,
     ) -> None:
         """`neighbours` are examples whose replies are of the `vocabulary`."""
         self.base = base
@@ -80,7 +85,7 @@ class ChatModel:
     @property
     def busy(self) -> bool:
         """Whether replies are made with its weights; an adapter alone is not missed."""
-        return self.adapter is None and self.base.engine.busy
+        return self.adapter is None and self.base.scheduler.busy
 
     def start(
         self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
@@ -100,53 +105,48 @@ class ChatModel:
         if room < 1 or (parameters.max_tokens or 0) > room:
             raise self._too_long(len(ids), parameters.max_tokens or 1)
         # Schemas are in the prompt: one that takes long to look at never comes so far.
-        guide = self._guides(parameters)
-        sampling = Sampling(
+        make_guide = self._guides(parameters)
+        params = SamplingParams(
             n=parameters.n,
             max_tokens=self._most_tokens(parameters.max_tokens, parameters.n, room),
             temperature=parameters.temperature,
             top_p=parameters.top_p,
             seed=parameters.seed,
-            shapes=shapes_of(
-                parameters.logit_bias, parameters.frequency_penalty, parameters.presence_penalty
-            ),
-            top=parameters.top_logprobs,
-            guide=guide,
+            frequency_penalty=parameters.frequency_penalty,
+            presence_penalty=parameters.presence_penalty,
+            logit_bias=parameters.logit_bias,
+            top_logprobs=parameters.top_logprobs,
         )
-        writer = Detokenizer(self._renderer, parameters, listener)
+        detokenizer = Detokenizer(self._renderer, parameters, listener)
         generation = Generation()
 
-        def request(prompt: Prompt) -> Request:
+        def request(prompt: Prompt) -> Decoder[None]:
             stop_ids = self._renderer.stop_ids
             if closed is None:
                 yield from reply_freely(
-                    ids, prompt, sampling, stop_ids, writer.token, writer.end, foresight
+                    prompt, params, stop_ids, detokenizer, make_guide=make_guide, proposer=proposer
                 )
             else:
                 yield from reply_from_set(
-                    ids,
-                    prompt,
-                    closed.trie,
-                    sampling,
-                    stop_ids,
-                    writer.token,
-                    writer.end,
-                    writer.rank,
+                    LabelQuery(prompt, closed.trie, stop_ids, make_scorer),
+                    params,
+                    detokenizer,
                     alternatives=parameters.alternatives,
                     probabilities=parameters.probabilities,
-                    weigh=weigh,
                 )
-            listener(Usage(len(ids), writer.completion_tokens, prompt.cached))
+            listener(Usage(len(ids), detokenizer.completion_tokens, prompt.cached))
 
-        weigh = self._weigher(closed)
-        foresight = self._foresight(parameters)
-        grows = len(closed.trie.children) if closed else sampling.n * sampling.max_tokens
+        make_scorer = self._weigher(closed)
+        proposer = self._proposer(parameters)
         if closed is None:
-            grows += sampling.n * MOST_DROPPED
-        self.base.engine.submit(
+            assert params.max_tokens is not None
+            reply_tokens = params.n * (params.max_tokens + MAX_REJECTED)
+        else:
+            reply_tokens = len(closed.trie.children)
+        self.base.scheduler.submit(
             ids,
             request,
-            reserve=len(ids) + grows,
+            reserve=len(ids) + reply_tokens,
             on_error=lambda error: listener(_as_ours(error)),
             cancelled=lambda: generation.cancelled,
             adapter=self.adapter,
@@ -218,27 +218,26 @@ class ChatModel:
             )
         return None
 
-    def _weigher(self, closed: "_ClosedSet | None") -> Weigh | None:
+    def _weigher(self, closed: "_ClosedSet | None") -> ScorerFactory | None:
         """How replies of a set are weighed; None where there are no examples of all of them."""
         neighbours, numbers = self.neighbours, self._numbers
         if neighbours is None or closed is None or not closed.ends.keys() <= numbers.keys():
             return None
 
-        def weigh(state: Tensor) -> NeighbourWeights:
-            likeness = neighbours.likeness(state, len(numbers))
-            ends = {end: likeness[numbers[label]] for label, end in closed.ends.items()}
-            return NeighbourWeights(closed.trie, ends)
+        def make_scorer(state: Tensor) -> KNNScorer:
+            similarity = neighbours.similarity(state, len(numbers))
+            ends = {end: similarity[numbers[label]] for label, end in closed.ends.items()}
+            return KNNScorer(closed.trie, ends)
 
-        return weigh
+        return make_scorer
 
-    def _foresight(self, parameters: ChatParameters) -> Foresight | None:
-        """What a free reply likely says: what the model was tuned to, unless another form is asked
-        for."""
+    def _proposer(self, parameters: ChatParameters) -> DraftProposer | None:
+        """Drafts for a free reply: the model's labels, unless the request demands another form."""
         formed = parameters.json_schema is not None or parameters.tools is not None
         if not self.vocabulary or formed:
             return None
         known = self._set(self.vocabulary)
-        return Foresight(known.trie, self._weigher(known))
+        return DraftProposer(known.trie, self._weigher(known))
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -246,7 +245,7 @@ class ChatModel:
 
     def _most_tokens(self, asked: int | None, n: int, room: int) -> int:
         """The most tokens of each of `n` replies, which together have to fit into the cache."""
-        share = max(self.base.engine.capacity, self._context_length) // n
+        share = max(self.base.scheduler.capacity, self._context_length) // n
         if asked is not None and asked > share:
             raise InvalidRequestError(
                 f"'n' replies of this model may have at most {share * n} tokens together, so "

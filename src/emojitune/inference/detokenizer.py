@@ -12,8 +12,9 @@ from typing import Literal
 from tokenizers.decoders import DecodeStream
 
 from emojitune.dataset.tool_format import CALL_BEGIN, SEPARATOR
-from emojitune.inference.decoding.label_search import Scored
-from emojitune.inference.decoding.sampling import TokenScore
+from emojitune.inference.decoding.label_search import ScoredLabel
+from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.decoding.sampling import TopLogprobs
 from emojitune.inference.tool_calls import ToolCallParser, split_at_call
 from emojitune.inference.types import (
     Alternative,
@@ -22,7 +23,6 @@ from emojitune.inference.types import (
     FinishReason,
     Listener,
     TokenLogprob,
-    ToolUse,
 )
 from emojitune.models.renderer import Renderer
 
@@ -43,32 +43,32 @@ class Detokenizer:
     def completion_tokens(self) -> int:
         return sum(reply.tokens for reply in self._replies)
 
-    def rank(self, ranking: Sequence[Scored], log_total: float | None) -> None:
+    def rank(self, ranking: Sequence[ScoredLabel], log_total: float | None) -> None:
         """Keep the best replies of a set, which the last delta of each reply brings.
 
-        `log_total` is the weight of the entire set; None where it is not known.
+        `log_total` is the score of the entire set; None where it is not known.
         """
         alternatives = tuple(
             Alternative(
                 self._renderer.decode(scored.tokens),
                 scored.log_probability,
-                None if log_total is None else exp(scored.weight - log_total),
+                None if log_total is None else exp(scored.score - log_total),
             )
             for scored in ranking
         )
         for reply in self._replies:
             reply.alternatives = alternatives
 
-    def token(self, index: int, token: int, score: TokenScore | None) -> bool:
+    def token(self, index: int, token: int, logprobs: TopLogprobs | None) -> bool:
         """Take a token; False when a stop sequence has come up."""
-        logprob = None if score is None else self._logprob(token, score)
+        logprob = None if logprobs is None else self._logprob(token, logprobs)
         return self._replies[index].push(token, logprob)
 
     def end(self, index: int, reason: Literal["stop", "length"]) -> None:
         """Emit the rest, and the finish reason."""
         self._replies[index].end(reason)
 
-    def _logprob(self, token: int, score: TokenScore) -> TokenLogprob:
+    def _logprob(self, token: int, score: TopLogprobs) -> TokenLogprob:
         top = tuple(self._token_logprob(token, value) for token, value in score.top)
         return replace(self._token_logprob(token, score.log_probability), top=top)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emojitune.errors import InvalidRequestError
-from emojitune.inference.engine.batch import ForwardPass, Past
+from emojitune.inference.engine.batch import ModelRunner, Past
 from emojitune.inference.types import Embeddings
 from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
@@ -26,7 +26,7 @@ class Embedder:
 
     def __init__(
         self,
-        forward: ForwardPass,
+        forward: ModelRunner[LlamaAdapter],
         adapter: LlamaAdapter | None,
         renderer: Renderer,
         context_length: int,
@@ -122,7 +122,7 @@ class Embedder:
         for at, row in enumerate(rows):
             padded[at, : len(row)] = torch.tensor(row)
             mask[at, : len(row)] = 1
-        hidden, past = self._forward.states(padded, past, self._adapter)
+        hidden, past = self._forward.hidden_states(padded, past, self._adapter)
         return (hidden.float().cpu() * mask).sum(dim=1), past
 
 

@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from emojitune.inference.chat_model import BaseModelRuntime, ChatModel
-from emojitune.inference.decoding.knn import Neighbours
-from emojitune.inference.engine.hf_runner import ModulePass
-from emojitune.inference.engine.llama_runner import LlamaPass
+from emojitune.inference.decoding.knn import KNNDatastore
+from emojitune.inference.engine.hf_runner import HFRunner
+from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.models import loader
 from emojitune.models.linear import PackedLinear
 from emojitune.models.loader import LoadedModel, Precision
@@ -20,16 +20,16 @@ def load_base(folder: Path, precision: Precision, executor: Executor) -> ChatMod
     if not loader.is_llama(folder):
         return from_modules(loader.load(folder, precision), executor)
     loaded = loader.load_llama(folder, precision, PackedLinear)
-    forward = LlamaPass(loaded.llama)
+    forward = LlamaRunner(loaded.llama)
     return ChatModel(BaseModelRuntime(forward, loaded.renderer, loaded.context_length, executor))
 
 
 def load_beside(base: ChatModel, adapter: Path) -> ChatModel:
     """A tuned model that shares all but its adapter with a base that `is_llama`."""
     forward = base.base.forward
-    assert isinstance(forward, LlamaPass)
+    assert isinstance(forward, LlamaRunner)
     found, vocabulary = loader.load_llama_adapter(forward.llama, adapter)
-    neighbours = Neighbours.load(adapter, len(vocabulary))
+    neighbours = KNNDatastore.load(adapter, len(vocabulary))
     return ChatModel(base.base, vocabulary, found, neighbours)
 
 
@@ -47,6 +47,6 @@ def load_merged(folder: Path, adapter: Path, precision: Precision, executor: Exe
 
 def from_modules(loaded: LoadedModel, executor: Executor) -> ChatModel:
     """A model that is run as transformers made it."""
-    forward = ModulePass(loaded.module, loaded.precision.device)
+    forward = HFRunner(loaded.module, loaded.precision.device)
     base = BaseModelRuntime(forward, loaded.renderer, loaded.context_length, executor)
     return ChatModel(base, loaded.vocabulary)

@@ -10,7 +10,8 @@ from typing import Any
 
 from emojitune.dataset.example import Message, with_notes
 from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, tools_prompt
-from emojitune.inference.types import ToolCallDelta, ToolUse
+from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.types import ToolCallDelta
 
 _HEAD = re.compile(CALL_BEGIN + r'\{"name": "([a-zA-Z0-9_-]+)", "arguments": ')
 _TAIL_AND_HEAD = re.compile(re.escape("}" + CALL_END + SEPARATOR) + _HEAD.pattern)

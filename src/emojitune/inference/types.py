@@ -11,25 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emojitune.dataset.example import Message
-from emojitune.dataset.tool_format import Tool
 from emojitune.errors import EmojituneError
+from emojitune.inference.decoding.params import ToolUse
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolUse:
-    """The tools at hand, and what may be done with them.
-
-    Attributes:
-        choice: "auto" leaves it to the model, "required" asks for a call, "named" for one call of
-            the only tool.
-        parallel: Whether one reply may call several times.
-    """
-
-    tools: tuple[Tool, ...]
-    choice: Literal["auto", "required", "named"] = "auto"
-    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)

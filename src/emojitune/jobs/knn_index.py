@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from emojitune.dataset.example import TrainingExample
-from emojitune.inference.decoding.knn import Neighbours, by_turns, hidden_states
-from emojitune.inference.engine.llama_runner import LlamaPass
+from emojitune.inference.decoding.knn import KNNDatastore, hidden_states, round_robin
+from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.models.linear import TrainableLinear
 from emojitune.models.loader import LoadedLlama, Trainable, load_llama_adapter
 from emojitune.models.packed_llama import LlamaAdapter
@@ -39,10 +39,10 @@ class KNNExamples:
         """How long it takes to see them, in training steps of that size."""
         return len(self.prompts) / batch_size / _FASTER_THAN_A_STEP
 
-    def seen(self, adapter: Path, check: Callable[[], None]) -> Neighbours:
+    def seen(self, adapter: Path, check: Callable[[], None]) -> KNNDatastore:
         """As the model with this adapter sees them. `check` is called often, and may raise."""
         tuned, _ = load_llama_adapter(self.model.llama, adapter)
-        return Neighbours.of(_in_threads(self.model, tuned, self.prompts, check), self.replies)
+        return KNNDatastore.of(_in_threads(self.model, tuned, self.prompts, check), self.replies)
 
 
 def choose(
@@ -60,7 +60,7 @@ def choose(
     prompts: list[tuple[int, ...]] = []
     replies: list[int] = []
     tokens = 0
-    for index in by_turns([number[example.reply] for example in known])[:_MOST]:
+    for index in round_robin([number[example.reply] for example in known])[:_MOST]:
         prompt = model.renderer.render_prompt(known[index].prompt)[-model.context_length :]
         tokens += len(prompt)
         if prompts and tokens > _MOST_TOKENS:
@@ -82,7 +82,7 @@ def _in_threads(
     parts = [prompts[part::count] for part in range(count)]
 
     def states(part: Sequence[tuple[int, ...]]) -> Tensor:
-        return hidden_states(LlamaPass(model.llama), tuned, part, check)
+        return hidden_states(LlamaRunner(model.llama), tuned, part, check)
 
     torch.set_num_threads(cores // count)
     try:

@@ -39,7 +39,7 @@ class Crowd:
         self.url = url
         model = context.pool.get(str(base.resolve()))
         assert isinstance(model, ChatModel)
-        self.engine = model.base.engine
+        self.scheduler = model.base.scheduler
 
     def ask(self, path: str, body: dict[str, Any]) -> socket.socket:
         """A connection on which a request was sent whole."""
@@ -54,9 +54,9 @@ class Crowd:
 
     def held(self) -> int:
         """Tokens in the cache that belong to more than remembered prompts."""
-        forest = self.engine._forest
-        remembered = [path.slots for path in forest._known.values()]
-        return int(forest._holders.sum()) - sum(len(slots) for slots in remembered)
+        cache = self.scheduler._cache
+        remembered = [path.slots for path in cache._prefixes.values()]
+        return int(cache._ref_counts.sum()) - sum(len(slots) for slots in remembered)
 
     def wait(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
@@ -102,12 +102,12 @@ def test_whoever_vanishes_leaves_nothing_behind(
     streamed = bool(body.get("stream"))
     for _ in range(2):
         connections = [crowd.ask(path, body) for _ in range(AT_ONCE)]
-        crowd.wait(lambda: crowd.engine.busy)
+        crowd.wait(lambda: crowd.scheduler.busy)
         for connection in connections:
             if midway and streamed:
                 assert connection.recv(12) == b"HTTP/1.1 200"
             leave(connection)
-        crowd.wait(lambda: not crowd.engine.busy)
+        crowd.wait(lambda: not crowd.scheduler.busy)
     crowd.wait(lambda: crowd.held() == 0)
 
 
@@ -120,6 +120,6 @@ def test_their_places_are_free_again(crowd: Crowd) -> None:
         assert refused.recv(12) == b"HTTP/1.1 429", "the limit can be reached"
         for connection in (*connections, refused):
             connection.close()
-        crowd.wait(lambda: not crowd.engine.busy)
+        crowd.wait(lambda: not crowd.scheduler.busy)
     with OpenAI(base_url=crowd.url, api_key=KEY, max_retries=0) as client:
         assert client.models.list().data

@@ -17,7 +17,8 @@ from emojitune.dataset.tool_format import Tool
 from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.decoding.grammar import Vocabulary
-from emojitune.inference.types import ChatParameters, Delta, ToolUse, Usage
+from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.types import ChatParameters, Delta, Usage
 
 SCHEMA = {
     "type": "object",

@@ -1,4 +1,4 @@
-"""Replies weighed by the examples that a prompt is like, held against sums by hand."""
+"""Labels scored by the examples that are similar to a prompt, held against sums by hand."""
 
 import math
 import random
@@ -20,25 +20,26 @@ from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.decoding import knn
 from emojitune.inference.decoding.constraint import LabelTrie, label_trie
 from emojitune.inference.decoding.knn import (
-    Neighbours,
-    NeighbourWeights,
-    by_turns,
+    KNNDatastore,
+    KNNScorer,
     hidden_states,
+    round_robin,
     verify,
 )
 from emojitune.inference.decoding.label_search import (
-    BestKnown,
-    Enough,
-    Scored,
-    Weights,
-    all_known,
-    nearly_all_known,
+    LabelQuery,
+    ScoredLabel,
+    ScorerFactory,
+    StopRule,
+    TopKFound,
+    exhaustive,
+    mass_covered,
     rank,
 )
 from emojitune.inference.engine import cache_attention
-from emojitune.inference.engine.hf_runner import ModulePass
-from emojitune.inference.engine.kv_cache import Forest, Prompt
-from emojitune.inference.engine.llama_runner import LlamaPass
+from emojitune.inference.engine.hf_runner import HFRunner
+from emojitune.inference.engine.kv_cache import KVCache
+from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.inference.loading import load_beside
 from emojitune.inference.types import ChatParameters
 from emojitune.models.loader import LoadedModel
@@ -55,54 +56,54 @@ def end(trie: LabelTrie, label: Sequence[int]) -> int:
     return state
 
 
-def test_likeness_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None:
+def test_similarity_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None:
     examples, replies = states(5), [0, 2, 0, 1, 2]
     center, asked = examples.mean(0), states(1, seed=1)[0]
     expected = [math.exp(-1 / 0.075)] * 4  # the fourth reply has no example
     for example, reply in zip(examples, replies, strict=True):
         a, b = asked - center, example - center
         expected[reply] += math.exp(float(a @ b / (a.norm() * b.norm())) / 0.075)
-    found = Neighbours.of(examples, replies).likeness(asked, 4)
+    found = KNNDatastore.of(examples, replies).similarity(asked, 4)
     assert found == pytest.approx([total**1.15 for total in expected], rel=1e-4)
 
 
-def test_no_replies_weigh_more_than_is_said_of_the_path_to_them() -> None:
+def test_no_label_exceeds_the_bounds_of_the_paths_to_it() -> None:
     chance = random.Random(1)
     labels = [tuple(chance.choices(range(3), k=chance.randint(1, 5))) for _ in range(40)]
     trie = label_trie(labels)
     ends = {end(trie, label): chance.uniform(0.001, 50) for label in set(labels)}
-    weights = NeighbourWeights(trie, ends)
+    scorer = KNNScorer(trie, ends)
     for label in set(labels):
         for cut in range(len(label) + 1):
             state = end(trie, label[:cut])
             below = [end(trie, other) for other in set(labels) if other[:cut] == label[:cut]]
             log_probabilities = [-2.0 - chance.random() for _ in below]
             found = [
-                math.exp(weights.of_reply(log_probability, one))
+                math.exp(scorer.score(log_probability, one))
                 for one, log_probability in zip(below, log_probabilities, strict=True)
             ]
-            assert sum(found) <= math.exp(weights.of_all(-2.0, state)) * (1 + 1e-9)
-            assert max(found) <= math.exp(weights.of_path(-2.0, state)) * (1 + 1e-9)
+            assert sum(found) <= math.exp(scorer.mass_bound(-2.0, state)) * (1 + 1e-9)
+            assert max(found) <= math.exp(scorer.upper_bound(-2.0, state)) * (1 + 1e-9)
 
 
 def ranked(
     model: LoadedModel,
-    weigh: Callable[[Tensor], Weights],
-    rules: Sequence[Enough],
+    make_scorer: ScorerFactory,
+    rules: Sequence[StopRule],
     labels: Sequence[Sequence[int]] = LABELS,
     opened: Callable[[int], None] = lambda _count: None,
-) -> list[Scored]:
-    """What a search finds; `opened` hears how many paths each pass opens."""
-    forest = Forest(ModulePass(model.module, torch.device("cpu")))
-    path = forest.longest_known(PROMPT, None).path
-    search = rank(PROMPT, Prompt(path, 0), label_trie(labels), STOPS, rules, weigh=weigh, width=1)
-    growths = next(search)
+) -> list[ScoredLabel]:
+    """The labels that a search finds; `opened` is called with the number of paths of each pass."""
+    cache = KVCache(HFRunner(model.module, torch.device("cpu")))
+    prompt = cache.match_prefix(PROMPT, None)
+    search = rank(LabelQuery(prompt, label_trie(labels), STOPS, make_scorer), rules, width=1)
+    requests = next(search)
     while True:
-        opened(len(growths))
+        opened(len(requests))
         try:
-            growths = search.send(forest.grow([growths], [None])[0])
+            requests = search.send(cache.forward([requests], [None])[0])
         except StopIteration as stop:
-            found: list[Scored] = stop.value
+            found: list[ScoredLabel] = stop.value
             return found
 
 
@@ -110,51 +111,51 @@ def ranked(
 @pytest.mark.parametrize(
     ("count", "rules"),
     [
-        (1, [BestKnown(1)]),
-        (2, [BestKnown(2)]),
-        (1, [BestKnown(1), nearly_all_known(1.0)]),
-        (2, [BestKnown(2), nearly_all_known(1.0)]),
-        (None, [all_known]),
+        (1, [TopKFound(1)]),
+        (2, [TopKFound(2)]),
+        (1, [TopKFound(1), mass_covered(1.0)]),
+        (2, [TopKFound(2), mass_covered(1.0)]),
+        (None, [exhaustive]),
     ],
 )
-def test_the_search_finds_the_replies_of_most_weight(
-    tiny: LoadedModel, seed: int, count: int | None, rules: list[Enough]
+def test_the_search_finds_the_labels_of_the_best_scores(
+    tiny: LoadedModel, seed: int, count: int | None, rules: list[StopRule]
 ) -> None:
     chance = random.Random(seed)
-    likeness = {label: math.exp(chance.uniform(-8, 8)) for label in LABELS}
-    trie, heard = label_trie(LABELS), []
+    similarity = {label: math.exp(chance.uniform(-8, 8)) for label in LABELS}
+    trie, states_seen = label_trie(LABELS), []
 
-    def weigh(state: Tensor) -> Weights:
-        heard.append(state)
-        return NeighbourWeights(trie, {end(trie, label): likeness[label] for label in LABELS})
+    def make_scorer(state: Tensor) -> KNNScorer:
+        states_seen.append(state)
+        return KNNScorer(trie, {end(trie, label): similarity[label] for label in LABELS})
 
-    found = ranked(tiny, weigh, rules)
-    expected = {label: 0.46 * joint(tiny, label) + math.log(likeness[label]) for label in LABELS}
+    found = ranked(tiny, make_scorer, rules)
+    expected = {label: 0.46 * joint(tiny, label) + math.log(similarity[label]) for label in LABELS}
     best = sorted(LABELS, key=lambda label: -expected[label])[:count]
-    assert [scored.tokens for scored in found][:count] == best
-    for scored in found:
-        assert scored.weight == pytest.approx(expected[scored.tokens], abs=1e-3)
-        assert scored.log_probability == pytest.approx(joint(tiny, scored.tokens), abs=1e-3)
+    assert [label.tokens for label in found][:count] == best
+    for label in found:
+        assert label.score == pytest.approx(expected[label.tokens], abs=1e-3)
+        assert label.log_probability == pytest.approx(joint(tiny, label.tokens), abs=1e-3)
     with torch.no_grad():
         layers = tiny.module(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
-    torch.testing.assert_close(heard[0], layers[1][0, -1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(states_seen[0], layers[1][0, -1], atol=1e-4, rtol=1e-4)
 
 
-def test_many_replies_that_begin_alike_do_not_make_one_of_them_likelier(tiny: LoadedModel) -> None:
+def test_many_labels_with_one_prefix_do_not_make_one_of_them_likelier(tiny: LoadedModel) -> None:
     labels = [(30, 31, token, 32) for token in range(40, 60)] + [(36, token) for token in (37, 38)]
     trie = label_trie(labels)
 
-    def opened(rules: list[Enough], seed: int) -> tuple[tuple[int, ...], int]:
+    def opened(rules: list[StopRule], seed: int) -> tuple[tuple[int, ...], int]:
         chance, counts = random.Random(seed), list[int]()
         alike = {end(trie, label): chance.uniform(1, 3) for label in labels[:20]}
-        likeness = alike | {end(trie, label): chance.uniform(10, 15) for label in labels[20:]}
-        rank_by = NeighbourWeights(trie, likeness)
-        [best, *_] = ranked(tiny, lambda _state: rank_by, rules, labels, counts.append)
+        similarity = alike | {end(trie, label): chance.uniform(10, 15) for label in labels[20:]}
+        scorer = KNNScorer(trie, similarity)
+        [best, *_] = ranked(tiny, lambda _state: scorer, rules, labels, counts.append)
         return best.tokens, sum(counts)
 
-    # A rule that is always content, but not only about the best.
-    bound_by_sums: list[Enough] = [BestKnown(1), lambda _found, _open_scores: True]
-    fewer = [opened([BestKnown(1)], seed) for seed in range(10)]
+    # A rule that is always content, but not about the best label alone.
+    bound_by_sums: list[StopRule] = [TopKFound(1), lambda _found, _open_bounds: True]
+    fewer = [opened([TopKFound(1)], seed) for seed in range(10)]
     more = [opened(bound_by_sums, seed) for seed in range(10)]
     assert [best for best, _ in fewer] == [best for best, _ in more]
     assert sum(count for _, count in fewer) < 0.8 * sum(count for _, count in more)
@@ -165,7 +166,7 @@ def test_hidden_states_are_those_of_each_prompt_alone(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     if not at_once:  # as prompts that fill the context are
-        monkeypatch.setattr(knn, "_MOST_TOKENS", 50)
+        monkeypatch.setattr(knn, "_PASS_TOKENS", 50)
         monkeypatch.setattr(cache_attention, "_MANY_SCORES", 0)
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
     model = load_beside(chat_tiny(tiny_base), adapter)
@@ -179,31 +180,31 @@ def test_hidden_states_are_those_of_each_prompt_alone(
 
 
 def test_the_cache_is_as_empty_after_hidden_states_as_before(tiny_base: Path) -> None:
-    forward = chat_tiny(tiny_base).base.forward
-    assert isinstance(forward, LlamaPass)
+    runner = chat_tiny(tiny_base).base.forward
+    assert isinstance(runner, LlamaRunner)
     prompts = [(1, *range(40, 60), number) for number in range(100)]
-    hidden_states(forward, None, prompts, lambda: None)
-    assert len(forward._keys[0]) <= 1024, "slots are used again"
+    hidden_states(runner, None, prompts, lambda: None)
+    assert len(runner._keys[0]) <= 1024, "slots are used again"
 
 
-def test_each_reply_has_its_turn_before_any_has_a_second() -> None:
-    assert by_turns([0, 0, 0, 1, 1, 2]) == [0, 3, 5, 1, 4, 2]
+def test_each_reply_has_a_turn_before_any_has_a_second() -> None:
+    assert round_robin([0, 0, 0, 1, 1, 2]) == [0, 3, 5, 1, 4, 2]
 
 
-def test_neighbours_come_back_from_an_adapters_folder(tmp_path: Path) -> None:
-    made = Neighbours.of(states(6), [0, 1, 2, 0, 1, 2])
+def test_a_datastore_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
+    made = KNNDatastore.of(states(6), [0, 1, 2, 0, 1, 2])
     made.save(tmp_path)
-    found = Neighbours.load(tmp_path, 3)
+    found = KNNDatastore.load(tmp_path, 3)
     assert found is not None
     torch.testing.assert_close(found.keys, made.keys, atol=1e-3, rtol=1e-3)
     assert torch.equal(found.center, made.center)
     assert torch.equal(found.replies, made.replies)
-    assert Neighbours.load(tmp_path / "elsewhere", 3) is None
+    assert KNNDatastore.load(tmp_path / "elsewhere", 3) is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "count", "shape", "nan"])
-def test_damaged_neighbours_are_told(tmp_path: Path, damage: str) -> None:
-    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
+def test_a_damaged_datastore_is_reported(tmp_path: Path, damage: str) -> None:
+    KNNDatastore.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
     [file] = tmp_path.iterdir()
     tensors = load_file(file)
     match damage:
@@ -217,28 +218,28 @@ def test_damaged_neighbours_are_told(tmp_path: Path, damage: str) -> None:
             tensors["center"][0] = math.nan
     if damage != "cut":
         with safe_open(file, "pt") as written:
-            told = written.metadata()
-        save_file(tensors, file, metadata=told)
+            metadata = written.metadata()
+        save_file(tensors, file, metadata=metadata)
     with pytest.raises(ModelError, match=r"neighbours\.safetensors"):
-        Neighbours.load(tmp_path, 2 if damage == "count" else 3)
+        KNNDatastore.load(tmp_path, 2 if damage == "count" else 3)
 
 
 def test_a_bit_that_changed_on_the_disk_is_found(tiny_base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1, WORDS)
     verify(adapter)
-    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(adapter)
+    KNNDatastore.of(states(6), [0, 1, 2, 0, 1, 2]).save(adapter)
     verify(adapter)
     file = adapter / "neighbours.safetensors"
     content = bytearray(file.read_bytes())
     content[-16] ^= 1
     file.write_bytes(content)
-    assert Neighbours.load(adapter, len(WORDS)) is not None, "each number is still one"
+    assert KNNDatastore.load(adapter, len(WORDS)) is not None, "each number is still finite"
     with pytest.raises(ModelError, match="not what was written"):
         verify(adapter)
 
 
 def test_the_same_examples_make_the_same_bytes(tmp_path: Path) -> None:
-    made = Neighbours.of(states(6), [0, 1, 2, 0, 1, 2])
+    made = KNNDatastore.of(states(6), [0, 1, 2, 0, 1, 2])
     written = set()
     for _ in range(20):
         made.save(tmp_path)
@@ -248,10 +249,10 @@ def test_the_same_examples_make_the_same_bytes(tmp_path: Path) -> None:
 
 def test_states_of_other_layers_are_not_compared(tmp_path: Path) -> None:
     """As an earlier version wrote them."""
-    Neighbours.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
+    KNNDatastore.of(states(6), [0, 1, 2, 0, 1, 2]).save(tmp_path)
     [file] = tmp_path.iterdir()
     save_file(load_file(file), file)
-    assert Neighbours.load(tmp_path, 3) is None
+    assert KNNDatastore.load(tmp_path, 3) is None
 
 
 @pytest.mark.parametrize("way", ["fast", "modules"])
@@ -276,7 +277,7 @@ def label_of(model: ChatModel, **parameters: object) -> str:
     return text(deltas)
 
 
-def test_a_model_replies_as_the_examples_that_a_prompt_is_like(
+def test_a_model_replies_as_the_examples_similar_to_a_prompt(
     tiny_base: Path, tmp_path: Path
 ) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
@@ -286,41 +287,41 @@ def test_a_model_replies_as_the_examples_that_a_prompt_is_like(
     prompt = alone.base.renderer.render_prompt([USER])
     own = hidden_states(alone.base.forward, alone.adapter, [prompt], lambda: None)
     examples = torch.cat([own.repeat(4, 1), own + 1])
-    Neighbours.of(examples, [other] * 4 + [0]).save(adapter)
+    KNNDatastore.of(examples, [other] * 4 + [0]).save(adapter)
     tuned = load_beside(chat_tiny(tiny_base), adapter)
     assert label_of(tuned) == WORDS[other] != usual
-    assert label_of(tuned, labels=(usual, WORDS[other])) == WORDS[other], "of a part of them too"
+    assert label_of(tuned, labels=(usual, WORDS[other])) == WORDS[other], "of a subset of them too"
     assert label_of(tuned, labels=(*WORDS, "(cat)")) == usual, "not where one has no examples"
     assert tuned.bytes > alone.bytes
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-def test_the_most_under_noise_is_a_draw_at_the_temperature(temperature: float) -> None:
+def test_the_best_label_under_noise_is_a_sample_at_the_temperature(temperature: float) -> None:
     trie, chance = label_trie(LABELS), random.Random(2)
     ends = [end(trie, label) for label in LABELS]
     log_probabilities = [chance.uniform(-6, -1) for _ in LABELS]
-    weights = NeighbourWeights(trie, {one: chance.uniform(0.1, 3) for one in ends})
-    plain = [weights.of_reply(*pair) for pair in zip(log_probabilities, ends, strict=True)]
+    scorer = KNNScorer(trie, {one: chance.uniform(0.1, 3) for one in ends})
+    plain = [scorer.score(*pair) for pair in zip(log_probabilities, ends, strict=True)]
     expected = torch.softmax(torch.tensor(plain) / temperature, 0)
     generator, counts = torch.Generator().manual_seed(1), [0] * len(LABELS)
     for _ in range(4000):
-        noisy = weights.disturbed(temperature, generator)
-        drawn = [noisy.of_reply(*pair) for pair in zip(log_probabilities, ends, strict=True)]
-        counts[drawn.index(max(drawn))] += 1
+        noisy = scorer.with_gumbel_noise(temperature, generator)
+        scores = [noisy.score(*pair) for pair in zip(log_probabilities, ends, strict=True)]
+        counts[scores.index(max(scores))] += 1
     assert [count / 4000 for count in counts] == pytest.approx(expected.tolist(), abs=0.03)
 
 
-def test_replies_of_a_model_with_examples_are_drawn_too(tiny_base: Path, tmp_path: Path) -> None:
+def test_replies_of_a_model_with_examples_are_sampled_too(tiny_base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
-    Neighbours.of(torch.randn(10, 32), [0, 1, 2, 3, 4] * 2).save(adapter)
+    KNNDatastore.of(torch.randn(10, 32), [0, 1, 2, 3, 4] * 2).save(adapter)
     tuned = load_beside(chat_tiny(tiny_base), adapter)
 
-    def drawn(seed: int, n: int = 1) -> list[str]:
+    def sampled(seed: int, n: int = 1) -> list[str]:
         replies, _ = ask(tuned, ChatParameters(temperature=2.0, seed=seed, n=n))
         return [text(deltas) for deltas in replies]
 
-    found = {reply for seed in range(20) for reply in drawn(seed)}
+    found = {reply for seed in range(20) for reply in sampled(seed)}
     assert len(found) > 1
     assert found <= set(WORDS)
-    assert drawn(3) == drawn(3)
-    assert set(drawn(3, n=8)) <= set(WORDS)
+    assert sampled(3) == sampled(3)
+    assert set(sampled(3, n=8)) <= set(WORDS)

@@ -1,81 +1,84 @@
-"""What is added before a draw, and what is told of it."""
+"""Samples from log-probabilities, and the log-probabilities reported beside them."""
+
+import math
 
 import pytest
 import torch
 
-from emojitune.inference.decoding.sampling import (
-    biased,
-    choose,
-    masked,
-    penalized,
-    score,
-    seeded,
-    shaped,
-    shapes_of,
-    shift,
-)
+from emojitune.inference.decoding.sampling import gather_logprobs, sample, seeded_generator
 
 ROW = torch.log(torch.tensor([0.5, 0.3, 0.2]))
 
 
-def test_shapes_add_up_and_leave_the_row_alone() -> None:
-    before = ROW.clone()
-    first, second, third = before.tolist()
-    shapes = [biased({1: 2.0}), penalized(0.5, 1.0)]
-    row = shaped(ROW, shapes, {0: 2, 1: 1})
-    assert row.tolist() == pytest.approx(
-        [first - (2 * 0.5 + 1.0), second + 2.0 - (0.5 + 1.0), third]
-    )
-    assert torch.equal(ROW, before)
+def test_temperature_zero_takes_the_most_probable() -> None:
+    rows = torch.log(torch.tensor([0.2, 0.5, 0.3]))
+    assert sample(rows, temperature=0.0, top_p=1.0, generator=seeded_generator(None, 0)) == 1
 
 
-def test_only_shapes_that_change_something_are_made() -> None:
-    assert shapes_of({}, 0.0, 0.0) == ()
-    assert len(shapes_of({1: 1.0}, 0.0, 0.5)) == 2
+def test_samples_follow_the_distribution() -> None:
+    rows = torch.log(torch.tensor([0.2, 0.5, 0.3]))
+    generator = seeded_generator(0, 0)
+    samples = [sample(rows, temperature=1.0, top_p=1.0, generator=generator) for _ in range(4000)]
+    shares = [samples.count(i) / len(samples) for i in range(3)]
+    assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.04)
 
 
-def test_a_whole_reply_shifts_by_what_each_of_its_tokens_would() -> None:
-    shapes = shapes_of({7: 3.0}, 0.5, 1.0)
-    # The first use of a token is free, the second costs 0.5 + 1, the third 2 * 0.5 + 1.
-    assert shift([7, 8, 7, 7], shapes) == pytest.approx(3 * 3.0 - 1.5 - 2.0)
-    assert shift([1, 2], ()) == 0.0
+def test_a_nucleus_leaves_the_improbable_out() -> None:
+    rows = torch.log(torch.tensor([0.2, 0.5, 0.3]))
+    generator = seeded_generator(0, 0)
+    samples = {sample(rows, temperature=1.0, top_p=0.7, generator=generator) for _ in range(200)}
+    assert samples == {1, 2}
+    assert sample(rows, temperature=1.0, top_p=0.0, generator=generator) == 1
 
 
-def test_what_is_masked_is_never_chosen() -> None:
-    row = masked(ROW, torch.tensor([False, True, True]))
-    draws = {choose(row, temperature=2.0, top_p=1.0, generator=seeded(n, 0)) for n in range(50)}
-    assert draws == {1, 2}
-    assert choose(row, temperature=0.0, top_p=1.0, generator=seeded(0, 0)) == 1
+def test_impossible_entries_are_never_sampled() -> None:
+    rows = torch.tensor([-math.inf, 0.0])
+    generator = seeded_generator(0, 0)
+    assert {sample(rows, temperature=2.0, top_p=1.0, generator=generator) for _ in range(50)} == {1}
+
+
+def test_a_seed_and_an_index_fix_a_sample() -> None:
+    rows = torch.zeros(1000)
+
+    def sampled(seed: int, index: int) -> int:
+        return sample(rows, temperature=1.0, top_p=1.0, generator=seeded_generator(seed, index))
+
+    assert sampled(5, 0) == sampled(5, 0)
+    assert sampled(5, 0) != sampled(5, 1)
+    assert sampled(5, 0) != sampled(6, 0)
+    assert sampled(-5, 0) == sampled(-5, 0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-9, 1e-3])
 def test_a_temperature_of_nearly_zero_takes_the_most_probable(temperature: float) -> None:
-    assert choose(ROW * 50, temperature=temperature, top_p=1.0, generator=seeded(0, 0)) == 0
+    assert (
+        sample(ROW * 50, temperature=temperature, top_p=1.0, generator=seeded_generator(0, 0)) == 0
+    )
 
 
-def test_a_score_has_the_likeliest_first() -> None:
-    found = score(ROW, 2, 2)
+def test_top_logprobs_have_the_likeliest_first() -> None:
+    found = gather_logprobs(ROW, 2, 2)
     assert found.log_probability == pytest.approx(float(ROW[2]))
     assert [token for token, _ in found.top] == [0, 1]
-    assert score(ROW, 0, 0).top == ()
-    assert len(score(ROW, 0, 20).top) == 3, "no more than there are"
+    assert gather_logprobs(ROW, 0, 0).top == ()
+    assert len(gather_logprobs(ROW, 0, 20).top) == 3, "no more than there are"
 
 
-def test_draws_from_a_large_vocabulary_come_as_often_as_they_are_probable() -> None:
+def test_samples_from_a_large_vocabulary_follow_the_distribution() -> None:
     probable = {3: 0.1, 255: 0.2, 256: 0.3, 999: 0.4}
     row = torch.full((1000,), -torch.inf)
     row[list(probable)] = torch.log(torch.tensor(list(probable.values())))
-    generator = seeded(1, 0)
-    draws = [choose(row, temperature=1.0, top_p=1.0, generator=generator) for _ in range(4000)]
-    assert set(draws) == set(probable)
+    generator = seeded_generator(1, 0)
+    samples = [sample(row, temperature=1.0, top_p=1.0, generator=generator) for _ in range(4000)]
+    assert set(samples) == set(probable)
     for token, probability in probable.items():  # five standard deviations are 0.04
-        assert draws.count(token) / len(draws) == pytest.approx(probability, abs=0.04)
+        assert samples.count(token) / len(samples) == pytest.approx(probability, abs=0.04)
 
 
-def test_a_draw_that_rounding_puts_beyond_the_end_is_one_that_was_probable(
+def test_a_sample_that_rounding_puts_beyond_the_end_is_a_probable_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row = torch.full((600,), -torch.inf)
     row[[5, 300]] = torch.tensor([-0.3, -0.2])
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.ones(1, dtype=torch.float64))
-    assert choose(row, temperature=1.0, top_p=1.0, generator=torch.Generator()) == 300
+    assert sample(row, temperature=1.0, top_p=1.0, generator=torch.Generator()) == 300

@@ -1,30 +1,30 @@
-"""Free replies with foresight are those without it, in fewer passes."""
+"""Free replies with drafts are equal to those without, in fewer passes."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from emojitune.inference.decoding.constraint import label_trie
-from emojitune.inference.decoding.knn import NeighbourWeights
-from emojitune.inference.decoding.label_sampling import Sampling
-from emojitune.inference.decoding.sampling import TokenScore, shapes_of
-from emojitune.inference.decoding.speculative import MOST_DROPPED, Foresight, reply_freely
-from emojitune.inference.engine.kv_cache import Grown, Growth, Path, Prompt
+from emojitune.inference.decoding.constraint import Guide, label_trie
+from emojitune.inference.decoding.knn import KNNScorer
+from emojitune.inference.decoding.params import SamplingParams
+from emojitune.inference.decoding.sampling import TopLogprobs
+from emojitune.inference.decoding.speculative import MAX_REJECTED, DraftProposer, reply_freely
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, Path, Prompt
 
 VOCABULARY, STOP = 24, 23
+PROCESSED = {"logit_bias": {6: 1.5}, "frequency_penalty": 0.5, "presence_penalty": 0.3}
 PROMPT = (1, 2, 3)
-# Some begin alike, one is the beginning of another, one has no end of its own.
+# Some share a prefix, one is a prefix of another, one parts from no other at its end.
 SET = [(5, 6, 7), (5, 6, 8, 9), (5, 10), (5, 10, 11, 12), (5, 13, 14, 15, 16)]
 TRIE = label_trie(SET)
 
 
-class Model:
-    """A made-up model: what it says depends on all tokens before, and it has a favourite reply.
+class FakeModel:
+    """A model whose probabilities depend on all earlier tokens, with a favourite reply.
 
     Slots of its paths are the tokens themselves.
     """
@@ -34,99 +34,123 @@ class Model:
         self.passes = self.tokens = 0
 
     def row(self, tokens: Sequence[int]) -> Tensor:
-        drawn = random.Random(f"{self.seed} {[int(token) for token in tokens]}")
-        logits = torch.tensor([drawn.gauss(0, 1) for _ in range(VOCABULARY)])
-        said = tuple(int(token) for token in tokens[len(PROMPT) :])
-        if said == self.favourite[: len(said)] and len(said) < len(self.favourite):
-            logits[self.favourite[len(said)]] += self.strength
+        random_logits = random.Random(f"{self.seed} {[int(token) for token in tokens]}")
+        logits = torch.tensor([random_logits.gauss(0, 1) for _ in range(VOCABULARY)])
+        reply = tuple(int(token) for token in tokens[len(PROMPT) :])
+        if reply == self.favourite[: len(reply)] and len(reply) < len(self.favourite):
+            logits[self.favourite[len(reply)]] += self.strength
         return logits.log_softmax(0)
 
-    def grow(self, growth: Growth) -> Grown:
-        path = np.concatenate([growth.parent.slots, growth.ids])
-        assert growth.wanted is not None
-        assert all(tokens is None for tokens in growth.wanted)
-        ends = range(len(path) - growth.rows + 1, len(path) + 1)
-        state = None if growth.state is None else torch.ones(2)
-        self.tokens += len(growth.ids)
-        return Grown(Path(path), [self.row(path[:end]) for end in ends], state)
+    def forward(self, request: ForwardRequest) -> ForwardResult:
+        path = np.concatenate([request.parent.slots, request.ids])
+        assert request.logprob_tokens is not None
+        assert all(tokens is None for tokens in request.logprob_tokens)
+        ends = range(len(path) - request.logprob_rows + 1, len(path) + 1)
+        state = None if request.hidden_at is None else torch.ones(2)
+        self.tokens += len(request.ids)
+        return ForwardResult(Path(path), [self.row(path[:end]) for end in ends], state)
 
     def reply(
-        self, sampling: Sampling, foresight: Foresight | None, stop_after: int = 99
-    ) -> list[tuple[int, list[int], list[TokenScore | None], str]]:
-        """The tokens of each reply, what is told of them, and why it ended."""
-        said: dict[int, list[int]] = {index: [] for index in range(sampling.n)}
-        told: dict[int, list[TokenScore | None]] = {index: [] for index in range(sampling.n)}
-        ends: dict[int, str] = {}
-
-        def on_token(index: int, token: int, score: TokenScore | None) -> bool:
-            assert index not in ends
-            said[index].append(token)
-            told[index].append(score)
-            return len(said[index]) < stop_after
-
-        prompt = Prompt(Path(np.array(PROMPT[:2])), 2)
-        request = reply_freely(
-            PROMPT, prompt, sampling, frozenset({STOP}), on_token, ends.__setitem__, foresight
+        self,
+        params: SamplingParams,
+        proposer: DraftProposer | None = None,
+        stop_after: int = 99,
+        make_guide: Callable[[], Guide] | None = None,
+    ) -> list[tuple[int, list[int], list[TopLogprobs | None], str]]:
+        """The tokens of each reply, the log-probabilities reported with them, and its end."""
+        sink = Replies(params.n, stop_after)
+        decoder = reply_freely(
+            Prompt(PROMPT, Path(np.array(PROMPT[:2]))),
+            params,
+            frozenset({STOP}),
+            sink,
+            make_guide=make_guide,
+            proposer=proposer,
         )
-        wants = next(request)
+        requests = next(decoder)
         while True:
             self.passes += 1
             try:
-                wants = request.send([self.grow(growth) for growth in wants])
+                requests = decoder.send([self.forward(request) for request in requests])
             except StopIteration:
                 break
-        return [(index, said[index], told[index], ends[index]) for index in range(sampling.n)]
+        return [
+            (index, sink.tokens[index], sink.logprobs[index], sink.ends[index])
+            for index in range(params.n)
+        ]
 
 
-def weighing(favourite: Sequence[int]) -> Foresight:
-    """Foresight of a model whose examples are for one reply."""
+class Replies:
+    """A sink that stops each reply after some tokens."""
+
+    def __init__(self, count: int, stop_after: int) -> None:
+        self.tokens: dict[int, list[int]] = {index: [] for index in range(count)}
+        self.logprobs: dict[int, list[TopLogprobs | None]] = {index: [] for index in range(count)}
+        self.ends: dict[int, str] = {}
+        self._stop_after = stop_after
+
+    def token(self, index: int, token: int, logprobs: TopLogprobs | None) -> bool:
+        assert index not in self.ends
+        self.tokens[index].append(token)
+        self.logprobs[index].append(logprobs)
+        return len(self.tokens[index]) < self._stop_after
+
+    def end(self, index: int, reason: str) -> None:
+        self.ends[index] = reason
+
+    def rank(self, ranking: object, log_total: object) -> None:
+        raise AssertionError("free replies are not ranked")
+
+
+def favouring(favourite: Sequence[int]) -> DraftProposer:
+    """Drafts of a model whose examples have one reply."""
     ends = {}
     for label in SET:
         state = TRIE.start
         for token in label:
             state = TRIE.advance(state, token)
         ends[state] = 100.0 if label == favourite else 1.0
-    return Foresight(TRIE, lambda state: NeighbourWeights(TRIE, ends))
+    return DraftProposer(TRIE, lambda state: KNNScorer(TRIE, ends))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 9])
-def test_replies_are_the_same_with_foresight(temperature: float, max_tokens: int) -> None:
+def test_replies_are_equal_with_drafts(temperature: float, max_tokens: int) -> None:
     seeds = range(40)
     lengths = set()
     for seed in seeds:
         favourite = SET[seed % len(SET)]
-        sampling = Sampling(
+        params = SamplingParams(
             n=1 + seed % 3,
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=0.9 if seed % 2 else 1.0,
             seed=seed,
-            shapes=shapes_of({6: 1.5}, 0.5, 0.3) if seed % 4 == 3 else (),
-            top=2 if seed % 5 == 0 else None,
+            top_logprobs=2 if seed % 5 == 0 else None,
+            **PROCESSED if seed % 4 == 3 else {},
         )
         stop_after = 3 if seed % 7 == 6 else 99
-        plain = Model(seed, favourite, strength=4.0).reply(sampling, None, stop_after)
-        for foresight in (Foresight(TRIE), weighing(favourite), weighing(SET[0])):
-            found = Model(seed, favourite, strength=4.0).reply(sampling, foresight, stop_after)
+        plain = FakeModel(seed, favourite, strength=4.0).reply(params, None, stop_after)
+        for proposer in (DraftProposer(TRIE), favouring(favourite), favouring(SET[0])):
+            found = FakeModel(seed, favourite, strength=4.0).reply(params, proposer, stop_after)
             assert found == plain
-        lengths |= {len(said) for _, said, _, _ in plain}
+        lengths |= {len(tokens) for _, tokens, _, _ in plain}
     if temperature:
-        assert len(lengths) >= min(max_tokens, 2), "replies end at several places"
+        assert len(lengths) >= min(max_tokens, 2), "replies end at different places"
 
 
-def test_what_is_foreseen_needs_no_pass_of_its_own() -> None:
-    sampling = Sampling(n=1, max_tokens=9, temperature=0.0, top_p=1.0, seed=None)
+def test_accepted_drafts_need_no_pass_of_their_own() -> None:
+    params = SamplingParams(n=1, max_tokens=9, temperature=0.0, top_p=1.0, seed=None)
     for favourite in SET:
         passes = {}
-        for name, foresight in {
+        for name, proposer in {
             "none": None,
-            "forced": Foresight(TRIE),
-            "right": weighing(favourite),
+            "forced": DraftProposer(TRIE),
+            "right": favouring(favourite),
         }.items():
-            model = Model(1, favourite, strength=50.0)
-            [(_, said, _, end)] = model.reply(sampling, foresight)
-            assert (tuple(said), end) == (favourite, "stop")
+            model = FakeModel(1, favourite, strength=50.0)
+            [(_, tokens, _, end)] = model.reply(params, proposer)
+            assert (tuple(tokens), end) == (favourite, "stop")
             passes[name] = model.passes
         assert passes["none"] == len(favourite) + 1
         assert passes["right"] <= passes["forced"] <= passes["none"]
@@ -134,15 +158,15 @@ def test_what_is_foreseen_needs_no_pass_of_its_own() -> None:
         assert passes["right"] == 2 or longer or favourite == (5, 10, 11, 12)
 
 
-def test_a_reply_that_leaves_the_set_is_foreseen_no_more() -> None:
-    sampling = Sampling(n=1, max_tokens=9, temperature=0.0, top_p=1.0, seed=None)
+def test_a_reply_that_leaves_the_set_is_no_longer_drafted() -> None:
+    params = SamplingParams(n=1, max_tokens=9, temperature=0.0, top_p=1.0, seed=None)
     strange = (5, 20, 21, 22)
-    model = Model(2, strange, strength=50.0)
-    [(_, said, _, _)] = model.reply(sampling, weighing(SET[0]))
-    assert tuple(said) == strange
-    plain = Model(2, strange, strength=50.0)
-    plain.reply(sampling, None)
-    assert model.passes == plain.passes - 1, "only the beginning of all was foreseen"
+    model = FakeModel(2, strange, strength=50.0)
+    [(_, tokens, _, _)] = model.reply(params, favouring(SET[0]))
+    assert tuple(tokens) == strange
+    plain = FakeModel(2, strange, strength=50.0)
+    plain.reply(params)
+    assert model.passes == plain.passes - 1, "only the prefix of all labels was drafted"
     assert model.tokens == plain.tokens
 
 
@@ -173,31 +197,29 @@ class Form:
         return self._left[0] if self._left else ()
 
 
-class Unforeseen(Form):
+class NothingForced(Form):
     def forced(self) -> tuple[int, ...]:
         return ()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_what_a_guide_leaves_no_choice_of_is_foreseen(temperature: float) -> None:
+def test_forced_tokens_of_a_guide_are_drafted(temperature: float) -> None:
     spelled: set[int] = set()
     fewer = 0
     for seed in range(40):
-        sampling = Sampling(
-            n=2, max_tokens=30, temperature=temperature, top_p=1.0, seed=seed, guide=Form
-        )
-        model, plain = Model(seed, (), 0.0), Model(seed, (), 0.0)
-        found = model.reply(sampling, None)
-        assert found == plain.reply(replace(sampling, guide=Unforeseen), None)
-        spelled |= {token for _, said, _, _ in found for token in said}
+        params = SamplingParams(n=2, max_tokens=30, temperature=temperature, top_p=1.0, seed=seed)
+        model, plain = FakeModel(seed, (), 0.0), FakeModel(seed, (), 0.0)
+        found = model.reply(params, make_guide=Form)
+        assert found == plain.reply(params, make_guide=NothingForced)
+        spelled |= {token for _, tokens, _, _ in found for token in tokens}
         fewer += model.passes < plain.passes
     assert spelled >= {*Form.USUAL, *Form.OTHER}, "words were spelled both ways"
     assert fewer > 20
 
 
-def test_a_reply_that_does_otherwise_again_and_again_is_foreseen_no_more() -> None:
+def test_a_reply_that_rejects_many_drafts_is_no_longer_drafted() -> None:
     class Wrong(Form):
-        """Foresees what never comes."""
+        """A guide whose forced tokens are never sampled."""
 
         def allowed(self, size: int) -> Tensor:
             return torch.arange(size) == 12
@@ -208,8 +230,8 @@ def test_a_reply_that_does_otherwise_again_and_again_is_foreseen_no_more() -> No
         def forced(self) -> tuple[int, ...]:
             return (6,) * 50
 
-    sampling = Sampling(n=1, max_tokens=90, temperature=0.0, top_p=1.0, seed=None, guide=Wrong)
-    model = Model(3, (), 0.0)
-    [(_, said, _, end)] = model.reply(sampling, None)
-    assert (said, end) == ([12] * 90, "length")
-    assert 64 <= model.tokens - 90 <= MOST_DROPPED
+    params = SamplingParams(n=1, max_tokens=90, temperature=0.0, top_p=1.0, seed=None)
+    model = FakeModel(3, (), 0.0)
+    [(_, tokens, _, end)] = model.reply(params, make_guide=Wrong)
+    assert (tokens, end) == ([12] * 90, "length")
+    assert 64 <= model.tokens - 90 <= MAX_REJECTED

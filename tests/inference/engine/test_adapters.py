@@ -13,8 +13,8 @@ from tiny_model import chat_tiny, load_tiny, make_adapter
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.engine.kv_cache import Forest, Growth, Prompt
-from emojitune.inference.engine.scheduler import Request
+from emojitune.inference.engine.kv_cache import ForwardRequest, KVCache, Prompt
+from emojitune.inference.engine.scheduler import Decoder
 from emojitune.inference.loading import load_beside
 from emojitune.inference.types import ChatParameters, Delta, Usage
 from emojitune.models.linear import PackedLinear
@@ -52,17 +52,17 @@ def test_a_pass_of_several_adapters_gives_each_its_own(
     models: list[ChatModel], references: list[torch.nn.Module]
 ) -> None:
     asked = [(0, SHORT), (0, LONG), (1, LONG), (1, SHORT), (2, SHORT)]
-    forest = Forest(models[0].base.forward)
-    root = forest.longest_known([], None).path
+    cache = KVCache(models[0].base.forward)
+    root = cache.match_prefix([], None).path
     adapters = [models[which].adapter for which, _ in asked]
-    first = forest.grow([[Growth(root, ids)] for _, ids in asked], adapters)
-    second = forest.grow([[Growth(grown.path, [50])] for [grown] in first], adapters)
+    first = cache.forward([[ForwardRequest(root, ids)] for _, ids in asked], adapters)
+    second = cache.forward([[ForwardRequest(result.path, [50])] for [result] in first], adapters)
     for (which, ids), [one], [next_one] in zip(asked, first, second, strict=True):
-        torch.testing.assert_close(one.rows[0], plain(references[which], ids), **CLOSE)
+        torch.testing.assert_close(one.logprobs[0], plain(references[which], ids), **CLOSE)
         expected = plain(references[which], [*ids, 50])
-        torch.testing.assert_close(next_one.rows[0], expected, **CLOSE)
-    assert (first[0][0].rows[0] - first[3][0].rows[0]).abs().max() > 0.1
-    assert (first[3][0].rows[0] - first[4][0].rows[0]).abs().max() > 0.1
+        torch.testing.assert_close(next_one.logprobs[0], expected, **CLOSE)
+    assert (first[0][0].logprobs[0] - first[3][0].logprobs[0]).abs().max() > 0.1
+    assert (first[3][0].logprobs[0] - first[4][0].logprobs[0]).abs().max() > 0.1
 
 
 def ask(model: ChatModel, prompt: Sequence[int]) -> tuple[int, torch.Tensor]:
@@ -70,12 +70,12 @@ def ask(model: ChatModel, prompt: Sequence[int]) -> tuple[int, torch.Tensor]:
     found: list[tuple[int, torch.Tensor]] = []
     done = threading.Event()
 
-    def request(known: Prompt) -> Request:
-        [grown] = yield [Growth(known.path, list(prompt[known.cached :]))]
-        found.append((known.cached, grown.rows[0]))
+    def request(matched: Prompt) -> Decoder[None]:
+        [result] = yield [ForwardRequest(matched.path, matched.uncached)]
+        found.append((matched.cached, result.logprobs[0]))
         done.set()
 
-    model.base.engine.submit(
+    model.base.scheduler.submit(
         prompt, request, reserve=64, on_error=lambda _: done.set(), adapter=model.adapter
     )
     assert done.wait(10)
@@ -143,9 +143,9 @@ def test_products_see_few_numbers_of_rows(
         return multiply(self, x)
 
     monkeypatch.setattr(PackedLinear, "__call__", heard)
-    forest = Forest(models[0].base.forward)
-    root = forest.longest_known([], None).path
+    cache = KVCache(models[0].base.forward)
+    root = cache.match_prefix([], None).path
     for count in range(1, 130):
-        [[one]] = forest.grow([[Growth(root, [40] * count)]], [models[1].adapter])
-        forest.release([one.path.slots])
+        [[result]] = cache.forward([[ForwardRequest(root, [40] * count)]], [models[1].adapter])
+        cache.release([result.path.slots])
     assert seen == {1, 2, 3, *range(4, 64, 4), *range(64, 145, 16)}

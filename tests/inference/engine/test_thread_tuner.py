@@ -1,4 +1,4 @@
-"""How many threads a pass takes, by a clock that tests turn."""
+"""The number of threads of a pass, by a clock that tests set."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emojitune.inference.engine import thread_tuner
-from emojitune.inference.engine.thread_tuner import Threads
+from emojitune.inference.engine.thread_tuner import ThreadTuner
 
 
 class Clock:
@@ -31,9 +31,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     torch.set_num_threads(before)
 
 
-def run_pass(chosen: Threads, clock: Clock, *, seconds: float, worked: float) -> int:
-    """A pass of so many seconds, of which its thread worked some; how many threads it had."""
-    with chosen.chosen():
+def run_pass(tuner: ThreadTuner, clock: Clock, *, seconds: float, worked: float) -> int:
+    """The threads of a pass that takes some seconds and computes for a part of them."""
+    with tuner.tuned():
         count = torch.get_num_threads()
         clock.now += seconds
         clock.worked += worked
@@ -41,46 +41,46 @@ def run_pass(chosen: Threads, clock: Clock, *, seconds: float, worked: float) ->
 
 
 def test_alone_a_pass_takes_all_threads(clock: Clock) -> None:
-    chosen = Threads(4)
-    assert [run_pass(chosen, clock, seconds=0.05, worked=0.049) for _ in range(3)] == [4, 4, 4]
+    tuner = ThreadTuner(4)
+    assert [run_pass(tuner, clock, seconds=0.05, worked=0.049) for _ in range(3)] == [4, 4, 4]
 
 
-def test_held_up_passes_take_half_and_half_again_down_to_one(clock: Clock) -> None:
-    chosen = Threads(4)
-    counts = [run_pass(chosen, clock, seconds=0.05, worked=0.02) for _ in range(5)]
+def test_stalled_passes_halve_the_threads_down_to_one(clock: Clock) -> None:
+    tuner = ThreadTuner(4)
+    counts = [run_pass(tuner, clock, seconds=0.05, worked=0.02) for _ in range(5)]
     assert counts == [4, 4, 2, 1, 1]
 
 
-def test_one_pass_of_three_may_be_held_up_by_chance(clock: Clock) -> None:
-    chosen = Threads(2)
+def test_one_pass_of_three_may_stall_by_chance(clock: Clock) -> None:
+    tuner = ThreadTuner(2)
     for worked in (0.02, 0.05, 0.05, 0.02, 0.05, 0.05):
-        assert run_pass(chosen, clock, seconds=0.05, worked=worked) == 2
+        assert run_pass(tuner, clock, seconds=0.05, worked=worked) == 2
     for worked in (0.02, 0.05, 0.02):
-        assert run_pass(chosen, clock, seconds=0.05, worked=worked) == 2
-    assert run_pass(chosen, clock, seconds=0.05, worked=0.05) == 1
+        assert run_pass(tuner, clock, seconds=0.05, worked=worked) == 2
+    assert run_pass(tuner, clock, seconds=0.05, worked=0.05) == 1
 
 
 def test_after_a_while_more_threads_are_tried_again(clock: Clock) -> None:
-    chosen = Threads(4)
+    tuner = ThreadTuner(4)
     for _ in range(3):
-        run_pass(chosen, clock, seconds=0.05, worked=0.02)
-    assert run_pass(chosen, clock, seconds=0.05, worked=0.05) == 1
+        run_pass(tuner, clock, seconds=0.05, worked=0.02)
+    assert run_pass(tuner, clock, seconds=0.05, worked=0.05) == 1
     clock.now += 6.1
-    assert [run_pass(chosen, clock, seconds=0.05, worked=0.05) for _ in range(3)] == [2, 4, 4]
+    assert [run_pass(tuner, clock, seconds=0.05, worked=0.05) for _ in range(3)] == [2, 4, 4]
 
 
-def test_what_was_tried_in_vain_is_tried_again_after_twice_as_long(clock: Clock) -> None:
-    chosen, waits = Threads(2), []
+def test_a_failed_try_doubles_the_wait_before_the_next(clock: Clock) -> None:
+    tuner, waits = ThreadTuner(2), []
     for _ in range(2):
-        run_pass(chosen, clock, seconds=0.05, worked=0.02)
+        run_pass(tuner, clock, seconds=0.05, worked=0.02)
     for _ in range(6):
-        asked = clock.now
-        while run_pass(chosen, clock, seconds=0.1, worked=0.1) == 1:
+        began = clock.now
+        while run_pass(tuner, clock, seconds=0.1, worked=0.1) == 1:
             pass
-        waits.append(clock.now - asked)
-        run_pass(chosen, clock, seconds=0.1, worked=0.02)
+        waits.append(clock.now - began)
+        run_pass(tuner, clock, seconds=0.1, worked=0.02)
     assert waits == pytest.approx([3, 6, 12, 24, 24, 24], rel=0.1)
 
 
-def test_a_thread_alone_is_never_given_up(clock: Clock) -> None:
-    assert run_pass(Threads(1), clock, seconds=9.0, worked=0.0) == 1
+def test_a_single_thread_is_never_given_up(clock: Clock) -> None:
+    assert run_pass(ThreadTuner(1), clock, seconds=9.0, worked=0.0) == 1

@@ -1,14 +1,20 @@
-"""Constraints: which tokens may come next. The label trie is one.
+"""Constraints: which tokens may come next.
 
-Token ids in, token ids out: knows neither text nor emoji. States are plain values, so a search
-may hold as many at once as it likes.
+Token ids in, token ids out: knows neither text nor emoji. A `Constraint` has states that are plain
+values, so a search may hold as many at once as it likes; the label trie is one. A `Guide` follows a
+single reply, as a parser does; the masks of a grammar are one.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 State = int
+
+Draft = Callable[[State], int | None]
+"""The likely next token at a state; None without a guess."""
 
 
 class Constraint(Protocol):
@@ -30,26 +36,48 @@ class Constraint(Protocol):
         ...
 
 
-def ahead(
-    constraint: Constraint, state: State, guess: Callable[[State], int | None] | None = None
+class Guide(Protocol):
+    """The tokens that may come next along one reply."""
+
+    def allowed(self, size: int) -> Tensor:
+        """A mask (size,): True for each token that may come next, stop tokens among them."""
+        ...
+
+    def advance(self, token: int) -> bool:
+        """Take a token that was allowed; False when only the end may follow it."""
+        ...
+
+    def forced(self) -> Sequence[int]:
+        """The text that follows in any case, as its usual tokens; nothing where there is a choice.
+
+        Other tokens may spell the same text.
+        """
+        ...
+
+
+def jump_forward(
+    constraint: Constraint, state: State, draft: Draft | None = None
 ) -> tuple[int, ...]:
-    """What follows a state: the tokens up to where a choice is, or beyond it as far as there is a
-    guess; no further than where the reply may end."""
-    found: list[int] = []
+    """The tokens that follow a state without a choice, and beyond choices as far as there is a
+    draft; they end where the reply may end.
+
+    As jump-forward decoding in SGLang (Zheng et al., 2024): a pass computes all of them at once.
+    """
+    tokens: list[int] = []
     while not constraint.can_end(state):
         following = constraint.allowed_tokens(state)
         forced = following[0] if len(following) == 1 else None
-        token = guess(state) if forced is None and guess else forced
+        token = draft(state) if forced is None and draft else forced
         if token is None:
             break
-        found.append(token)
+        tokens.append(token)
         state = constraint.advance(state, token)
-    return tuple(found)
+    return tuple(tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTrie:
-    """The replies of a closed set, as a trie of their tokens. Immutable.
+    """The labels of a closed set, as a trie of their tokens. Immutable.
 
     `children[state]` maps a token to the next state; `ends` are the states that spell a label.
     """

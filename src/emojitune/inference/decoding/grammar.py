@@ -1,6 +1,6 @@
-"""Grammars: which tokens keep a reply inside a JSON schema, or inside the form of a tool call.
+"""Grammars: the tokens that keep a reply inside a JSON schema, or inside the form of a tool call.
 
-llguidance parses and masks; here is what it is asked for, and how its objections read. It is
+llguidance parses and masks; this module writes its grammars, and the errors that it reports. It is
 imported with the first reply that needs it.
 """
 
@@ -18,20 +18,20 @@ from torch import Tensor
 
 from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, Tool, call_prefix
 from emojitune.errors import InvalidRequestError
-from emojitune.inference.decoding.schema_relaxation import loosened
-from emojitune.inference.types import ToolUse
+from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.decoding.schema_relaxation import relaxed
 
-# One way to write each value: a small model that may put any white space anywhere never ends.
+# One way to write each value: a small model that may write any white space anywhere never ends.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _ANY_OBJECT = {"type": "object"}
 # A grammar has a state for each remainder of a multiple: a hundred thousand of them take a second,
-# and a schema is built several times.
+# and a schema is compiled several times.
 _MULTIPLE = re.compile(r'(?<!\\)"multipleOf": (-?[\d.eE+-]+)')
-_MOST_REMAINDERS = 10_000  # of all schemas of a request
+_MAX_REMAINDERS = 10_000  # of all schemas of a request
 
 
 class Vocabulary:
-    """The tokens of one model as llguidance wants them: made once, when first asked for."""
+    """The tokens of one model in llguidance's form."""
 
     def __init__(self, tokenizer: Any, stop_ids: frozenset[int]) -> None:
         import llguidance.hf
@@ -41,75 +41,79 @@ class Vocabulary:
     def guides(
         self, schema: Mapping[str, Any] | None, tools: ToolUse | None, strict: bool = False
     ) -> Callable[[], "GrammarGuide"]:
-        """Makes guides that hold replies to a schema, to the form of tool calls, or to either.
+        """A factory of guides that hold replies to a schema, to the form of tool calls, or either.
 
-        What is strict is held to whole; of other schemas, as much as can be. Where even that turns
-        out too much while a reply is written, its calls are held to any objects, its JSON to any.
+        A strict schema is enforced entirely, any other as far as llguidance can. Where even that
+        fails while a reply is written, a fallback grammar continues: calls with any objects, any
+        JSON.
 
         Raises:
-            InvalidRequestError: A schema is strict, and is none or uses what cannot be held to.
+            InvalidRequestError: A strict schema is invalid, or cannot be enforced.
         """
         count = (len(tools.tools) if tools else 0) + (schema is not None)
-        most = _MOST_REMAINDERS // max(1, count)
-        held = tools and replace(
+        limit = _MAX_REMAINDERS // max(1, count)
+        enforced = tools and replace(
             tools,
-            tools=tuple(self._held(number, tool, most) for number, tool in enumerate(tools.tools)),
+            tools=tuple(
+                self._enforceable(number, tool, limit) for number, tool in enumerate(tools.tools)
+            ),
         )
         if schema is not None and strict:
             what = "Invalid schema for response_format"
-            self._check(schema, most, "response_format", what, "invalid_value")
+            self._check(schema, limit, "response_format", what, "invalid_value")
         elif schema is not None:
-            schema = loosened(schema, partial(self._builds, most))
-        first = self._matcher(reply_grammar(schema, held))
+            schema = relaxed(schema, partial(self._compiles, limit))
+        matcher = self._matcher(reply_grammar(schema, enforced))
 
         @cache
-        def plain() -> Any:
+        def fallback() -> Any:
             any_value = schema if schema is None or strict else {}
-            return self._matcher(reply_grammar(any_value, held and _with_any_objects(held)))
+            return self._matcher(reply_grammar(any_value, enforced and _with_any_objects(enforced)))
 
-        return lambda: GrammarGuide(first.deep_copy(), lambda: plain().deep_copy())
+        return lambda: GrammarGuide(matcher.deep_copy(), lambda: fallback().deep_copy())
 
-    def _held(self, number: int, tool: Tool, most: int) -> Tool:
-        """The tool with the schema that its calls are held to."""
+    def _enforceable(self, number: int, tool: Tool, limit: int) -> Tool:
+        """The tool with the schema that is enforced on its calls."""
         if tool.strict:
             self._check(
                 tool.parameters,
-                most,
+                limit,
                 f"tools[{number}].function.parameters",
                 f"Invalid schema for function '{tool.name}'",
                 "invalid_function_parameters",
             )
             return tool
         return replace(
-            tool, parameters=loosened(tool.parameters, partial(self._builds, most)) or _ANY_OBJECT
+            tool, parameters=relaxed(tool.parameters, partial(self._compiles, limit)) or _ANY_OBJECT
         )
 
     def _check(
-        self, schema: Mapping[str, Any], most: int, param: str, what: str, code: str
+        self, schema: Mapping[str, Any], limit: int, param: str, what: str, code: str
     ) -> None:
-        objection = self._objection(schema, most, lenient=False)
-        if objection:
+        error = self._compile_error(schema, limit, lenient=False)
+        if error:
             raise InvalidRequestError(
-                f"{what}: {_reason(objection)}. With 'strict' replies are held to the schema token "
+                f"{what}: {_reason(error)}. With 'strict' replies are held to the schema token "
                 "by token, and not every keyword of JSON Schema can be: leave it out, write it "
                 "otherwise, or set 'strict' to false.",
                 code=code,
                 param=param,
             )
 
-    def _builds(self, most: int, schema: Mapping[str, Any]) -> bool:
-        return not self._objection(schema, most, lenient=True)
+    def _compiles(self, limit: int, schema: Mapping[str, Any]) -> bool:
+        return not self._compile_error(schema, limit, lenient=True)
 
-    def _objection(self, schema: Mapping[str, Any], most: int, lenient: bool) -> str:
+    def _compile_error(self, schema: Mapping[str, Any], limit: int, lenient: bool) -> str:
+        """The reason why a schema cannot be enforced; empty where it can."""
         rule = _json_rule(schema, lenient)
         found = sum(map(_remainders, _MULTIPLE.findall(rule)))
-        if found > most:
+        if found > limit:
             return (
-                f"its 'multipleOf' take too long to hold to: they may add up to {most} here, "
+                f"its 'multipleOf' take too long to hold to: they may add up to {limit} here, "
                 f"without their decimal points, and add up to {found}"
             )
-        objection: str = self._matcher(f"start: value\nvalue: {rule}").get_error()
-        return objection
+        error: str = self._matcher(f"start: value\nvalue: {rule}").get_error()
+        return error
 
     def _matcher(self, grammar: str) -> Any:
         import llguidance
@@ -119,17 +123,17 @@ class Vocabulary:
 
 
 class GrammarGuide:
-    """One reply's way through a grammar, and from where that fails through a plainer one."""
+    """One reply's state in a grammar, or in its fallback from where the grammar fails."""
 
-    def __init__(self, matcher: Any, plainer: Callable[[], Any]) -> None:
+    def __init__(self, matcher: Any, fallback: Callable[[], Any]) -> None:
         self._matcher = matcher
-        self._plainer: Callable[[], Any] | None = plainer
-        self._written: list[int] = []
+        self._fallback: Callable[[], Any] | None = fallback
+        self._tokens: list[int] = []
 
     def allowed(self, size: int) -> Tensor:
         mask = self._matcher.compute_bitmask()
         if self._matcher.is_error():
-            self._go_on_plainly()
+            self._fall_back()
             mask = self._matcher.compute_bitmask()
             self._raise_error()
         bits = np.frombuffer(mask, dtype=np.uint8)
@@ -139,10 +143,10 @@ class GrammarGuide:
         return torch.from_numpy(allowed)
 
     def advance(self, token: int) -> bool:
-        self._written.append(token)
+        self._tokens.append(token)
         self._matcher.consume_token(token)
         if self._matcher.is_error():
-            self._go_on_plainly()
+            self._fall_back()
             self._raise_error()
         return not self._matcher.is_stopped()
 
@@ -150,10 +154,10 @@ class GrammarGuide:
         tokens: list[int] = self._matcher.compute_ff_tokens()
         return tokens
 
-    def _go_on_plainly(self) -> None:
-        if self._plainer is not None:
-            self._matcher, self._plainer = self._plainer(), None
-            self._matcher.consume_tokens(self._written)
+    def _fall_back(self) -> None:
+        if self._fallback is not None:
+            self._matcher, self._fallback = self._fallback(), None
+            self._matcher.consume_tokens(self._tokens)
 
     def _raise_error(self) -> None:
         if self._matcher.is_error():
@@ -166,15 +170,15 @@ class GrammarGuide:
 
 
 def _remainders(multiple: str) -> int:
-    """How many remainders a number may have by a multiple, digit by digit."""
+    """The number of remainders of a multiple, without its decimal point."""
     _, digits, exponent = Decimal(multiple).normalize().as_tuple()
-    zeros = "0" * min(max(0, int(exponent)), 9)  # beyond that it is too many anyway
+    zeros = "0" * min(max(0, int(exponent)), 9)  # more of them are too many anyway
     return int("".join(map(str, digits)) + zeros)
 
 
-def _reason(objection: str) -> str:
-    """The first line; those after it show the grammar, which the asker never saw, or a pattern."""
-    first, *more = objection.splitlines()
+def _reason(error: str) -> str:
+    """An error's first line; later ones show our grammar, which no client knows, or a pattern."""
+    first, *more = error.splitlines()
     reason = first.split("failed to compile JSON schema: ")[-1]
     faults = [line.removeprefix("error: ") for line in more if line.startswith("error: ")]
     if faults and reason.startswith("regex parse error"):
@@ -185,8 +189,8 @@ def _reason(objection: str) -> str:
 def reply_grammar(schema: Mapping[str, Any] | None, tools: ToolUse | None) -> str:
     """The grammar of a reply in llguidance's dialect of Lark.
 
-    Its own words are JSON of the schema, or any text in which no call begins. Where there are tools
-    its calls are an alternative, or the only choice; behind words that are no JSON they may follow.
+    The reply's content is JSON of the schema, or any text in which no call begins. With tools,
+    calls are an alternative to it, or the only choice; after text they may also follow it.
     """
     if tools is None:
         return "\n".join(["start: content", *_content_rules(schema)])
@@ -197,8 +201,8 @@ def reply_grammar(schema: Mapping[str, Any] | None, tools: ToolUse | None) -> st
     elif schema is not None:
         lines = ["start: content", f"| call{more}", *_content_rules(schema)]
     else:
-        # One lexeme for the words and the beginning of a call: the lexer never goes back, and
-        # words alone would reach into it.
+        # One lexeme for the text and the beginning of a call: the lexer never backtracks, and text
+        # alone would reach into the call.
         lines = ["start: content", f"| OPENING body{more}", *_content_rules(None)]
         lines.append(f"OPENING: /{_WITH_CALL}/ & ~/{_WITH_CALL}{_ANY}+/")
     return "\n".join([*lines, *_call_rules(tools.tools)])
@@ -225,13 +229,15 @@ def _call_rules(tools: Sequence[Tool]) -> list[str]:
 
 
 def _with_any_objects(tools: ToolUse) -> ToolUse:
-    """The same tools; whatever is not strict takes any object."""
-    plain = (tool if tool.strict else replace(tool, parameters=_ANY_OBJECT) for tool in tools.tools)
-    return replace(tools, tools=tuple(plain))
+    """The tools, where those that are not strict take any object."""
+    fallback = (
+        tool if tool.strict else replace(tool, parameters=_ANY_OBJECT) for tool in tools.tools
+    )
+    return replace(tools, tools=tuple(fallback))
 
 
 def _json_rule(schema: Mapping[str, Any], lenient: bool = True) -> str:
-    """`lenient` passes over most keywords that are not known, instead of objecting to them."""
+    """A rule for JSON of the schema; `lenient` ignores most unknown keywords instead of failing."""
     return f"%json {json.dumps({**schema, 'x-guidance': {**_JSON_STYLE, 'lenient': lenient}})}"
 
 

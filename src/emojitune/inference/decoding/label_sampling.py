@@ -1,199 +1,155 @@
-"""Requests to the engine: what all have in common, and the best of a closed set.
+"""Replies from a closed set of labels: the best one, or samples, exact over entire labels.
 
-Free replies are in free_reply.py. Token ids only. Who asks is told through two callbacks:
-`on_token(index, token, score)`, which answers whether the reply goes on, and `on_end(index,
-reason)`.
+Free replies are in speculative.py. Token ids only.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Generator as RandomGenerator
 from torch import Tensor
 
-from emojitune.inference.decoding.constraint import Constraint
-from emojitune.inference.decoding.knn import NeighbourWeights
 from emojitune.inference.decoding.label_search import (
-    BestKnown,
-    Enough,
-    Scored,
-    all_known,
-    log_sum,
-    nearly_all_known,
+    LabelQuery,
+    PerturbableScorer,
+    ScoredLabel,
+    StopRule,
+    TopKFound,
+    exhaustive,
+    log_total,
+    mass_covered,
     rank,
 )
-from emojitune.inference.decoding.rejection_sampling import Tokens, draw
-from emojitune.inference.decoding.sampling import Shape, TokenScore, choose_of, score, seeded, shift
-from emojitune.inference.engine.kv_cache import Grown, Growth, Prompt
-from emojitune.inference.engine.scheduler import Request
+from emojitune.inference.decoding.logits_processors import (
+    LogitsProcessor,
+    processors_for,
+    total_bias,
+)
+from emojitune.inference.decoding.params import SamplingParams
+from emojitune.inference.decoding.rejection_sampling import Tokens, sample_labels
+from emojitune.inference.decoding.sampling import (
+    TopLogprobs,
+    gather_logprobs,
+    sample_index,
+    seeded_generator,
+)
+from emojitune.inference.decoding.sink import TokenSink
+from emojitune.inference.engine.kv_cache import ForwardRequest, Prompt
+from emojitune.inference.engine.scheduler import Decoder
 
-# Alternatives are told with their share of the whole set's probability: that good is good enough.
+# Alternatives are reported with their share of the entire set's probability: precise enough.
 _SHARE_TOLERANCE = 0.01
-_DRAWN_FROM = 0.5
-
-Weigh = Callable[[Tensor], NeighbourWeights]
-"""From the hidden state of a prompt's last token to what replies weigh besides."""
-
-OnToken = Callable[[int, int, TokenScore | None], bool]
-OnEnd = Callable[[int, Literal["stop", "length"]], None]
-
-
-class Guide(Protocol):
-    """Says along one reply what may come next. The masks of a grammar are such guides."""
-
-    def allowed(self, size: int) -> Tensor:
-        """True for each of `size` tokens that may come next; stop tokens are among them."""
-        ...
-
-    def advance(self, token: int) -> bool:
-        """Take a token that was allowed; False when nothing may follow it but the end."""
-        ...
-
-    def forced(self) -> Sequence[int]:
-        """The text that follows whatever is chosen, as its usual tokens; nothing at a choice.
-
-        Other tokens may spell the same.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens, or whole replies, are drawn: for `n` replies of at most `max_tokens`.
-
-    Attributes:
-        shapes: Change what the model says before each draw.
-        top: How many likeliest tokens to tell with each token; None tells no scores.
-        guide: Makes the guide of one reply; None leaves all tokens allowed.
-    """
-
-    n: int
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
-    shapes: tuple[Shape, ...] = ()
-    top: int | None = None
-    guide: Callable[[], Guide] | None = None
+_REJECTION_FROM = 0.5
 
 
 def reply_from_set(
-    ids: Sequence[int],
-    prompt: Prompt,
-    constraint: Constraint,
-    sampling: Sampling,
-    stop_ids: frozenset[int],
-    on_token: OnToken,
-    on_end: OnEnd,
-    on_ranking: Callable[[list[Scored], float | None], None],
+    query: LabelQuery,
+    params: SamplingParams,
+    sink: TokenSink,
     *,
     alternatives: int = 0,
     probabilities: bool = True,
-    weigh: Weigh | None = None,
-) -> Request:
-    """Whole replies of the set: the most probable, or at a temperature draws among all.
+) -> Decoder[None]:
+    """Entire labels of the set: the best one, or at a temperature samples from all of them.
 
-    Choosing token by token among what the set allows would renormalize at each branch, and prefer
-    replies whose beginnings have few continuations. Shapes weigh whole replies, too: by the sum of
-    what they change along each. `weigh` is `rank`'s.
+    Sampling token by token among the allowed ones would renormalize at each branch, and prefer
+    labels whose prefixes have few continuations. Logits processors act on entire labels, too: by
+    the sum of their additions along each.
+
+    Args:
+        alternatives: How many of the best labels to report.
+        probabilities: Whether to report the score of the entire set beside them.
     """
-    generators = [seeded(sampling.seed, index) for index in range(sampling.n)]
-    drawn: list[Tokens | None] = [None] * sampling.n
-    if not alternatives and _is_plain(sampling):
-        drawn = yield from _drawn(ids, prompt, constraint, stop_ids, sampling, generators, weigh)
-    ranking: list[Scored] = []
-    if None in drawn:
-        rules = _rules(sampling, alternatives, probabilities)
-        ranking = yield from rank(ids, prompt, constraint, stop_ids, rules, weigh=weigh)
-        on_ranking(ranking[:alternatives], log_sum(ranking) if probabilities else None)
+    processors = processors_for(params)
+    generators = [seeded_generator(params.seed, index) for index in range(params.n)]
+    sampled: list[Tokens | None] = [None] * params.n
+    if not alternatives and params.temperature > 0.0 and params.top_p == 1.0 and not processors:
+        sampled = yield from _sample_unranked(query, params, generators)
+    ranking: list[ScoredLabel] = []
+    if None in sampled:
+        rules = _stop_rules(params, processors, alternatives, probabilities)
+        ranking = yield from rank(query, rules)
+        sink.rank(ranking[:alternatives], log_total(ranking) if probabilities else None)
     chosen = [
-        _choose(ranking, sampling, generator) if tokens is None else tokens
-        for tokens, generator in zip(drawn, generators, strict=True)
+        _sample_ranked(ranking, params, processors, generator) if tokens is None else tokens
+        for tokens, generator in zip(sampled, generators, strict=True)
     ]
-    told: dict[tuple[int, ...], list[TokenScore]] = {}
-    if sampling.top is not None:
-        told = yield from _scores(ids, prompt, chosen, sampling.top)
+    logprobs: dict[Tokens, list[TopLogprobs]] = {}
+    if params.top_logprobs is not None:
+        logprobs = yield from _token_logprobs(query.prompt, chosen, params.top_logprobs)
     for index, tokens in enumerate(chosen):
-        _deliver(index, tokens, told.get(tokens), sampling.max_tokens, on_token, on_end)
+        _deliver(index, tokens, logprobs.get(tokens), params.max_tokens, sink)
 
 
-def _is_plain(sampling: Sampling) -> bool:
-    """Whether replies are drawn, from all of the set and by their weights alone."""
-    return sampling.temperature > 0.0 and not sampling.shapes and sampling.top_p == 1.0
+def _sample_unranked(
+    query: LabelQuery, params: SamplingParams, generators: Sequence[RandomGenerator]
+) -> Decoder[list[Tokens | None]]:
+    """Samples that need no ranking; None for those that do."""
+    temperature, make_scorer = params.temperature, query.make_scorer
+    if make_scorer is None and _REJECTION_FROM <= temperature <= 1.0:
+        # Near the model's own distribution: at lower temperatures few samples would be accepted,
+        # and the search ends soon.
+        return (yield from sample_labels(query, temperature, generators))
+    if make_scorer is None or params.n > 1:  # one ranking costs less than a search for each of n
+        return [None] * params.n
 
+    def noisy(state: Tensor) -> PerturbableScorer:
+        return make_scorer(state).with_gumbel_noise(temperature, generators[0])
 
-def _drawn(
-    ids: Sequence[int],
-    prompt: Prompt,
-    constraint: Constraint,
-    stop_ids: frozenset[int],
-    sampling: Sampling,
-    generators: Sequence[RandomGenerator],
-    weigh: Weigh | None,
-) -> Generator[list[Growth], list[Grown], list[Tokens | None]]:
-    """Draws that need no ranking; None for those that do."""
-    temperature = sampling.temperature
-    if weigh is None and _DRAWN_FROM <= temperature <= 1.0:
-        # As the model would say them, or not much more sharply: else few draws would be kept, and
-        # the search ends soon.
-        return (yield from draw(ids, prompt, constraint, stop_ids, temperature, generators))
-    if weigh is None or sampling.n > 1:  # for several, one ranking is less than a search for each
-        return [None] * sampling.n
-
-    def noisy(state: Tensor) -> NeighbourWeights:
-        return weigh(state).disturbed(temperature, generators[0])
-
-    rules = [BestKnown(1)]
-    [best, *_] = yield from rank(ids, prompt, constraint, stop_ids, rules, weigh=noisy)
+    [best, *_] = yield from rank(replace(query, make_scorer=noisy), [TopKFound(1)])
     return [best.tokens]
 
 
-def _choose(
-    ranking: Sequence[Scored], sampling: Sampling, generator: RandomGenerator
-) -> tuple[int, ...]:
-    weights = [scored.weight + shift(scored.tokens, sampling.shapes) for scored in ranking]
-    chosen = choose_of(
-        weights,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        generator=generator,
+def _sample_ranked(
+    ranking: Sequence[ScoredLabel],
+    params: SamplingParams,
+    processors: Sequence[LogitsProcessor],
+    generator: RandomGenerator,
+) -> Tokens:
+    scores = [label.score + total_bias(label.tokens, processors) for label in ranking]
+    index = sample_index(
+        scores, temperature=params.temperature, top_p=params.top_p, generator=generator
     )
-    return ranking[chosen].tokens
+    return ranking[index].tokens
 
 
-def _rules(sampling: Sampling, alternatives: int, probabilities: bool) -> list[Enough]:
-    """How far down the search has to look."""
-    if sampling.shapes:
-        return [all_known]  # what is improbable may be weighed up
-    rules: list[Enough] = [BestKnown(max(1, alternatives))]
-    if sampling.temperature > 0.0:
-        rules.append(nearly_all_known(sampling.temperature))
+def _stop_rules(
+    params: SamplingParams,
+    processors: Sequence[LogitsProcessor],
+    alternatives: int,
+    probabilities: bool,
+) -> list[StopRule]:
+    """How far the search has to go."""
+    if processors:
+        return [exhaustive]  # a bias may lift any improbable label
+    rules: list[StopRule] = [TopKFound(max(1, alternatives))]
+    if params.temperature > 0.0:
+        rules.append(mass_covered(params.temperature))
     if alternatives and probabilities:
-        rules.append(nearly_all_known(1.0, tolerance=_SHARE_TOLERANCE))
+        rules.append(mass_covered(1.0, tolerance=_SHARE_TOLERANCE))
     return rules
 
 
-def _scores(
-    ids: Sequence[int], prompt: Prompt, chosen: Sequence[tuple[int, ...]], top: int
-) -> Generator[list[Growth], list[Grown], dict[tuple[int, ...], list[TokenScore]]]:
-    """What the model says of each token of the chosen replies, among all tokens.
+def _token_logprobs(
+    prompt: Prompt, chosen: Sequence[Tokens], top: int
+) -> Decoder[dict[Tokens, list[TopLogprobs]]]:
+    """The model's log-probabilities at each token of the chosen labels, among all tokens.
 
-    A search asks for few numbers a row, so this is asked anew, for the chosen alone.
+    A search requests few numbers of a row, so the chosen labels alone are computed again.
     """
-    [start] = yield [Growth(prompt.path, ids[prompt.cached :])]
-    everything = range(len(start.rows[-1]))
-    different = [tokens for tokens in dict.fromkeys(chosen) if len(tokens) > 1]
-    growths = [
-        Growth(start.path, tokens[:-1], [everything] * (len(tokens) - 1), keep=False)
-        for tokens in different
+    [start] = yield [ForwardRequest(prompt.path, prompt.uncached)]
+    everything = range(len(start.logprobs[-1]))
+    distinct = [tokens for tokens in dict.fromkeys(chosen) if len(tokens) > 1]
+    requests = [
+        ForwardRequest(start.path, tokens[:-1], [everything] * (len(tokens) - 1), keep=False)
+        for tokens in distinct
     ]
-    later = (yield growths) if growths else []
-    rows = {tokens: grown.rows for tokens, grown in zip(different, later, strict=True)}
+    results = (yield requests) if requests else []
+    rows = {tokens: result.logprobs for tokens, result in zip(distinct, results, strict=True)}
     return {
         tokens: [
-            score(row, token, top)
-            for token, row in zip(tokens, [start.rows[-1], *rows.get(tokens, [])], strict=True)
+            gather_logprobs(row, token, top)
+            for token, row in zip(tokens, [start.logprobs[-1], *rows.get(tokens, [])], strict=True)
         ]
         for tokens in chosen
     }
@@ -201,14 +157,14 @@ def _scores(
 
 def _deliver(
     index: int,
-    tokens: Sequence[int],
-    scores: Sequence[TokenScore] | None,
-    max_tokens: int,
-    on_token: OnToken,
-    on_end: OnEnd,
+    tokens: Tokens,
+    logprobs: Sequence[TopLogprobs] | None,
+    max_tokens: int | None,
+    sink: TokenSink,
 ) -> None:
     for place, token in enumerate(tokens[:max_tokens]):
-        if not on_token(index, token, scores[place] if scores else None):
-            on_end(index, "stop")
+        if not sink.token(index, token, logprobs[place] if logprobs else None):
+            sink.end(index, "stop")
             return
-    on_end(index, "stop" if len(tokens) <= max_tokens else "length")
+    cut = max_tokens is not None and len(tokens) > max_tokens
+    sink.end(index, "length" if cut else "stop")

@@ -1,242 +1,276 @@
-"""The best of a closed set: a search over the tokens of its replies.
+"""The best labels of a closed set: a best-first search over the trie of their tokens.
 
-Whole replies are weighed by their joint probability. Token ids only.
+Entire labels are compared, by the joint probability of their tokens. Token ids only.
+
+                        allowed        computed in one pass             left open
+    prompt ─ ( ─┬─ p ─┬─ arty )    (p, arty, ): step and chain
+                │     └─ izza )                                   a child: step `izza`
+                └─ d ─── og )                                     a child: step `d`
+
+A path is opened by computing its step, and with it the chain of tokens that follow without a choice
+or by a good guess. Every token that is allowed beside the chain becomes a path to be opened later,
+in the order of the best score that it can still lead to.
 """
 
 import heapq
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as counter
 from math import exp, log
 from typing import Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
-from emojitune.inference.decoding.constraint import Constraint, State, ahead
-from emojitune.inference.engine.kv_cache import Grown, Growth, Path, Prompt
+from emojitune.inference.decoding.constraint import Constraint, Draft, State, jump_forward
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, Path, Prompt
+from emojitune.inference.engine.scheduler import Decoder
 
-# Nats behind the best open path: what is further off is likely given up before its last token.
-_LOOK_AHEAD = 2.0
-_GUESSED = 2  # paths of a pass that go on beyond choices
+# Nats below the best open path: paths further off are likely given up before their last token.
+_JUMP_MARGIN = 2.0
+_DRAFTED = 2  # paths of a pass that are extended beyond choices
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A reply of a closed set with the joint log-probability of its tokens.
+class ScoredLabel:
+    """A label of a closed set with the joint log-probability of its tokens.
 
-    Where a longer reply begins with it, that of ending there is part of it too; elsewhere the end
-    is no choice. `weight` is what replies are compared by.
+    Where a longer label begins with it, the log-probability of ending there is part of it too;
+    elsewhere the end is no choice. Labels are compared by their `score`.
     """
 
     tokens: tuple[int, ...]
     log_probability: float
-    weight: float
+    score: float
 
 
-class Weights(Protocol):
-    """What replies are compared by, given what the model says of them.
+class Scorer(Protocol):
+    """The score of labels, from the model's log-probabilities of their paths.
 
-    Weights are logarithms, up to a constant: at temperature 1 a reply is said with the share that
-    its own has of the sum of all.
+    Scores are logarithms, up to a constant: at temperature 1 a label is sampled with the share that
+    the exponential of its score has of the sum of all.
     """
 
-    def of_reply(self, log_probability: float, state: State) -> float:
-        """The weight of the reply that ends in a state of the constraint."""
+    def score(self, log_probability: float, state: State) -> float:
+        """The score of the label that ends in a state of the constraint."""
         ...
 
-    def of_path(self, log_probability: float, state: State) -> float:
-        """What no reply through a state exceeds, behind a path to it."""
+    def upper_bound(self, log_probability: float, state: State) -> float:
+        """The most that any label through a state can score, given the path to it."""
         ...
 
-    def of_all(self, log_probability: float, state: State) -> float:
-        """What all replies through a state weigh together, at most, behind a path to it."""
+    def mass_bound(self, log_probability: float, state: State) -> float:
+        """The most that all labels through a state can score together, given the path to it."""
         ...
 
-    def guess(self, state: State) -> int | None:
-        """The token that a state likely goes on with; None where nothing tells beforehand."""
+    def draft(self, state: State) -> int | None:
+        """The likely next token at a state; None without a guess."""
         ...
 
 
-class Plain:
-    """The model's own word: a log-probability only falls along a path."""
+class ModelScorer:
+    """The model's log-probability alone; it only falls along a path, so it is its own bound."""
 
-    def of_reply(self, log_probability: float, state: State) -> float:
+    def score(self, log_probability: float, state: State) -> float:
         return log_probability
 
-    def of_path(self, log_probability: float, state: State) -> float:
+    def upper_bound(self, log_probability: float, state: State) -> float:
         return log_probability
 
-    def of_all(self, log_probability: float, state: State) -> float:
+    def mass_bound(self, log_probability: float, state: State) -> float:
         return log_probability
 
-    def guess(self, state: State) -> int | None:
+    def draft(self, state: State) -> int | None:
         return None
 
 
-PLAIN = Plain()
+MODEL_SCORER = ModelScorer()
+
+
+class PerturbableScorer(Scorer, Protocol):
+    """A scorer that knows all labels, and so can add noise to the score of each."""
+
+    def with_gumbel_noise(self, temperature: float, generator: Generator) -> "PerturbableScorer":
+        """A scorer whose best label is a sample from all of them at the temperature."""
+        ...
+
+
+ScorerFactory = Callable[[Tensor], PerturbableScorer]
+"""From the hidden state (C,) of a prompt's last token to the scorer of its labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQuery:
+    """A prompt, and the closed set of labels that may be its reply.
+
+    Attributes:
+        stop_ids: The tokens that end a reply.
+        make_scorer: Makes the scorer of the labels; None scores them by the model alone.
+    """
+
+    prompt: Prompt
+    constraint: Constraint
+    stop_ids: frozenset[int]
+    make_scorer: ScorerFactory | None = None
+
+    @property
+    def stops(self) -> list[int]:
+        """The stop ids in a fixed order, as rows of log-probabilities have them."""
+        return sorted(self.stop_ids)
+
 
 Bound = Callable[[float, State], float]
-"""(log-probability of a path, its state) to what lies behind it at most."""
+"""(log-probability of a path, its state) to a bound on the labels through it."""
 
-Enough = Callable[[Sequence[Scored], Sequence[float]], bool]
-"""Whether a search knows enough: given the replies found, best first, and open paths' bounds."""
+StopRule = Callable[[Sequence[ScoredLabel], Sequence[float]], bool]
+"""Whether a search may stop, given the labels found, best first, and the open paths' bounds."""
 
 
-def all_known(_found: Sequence[Scored], _open_scores: Sequence[float]) -> bool:
-    """Never enough while a path is open."""
+def exhaustive(_found: Sequence[ScoredLabel], _open_bounds: Sequence[float]) -> bool:
+    """Never stops while a path is open."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
-class BestKnown:
-    """The `count` best replies are found: no open path can lead to a better one."""
+class TopKFound:
+    """Stops when the `count` best labels are found: no open path can lead to a better one."""
 
     count: int
 
-    def __call__(self, found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
-        return len(found) >= self.count and found[self.count - 1].weight >= max(open_scores)
+    def __call__(self, found: Sequence[ScoredLabel], open_bounds: Sequence[float]) -> bool:
+        return len(found) >= self.count and found[self.count - 1].score >= max(open_bounds)
 
 
-def log_sum(replies: Sequence[Scored]) -> float:
-    """The weight of all replies, best first, together."""
-    top = replies[0].weight
-    return top + log(sum(exp(scored.weight - top) for scored in replies))
+def log_total(labels: Sequence[ScoredLabel]) -> float:
+    """The score of all labels, best first, together: the logarithm of the sum of exponentials."""
+    top = labels[0].score
+    return top + log(sum(exp(label.score - top) for label in labels))
 
 
-def nearly_all_known(temperature: float, *, tolerance: float = 1e-3) -> Enough:
-    """All but a `tolerance` of the probability is found, at a temperature of at most 1.
+def mass_covered(temperature: float, *, tolerance: float = 1e-3) -> StopRule:
+    """Stops when all but a `tolerance` of the probability is found, at a temperature up to 1.
 
-    At such a temperature what a path leads to weighs no more than the path. Above 1 the many
-    improbable replies count, and the search goes on to the last.
+    At such a temperature the labels through a path weigh no more than its bound. Above 1 the many
+    improbable labels count, and the search runs to the last.
     """
 
-    def enough(found: Sequence[Scored], open_scores: Sequence[float]) -> bool:
+    def covered(found: Sequence[ScoredLabel], open_bounds: Sequence[float]) -> bool:
         if temperature > 1.0 or not found:
             return False
-        top = found[0].weight
-        known = sum(exp((scored.weight - top) / temperature) for scored in found)
-        unknown = sum(exp(min(0.0, score - top) / temperature) for score in open_scores)
+        top = found[0].score
+        known = sum(exp((label.score - top) / temperature) for label in found)
+        unknown = sum(exp(min(0.0, bound - top) / temperature) for bound in open_bounds)
         return unknown <= tolerance * known
 
-    return enough
+    return covered
 
 
 def rank(
-    ids: Sequence[int],
-    prompt: Prompt,
-    constraint: Constraint,
-    stop_ids: frozenset[int],
-    rules: Sequence[Enough],
-    *,
-    weigh: Callable[[Tensor], Weights] | None = None,
-    width: int = 3,
-    widest: int = 16,
-) -> Generator[list[Growth], list[Grown], list[Scored]]:
-    """The replies of a set, best first, as far down as all `rules` want to know.
+    query: LabelQuery, rules: Sequence[StopRule], *, width: int = 3, widest: int = 16
+) -> Decoder[list[ScoredLabel]]:
+    """The labels of a set, best first, until all `rules` are content.
 
-    Best-first search. A bound only falls along a path, so no reply that is still to be found
-    beats the best open path: what the rules conclude from that is exact. Where they ask for the
-    best replies alone, a path is bound by its best one; else by what all behind it weigh together,
-    which is far more where many replies begin alike. `width` paths are opened in one pass, because
-    a pass over many tokens costs little more than over one, and twice as many in the next, up to
-    `widest`: what is not settled soon needs many. The promising ones look ahead, through all
-    tokens that follow without a choice, and the best of them through guesses, too: most often they
-    are right, and a pass is saved.
-
-    Args:
-        weigh: Makes the weights, given the hidden state of the prompt's last token.
+    Best-first search. A bound only falls along a path, so no label that is still to be found beats
+    the best open path: whatever the rules conclude from that is exact. Where they need the best
+    labels alone, a path is bounded by its best label; else by the sum of all labels through it,
+    which is far more where many labels begin alike. `width` paths are opened in one pass, because a
+    pass over many tokens costs little more than over one, and twice as many in the next, up to
+    `widest`: a search that is not over soon needs many. The promising ones jump forward through all
+    tokens that follow without a choice, and the best of them through drafts, too: most drafts are
+    right, and each saves a pass.
     """
-    stops = sorted(stop_ids)
-    found: list[Scored] = []
+    constraint, stops = query.constraint, query.stops
+    found: list[ScoredLabel] = []
     order = counter()  # breaks ties, so that the heap never compares paths
     heap: list[tuple[float, int, OpenPath]] = []
 
-    def take(nodes: Sequence[OpenPath], results: Sequence[Grown]) -> None:
-        for node, grown in zip(nodes, results, strict=True):
-            ended, children = node.expand(grown, constraint, weights)
+    def take(paths: Sequence[OpenPath], results: Sequence[ForwardResult]) -> None:
+        for path, result in zip(paths, results, strict=True):
+            ended, children = path.expand(result, constraint, scorer)
             found.extend(ended)
             for child in children:
                 heapq.heappush(heap, (-child.bound(bound), next(order), child))
-        found.sort(key=lambda scored: -scored.weight)
+        found.sort(key=lambda label: -label.score)
 
-    weights: Weights = PLAIN
-    bound = _bound(weights, rules)
-    root = OpenPath.root(prompt, constraint)
-    before = ids[prompt.cached :]
-    growth = root.growth(constraint, stops, before)
-    if weigh is None:
-        take([root], (yield [growth]))
+    # The scorer needs the prompt's hidden state, which the first pass computes: the root is drafted
+    # without it.
+    scorer: Scorer = MODEL_SCORER
+    bound = _bound(scorer, rules)
+    root = OpenPath.root(query)
+    before = query.prompt.uncached
+    request = root.request(constraint, stops, before)
+    if query.make_scorer is None:
+        take([root], (yield [request]))
     else:
-        [grown] = yield [replace(growth, state=len(before) - 1)]
-        assert grown.state is not None
-        weights = weigh(grown.state)
-        bound = _bound(weights, rules)
-        take([root], [grown])
+        [result] = yield [replace(request, hidden_at=len(before) - 1)]
+        assert result.hidden_state is not None
+        scorer = query.make_scorer(result.hidden_state)
+        bound = _bound(scorer, rules)
+        take([root], [result])
     while heap:
-        open_scores = [-negative for negative, _, _ in heap]
-        if all(enough(found, open_scores) for enough in rules):
+        open_bounds = [-negative for negative, _, _ in heap]
+        if all(content(found, open_bounds) for content in rules):
             break
         opened = [heapq.heappop(heap)[2] for _ in range(min(width, len(heap)))]
-        promising = opened[0].bound(bound) - _LOOK_AHEAD
+        promising = opened[0].bound(bound) - _JUMP_MARGIN
         opened = [
-            node.ahead(constraint, weights.guess if place < _GUESSED else None)
-            if node.bound(bound) > promising
-            else node
-            for place, node in enumerate(opened)
+            path.jump_forward(constraint, scorer.draft if place < _DRAFTED else None)
+            if path.bound(bound) > promising
+            else path
+            for place, path in enumerate(opened)
         ]
-        take(opened, (yield [node.growth(constraint, stops) for node in opened]))
+        take(opened, (yield [path.request(constraint, stops) for path in opened]))
         width = min(2 * width, widest)
     return found
 
 
-def _bound(weights: Weights, rules: Sequence[Enough]) -> Bound:
-    only_best = all(isinstance(rule, BestKnown) for rule in rules)
-    return weights.of_path if only_best else weights.of_all
+def _bound(scorer: Scorer, rules: Sequence[StopRule]) -> Bound:
+    only_best = all(isinstance(rule, TopKFound) for rule in rules)
+    return scorer.upper_bound if only_best else scorer.mass_bound
 
 
 @dataclass(frozen=True, slots=True)
 class OpenPath:
-    """A step behind the end of a path, with what likely follows it, not computed yet.
+    """A step from the end of a computed path, and the tokens that likely follow it.
 
     Attributes:
-        path: Where it grows from.
-        step: The step; nothing at the root.
-        state: The constraint's state behind the step.
-        spelled: The reply so far, up to and with the step.
-        score: Joint log-probability up to and with the step.
-        chain: Tokens behind the step to be computed with it: where there is no choice what must
-            follow, at a choice a guess. What is left aside can be opened later.
+        path: The computed path.
+        step: The step, one token; nothing at the root.
+        state: The constraint's state after the step.
+        tokens: The label so far, up to and including the step.
+        log_probability: Joint log-probability up to and including the step.
+        chain: Tokens after the step to be computed with it: without a choice the token that must
+            follow, at a choice a draft. The alternatives to a draft can be opened later.
     """
 
     path: Path
     step: tuple[int, ...]
     state: State
-    spelled: tuple[int, ...]
-    score: float
+    tokens: tuple[int, ...]
+    log_probability: float
     chain: tuple[int, ...] = ()
 
     @staticmethod
-    def root(prompt: Prompt, constraint: Constraint) -> "OpenPath":
-        """Where every reply begins: behind the prompt, and all that each of them begins with."""
-        return OpenPath(prompt.path, (), constraint.start, (), 0.0).ahead(constraint)
+    def root(query: LabelQuery) -> "OpenPath":
+        """The beginning of every label: the prompt, and the tokens that all of them begin with."""
+        constraint = query.constraint
+        return OpenPath(query.prompt.path, (), constraint.start, (), 0.0).jump_forward(constraint)
 
-    def ahead(
-        self, constraint: Constraint, guess: Callable[[State], int | None] | None = None
-    ) -> "OpenPath":
-        """With the chain up to where a choice is, or beyond it as far as there is a guess."""
-        return replace(self, chain=ahead(constraint, self.state, guess))
+    def jump_forward(self, constraint: Constraint, draft: Draft | None = None) -> "OpenPath":
+        """The path with its chain up to the first choice, or beyond it while there is a draft."""
+        return replace(self, chain=jump_forward(constraint, self.state, draft))
 
     def bound(self, bound: Bound) -> float:
-        """What replies that begin so weigh at most."""
-        return bound(self.score, self.state)
+        """The bound on the score of labels that begin so."""
+        return bound(self.log_probability, self.state)
 
-    def growth(
+    def request(
         self, constraint: Constraint, stops: Sequence[int], before: Sequence[int] = ()
-    ) -> Growth:
-        """What to compute: what may follow the step, and each token of the chain, an end included.
+    ) -> ForwardRequest:
+        """The pass that opens it: the tokens that may follow the step, and each token of the chain,
+        the end among them.
 
-        `before` are tokens of the prompt. Behind the last token of a reply that cannot go on
-        nothing is left to know, and it is not computed.
+        `before` are tokens of the prompt. After the last token of a label that cannot be extended
+        nothing is left to learn, so it is not computed.
         """
         ids = [*before, *self.step, *self.chain]
         wanted = [
@@ -244,47 +278,60 @@ class OpenPath:
             for state in self._states(constraint)
         ]
         if wanted[-1]:
-            return Growth(self.path, ids, wanted)
-        aside = any(len(tokens) > 1 for tokens in wanted)
-        return Growth(self.path, ids[:-1], wanted[:-1], keep=aside)
+            return ForwardRequest(self.path, ids, wanted)
+        has_siblings = any(len(tokens) > 1 for tokens in wanted)
+        return ForwardRequest(self.path, ids[:-1], wanted[:-1], keep=has_siblings)
 
     def expand(
-        self, grown: Grown, constraint: Constraint, weights: Weights = PLAIN
-    ) -> tuple[list[Scored], list["OpenPath"]]:
-        """The replies that end here or with one more token, and the steps to be opened."""
-        ended: list[Scored] = []
+        self, result: ForwardResult, constraint: Constraint, scorer: Scorer = MODEL_SCORER
+    ) -> tuple[list[ScoredLabel], list["OpenPath"]]:
+        """The labels that end here or with one more token, and the steps to be opened.
+
+        A row of log-probabilities for the step, and one for each token of the chain:
+
+            row        of the stops, if the label may end here │ of the allowed tokens
+            result     ended: a label                          │ chain's next: go on along it
+                                                               │ others: ended or opened
+        """
+        ended: list[ScoredLabel] = []
         opened: list[OpenPath] = []
-        spelled, score = self.spelled, self.score
-        states = self._states(constraint)
-        # What is computed ends before the last row's choice.
-        start = len(grown.path) - len(grown.rows) + 1
+        tokens, log_probability = self.tokens, self.log_probability
+        # The computed path ends with the token of the last row: a child at depth d keeps all but
+        # the rows after d.
+        start = len(result.path) - len(result.logprobs) + 1
 
-        def end(spelled: tuple[int, ...], score: float, state: State) -> None:
-            ended.append(Scored(spelled, score, weights.of_reply(score, state)))
+        def end(tokens: tuple[int, ...], log_probability: float, state: State) -> None:
+            score = scorer.score(log_probability, state)
+            ended.append(ScoredLabel(tokens, log_probability, score))
 
-        for depth, state in enumerate(states):
+        for depth, state in enumerate(self._states(constraint)):
             following = constraint.allowed_tokens(state)
+            # The end is no choice here, so it costs no probability, and has no row.
             if not following:
-                end(spelled, score, state)
+                end(tokens, log_probability, state)
                 break
-            row = grown.rows[depth]
+            row = result.logprobs[depth]
+            # Any of the stop tokens ends the label: their probabilities add up.
             stops = row[: len(row) - len(following)]
             if len(stops):
-                end(spelled, score + float(stops.logsumexp(0)), state)
+                end(tokens, log_probability + float(stops.logsumexp(0)), state)
+            # The chain's own token leads to the next row; all others branch off here.
             gains = dict(zip(following, row[len(stops) :].tolist(), strict=True))
             taken = gains.pop(self.chain[depth]) if depth < len(self.chain) else 0.0
             for token, gain in gains.items():
-                after, longer = constraint.advance(state, token), (*spelled, token)
+                after, longer = constraint.advance(state, token), (*tokens, token)
+                # A branch with nothing after it is a label already: no pass could add to it.
                 if constraint.allowed_tokens(after):
-                    path = Path(grown.path.slots[: start + depth])
-                    opened.append(OpenPath(path, (token,), after, longer, score + gain))
+                    path = Path(result.path.slots[: start + depth])
+                    opened.append(OpenPath(path, (token,), after, longer, log_probability + gain))
                 else:
-                    end(longer, score + gain, after)
-            spelled, score = (*spelled, *self.chain[depth : depth + 1]), score + taken
+                    end(longer, log_probability + gain, after)
+            tokens = (*tokens, *self.chain[depth : depth + 1])
+            log_probability += taken
         return ended, opened
 
     def _states(self, constraint: Constraint) -> list[State]:
-        """The state behind the step, and those behind each token of the chain."""
+        """The state after the step, and those after each token of the chain."""
         states = [self.state]
         for token in self.chain:
             states.append(constraint.advance(states[-1], token))

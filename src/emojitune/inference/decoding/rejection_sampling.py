@@ -1,122 +1,124 @@
-"""Draws from a closed set of replies, without knowing how probable each of them is.
+"""Rejection sampling: labels of a closed set, sampled without the probability of each of them.
 
-Going along the set's tokens, drawing at each branch among those that are allowed, comes too often
-to replies whose beginnings allow little of what the model would say. How much too often is the
-product of what is allowed at each branch behind the first. So a draw is kept with that probability,
-else drawn anew: rejection sampling, exact. A tuned model says little but its replies, and few draws
-are thrown away. Token ids only.
+Sampling token by token among the allowed ones over-samples labels whose prefixes leave little
+probability mass allowed: by the product of the mass that is allowed at each branch after the first.
+So a sample is accepted with that probability, else rejected, which makes it exact (von Neumann,
+1951). A tuned model rarely leaves its labels, and few samples are rejected. Token ids only.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
 
 import torch
 
 from emojitune.inference.decoding.constraint import Constraint
-from emojitune.inference.decoding.label_search import OpenPath, Scored
-from emojitune.inference.decoding.sampling import choose_of
-from emojitune.inference.engine.kv_cache import Grown, Growth, Prompt
+from emojitune.inference.decoding.label_search import LabelQuery, OpenPath, ScoredLabel
+from emojitune.inference.decoding.sampling import sample_index
+from emojitune.inference.engine.kv_cache import ForwardResult
+from emojitune.inference.engine.scheduler import Decoder
 
-# Draws of each reply that are made side by side: what they look at is computed in the same passes.
+# Proposals for each reply that are made side by side: their tokens are computed in the same passes.
 _SIDE_BY_SIDE = 4
 _ROUNDS = 3
 
 Tokens = tuple[int, ...]
 
 
-def draw(
-    ids: Sequence[int],
-    prompt: Prompt,
-    constraint: Constraint,
-    stop_ids: frozenset[int],
-    temperature: float,
-    generators: Sequence[torch.Generator],
-) -> Generator[list[Growth], list[Grown], list[Tokens | None]]:
-    """A reply for each generator; None where every draw was thrown away.
+def sample_labels(
+    query: LabelQuery, temperature: float, generators: Sequence[torch.Generator]
+) -> Decoder[list[Tokens | None]]:
+    """A label for each generator; None where every proposal was rejected.
 
     Args:
-        temperature: Above 0 and at most 1: beyond it, what is allowed could weigh more than 1.
+        temperature: Above 0 and at most 1: beyond it, the allowed tokens could have a mass above 1,
+            which is no probability of acceptance.
     """
-    assert 0.0 < temperature <= 1.0, "no probability to keep a draw with"
-    stops = sorted(stop_ids)
-    root = OpenPath.root(prompt, constraint)
-    [grown] = yield [root.growth(constraint, stops, before=ids[prompt.cached :])]
-    known: dict[Tokens, _Branch] = {(): _Branch.of(root, grown, constraint, temperature)}
-    replies: list[Tokens | None] = [None] * len(generators)
+    assert 0.0 < temperature <= 1.0, "no probability to accept a sample with"
+    constraint, stops = query.constraint, query.stops
+    root = OpenPath.root(query)
+    [result] = yield [root.request(constraint, stops, before=query.prompt.uncached)]
+    known: dict[Tokens, _Branch] = {(): _Branch.of(root, result, constraint, temperature)}
+    labels: list[Tokens | None] = [None] * len(generators)
     for _ in range(_ROUNDS):
-        missing = [index for index, reply in enumerate(replies) if reply is None]
-        walks = {
-            index: [_Walk(known[()], generators[index]) for _ in range(_SIDE_BY_SIDE)]
+        missing = [index for index, label in enumerate(labels) if label is None]
+        proposals = {
+            index: [_Proposal(known[()], generators[index]) for _ in range(_SIDE_BY_SIDE)]
             for index in missing
         }
-        while needed := _needed(walks):
-            opened = [path.ahead(constraint) for path in needed.values()]
-            results = yield [path.growth(constraint, stops) for path in opened]
-            for key, path, found in zip(needed, opened, results, strict=True):
-                known[key] = _Branch.of(path, found, constraint, temperature)
-            for walk in (walk for several in walks.values() for walk in several):
-                walk.go_on(known)
-        for index, several in walks.items():
-            # The first in order, not the first to end: short replies would win.
-            replies[index] = next((walk.reply for walk in several if walk.reply), None)
-    return replies
+        while pending := _pending(proposals):
+            opened = [path.jump_forward(constraint) for path in pending.values()]
+            results = yield [path.request(constraint, stops) for path in opened]
+            for tokens, path, result in zip(pending, opened, results, strict=True):
+                known[tokens] = _Branch.of(path, result, constraint, temperature)
+            for proposal in (proposal for several in proposals.values() for proposal in several):
+                proposal.advance(known)
+        for index, several in proposals.items():
+            # The first in order, not the first to end: short labels would win.
+            accepted = (proposal.label for proposal in several if proposal.label)
+            labels[index] = next(accepted, None)
+    return labels
 
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """What may follow somewhere: replies that end there, and paths that go on.
+    """A point where labels part: labels that end there, and paths to longer ones.
 
-    `log_allowed` is the log-probability, at the temperature, that the model says one of these, and
-    what was forced on the way here.
+    `log_allowed` is the log-probability, at the temperature, of all of these together, and of the
+    tokens that were forced on the way here.
     """
 
-    options: Sequence[Scored | OpenPath]
+    options: Sequence[ScoredLabel | OpenPath]
     log_weights: Sequence[float]
     log_allowed: float
 
     @staticmethod
-    def of(path: OpenPath, grown: Grown, constraint: Constraint, temperature: float) -> "_Branch":
-        ended, opened = path.expand(grown, constraint)
-        options: list[Scored | OpenPath] = [*ended, *opened]
-        weights = [option.log_probability / temperature for option in ended]
-        weights += [option.score / temperature for option in opened]
+    def of(
+        path: OpenPath, result: ForwardResult, constraint: Constraint, temperature: float
+    ) -> "_Branch":
+        ended, opened = path.expand(result, constraint)
+        options: list[ScoredLabel | OpenPath] = [*ended, *opened]
+        weights = [option.log_probability / temperature for option in options]
         total = max(weights) + log(sum(exp(weight - max(weights)) for weight in weights))
-        return _Branch(options, weights, total - path.score / temperature)
+        return _Branch(options, weights, total - path.log_probability / temperature)
 
 
-class _Walk:
-    """One draw on its way: the path that it waits for, or the reply that it came to."""
+class _Proposal:
+    """One proposed label: the path that has to be computed next, or the label when accepted.
+
+    Neither, when it was rejected.
+    """
 
     def __init__(self, root: _Branch, generator: torch.Generator) -> None:
-        self.waits_for: OpenPath | None = None
-        self.reply: Tokens | None = None
+        self.pending: OpenPath | None = None
+        self.label: Tokens | None = None
         self._generator = generator
-        # How much may be lost on the way; what is lost at the root, all replies lose.
+        # Accepted while the mass allowed along the way exceeds a uniform number, sampled up front;
+        # the mass that is lost at the root is lost to all labels alike, and does not count.
         self._log_left = log(1.0 - float(torch.rand(1, generator=generator)))
         self._choose(root)
 
-    def go_on(self, known: dict[Tokens, _Branch]) -> None:
-        """As far as is known what may follow."""
-        while self.waits_for is not None and self.waits_for.spelled in known:
-            branch = known[self.waits_for.spelled]
-            self.waits_for = None
+    def advance(self, known: dict[Tokens, _Branch]) -> None:
+        """Choose on, as far as branches are known."""
+        while self.pending is not None and self.pending.tokens in known:
+            branch = known[self.pending.tokens]
+            self.pending = None
             self._log_left -= branch.log_allowed
             if self._log_left <= 0.0:
                 self._choose(branch)
 
     def _choose(self, branch: _Branch) -> None:
-        number = choose_of(
+        index = sample_index(
             branch.log_weights, temperature=1.0, top_p=1.0, generator=self._generator
         )
-        option = branch.options[number]
-        if isinstance(option, Scored):
-            self.reply = option.tokens
+        option = branch.options[index]
+        if isinstance(option, ScoredLabel):
+            self.label = option.tokens
         else:
-            self.waits_for = option
+            self.pending = option
 
 
-def _needed(walks: dict[int, list[_Walk]]) -> dict[Tokens, OpenPath]:
-    """The paths that some walk waits for, each once."""
-    waiting = [walk.waits_for for several in walks.values() for walk in several]
-    return {path.spelled: path for path in waiting if path is not None}
+def _pending(proposals: dict[int, list[_Proposal]]) -> dict[Tokens, OpenPath]:
+    """The paths that some proposal needs, each once."""
+    paths = [proposal.pending for several in proposals.values() for proposal in several]
+    return {path.tokens: path for path in paths if path is not None}

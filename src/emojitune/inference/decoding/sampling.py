@@ -1,87 +1,35 @@
-"""Log-probabilities to one token: shapes, temperature, then nucleus, then a draw.
+"""From log-probabilities to one token: temperature, then nucleus, then a sample."""
 
-A shape adds to what the model said before a draw; any number of them add up.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Counts = Mapping[int, int]
-"""How often each token stands in the reply so far."""
-
-Shape = Callable[[Counts], Mapping[int, float]]
-"""What is added to the log-probability of which tokens."""
-
 _NEARLY_ZERO = 1e-6  # to divide by less overflows
 _BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class TokenScore:
-    """A token's log-probability, and the likeliest tokens in its place with theirs."""
+class TopLogprobs:
+    """A token's log-probability, and the likeliest tokens at its position with theirs."""
 
     log_probability: float
     top: tuple[tuple[int, float], ...] = ()
 
 
-def biased(bias: Mapping[int, float]) -> Shape:
-    """The same for each token: -100 all but bans one, 100 all but demands it."""
-    return lambda _counts: bias
-
-
-def penalized(frequency: float, presence: float) -> Shape:
-    """Less for tokens that the reply has used: for each use, and once for any."""
-    return lambda counts: {
-        token: -(frequency * count + presence) for token, count in counts.items() if count
-    }
-
-
-def shapes_of(bias: Mapping[int, float], frequency: float, presence: float) -> tuple[Shape, ...]:
-    """Those that change anything."""
-    shapes = [biased(bias)] if bias else []
-    return (*shapes, penalized(frequency, presence)) if frequency or presence else tuple(shapes)
-
-
-def shaped(row: Tensor, shapes: Sequence[Shape], counts: Counts) -> Tensor:
-    """The log-probabilities with all that the shapes add."""
-    for shape in shapes:
-        if added := shape(counts):
-            values = torch.tensor(list(added.values()), dtype=row.dtype)
-            row = row.index_add(0, torch.tensor(list(added)), values)
-    return row
-
-
-def shift(tokens: Sequence[int], shapes: Sequence[Shape]) -> float:
-    """What the shapes add along a whole reply."""
-    counts: Counter[int] = Counter()
-    total = 0.0
-    for token in tokens:
-        total += sum(shape(counts).get(token, 0.0) for shape in shapes)
-        counts[token] += 1
-    return total
-
-
-def masked(row: Tensor, allowed: Tensor) -> Tensor:
-    """What is not allowed becomes impossible."""
-    return row.masked_fill(~allowed, -torch.inf)
-
-
-def score(row: Tensor, token: int, top: int) -> TokenScore:
-    """What the model itself says of `token`, and of the `top` likeliest."""
+def gather_logprobs(row: Tensor, token: int, top: int) -> TopLogprobs:
+    """The model's own log-probabilities, of `token` and of the `top` likeliest, from a row (V,)."""
     values, tokens = row.topk(min(top, len(row)))
     likeliest = tuple(zip(tokens.tolist(), values.tolist(), strict=True))
-    return TokenScore(float(row[token]), likeliest)
+    return TopLogprobs(float(row[token]), likeliest)
 
 
-def choose(
+def sample(
     log_probabilities: Tensor, *, temperature: float, top_p: float, generator: torch.Generator
 ) -> int:
-    """Draw an index from log-probabilities (V,); temperature 0 takes the largest.
+    """Sample an index from log-probabilities (V,); temperature 0 takes the largest.
 
     `top_p` keeps the most probable entries that together hold that much probability, at least one.
     """
@@ -90,18 +38,18 @@ def choose(
     probabilities = torch.softmax(log_probabilities / temperature, dim=-1)
     if top_p < 1.0:
         probabilities = _nucleus(probabilities, top_p)
-    return _draw(probabilities, generator)
+    return _sample_in_blocks(probabilities, generator)
 
 
-def choose_of(
+def sample_index(
     values: Sequence[float], *, temperature: float, top_p: float, generator: torch.Generator
 ) -> int:
-    """The same from a few log-probabilities, which need not sum to one."""
-    return choose(torch.tensor(values), temperature=temperature, top_p=top_p, generator=generator)
+    """An index sampled from a few log-probabilities, whose probabilities need not sum to one."""
+    return sample(torch.tensor(values), temperature=temperature, top_p=top_p, generator=generator)
 
 
-def seeded(seed: int | None, index: int) -> torch.Generator:
-    """The generator of the `index`-th reply to a request; a fresh one when no seed is given."""
+def seeded_generator(seed: int | None, index: int) -> torch.Generator:
+    """The random generator of a request's `index`-th reply; randomly seeded without a seed."""
     generator = torch.Generator()
     if seed is None:
         generator.seed()
@@ -110,30 +58,32 @@ def seeded(seed: int | None, index: int) -> torch.Generator:
     return generator
 
 
-def _draw(probabilities: Tensor, generator: torch.Generator) -> int:
-    """Draw a block of entries, then one of the block.
+def _sample_in_blocks(probabilities: Tensor, generator: torch.Generator) -> int:
+    """An index (of V) by two samples: first a block of entries, then an entry of the block.
 
-    Over a large vocabulary torch.multinomial takes longer than the model does, and a running sum
-    over all of it longer than all else that is done to sample.
+    Over a large vocabulary torch.multinomial takes longer than the model itself, and a cumulative
+    sum over all entries longer than the rest of sampling.
     """
     blocks = functional.pad(probabilities, (0, -len(probabilities) % _BLOCK)).view(-1, _BLOCK)
     bounds = blocks.sum(1).double().cumsum(0)
-    drawn = torch.rand(1, dtype=torch.float64, generator=generator) * bounds[-1]
-    block = _first_beyond(bounds, drawn)
+    threshold = torch.rand(1, dtype=torch.float64, generator=generator) * bounds[-1]
+    block = _first_above(bounds, threshold)
     inside = blocks[block].double().cumsum(0)
     before = bounds[block - 1] if block else 0.0
-    return block * _BLOCK + _first_beyond(inside, drawn - before)
+    return block * _BLOCK + _first_above(inside, threshold - before)
 
 
-def _first_beyond(sums: Tensor, drawn: Tensor) -> int:
-    """Where a running sum exceeds what was drawn; its last growth where rounding lets none."""
-    found = int(torch.searchsorted(sums, drawn, right=True))
+def _first_above(sums: Tensor, threshold: Tensor) -> int:
+    """The first index whose cumulative sum exceeds `threshold`; where rounding leaves none, the
+    last one that adds to the sum."""
+    found = int(torch.searchsorted(sums, threshold, right=True))
     return found if found < len(sums) else int(torch.searchsorted(sums, sums[-1:]))
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Probabilities (V,) with 0 outside the nucleus; not normalized."""
     ordered, order = probabilities.sort(descending=True)
-    # An entry stays while what comes before it has not reached top_p yet; the first always does.
+    # An entry stays while the ones before it have not reached top_p yet; the first always does.
     keep = ordered.cumsum(0) - ordered < top_p
     keep[0] = True
     return torch.zeros_like(probabilities).index_copy_(0, order[keep], ordered[keep])

@@ -1,4 +1,7 @@
-"""How much of a JSON schema can be held to, where not all of it can. Knows no grammar: it asks."""
+"""Relaxation of a JSON schema to the part of it that can be enforced.
+
+Knows no grammar: whether a schema compiles is up to a function.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,39 +12,39 @@ Schema = Mapping[str, Any]
 _DEFINITIONS = ("$defs", "definitions")
 _BY_NAME = ("properties", "patternProperties")
 
-# Every question costs a millisecond, and more for long schemas. What has not been asked when these
-# characters are used up is left out: only schemas that are absurd come so far.
-_MOST_CHARACTERS = 500_000
-_LEAST = 500  # what the shortest question counts
+# Each compilation takes a millisecond, and more for long schemas. Keywords that have not been tried
+# when these characters are used up are left out: only absurd schemas come so far.
+_MAX_CHARACTERS = 500_000
+_MIN_COST = 500  # of the shortest compilation
 
 
-def loosened(schema: Schema, builds: Callable[[Schema], bool]) -> Schema:
-    """As much of `schema` as builds: each keyword stays that does beside those before it.
+def relaxed(schema: Schema, compiles: Callable[[Schema], bool]) -> Schema:
+    """As much of `schema` as compiles: a keyword stays if it compiles beside those before it.
 
-    What lies in `$defs` stays or goes by itself, so that what refers to it may stay.
+    Each entry of `$defs` is relaxed by itself, so that references to it may stay.
     """
-    if builds(schema):
+    if compiles(schema):
         return schema
     listed = {key: schema[key] for key in _DEFINITIONS if isinstance(schema.get(key), dict)}
-    asked = _Asked(builds, {key: {name: {} for name in listed[key]} for key in listed})
-    known = {key: asked.each(listed[key]) for key in listed}
-    rest = asked.part({key: value for key, value in schema.items() if key not in _DEFINITIONS})
-    for whole in ({**rest, **known}, {**rest, **asked.stubs}):
-        if builds(whole):
-            return whole
+    relaxation = _Relaxation(compiles, {key: {name: {} for name in listed[key]} for key in listed})
+    definitions = {key: relaxation.each(listed[key]) for key in listed}
+    rest = relaxation.part({key: schema[key] for key in schema if key not in _DEFINITIONS})
+    for candidate in ({**rest, **definitions}, {**rest, **relaxation.stubs}):
+        if compiles(candidate):
+            return candidate
     return {}
 
 
-class _Asked:
-    """Asks of parts of a schema; what they may refer to are `stubs`, which allow anything."""
+class _Relaxation:
+    """Relaxes parts of a schema; their references lead to `stubs`, which allow anything."""
 
-    def __init__(self, builds: Callable[[Schema], bool], stubs: Schema) -> None:
+    def __init__(self, compiles: Callable[[Schema], bool], stubs: Schema) -> None:
         self.stubs = stubs
-        self._builds = builds
-        self._left = _MOST_CHARACTERS
+        self._compiles = compiles
+        self._characters_left = _MAX_CHARACTERS
 
     def part(self, schema: Any) -> Any:
-        """As much of a schema as builds by itself."""
+        """As much of a schema as compiles by itself."""
         if isinstance(schema, bool) or not isinstance(schema, dict):
             return schema if isinstance(schema, bool) else {}
         if self._fits(schema):
@@ -55,6 +58,7 @@ class _Asked:
         return kept
 
     def each(self, schemas: Schema) -> dict[str, Any]:
+        """As much of each of several schemas as compiles, by name."""
         return {name: self.part(schema) for name, schema in schemas.items()}
 
     def _inside(self, key: str, value: Any) -> Any:
@@ -65,5 +69,5 @@ class _Asked:
         return value
 
     def _fits(self, schema: Schema) -> bool:
-        self._left -= max(_LEAST, len(json.dumps(schema)))
-        return self._left > 0 and self._builds({**schema, **self.stubs})
+        self._characters_left -= max(_MIN_COST, len(json.dumps(schema)))
+        return self._characters_left > 0 and self._compiles({**schema, **self.stubs})

@@ -1,6 +1,9 @@
-"""Free replies, token by token, a few tokens in one pass where they can be foreseen.
+"""Speculative decoding of free replies: several tokens in one pass, where they can be drafted.
 
-Token ids only; decoding.py has what is asked for, and who is told.
+A pass computes a token and the draft that follows it. Each token is sampled as it would be without
+a draft, from the model's log-probabilities after the tokens before it; where it differs from the
+draft, the rest of the draft is rejected. So replies are equal, and only passes are fewer:
+speculative decoding (Leviathan et al., 2023) with a draft that takes no model. Token ids only.
 """
 
 from collections import Counter
@@ -9,165 +12,198 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from emojitune.inference.decoding.constraint import Constraint, State, ahead
-from emojitune.inference.decoding.label_sampling import OnEnd, OnToken, Sampling, Weigh
-from emojitune.inference.decoding.sampling import TokenScore, choose, masked, score, seeded, shaped
-from emojitune.inference.engine.kv_cache import Grown, Growth, Path, Prompt
-from emojitune.inference.engine.scheduler import Request
+from emojitune.inference.decoding import logits_processors
+from emojitune.inference.decoding.constraint import Constraint, Draft, Guide, State, jump_forward
+from emojitune.inference.decoding.label_search import ScorerFactory
+from emojitune.inference.decoding.params import SamplingParams
+from emojitune.inference.decoding.sampling import (
+    TopLogprobs,
+    gather_logprobs,
+    sample,
+    seeded_generator,
+)
+from emojitune.inference.decoding.sink import TokenSink
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, Path, Prompt
+from emojitune.inference.engine.scheduler import Decoder
 
-# Tokens of one pass that are foreseen, and those of a reply that come to nothing until it is
-# foreseen no more: they stay in the cache until the reply ends.
-_FARTHEST, _IN_VAIN = 32, 64
-MOST_DROPPED = _FARTHEST + _IN_VAIN
+# Drafted tokens of one pass, and rejected ones of a reply after which it is no longer drafted: they
+# stay in the cache until the reply ends.
+_MAX_DRAFT, _REJECTION_LIMIT = 32, 64
+MAX_REJECTED = _MAX_DRAFT + _REJECTION_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
-class Foresight:
-    """What free replies of a model likely say: one of the set that it was tuned on.
+class DraftProposer:
+    """Drafts for a model's free replies: labels of the set that it was tuned on.
 
-    `weigh` is `rank`'s; without it, only what is no choice is foreseen.
+    Without `make_scorer`, only tokens that follow without a choice are drafted.
     """
 
     constraint: Constraint
-    weigh: Weigh | None = None
+    make_scorer: ScorerFactory | None = None
 
 
 def reply_freely(
-    ids: Sequence[int],
     prompt: Prompt,
-    sampling: Sampling,
+    params: SamplingParams,
     stop_ids: frozenset[int],
-    on_token: OnToken,
-    on_end: OnEnd,
-    foresight: Foresight | None = None,
-) -> Request:
-    """Any tokens that the guide allows, until the model stops, the asker does, or `max_tokens`
-    are out.
+    sink: TokenSink,
+    *,
+    make_guide: Callable[[], Guide] | None = None,
+    proposer: DraftProposer | None = None,
+) -> Decoder[None]:
+    """Any tokens that the guide allows, until the model or the sink ends the reply, or it has
+    `max_tokens`.
 
-    A pass computes a token and what is foreseen behind it: what the guide leaves no choice of, or
-    what `foresight` tells. Each token is drawn as it would be without, from what the model says
-    behind those before it; where that is another one, what was foreseen is dropped. So replies are
-    the same, and only passes are fewer: speculative decoding (Leviathan et al., 2023) with a draft
-    that takes no model.
+    Args:
+        params: With a number of `max_tokens`.
+        make_guide: Makes the guide of one reply, whose forced tokens are drafted; None allows all
+            tokens.
+        proposer: Drafts the replies that have no guide.
     """
-    replies = [
-        _Reply(index, sampling, _Course(foresight.constraint) if foresight else None)
-        for index in range(sampling.n)
+    sequences = [
+        _Sequence(
+            index,
+            params,
+            make_guide() if make_guide else None,
+            _DraftState(proposer.constraint) if proposer else None,
+        )
+        for index in range(params.n)
     ]
-    before, likely = ids[prompt.cached :], replies[0].likely()
-    weigh = foresight.weigh if foresight else None
-    state = len(before) - 1 if weigh else None
-    opening = Growth(prompt.path, [*before, *likely], [None] * (1 + len(likely)), state=state)
-    [first] = yield [opening]
-    if weigh and first.state is not None:
-        guess = weigh(first.state).guess
-        for reply in replies:
-            reply.guess(guess)
-    growing = [(reply, opening, first) for reply in replies]
-    while growing:
-        wants = []
-        for reply, growth, grown in growing:
-            more = _drawn(reply, growth, grown, stop_ids, on_token, on_end)
-            if more is not None:
-                wants.append((reply, more))
-        if not wants:
+    # The prompt is computed once, with the draft of the first reply: none has a token yet, so that
+    # all have the same draft.
+    before, draft = prompt.uncached, sequences[0].draft()
+    make_scorer = proposer.make_scorer if proposer else None
+    hidden_at = len(before) - 1 if make_scorer else None
+    request = ForwardRequest(
+        prompt.path, [*before, *draft], [None] * (1 + len(draft)), hidden_at=hidden_at
+    )
+    [first] = yield [request]
+    if make_scorer and first.hidden_state is not None:
+        scorer = make_scorer(first.hidden_state)
+        for sequence in sequences:
+            sequence.draft_choices(scorer.draft)
+    running = [(sequence, request, first) for sequence in sequences]
+    while running:
+        pending = []
+        for sequence, request, result in running:
+            following = _accept(sequence, request, result, stop_ids, sink)
+            if following is not None:
+                pending.append((sequence, following))
+        if not pending:
             return
-        results = yield [growth for _, growth in wants]
-        growing = [(*want, grown) for want, grown in zip(wants, results, strict=True)]
+        results = yield [request for _, request in pending]
+        running = [(*item, result) for item, result in zip(pending, results, strict=True)]
 
 
-def _drawn(
-    reply: "_Reply",
-    growth: Growth,
-    grown: Grown,
+def _accept(
+    sequence: "_Sequence",
+    request: ForwardRequest,
+    result: ForwardResult,
     stop_ids: frozenset[int],
-    on_token: OnToken,
-    on_end: OnEnd,
-) -> Growth | None:
-    """Draw as far as what came of a growth holds; then what is to be computed next, None where the
-    reply has ended."""
-    foreseen = growth.ids[len(growth.ids) - growth.rows + 1 :]
-    for place, row in enumerate(grown.rows):
-        token, told = reply.draw(row)
-        if token in stop_ids or not on_token(reply.index, token, told) or reply.is_whole(token):
-            on_end(reply.index, "stop")
+    sink: TokenSink,
+) -> ForwardRequest | None:
+    """Sample tokens as far as they confirm the draft, and one more; then the request of the next
+    pass, None where the reply has ended."""
+    drafted = request.ids[len(request.ids) - request.logprob_rows + 1 :]
+    for place, row in enumerate(result.logprobs):
+        token, logprobs = sequence.sample(row)
+        if (
+            token in stop_ids
+            or not sink.token(sequence.index, token, logprobs)
+            or sequence.is_complete(token)
+        ):
+            sink.end(sequence.index, "stop")
             return None
-        if not reply.room:
-            on_end(reply.index, "length")
+        if not sequence.room:
+            sink.end(sequence.index, "length")
             return None
-        if place == len(foreseen) or foreseen[place] != token:
+        if place == len(drafted) or drafted[place] != token:
             break
-    dropped = len(foreseen) - place
-    reply.in_vain += dropped
-    likely, path = reply.likely(), grown.path.slots[: len(grown.path) - dropped]
-    return Growth(Path(path), [token, *likely], [None] * (1 + len(likely)))
+    rejected = len(drafted) - place
+    sequence.rejected += rejected
+    draft, slots = sequence.draft(), result.path.slots[: len(result.path) - rejected]
+    return ForwardRequest(Path(slots), [token, *draft], [None] * (1 + len(draft)))
 
 
-class _Course:
-    """Where a reply is in the set that is foreseen, as long as it keeps to it."""
+class _DraftState:
+    """A reply's state in the drafted set, for as long as it stays in it."""
 
     def __init__(self, constraint: Constraint) -> None:
-        self.guess: Callable[[State], int | None] | None = None
+        self.choices: Draft | None = None
         self._constraint = constraint
         self._state: State | None = constraint.start
 
-    def follow(self, token: int) -> None:
+    def advance(self, token: int) -> None:
         if self._state is not None:
             known = token in self._constraint.allowed_tokens(self._state)
             self._state = self._constraint.advance(self._state, token) if known else None
 
-    def ahead(self) -> tuple[int, ...]:
-        return () if self._state is None else ahead(self._constraint, self._state, self.guess)
+    def draft(self) -> tuple[int, ...]:
+        if self._state is None:
+            return ()
+        return jump_forward(self._constraint, self._state, self.choices)
 
 
-class _Reply:
-    """One free reply on its way. `in_vain` counts the tokens that were foreseen and dropped."""
+class _Sequence:
+    """One free reply in the making. `rejected` counts the drafted tokens that it did not take."""
 
-    def __init__(self, index: int, sampling: Sampling, course: _Course | None) -> None:
+    def __init__(
+        self,
+        index: int,
+        params: SamplingParams,
+        guide: Guide | None,
+        draft_state: _DraftState | None,
+    ) -> None:
+        assert params.max_tokens is not None, "a free reply needs a limit"
         self.index = index
-        self.in_vain = 0
-        self._sampling = sampling
-        self._course = course
-        self._generator = seeded(sampling.seed, index)
-        self._guide = sampling.guide() if sampling.guide else None
+        self.rejected = 0
+        self._params = params
+        self._max_tokens = params.max_tokens
+        self._processors = logits_processors.processors_for(params)
+        self._draft_state = draft_state
+        self._generator = seeded_generator(params.seed, index)
+        self._guide = guide
         self._counts: Counter[int] = Counter()
 
     @property
     def room(self) -> int:
         """How many tokens may follow."""
-        return self._sampling.max_tokens - self._counts.total()
+        return self._max_tokens - self._counts.total()
 
-    def draw(self, row: Tensor) -> tuple[int, TokenScore | None]:
-        """The next token, and what the model itself says of it if that is to be told."""
-        sampling, shown = self._sampling, shaped(row, self._sampling.shapes, self._counts)
+    def sample(self, row: Tensor) -> tuple[int, TopLogprobs | None]:
+        """The next token from log-probabilities (V,), and the model's own log-probabilities where
+        they are to be reported."""
+        processed = logits_processors.apply(row, self._processors, self._counts)
         if self._guide is not None:
-            shown = masked(shown, self._guide.allowed(len(shown)))
-        token = choose(
-            shown,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+            processed = logits_processors.mask(processed, self._guide.allowed(len(processed)))
+        token = sample(
+            processed,
+            temperature=self._params.temperature,
+            top_p=self._params.top_p,
             generator=self._generator,
         )
         self._counts[token] += 1
-        if self._course is not None:
-            self._course.follow(token)
-        return token, None if sampling.top is None else score(row, token, sampling.top)
+        if self._draft_state is not None:
+            self._draft_state.advance(token)
+        top = self._params.top_logprobs
+        return token, None if top is None else gather_logprobs(row, token, top)
 
-    def is_whole(self, token: int) -> bool:
-        """Whether nothing may follow a drawn token."""
+    def is_complete(self, token: int) -> bool:
+        """Whether nothing may follow a sampled token."""
         return self._guide is not None and not self._guide.advance(token)
 
-    def guess(self, guess: Callable[[State], int | None]) -> None:
-        """Foresee what is a choice of the set, too."""
-        if self._course is not None:
-            self._course.guess = guess
+    def draft_choices(self, choices: Draft) -> None:
+        """Draft tokens at the choices of the set, too."""
+        if self._draft_state is not None:
+            self._draft_state.choices = choices
 
-    def likely(self) -> Sequence[int]:
-        """What is foreseen behind the tokens so far."""
-        found: Sequence[int] = ()
-        if self.in_vain < _IN_VAIN:
+    def draft(self) -> Sequence[int]:
+        """The drafted tokens after the reply so far."""
+        drafted: Sequence[int] = ()
+        if self.rejected < _REJECTION_LIMIT:
             if self._guide is not None:
-                found = self._guide.forced()
-            elif self._course is not None:
-                found = self._course.ahead()
-        return found[: min(_FARTHEST, self.room - 1)]
+                drafted = self._guide.forced()
+            elif self._draft_state is not None:
+                drafted = self._draft_state.draft()
+        return drafted[: min(_MAX_DRAFT, self.room - 1)]

@@ -1,69 +1,70 @@
-"""What a forward pass is given and what it must be able to do.
+"""The border between cache and model: what a forward pass takes, and what a runner must do.
 
-A pass computes new tokens, which lie in slots of the engine's cache and see other slots of it, and
-returns logits and hidden states where they are wanted. It owns keys and values; which slots are
-free is the engine's matter.
+A runner computes new tokens, which lie in slots of the engine's cache and attend to other slots of
+it, and returns logits and hidden states at the requested tokens. It owns keys and values; which
+slots are free is the cache's business. Adapters are opaque here: only a runner looks inside one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emojitune.models.packed_llama import LlamaAdapter
-
 Slots = NDArray[np.int64]
 
-# Sixteenths of the layers behind which hidden states are taken: earlier ones do not know yet what
-# decides a reply, and the last ones hold the next token more than that.
+Adapter = TypeVar("Adapter", bound=Hashable)
+"""An update to the base model, in a form of its runner's own; equal only to itself."""
+
+# Sixteenths of the layers after which hidden states are taken: earlier ones do not yet hold the
+# features that decide a reply, and the last ones hold the next token more than those.
 _DEPTHS = (12, 13, 14)
 
 
-def state_layers(layers: int) -> frozenset[int]:
-    """Behind how many of a model's layers hidden states are taken; their sum is told."""
+def hidden_state_layers(layers: int) -> frozenset[int]:
+    """After how many of a model's layers hidden states are taken; the sum of them is reported."""
     return frozenset(max(1, layers * depth // 16) for depth in _DEPTHS)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What the new tokens of one request see: `slots` (K,), by `visible` (Q, K)."""
+class AttentionMask:
+    """The slots (K,) that the Q new tokens of one request may attend to, where `visible` (Q, K)."""
 
     slots: Slots
     visible: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """T new tokens, those of a request behind one another, a view for each request.
+class ForwardBatch(Generic[Adapter]):
+    """T new tokens, those of a request adjacent, and an attention mask for each request.
 
     Attributes:
         ids: Token ids, (T,).
         positions: Positions in their sequences, (T,).
-        slots: Where their keys and values go, (T,).
-        views: One a request, in the order of the tokens.
-        wanted: Indices of the tokens after which logits are wanted.
-        states: Indices of the tokens whose hidden states are wanted.
-        adapters: Which tokens are computed with an adapter; the base computes the others.
+        slots: Where their keys and values are written, (T,).
+        masks: One per request, in the order of the tokens.
+        logit_indices: Indices of the tokens whose logits are requested.
+        adapters: Which tokens are computed with an adapter; the others see the base alone.
+        hidden_indices: Indices of the tokens whose hidden states are requested.
     """
 
     ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     slots: Slots
-    views: Sequence[View]
-    wanted: NDArray[np.int64]
-    adapters: Sequence[tuple[LlamaAdapter, slice]] = ()
-    states: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    masks: Sequence[AttentionMask]
+    logit_indices: NDArray[np.int64]
+    adapters: Sequence[tuple[Adapter, slice]] = ()
+    hidden_indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 Past = Any
-"""Keys and values of what came before, in a form of the pass's own; None at the beginning."""
+"""Keys and values of earlier tokens, in a form of the runner's own; None at the beginning."""
 
 
-class ForwardPass(Protocol):
+class ModelRunner(Protocol[Adapter]):
     """One base model, ready to compute."""
 
     @property
@@ -74,28 +75,30 @@ class ForwardPass(Protocol):
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory: weights, keys and values."""
+        """Memory of its weights, keys and values."""
         ...
 
-    def compute(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (wanted, V) and hidden states (states, C); fills the batch's slots."""
+    def forward(self, batch: ForwardBatch[Adapter]) -> tuple[Tensor, Tensor]:
+        """Logits (logit_indices, V) and hidden states (hidden_indices, C); fills the slots."""
         ...
 
-    def keep(self, slots: int) -> None:
-        """Forget the slots from this number on, and give their memory back."""
+    def truncate(self, slots: int) -> None:
+        """Keep the first `slots` slots, and give the memory of the others back."""
         ...
 
-    def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:
-        """The last hidden states (R, Q, C) of rows of ids (R, Q), apart from all slots.
+    def hidden_states(
+        self, ids: Tensor, past: Past, adapter: Adapter | None
+    ) -> tuple[Tensor, Past]:
+        """The last hidden states (R, Q, C) of rows of ids (R, Q), outside of all slots.
 
         Args:
-            past: What an earlier call returned, for rows that go on; they are of one length then.
+            past: Returned by an earlier call on the same rows, which then are of equal length.
         """
         ...
 
 
-def write(store: Tensor, slots: Tensor, rows: Tensor, size: int) -> Tensor:
-    """`store` (slots, heads, D) with `rows` written; made longer where `size` asks for it."""
+def write_slots(store: Tensor, slots: Tensor, rows: Tensor, size: int) -> Tensor:
+    """`store` (slots, heads, D) with `rows` written; extended to at least `size` slots."""
     if size > len(store):
         longer = store.new_zeros(max(2 * len(store), size, 256), *store.shape[1:])
         longer[: len(store)] = store

@@ -1,6 +1,6 @@
-"""The forward pass of any other model: through the modules of transformers.
+"""The runner of every other model: through the modules of transformers.
 
-Knows no adapters: a tuned model of this kind has its own weights, with its adapter merged.
+Knows no adapters: a tuned model of this kind has weights of its own, with its adapter merged.
 """
 
 from typing import Any
@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from emojitune.inference.engine.batch import Batch, Past, state_layers, to_tensor, write
-from emojitune.models.packed_llama import LlamaAdapter
+from emojitune.inference.engine.batch import (
+    ForwardBatch,
+    Past,
+    hidden_state_layers,
+    to_tensor,
+    write_slots,
+)
 
 
-class ModulePass:
-    """Through the modules of transformers, under one mask over all that the pass sees."""
+class HFRunner:
+    """Runs a model through the modules of transformers, under one mask over a pass's slots."""
 
     def __init__(self, module: Any, device: torch.device) -> None:
         self._module = module
@@ -37,13 +42,15 @@ class ModulePass:
         weights: int = sum(parameter.nbytes for parameter in self._module.parameters())
         return weights + self._cache.bytes
 
-    def compute(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        seen = np.unique(np.concatenate([view.slots for view in batch.views]))
+    def forward(self, batch: ForwardBatch[Any]) -> tuple[Tensor, Tensor]:
+        # One row of tokens for the modules, so one mask (T, seen) over the slots of all requests;
+        # tokens of different requests never see each other.
+        seen = np.unique(np.concatenate([mask.slots for mask in batch.masks]))
         visible = np.zeros((len(batch.ids), len(seen)), dtype=bool)
         start = 0
-        for view in batch.views:
-            rows = slice(start, start + len(view.visible))
-            visible[rows, np.searchsorted(seen, view.slots)] = view.visible
+        for mask in batch.masks:
+            rows = slice(start, start + len(mask.visible))
+            visible[rows, np.searchsorted(seen, mask.slots)] = mask.visible
             start = rows.stop
         new, device = to_tensor(batch.slots, self._device), self._device
         self._cache.prepare(new, to_tensor(seen, device))
@@ -52,26 +59,26 @@ class ModulePass:
             position_ids=to_tensor(batch.positions, device)[None],
             attention_mask=to_tensor(visible, device)[None, None],
             past_key_values=self._cache,
-            logits_to_keep=to_tensor(batch.wanted, device),
+            logits_to_keep=to_tensor(batch.logit_indices, device),
             use_cache=True,
-            output_hidden_states=len(batch.states) > 0,
+            output_hidden_states=len(batch.hidden_indices) > 0,
         )
         logits: Tensor = out.logits[0]
-        if not len(batch.states):
+        if not len(batch.hidden_indices):
             return logits, logits[:0]
         # The first are the embeddings.
-        states = to_tensor(batch.states, device)
-        layers = state_layers(self._module.config.num_hidden_layers)
-        between = [out.hidden_states[layer][0, states].float() for layer in layers]
-        return logits, torch.stack(between).sum(0)
+        states = to_tensor(batch.hidden_indices, device)
+        layers = hidden_state_layers(self._module.config.num_hidden_layers)
+        hidden = [out.hidden_states[layer][0, states].float() for layer in layers]
+        return logits, torch.stack(hidden).sum(0)
 
     @torch.inference_mode()
-    def keep(self, slots: int) -> None:
-        self._cache.keep(slots)
+    def truncate(self, slots: int) -> None:
+        self._cache.truncate(slots)
 
     @torch.inference_mode()
-    def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:
-        # The body, without the head: nobody asks for the next token.
+    def hidden_states(self, ids: Tensor, past: Past, adapter: Any) -> tuple[Tensor, Past]:
+        # The body without the head: no next token is needed.
         out = self._module.base_model(
             input_ids=ids.to(self._device), past_key_values=past, use_cache=True
         )
@@ -79,7 +86,7 @@ class ModulePass:
 
 
 class _SlotCache(Cache):  # type: ignore[misc]
-    """Keys and values by slot; transformers calls `update` once a layer."""
+    """Keys and values by slot, (slots, heads, D) for each layer, each of which calls `update`."""
 
     def __init__(self, layers: int) -> None:
         super().__init__(layers=[])
@@ -92,13 +99,13 @@ class _SlotCache(Cache):  # type: ignore[misc]
         return sum(store.nbytes for store in stores if store is not None)
 
     def prepare(self, new: Tensor, seen: Tensor) -> None:
-        """Say which slots the next pass writes, and which it reads, in order."""
+        """Set the slots that the next pass writes, (T,), and those it reads, (seen,), in order."""
         self._new = new
         self._seen = seen
         self._size = int(seen[-1]) + 1
 
-    def keep(self, slots: int) -> None:
-        """Let go of the slots from this number on."""
+    def truncate(self, slots: int) -> None:
+        """Keep the first `slots` slots alone."""
         for stores in (self._keys, self._values):
             stores[:] = [None if store is None else store[:slots].clone() for store in stores]
 
@@ -108,14 +115,14 @@ class _SlotCache(Cache):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write (1, heads, N, dim) into the new slots; return those that are seen."""
+        """Write (1, heads, T, D) into the new slots; return the seen ones, (1, heads, seen, D)."""
         keys = self._keys[layer_idx] = self._store(self._keys[layer_idx], key_states)
         values = self._values[layer_idx] = self._store(self._values[layer_idx], value_states)
         return self._read(keys), self._read(values)
 
     def _store(self, store: Tensor | None, new: Tensor) -> Tensor:
         rows = new[0].transpose(0, 1)
-        return write(rows[:0] if store is None else store, self._new, rows, self._size)
+        return write_slots(rows[:0] if store is None else store, self._new, rows, self._size)
 
     def _read(self, store: Tensor) -> Tensor:
         return store.index_select(0, self._seen).transpose(0, 1)[None]

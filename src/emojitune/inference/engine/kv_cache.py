@@ -1,9 +1,12 @@
-"""The engine's cache: every token in it is a node of a forest, and sees the path from its root.
+"""The KV cache: every token in it is a node of a forest, and attends to the path from its root.
 
-A request grows its own paths, so several replies to one prompt, the branches of a search and
-unrelated requests are all just new nodes of the next forward pass. Paths of one owner that begin
-with the same tokens, and are computed with the same adapter or none, share their nodes: that is the
-prefix cache.
+          slot 0 ─ slot 1 ─ slot 2 ─┬─ slot 3 ─ slot 4      reply 1, or one branch of a search
+          └─────── prompt ────────┘ ├─ slot 5                another
+                                    └─ slot 6 ─ slot 7       another
+
+Several replies to one prompt, the branches of a search and unrelated requests are all just new
+nodes of the next forward pass. Paths of one owner that begin with the same tokens, and are computed
+with the same adapter or none, share their nodes: that is the prefix cache.
 """
 
 import weakref
@@ -12,22 +15,28 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from typing import Generic
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from emojitune.inference.engine.batch import Batch, ForwardPass, Slots, View
-from emojitune.models.packed_llama import LlamaAdapter
+from emojitune.inference.engine.batch import (
+    Adapter,
+    AttentionMask,
+    ForwardBatch,
+    ModelRunner,
+    Slots,
+)
 
 _EMPTY: Slots = np.zeros(0, dtype=np.int64)
-_FEW_SLOTS = 1024  # are never given back
-_ROWS = 64  # of log-probabilities at a time: over a large vocabulary they take some room
+_MIN_SLOTS = 1024  # never given back
+_ROWS = 64  # of log-probabilities at a time: over a large vocabulary they take some memory
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Tokens in the cache, from the root on: their slots. Frozen; growing it makes another."""
+    """The slots of cached tokens, from the root on. Frozen; extending it makes another."""
 
     slots: Slots
 
@@ -36,240 +45,274 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
-    """`ids` to put behind `parent`, and what is wanted to know then.
+class ForwardRequest:
+    """Tokens to compute after a path, and the results that are requested.
 
     Attributes:
-        wanted: For each of the last ids, as many as there are entries, the tokens of which the
-            log-probability of coming next is wanted; None in place of them wants that of all
-            tokens. None altogether wants all after the last id.
-        keep: False when nothing will grow from the path: its nodes are free after the pass.
-        state: Index of the id whose hidden state is wanted.
+        parent: The path that the tokens extend.
+        ids: The new tokens.
+        logprob_tokens: For each of the last ids, as many as there are entries, the tokens whose
+            log-probability of coming next is requested; None as an entry requests all tokens.
+            None altogether requests all tokens after the last id.
+        keep: False where no later request extends the path: its slots are freed after the pass.
+        hidden_at: Index of the id whose hidden state is requested.
     """
 
     parent: Path
     ids: Sequence[int]
-    wanted: Sequence[Sequence[int] | None] | None = None
+    logprob_tokens: Sequence[Sequence[int] | None] | None = None
     keep: bool = True
-    state: int | None = None
+    hidden_at: int | None = None
 
     @property
-    def rows(self) -> int:
-        """How many of the last ids something is wanted after."""
-        return 1 if self.wanted is None else len(self.wanted)
+    def logprob_rows(self) -> int:
+        """After how many of the last ids log-probabilities are requested."""
+        return 1 if self.logprob_tokens is None else len(self.logprob_tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Grown:
-    """The longer path, for each row that was wanted its log-probabilities, and the hidden state
-    (C,) where that was wanted; in float32."""
+class ForwardResult:
+    """A pass's results for one request, in float32.
+
+    Attributes:
+        path: The extended path.
+        logprobs: A row of log-probabilities for each entry of `logprob_tokens`, in its order: (V,),
+            or of the requested tokens alone.
+        hidden_state: The requested hidden state, (C,).
+    """
 
     path: Path
-    rows: list[Tensor]
-    state: Tensor | None = None
+    logprobs: list[Tensor]
+    hidden_state: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as far as the cache knows it: `path` covers its first `cached` tokens."""
+    """A prompt's ids, and the path of its longest cached prefix."""
 
+    ids: Sequence[int]
     path: Path
-    cached: int
+
+    @property
+    def cached(self) -> int:
+        """Tokens that need not be computed again."""
+        return len(self.path)
+
+    @property
+    def uncached(self) -> Sequence[int]:
+        """The ids after the cached prefix; at least the last one."""
+        return self.ids[self.cached :]
 
 
-class Forest:
-    """The cache: slots for tokens, who holds them, and the forward pass that fills them."""
+class KVCache(Generic[Adapter]):
+    """Slots for tokens, their reference counts, and the forward pass that fills them."""
 
-    def __init__(self, forward: ForwardPass, *, remembered: int = 8192) -> None:
-        self._forward_pass = forward
-        self._holders = np.zeros(0, dtype=np.int64)
-        self._known: OrderedDict[_Prefix, Path] = OrderedDict()
-        self._limit = remembered  # tokens, those of all remembered prompts together
+    def __init__(self, runner: ModelRunner[Adapter], *, prefix_tokens: int = 8192) -> None:
+        """`prefix_tokens` limits the tokens of all inserted prompts together."""
+        self._runner = runner
+        self._ref_counts = np.zeros(0, dtype=np.int64)
+        self._prefixes: OrderedDict[_Prefix[Adapter], Path] = OrderedDict()
+        self._prefix_tokens = prefix_tokens
 
-    def longest_known(
-        self, prompt: Sequence[int], adapter: LlamaAdapter | None, owner: Hashable = None
+    def match_prefix(
+        self, prompt: Sequence[int], adapter: Adapter | None, owner: Hashable = None
     ) -> Prompt:
-        """The longest beginning of `prompt` that its owner has cached, its last token left out."""
+        """The prompt with its longest prefix that its owner has cached, its last token left out."""
         best, path, source = 0, Path(_EMPTY), None
-        for prefix, known in self._known.items():
+        for prefix, known in self._prefixes.items():
             if (prefix.adapter, prefix.owner) != (_reference(adapter), owner):
                 continue
-            shared = _shared(prefix.ids, prompt[:-1])
+            shared = _common_prefix(prefix.ids, prompt[:-1])
             if shared > best:
                 best, path, source = shared, known, prefix
         if source is not None:
-            self._known.move_to_end(source)
-        return Prompt(Path(path.slots[:best]), best)
+            self._prefixes.move_to_end(source)
+        return Prompt(prompt, Path(path.slots[:best]))
 
-    def remember(
+    def insert(
         self,
         prompt: tuple[int, ...],
-        adapter: LlamaAdapter | None,
+        adapter: Adapter | None,
         path: Path,
         owner: Hashable = None,
     ) -> None:
-        """Keep a prompt's nodes for its owner's later requests that begin alike."""
+        """Keep a prompt's slots for later requests of its owner that begin with the same tokens."""
         prefix = _Prefix(_reference(adapter), owner, prompt)
-        if prefix in self._known or len(prompt) > self._limit:
+        if prefix in self._prefixes or len(prompt) > self._prefix_tokens:
             return
         kept = Path(path.slots[: len(prompt)])
-        self._holders[kept.slots] += 1
-        self._known[prefix] = kept
-        while sum(len(known.ids) for known in self._known) > self._limit:
-            _, oldest = self._known.popitem(last=False)
+        self._ref_counts[kept.slots] += 1
+        self._prefixes[prefix] = kept
+        while sum(len(known.ids) for known in self._prefixes) > self._prefix_tokens:
+            _, oldest = self._prefixes.popitem(last=False)
             self.release([oldest.slots])
 
     def release(self, held: Sequence[Slots]) -> None:
-        """Give nodes back; a slot is free when nobody holds it."""
+        """Drop one reference to each slot; a slot without references is free."""
         for slots in held:
-            self._holders[slots] -= 1
+            self._ref_counts[slots] -= 1
 
     def shrink(self) -> None:
         """Give memory back where far more slots were once needed than are held now."""
-        held = np.flatnonzero(self._holders)
-        needed = max(2 * (int(held[-1]) + 1) if len(held) else 0, _FEW_SLOTS)
-        if len(self._holders) > 2 * needed:
-            self._holders = self._holders[:needed]
-            self._forward_pass.keep(needed)
+        held = np.flatnonzero(self._ref_counts)
+        needed = max(2 * (int(held[-1]) + 1) if len(held) else 0, _MIN_SLOTS)
+        if len(self._ref_counts) > 2 * needed:
+            self._ref_counts = self._ref_counts[:needed]
+            self._runner.truncate(needed)
 
     @torch.inference_mode()
-    def grow(
-        self, wants: Sequence[Sequence[Growth]], adapters: Sequence[LlamaAdapter | None]
-    ) -> list[list[Grown]]:
-        """One forward pass over the new tokens of all growths, those of a request together.
+    def forward(
+        self,
+        requests: Sequence[Sequence[ForwardRequest]],
+        adapters: Sequence[Adapter | None],
+    ) -> list[list[ForwardResult]]:
+        """One forward pass over the new tokens of all requests.
 
         Args:
-            adapters: What each request is computed with; few calls where those of one lie together.
+            requests: In groups whose paths may share slots; a group has one attention mask.
+            adapters: One for each group; equal ones should be adjacent, which takes fewer calls.
         """
-        growths = [growth for request in wants for growth in request]
-        own = self._take([len(growth.ids) for growth in growths])
+        flat = [request for group in requests for request in group]
+        # New slots are taken before the pass, so that each path is known as a whole: the mask and
+        # the positions of new tokens are read off it.
+        own = self._allocate([len(request.ids) for request in flat])
         paths = [
-            Path(np.concatenate([growth.parent.slots, slots]))
-            for growth, slots in zip(growths, own, strict=True)
+            Path(np.concatenate([request.parent.slots, slots]))
+            for request, slots in zip(flat, own, strict=True)
         ]
         try:
-            logits, states = self._forward(wants, adapters, paths)
+            logits, states = self._runner.forward(_batch(requests, adapters, paths))
         except BaseException:
             self.release(own)
             raise
-        rows, found = _log_probabilities(logits, growths), iter(states.float().cpu())
-        grown = iter(
+        # Rows and states come in the order of the requests: each takes its own off the front.
+        rows, hidden = _log_probabilities(logits, flat), iter(states.float().cpu())
+        results = iter(
             [
-                Grown(
+                ForwardResult(
                     path,
-                    [next(rows) for _ in range(growth.rows)],
-                    None if growth.state is None else next(found),
+                    [next(rows) for _ in range(request.logprob_rows)],
+                    None if request.hidden_at is None else next(hidden),
                 )
-                for path, growth in zip(paths, growths, strict=True)
+                for path, request in zip(paths, flat, strict=True)
             ]
         )
-        return [[next(grown) for _ in request] for request in wants]
+        return [[next(results) for _ in group] for group in requests]
 
-    def _forward(
-        self,
-        wants: Sequence[Sequence[Growth]],
-        adapters: Sequence[LlamaAdapter | None],
-        paths: Sequence[Path],
-    ) -> tuple[Tensor, Tensor]:
-        """Logits after the ids that something is wanted after, (rows, V), and the hidden states
-        that are wanted, (states, C)."""
-        growths = [growth for request in wants for growth in request]
-        new = [len(growth.ids) for growth in growths]
-        stops = np.cumsum(new)
-        rows = [
-            np.arange(stop - growth.rows, stop) for growth, stop in zip(growths, stops, strict=True)
-        ]
-        pairs = iter(zip(paths, new, strict=True))
-        batch = Batch(
-            ids=np.array([token for growth in growths for token in growth.ids]),
-            positions=np.concatenate(
-                [np.arange(len(p) - n, len(p)) for p, n in zip(paths, new, strict=True)]
-            ),
-            slots=np.concatenate([path.slots[-n:] for path, n in zip(paths, new, strict=True)]),
-            views=[_view([next(pairs) for _ in request]) for request in wants],
-            wanted=np.concatenate(rows),
-            adapters=_adapted(wants, adapters),
-            states=np.array(
-                [
-                    stop - len(growth.ids) + growth.state
-                    for growth, stop in zip(growths, stops, strict=True)
-                    if growth.state is not None
-                ],
-                dtype=np.int64,
-            ),
-        )
-        return self._forward_pass.compute(batch)
-
-    def _take(self, counts: Sequence[int]) -> list[Slots]:
-        """Free slots, lowest first, held once; the cache grows when there are too few."""
+    def _allocate(self, counts: Sequence[int]) -> list[Slots]:
+        """Free slots, lowest first, with one reference; the cache grows where they are too few."""
         total = sum(counts)
-        free = np.flatnonzero(self._holders == 0)
+        free = np.flatnonzero(self._ref_counts == 0)
         if len(free) < total:
-            missing = max(total - len(free), len(self._holders), 256)
-            self._holders = np.concatenate([self._holders, np.zeros(missing, dtype=np.int64)])
-            free = np.flatnonzero(self._holders == 0)
-        self._holders[free[:total]] = 1
+            missing = max(total - len(free), len(self._ref_counts), 256)
+            self._ref_counts = np.concatenate([self._ref_counts, np.zeros(missing, dtype=np.int64)])
+            free = np.flatnonzero(self._ref_counts == 0)
+        self._ref_counts[free[:total]] = 1
         return np.split(free[:total], np.cumsum(counts)[:-1])
 
 
 @dataclass(frozen=True, slots=True)
-class _Prefix:
-    """A remembered prompt: keys and values are other ones with another adapter."""
+class _Prefix(Generic[Adapter]):
+    """An inserted prompt: its keys and values differ with each adapter."""
 
-    adapter: "weakref.ref[LlamaAdapter] | None"
+    adapter: "weakref.ref[Adapter] | None"
     owner: Hashable
     ids: tuple[int, ...]
 
 
-def _reference(adapter: LlamaAdapter | None) -> "weakref.ref[LlamaAdapter] | None":
-    """Weak: what is remembered of an adapter must not keep it in memory. It is equal to no other
-    one, even when the adapter is gone."""
+def _reference(adapter: Adapter | None) -> "weakref.ref[Adapter] | None":
+    """Weak, because a cached prefix must not keep its adapter in memory. It equals no other one,
+    even when the adapter is gone."""
     return None if adapter is None else weakref.ref(adapter)
 
 
-def _adapted(
-    wants: Sequence[Sequence[Growth]], adapters: Sequence[LlamaAdapter | None]
-) -> list[tuple[LlamaAdapter, slice]]:
-    """Which of the new tokens, in order, belong to which adapter."""
-    found: list[tuple[LlamaAdapter, slice]] = []
+def _batch(
+    requests: Sequence[Sequence[ForwardRequest]],
+    adapters: Sequence[Adapter | None],
+    paths: Sequence[Path],
+) -> ForwardBatch[Adapter]:
+    """All new tokens of a pass in one row, request after request:
+
+    group:       0                 0            1
+    request:     ids of 0          ids of 1     ids of 2
+    index:       0  1  2  3        4  5         6  7  8
+    logits:               x        x  x               x        the last ids of each request
+    hidden:               x                        x           hidden_at, counted from its start
+    """
+    flat = [request for group in requests for request in group]
+    new = [len(request.ids) for request in flat]
+    stops = np.cumsum(new)
+    rows = [
+        np.arange(stop - request.logprob_rows, stop)
+        for request, stop in zip(flat, stops, strict=True)
+    ]
+    pairs = iter(zip(paths, new, strict=True))
+    return ForwardBatch(
+        ids=np.array([token for request in flat for token in request.ids]),
+        # The new tokens are the last of their path, wherever its slots lie.
+        positions=np.concatenate(
+            [np.arange(len(p) - n, len(p)) for p, n in zip(paths, new, strict=True)]
+        ),
+        slots=np.concatenate([path.slots[-n:] for path, n in zip(paths, new, strict=True)]),
+        # A mask for each group, not one for all: nobody pays for the others' tokens.
+        masks=[_mask([next(pairs) for _ in group]) for group in requests],
+        logit_indices=np.concatenate(rows),
+        adapters=_adapter_slices(requests, adapters),
+        hidden_indices=np.array(
+            [
+                stop - len(request.ids) + request.hidden_at
+                for request, stop in zip(flat, stops, strict=True)
+                if request.hidden_at is not None
+            ],
+            dtype=np.int64,
+        ),
+    )
+
+
+def _adapter_slices(
+    requests: Sequence[Sequence[ForwardRequest]], adapters: Sequence[Adapter | None]
+) -> list[tuple[Adapter, slice]]:
+    """The new tokens of each adapter, as slices of all."""
+    found: list[tuple[Adapter, slice]] = []
     start = 0
-    for adapter, requests in groupby(zip(adapters, wants, strict=True), key=itemgetter(0)):
-        stop = start + sum(len(growth.ids) for _, growths in requests for growth in growths)
+    for adapter, groups in groupby(zip(adapters, requests, strict=True), key=itemgetter(0)):
+        stop = start + sum(len(request.ids) for _, group in groups for request in group)
         if adapter is not None:
             found.append((adapter, slice(start, stop)))
         start = stop
     return found
 
 
-def _view(grown: Sequence[tuple[Path, int]]) -> View:
-    """What the last tokens, so many, of each path see: the path up to themselves."""
-    seen = np.unique(np.concatenate([path.slots for path, _ in grown]))
-    visible = np.zeros((sum(count for _, count in grown), len(seen)), dtype=bool)
+def _mask(paths: Sequence[tuple[Path, int]]) -> AttentionMask:
+    """The mask of the last tokens of each path, as many as its number says: each of them attends to
+    the path up to itself."""
+    slots = np.unique(np.concatenate([path.slots for path, _ in paths]))
+    visible = np.zeros((sum(count for _, count in paths), len(slots)), dtype=bool)
     start = 0
-    for path, count in grown:
-        places, rows = np.searchsorted(seen, path.slots), slice(start, start + count)
-        visible[rows, places[:-count]] = True
-        visible[rows, places[-count:]] = np.tri(count, dtype=bool)
+    for path, count in paths:
+        columns, rows = np.searchsorted(slots, path.slots), slice(start, start + count)
+        visible[rows, columns[:-count]] = True
+        visible[rows, columns[-count:]] = np.tri(count, dtype=bool)
         start = rows.stop
-    return View(seen, visible)
+    return AttentionMask(slots, visible)
 
 
-def _log_probabilities(logits: Tensor, growths: Sequence[Growth]) -> Iterator[Tensor]:
-    """What is wanted of each row of (rows, V), in order."""
+def _log_probabilities(logits: Tensor, requests: Sequence[ForwardRequest]) -> Iterator[Tensor]:
+    """The requested log-probabilities of each row of logits (rows, V), in order."""
     wanted: list[Sequence[int] | None] = [
         tokens
-        for growth in growths
-        for tokens in ([None] if growth.wanted is None else growth.wanted)
+        for request in requests
+        for tokens in ([None] if request.logprob_tokens is None else request.logprob_tokens)
     ]
     for start in range(0, len(wanted), _ROWS):
-        # torch's softmax is several times as quick as its sum of exponentials.
-        some = torch.log_softmax(logits[start : start + _ROWS], dim=-1, dtype=torch.float32)
-        for row, tokens in zip(some, wanted[start : start + _ROWS], strict=True):
-            # A search wants few numbers of a row: only those leave a device.
+        # torch's softmax is several times as fast as its sum of exponentials.
+        rows = torch.log_softmax(logits[start : start + _ROWS], dim=-1, dtype=torch.float32)
+        for row, tokens in zip(rows, wanted[start : start + _ROWS], strict=True):
+            # A search needs few numbers of a row: only those leave a device.
             yield (row if tokens is None else row[list(tokens)]).cpu()
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     count = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

@@ -1,7 +1,8 @@
-"""The fast forward pass, of a packed Llama and any number of adapters beside it.
+"""The fast runner: a packed Llama and any number of adapters beside it.
 
-Base products are of all rows of a pass, whichever model they belong to; then each adapter adds
-its update to its own rows.
+Base products take all rows of a pass at once, whichever model they belong to; then each adapter
+adds its update to its own rows, as in Punica and S-LoRA. Shapes: T tokens, C hidden, H heads of
+size D, K heads of keys and values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from emojitune.inference.engine.batch import Batch, Past, state_layers, to_tensor, write
-from emojitune.inference.engine.cache_attention import Group, alike
+from emojitune.inference.engine.batch import (
+    ForwardBatch,
+    Past,
+    hidden_state_layers,
+    to_tensor,
+    write_slots,
+)
+from emojitune.inference.engine.cache_attention import AttentionGroup, group_by_size
 from emojitune.models.linear import PackedLinear
 from emojitune.models.llama import apply_rotary, rms_norm
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
 
-# Rows come in few numbers: for each, oneDNN keeps programs with their working memory. The fewer
-# rows, the more one of padding costs, and the smaller a program is.
+# Rows are padded to few distinct numbers: oneDNN keeps programs with their working memory for each.
+# The fewer rows, the more a row of padding costs, and the smaller a program is.
 _FEW, _SMALL_MULTIPLE, _MANY, _MULTIPLE = 4, 4, 64, 16
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -27,8 +34,9 @@ _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 _Adapters = Sequence[tuple[LlamaAdapter, slice]]
 
 
-class LlamaPass:
-    """Through fused linears; attention by request, so that nobody pays for the others' tokens."""
+class LlamaRunner:
+    """Runs a Llama through fused linears; attention goes request by request, so that none pays for
+    the tokens of another."""
 
     def __init__(self, llama: PackedLlama[PackedLinear]) -> None:
         self.llama = llama
@@ -48,59 +56,62 @@ class LlamaPass:
     def bytes(self) -> int:
         return self.llama.bytes + sum(side.nbytes for side in (*self._keys, *self._values))
 
-    def compute(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        size = 1 + max(int(view.slots.max()) for view in batch.views)
+    def forward(self, batch: ForwardBatch[LlamaAdapter]) -> tuple[Tensor, Tensor]:
+        size = 1 + max(int(mask.slots.max()) for mask in batch.masks)
         new = to_tensor(batch.slots, self._device)
         groups = [
-            Group.of(members, self._device, self.llama.embedding.dtype)
-            for members in alike(batch.views)
+            AttentionGroup.of(members, self._device, self.llama.embedding.dtype)
+            for members in group_by_size(batch.masks)
         ]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            self._keys[layer] = write(self._keys[layer], new, key[:rows], size)
-            self._values[layer] = write(self._values[layer], new, value[:rows], size)
-            mixed = torch.empty_like(query)
-            mixed[rows:] = 0.0
+            # New keys and values first: tokens of one pass attend to each other through the slots.
+            self._keys[layer] = write_slots(self._keys[layer], new, key[:rows], size)
+            self._values[layer] = write_slots(self._values[layer], new, value[:rows], size)
+            out = torch.empty_like(query)
+            out[rows:] = 0.0
             query = query * self.llama.head_dim**-0.5
             for group in groups:
-                group.attend(query, self._keys[layer], self._values[layer], mixed)
-            return mixed.view(len(mixed), -1)
+                group.attend(query, self._keys[layer], self._values[layer], out)
+            return out.view(len(out), -1)
 
-        rows, count = len(batch.ids), len(batch.wanted)
-        padding, more = _padding(rows), _padding(count)
-        ids, positions, wanted, states = (
+        rows, count = len(batch.ids), len(batch.logit_indices)
+        padding, logit_padding = _padding(rows), _padding(count)
+        ids, positions, logit_indices, hidden_indices = (
             to_tensor(array, self._device)
             for array in (
                 np.pad(batch.ids, (0, padding)),
                 np.pad(batch.positions, (0, padding)),
-                np.pad(batch.wanted, (0, more)),
-                batch.states,
+                np.pad(batch.logit_indices, (0, logit_padding)),
+                batch.hidden_indices,
             )
         )
-        taken_behind = state_layers(len(self.llama.layers))
-        between = torch.zeros((), device=self._device)
+        taken_after = hidden_state_layers(len(self.llama.layers))
+        hidden = torch.zeros((), device=self._device)
         adapters = _padded(batch.adapters, rows, padding)
         for number, x in enumerate(self._layers(ids, positions, attend, adapters), start=1):
-            if number in taken_behind:
-                between = between + x[states].float()
-            if not count and number == max(taken_behind):  # nobody asks what comes next, or later
-                return x.new_empty(0, self.vocabulary_size), between
-        return self.llama.lm_head(self._normalized(x[wanted]))[:count], between
+            if number in taken_after:
+                hidden = hidden + x[hidden_indices].float()
+            if not count and number == max(taken_after):  # without logits, later layers are unused
+                return x.new_empty(0, self.vocabulary_size), hidden
+        return self.llama.lm_head(self._normalized(x[logit_indices]))[:count], hidden
 
     @torch.inference_mode()
-    def keep(self, slots: int) -> None:
+    def truncate(self, slots: int) -> None:
         self._keys = [side[:slots].clone() for side in self._keys]
         self._values = [side[:slots].clone() for side in self._values]
 
     @torch.inference_mode()
-    def states(self, ids: Tensor, past: Past, adapter: LlamaAdapter | None) -> tuple[Tensor, Past]:
+    def hidden_states(
+        self, ids: Tensor, past: Past, adapter: LlamaAdapter | None
+    ) -> tuple[Tensor, Past]:
         rows, count = ids.shape
         before = 0 if past is None else past[0][0].shape[2]
         positions = torch.arange(before, before + count, device=self._device).repeat(rows)
-        # What lies behind a token is hidden from it: what comes before is not.
+        # A token sees the ones before it, itself and all of the past.
         visible = torch.ones(count, before + count, dtype=torch.bool, device=self._device)
         visible = visible.tril(before)
-        seen: list[tuple[Tensor, Tensor]] = []
+        present: list[tuple[Tensor, Tensor]] = []
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             q, k, v = (
@@ -109,22 +120,22 @@ class LlamaPass:
             )
             if past is not None:
                 k, v = (torch.cat(pair, dim=2) for pair in zip(past[layer], (k, v), strict=True))
-            seen.append((k, v))
-            mixed = functional.scaled_dot_product_attention(
+            present.append((k, v))
+            out = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=visible, enable_gqa=True
             )
-            return mixed.transpose(1, 2).reshape(len(query), -1)
+            return out.transpose(1, 2).reshape(len(query), -1)
 
         adapters = [] if adapter is None else [(adapter, slice(None))]
         ids = ids.to(self._device).flatten()
         for x in self._layers(ids, positions, attend, adapters):
             hidden = x
-        return self._normalized(hidden).view(rows, count, -1), seen
+        return self._normalized(hidden).view(rows, count, -1), present
 
     def _layers(
         self, ids: Tensor, positions: Tensor, attend: _Attend, adapters: _Adapters
     ) -> Iterator[Tensor]:
-        """Hidden states (T, C) behind each layer, for ids and positions (T,)."""
+        """Hidden states (T, C) after each layer, for ids and positions (T,)."""
         llama = self.llama
         cos, sin = llama.rotary(positions)
         x = functional.embedding(ids, llama.embedding)
@@ -154,15 +165,15 @@ def _padding(rows: int) -> int:
 
 
 def _padded(adapters: _Adapters, rows: int, padding: int) -> _Adapters:
-    """The padding behind all rows goes with the last of them."""
+    """The slices, the last of which takes in the padding after all rows."""
     if not adapters or adapters[-1][1].stop != rows:
         return adapters
-    *others, (last, own) = adapters
-    return [*others, (last, slice(own.start, rows + padding))]
+    *others, (last, last_rows) = adapters
+    return [*others, (last, slice(last_rows.start, rows + padding))]
 
 
 class _Products:
-    """The products of a layer, by their place in `FUSED_LINEARS`, with all updates of a pass."""
+    """A layer's products, by their place in `FUSED_LINEARS`, with the updates of all adapters."""
 
     def __init__(self, layer: PackedLayer[PackedLinear], number: int, adapters: _Adapters) -> None:
         self._layer = layer

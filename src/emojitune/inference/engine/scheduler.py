@@ -1,44 +1,48 @@
-"""Engine: ids in, log-probabilities out. One cache, one batch, any number of requests.
+"""The scheduler: ids in, log-probabilities out. One cache, one batch, any number of requests.
 
-Knows no text, no labels and no HTTP. A request is a generator that yields the `Growth`s it wants
-and is sent what came of them; all requests advance in step, one forward pass after the other.
+Knows no text, no labels and no HTTP. A request is a generator that yields the `ForwardRequest`s it
+needs next and is sent their results; all requests advance in step, one forward pass after the other
+(continuous batching, as in Orca: a request joins and leaves between any two passes).
 """
 
 import logging
 import threading
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Executor
+from typing import Generic, TypeVar
 
-from emojitune.inference.engine.batch import ForwardPass, Slots
-from emojitune.inference.engine.kv_cache import Forest, Grown, Growth, Prompt
-from emojitune.inference.engine.thread_tuner import Threads
-from emojitune.models.packed_llama import LlamaAdapter
+from emojitune.inference.engine.batch import Adapter, ModelRunner, Slots
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache, Prompt
+from emojitune.inference.engine.thread_tuner import ThreadTuner
 
 _log = logging.getLogger(__name__)
 
-Request = Generator[list[Growth], list[Grown], None]
-"""Yields a list of growths, is sent as many results, returns when it is done."""
+T = TypeVar("T")
+Decoder = Generator[list[ForwardRequest], list[ForwardResult], T]
+"""Yields lists of forward requests, is sent as many results, returns a value when it is done."""
 
-Start = Callable[[Prompt], Request]
+Start = Callable[[Prompt], Decoder[None]]
 
 
-class Engine:
+class Scheduler(Generic[Adapter]):
     """Runs requests on one base model, each with an adapter of its own or none.
 
     Args:
-        executor: Runs the passes. One thread, shared by all engines of a process: each thread that
-            uses torch gets OpenMP threads of its own, and where there are more of them than cores
-            they stop to wait actively, which makes a pass take twice as long.
+        executor: Runs the passes. One thread, shared by the schedulers of a process: each thread
+            that uses torch gets OpenMP threads of its own, and where there are more of them than
+            cores they stop waiting actively, which makes a pass take twice as long.
         capacity: Tokens that the cache may hold, those of all running requests together.
     """
 
-    def __init__(self, forward: ForwardPass, executor: Executor, *, capacity: int = 32_768) -> None:
+    def __init__(
+        self, runner: ModelRunner[Adapter], executor: Executor, *, capacity: int = 32_768
+    ) -> None:
         self.capacity = capacity
-        self._forest = Forest(forward)
+        self._cache = KVCache(runner)
         self._executor = executor
-        self._threads = Threads()
-        self._active: list[_Running] = []
-        self._waiting: list[_Running] = []
+        self._threads = ThreadTuner()
+        self._running: list[_Request[Adapter]] = []
+        self._waiting: list[_Request[Adapter]] = []
         self._lock = threading.Lock()
         self._scheduled = False
 
@@ -50,105 +54,116 @@ class Engine:
         reserve: int,
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool] = lambda: False,
-        adapter: LlamaAdapter | None = None,
+        adapter: Adapter | None = None,
         owner: Hashable = None,
     ) -> None:
         """Queue a request; it starts, in the executor's thread, when the cache has room for it.
 
         Args:
             prompt: Its ids; all but the last may already be in the cache when it starts.
-            start: Makes the request, given what the cache holds of the prompt.
-            reserve: Tokens that the request will hold at most, prompt included.
-            on_error: Told when the request, or the model under it, raises.
-            cancelled: Asked before every pass; a cancelled request is dropped.
-            adapter: What the request is computed with, beside the base.
-            owner: Whose it is: what is remembered of its prompt serves no other.
+            start: Makes the request's decoder from the prompt and its cached prefix.
+            reserve: The most tokens that the request will hold, prompt included.
+            on_error: Called when the request, or the model under it, raises.
+            cancelled: Checked before every pass; a cancelled request is dropped.
+            adapter: The update that the request is computed with, beside the base.
+            owner: Whose request it is: its cached prompt serves no other owner.
         """
-        request = _Running(tuple(prompt), start, reserve, on_error, cancelled, adapter, owner)
+        request = _Request(tuple(prompt), start, reserve, on_error, cancelled, adapter, owner)
         with self._lock:
             self._waiting.append(request)
             if not self._scheduled:
                 self._scheduled = True
-                self._executor.submit(self._pass)
+                self._executor.submit(self._step)
 
     @property
     def busy(self) -> bool:
-        """Whether there are requests that have not ended."""
+        """Whether any request has not ended."""
         return self._scheduled
 
-    def _pass(self) -> None:
-        """One step of every running request; comes back until there are none."""
+    def _step(self) -> None:
+        """One step of every running request; queues itself again until there are none."""
         self._admit()
-        self._active = [request for request in self._active if self._keep(request)]
-        if self._active:
-            self._advance(self._active)
+        self._running = [request for request in self._running if self._start_or_retire(request)]
+        if self._running:
+            self._forward(self._running)
         else:
-            self._forest.shrink()
+            self._cache.shrink()
         with self._lock:
-            self._scheduled = bool(self._active or self._waiting)
+            self._scheduled = bool(self._running or self._waiting)
             if self._scheduled:
-                self._executor.submit(self._pass)
+                self._executor.submit(self._step)
 
     def _admit(self) -> None:
-        """Take waiting requests, in order, as far as the cache has room; one always."""
+        """Move waiting requests, in order, to the running ones while the cache has room; one runs
+        in any case."""
         with self._lock:
-            used = sum(request.reserve for request in self._active)
+            used = sum(request.reserve for request in self._running)
             while self._waiting:
                 used += self._waiting[0].reserve
-                if self._active and used > self.capacity:
+                if self._running and used > self.capacity:
                     return
-                self._active.append(self._waiting.pop(0))
-                # Rows of one adapter lie together in a pass.
-                self._active.sort(key=lambda request: id(request.adapter))
+                self._running.append(self._waiting.pop(0))
+                # Rows of one adapter are adjacent in a pass.
+                self._running.sort(key=lambda request: id(request.adapter))
 
-    def _keep(self, request: "_Running") -> bool:
-        """Start a new request; drop one that is done or cancelled, with all its nodes."""
+    def _start_or_retire(self, request: "_Request[Adapter]") -> bool:
+        """Start a new request; release the slots of one that is done or cancelled: False."""
         if request.cancelled():
-            request.wants = []
-        elif request.generator is None:
-            found = self._forest.longest_known(request.prompt, request.adapter, request.owner)
-            request.generator = request.start(found)
-            self._step(request, None)
-        if not request.wants:
-            self._forest.release(request.held)
-        return bool(request.wants)
+            request.pending = []
+        elif request.decoder is None:
+            prompt = self._cache.match_prefix(request.prompt, request.adapter, request.owner)
+            request.decoder = request.start(prompt)
+            self._resume(request, None)
+        if not request.pending:
+            self._cache.release(request.held)
+        return bool(request.pending)
 
-    def _advance(self, active: list["_Running"]) -> None:
+    def _forward(self, running: list["_Request[Adapter]"]) -> None:
         try:
-            with self._threads.chosen():
-                results = self._forest.grow(
-                    [request.wants for request in active], [request.adapter for request in active]
+            with self._threads.tuned():
+                results = self._cache.forward(
+                    [request.pending for request in running],
+                    [request.adapter for request in running],
                 )
-        except Exception as error:  # out of memory, say: all of this pass are told, none hangs
-            for request in active:
+        except Exception as error:  # out of memory, say: every request of this pass fails
+            for request in running:
                 request.fail(error)
             return
-        for request, mine in zip(active, results, strict=True):
-            if not request.remembered:
-                request.remembered = True
-                self._forest.remember(request.prompt, request.adapter, mine[0].path, request.owner)
-            for growth, grown in zip(request.wants, mine, strict=True):
-                own = grown.path.slots[len(growth.parent) :]
-                if growth.keep:
+        for request, own_results in zip(running, results, strict=True):
+            if not request.inserted:
+                request.inserted = True
+                self._cache.insert(
+                    request.prompt, request.adapter, own_results[0].path, request.owner
+                )
+            for wanted, result in zip(request.pending, own_results, strict=True):
+                own = result.path.slots[len(wanted.parent) :]
+                if wanted.keep:
                     request.held.append(own)
                 else:
-                    self._forest.release([own])
-            self._step(request, mine)
+                    self._cache.release([own])
+            self._resume(request, own_results)
 
-    def _step(self, request: "_Running", results: list[Grown] | None) -> None:
-        assert request.generator is not None
+    def _resume(self, request: "_Request[Adapter]", results: list[ForwardResult] | None) -> None:
+        assert request.decoder is not None
         try:
-            request.wants = (
-                next(request.generator) if results is None else request.generator.send(results)
+            request.pending = (
+                next(request.decoder) if results is None else request.decoder.send(results)
             )
         except StopIteration:
-            request.wants = []
+            request.pending = []
         except Exception as error:  # a bug in one request must not end the others
             request.fail(error)
 
 
-class _Running:
-    """A request on its way. `held` are the nodes that it made, `wants` what it asked for last."""
+class _Request(Generic[Adapter]):
+    """A queued or running request.
+
+    Attributes:
+        decoder: The generator that makes its replies; None until it starts.
+        pending: The forward requests of its next pass; empty when it is done.
+        held: The slots that it took and has not given back.
+        inserted: Whether its prompt has been offered to the prefix cache.
+    """
 
     def __init__(
         self,
@@ -157,7 +172,7 @@ class _Running:
         reserve: int,
         on_error: Callable[[Exception], None],
         cancelled: Callable[[], bool],
-        adapter: LlamaAdapter | None,
+        adapter: Adapter | None,
         owner: Hashable,
     ) -> None:
         self.owner = owner
@@ -166,13 +181,13 @@ class _Running:
         self.reserve = reserve
         self.cancelled = cancelled
         self.adapter = adapter
-        self.generator: Request | None = None
-        self.wants: list[Growth] = []
+        self.decoder: Decoder[None] | None = None
+        self.pending: list[ForwardRequest] = []
         self.held: list[Slots] = []
-        self.remembered = False
+        self.inserted = False
         self._on_error = on_error
 
     def fail(self, error: Exception) -> None:
         _log.error("A chat request failed in the engine.", exc_info=error)
-        self.wants = []
+        self.pending = []
         self._on_error(error)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.dataset.example import Message
-from emojitune.inference.types import ChatParameters, ToolUse
+from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.types import ChatParameters
 from emojitune.server.chat.messages import ChatMessage, Parts, as_parts, check_order, mentions_json
 from emojitune.server.generation.formats import (
     FunctionCallMode,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from emojitune.dataset.tool_format import Tool
-from emojitune.inference.types import ToolUse
+from emojitune.inference.decoding.params import ToolUse
 from emojitune.server.http.json_bodies import StrictModel, refuse, refuse_type
 from emojitune.server.http.unsupported import Ignored
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emojitune.inference.types import ChatParameters, ToolUse
+from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.types import ChatParameters
 from emojitune.server.generation.formats import STRICT, Labels, Name
 from emojitune.server.http.json_bodies import Metadata, StrictModel, refuse
 from emojitune.server.http.unsupported import Ignored, Refused

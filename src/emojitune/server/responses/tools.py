@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from emojitune.inference.types import ToolUse
+from emojitune.inference.decoding.params import ToolUse
 from emojitune.server.generation.formats import (
     FunctionDefinition,
     ResolvedToolChoice,

@@ -1,0 +1,77 @@
+"""The best-first search, held against the probability of every label."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from label_tokens import LABELS, PROMPT, STOPS, joint
+
+from emojitune.inference.decoding.constraint import label_trie
+from emojitune.inference.decoding.label_search import (
+    LabelQuery,
+    ScoredLabel,
+    TopKFound,
+    exhaustive,
+    mass_covered,
+    rank,
+)
+from emojitune.inference.engine.hf_runner import HFRunner
+from emojitune.inference.engine.kv_cache import ForwardRequest, KVCache
+from emojitune.models.loader import LoadedModel
+
+
+def ranking(
+    model: LoadedModel, count: int | None, width: int, labels: Sequence[Sequence[int]] = LABELS
+) -> tuple[list[ScoredLabel], int]:
+    """The labels that a search finds, and the number of tokens that it computes."""
+    cache = KVCache(HFRunner(model.module, torch.device("cpu")))
+    prompt = cache.match_prefix(PROMPT, None)
+    rules = [TopKFound(count) if count else exhaustive]
+    search = rank(LabelQuery(prompt, label_trie(labels), STOPS), rules, width=width)
+    requests: list[ForwardRequest] = next(search)
+    computed = 0
+    while True:
+        computed += sum(len(request.ids) for request in requests)
+        try:
+            requests = search.send(cache.forward([requests], [None])[0])
+        except StopIteration as stop:
+            return stop.value, computed
+
+
+@pytest.mark.parametrize("width", [1, 2, 50])
+@pytest.mark.parametrize("count", [1, 3, None])
+def test_the_search_finds_exactly_the_labels_of_highest_joint_probability(
+    tiny: LoadedModel, count: int | None, width: int
+) -> None:
+    expected = sorted(((joint(tiny, label), label) for label in LABELS), reverse=True)[:count]
+    found, _ = ranking(tiny, count, width)
+    assert [label.tokens for label in found][:count] == [label for _, label in expected]
+    assert [label.log_probability for label in found][:count] == pytest.approx(
+        [score for score, _ in expected], abs=1e-4
+    )
+
+
+def test_a_search_for_the_best_label_computes_less_than_one_for_all(tiny: LoadedModel) -> None:
+    with torch.no_grad():  # a model that is sure of itself, as a tuned one is
+        tiny.module.get_output_embeddings().weight.mul_(10)
+        likely = [30]
+        for _ in range(3):
+            ids = torch.tensor([[*PROMPT, *likely]])
+            likely.append(int(tiny.module(ids).logits[0, -1].argmax()))
+    many = [tuple(likely), *((30, 40 + n, 60 + n, 80 + n) for n in range(20))]
+    _, for_one = ranking(tiny, 1, 1, many)
+    _, for_all = ranking(tiny, None, 50, many)
+    assert for_one < for_all / 2
+
+
+def test_sampling_needs_all_but_a_thousandth_of_the_probability() -> None:
+    found = [
+        ScoredLabel((1,), math.log(0.6), math.log(0.6)),
+        ScoredLabel((2,), math.log(0.2), math.log(0.2)),
+    ]
+    covered = mass_covered(1.0)
+    assert not covered(found, [math.log(0.01)])
+    assert covered(found, [math.log(0.0007)])
+    assert not mass_covered(1.5)(found, [math.log(0.0007)]), "many small ones may add up"
+    assert mass_covered(0.5)(found, [math.log(0.01)]), "improbable ones weigh less"
