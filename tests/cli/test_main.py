@@ -11,7 +11,6 @@ import pytest
 import typer
 from commands import Run
 from fake_api import JOB, MODEL, FakeApi
-from openai import OpenAI
 from permissions import mode
 from tiny_model import load_tiny
 
@@ -19,10 +18,7 @@ from emojitune.cli import main as command_line
 from emojitune.cli import run as run_module
 from emojitune.dataset.validation import check_file
 from emojitune.models import adapter, lora
-from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
-from emojitune.workflow.provider import Connection
-from emojitune.workflow.score import label_candidates
 
 LABELS = ("(party)", "(wave)", "(sad)")
 
@@ -143,27 +139,6 @@ def test_run_on_a_foreign_api_scores_what_that_can(
         (MODEL, "free")
     ]
     assert not any("decoding" in asked for asked in fake_api.chats)
-
-
-def test_only_an_untuned_base_that_never_changes_is_known_from_earlier_runs(tmp_path: Path) -> None:
-    def known(base: str, server: object, **settings: str) -> list[str]:
-        """The decodings whose replies are kept."""
-        with OpenAI(api_key="k") as client:
-            connection = Connection(client, "local", True, server=server)  # type: ignore[arg-type]
-            rows = label_candidates(MODEL, base=base, vocabulary=LABELS)
-            found = run_module._base_reply_caches(
-                connection,
-                rows,
-                Settings(cache=tmp_path, **settings),  # type: ignore[arg-type]
-            )
-        assert all(row.model == base for row in found)
-        return [row.decoding for row in found]
-
-    mine = object()
-    assert known("gpt-3.5-turbo", mine) == ["free", "constrained"]
-    assert known("gpt-3.5-turbo", None) == [], "another program may run there"
-    assert known("ft:gpt-3.5-turbo-0125:local::x", mine) == []
-    assert known("gpt-3.5-turbo", mine, base_model=str(tmp_path)) == [], "a folder may change"
 
 
 @pytest.fixture

@@ -1,18 +1,22 @@
 """What an untuned base once replied is not asked for again."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
-from fake_api import FakeApi
+from fake_api import MODEL, FakeApi
 from openai import OpenAI
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.evaluation.metrics import Reply
 from emojitune.evaluation.protocol import FREE
+from emojitune.models.catalog import pinned_weights
+from emojitune.settings import Settings
 from emojitune.workflow import reply_cache
-from emojitune.workflow.reply_cache import ReplyCache
-from emojitune.workflow.score import Candidate, score
+from emojitune.workflow.provider import Connection
+from emojitune.workflow.reply_cache import ReplyCache, ReplyCaches, open_reply_caches
+from emojitune.workflow.score import Candidate, label_candidates, score
 
 HELLO, BYE = (Message("user", "hello"),), (Message("user", "bye"),)
 REPLY = Reply("(wave)", ("(wave)", "(party)"), confidence=0.5, seconds=1.5)
@@ -92,11 +96,30 @@ def test_a_row_that_is_known_asks_nothing(fake_api: FakeApi, tmp_path: Path) -> 
 
     def asked() -> list[str]:
         fake_api.chats.clear()
-        caches = {rows[0]: ReplyCache(tmp_path, "base")}
-        table = score(client, rows, examples, ("(wave)",), is_emojitune=True, cache_of=caches.get)
+        caches = ReplyCaches({rows[0]: ReplyCache(tmp_path, "base")})
+        table = score(client, rows, examples, ("(wave)",), is_emojitune=True, wrap=caches.wrap)
         assert len({row.estimates["in_vocabulary"].value for row in table}) == 1
         return [chat["model"] for chat in fake_api.chats]
 
     with OpenAI(base_url=fake_api.url, api_key="k", max_retries=0) as client:
         assert asked() == ["base"] * 4 + ["tuned"] * 6
         assert asked() == ["tuned"] * 6
+
+
+def test_only_pinned_weights_on_a_server_of_our_own_are_cached(tmp_path: Path) -> None:
+    def cached(base: str, server: object, **settings: str) -> list[str]:
+        """The decodings of the base whose replies are cached."""
+        given = Settings(cache=tmp_path, **settings)  # type: ignore[arg-type]
+        with OpenAI(api_key="k") as client:
+            connection = Connection(client, "local", True, server=server)  # type: ignore[arg-type]
+            candidates = label_candidates(MODEL, base=base, vocabulary=("(wave)",))
+            pinned = partial(pinned_weights, settings=given)
+            found = open_reply_caches(connection, candidates, given, pinned)
+        assert all(candidate.model == base for candidate in found.caches)
+        return [candidate.decoding for candidate in found.caches]
+
+    ours = object()
+    assert cached("gpt-3.5-turbo", ours) == ["free", "constrained"]
+    assert cached("gpt-3.5-turbo", None) == [], "another program may run there"
+    assert cached("ft:gpt-3.5-turbo-0125:local::x", ours) == []
+    assert cached("gpt-3.5-turbo", ours, base_model=str(tmp_path)) == [], "a folder may change"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ from emojitune.labels import (
     is_label,
     to_emoji,
 )
-from emojitune.models.catalog import WheelSource, is_fine_tuned, resolve_base
+from emojitune.models.catalog import is_fine_tuned, pinned_weights, resolve_base
 from emojitune.models.download import fetch
 from emojitune.openai_calendar import fine_tuning_notice
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import Connection, PromptForKey, connect, provider_errors
-from emojitune.workflow.reply_cache import ReplyCache
+from emojitune.workflow.reply_cache import ReplyCaches, open_reply_caches
 from emojitune.workflow.score import Candidate, label_candidates, score, text_candidates
 
 LAST_EVENTS = 5
@@ -225,31 +226,15 @@ def _score(
             "The training file's replies are text, and no small closed set: compared as text."
         )
         rows = text_candidates(model, base=options.model, examples=data.validation)
-    caches = _base_reply_caches(connection, rows, settings)
+    caches = open_reply_caches(
+        connection, rows, settings, partial(pinned_weights, settings=settings)
+    )
     table = _score_with_bars(connection, rows, data.validation, vocabulary, caches, screen)
-    if any(cache.hit for cache in caches.values()):
+    if caches.hit:
         screen.say(
             "The untuned base's replies are known from an earlier run, and were not asked for."
         )
     return table
-
-
-def _base_reply_caches(
-    connection: Connection, rows: tuple[Candidate, ...], settings: Settings
-) -> dict[Candidate, ReplyCache]:
-    """Caches for a base that never changes, if this program's own server computes the replies."""
-    base, *_ = rows
-    if connection.server is None or is_fine_tuned(base.model):
-        return {}
-    resolved = resolve_base(base.model, settings)
-    if not isinstance(resolved.source, WheelSource):
-        return {}
-    compute_settings = (settings.device, settings.dtype, settings.threads)
-    return {
-        row: ReplyCache(settings.cache / "replies", repr((resolved, compute_settings, row)))
-        for row in rows
-        if row.model == base.model
-    }
 
 
 def _score_with_bars(
@@ -257,7 +242,7 @@ def _score_with_bars(
     rows: tuple[Candidate, ...],
     examples: tuple[TrainingExample, ...],
     vocabulary: tuple[str, ...],
-    caches: dict[Candidate, ReplyCache],
+    caches: ReplyCaches,
     screen: Screen,
 ) -> list[ReportRow]:
     """Score the candidates that this provider supports, with a progress bar for each."""
@@ -275,7 +260,7 @@ def _score_with_bars(
             progress=lambda row, done, total: update(
                 f"{short_name(row.model)}, {row.decoding}", done, total
             ),
-            cache_of=caches.get,
+            wrap=caches.wrap,
         )
     screen.scores(table)
     return table

@@ -164,6 +164,15 @@ def resolve_base(name: str, settings: Settings) -> BaseModel:
     return _from_name(name)
 
 
+def pinned_weights(name: str, settings: Settings) -> str | None:
+    """An identity of the weights that `name` stands for, if a hash pins them; None if they may
+    change, as in a folder or on a branch of a repository, and for fine-tuned models."""
+    if is_fine_tuned(name):
+        return None
+    base = resolve_base(name, settings)
+    return repr(base) if isinstance(base.source, WheelSource) else None
+
+
 def find_base(reference: str) -> BaseModel:
     """The base model behind a catalog name, `org/name[@revision]`, or a folder.
 

@@ -8,9 +8,9 @@ them is a cache miss.
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,9 @@ from emojitune.dataset.example import Message
 from emojitune.disk import open_private
 from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.metrics import Reply
+from emojitune.settings import Settings
+from emojitune.workflow.provider import Connection
+from emojitune.workflow.score import Candidate
 
 
 class ReplyCache:
@@ -60,6 +63,49 @@ class ReplyCache:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open_private(self._path, "a") as file:
                 file.write(f"{line}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCaches:
+    """The caches of those candidates whose replies never change."""
+
+    caches: Mapping[Candidate, ReplyCache]
+
+    @property
+    def hit(self) -> bool:
+        """Whether a reply of an earlier run was used."""
+        return any(cache.hit for cache in self.caches.values())
+
+    def wrap(self, candidate: Candidate, complete: Complete) -> Complete:
+        """`complete` with the candidate's cache in front of it, if there is one."""
+        cache = self.caches.get(candidate)
+        return complete if cache is None else cache.wrap(complete)
+
+
+def open_reply_caches(
+    connection: Connection,
+    candidates: Iterable[Candidate],
+    settings: Settings,
+    pinned_weights: Callable[[str], str | None],
+) -> ReplyCaches:
+    """Open the caches of candidates with pinned weights, if this program computes their replies.
+
+    A server that this connection did not start may run other code.
+
+    Args:
+        pinned_weights: Returns an identity of a model's weights; None if they may change.
+    """
+    if connection.server is None:
+        return ReplyCaches({})
+    compute = (settings.device, settings.dtype, settings.threads)
+    weights = ((candidate, pinned_weights(candidate.model)) for candidate in candidates)
+    return ReplyCaches(
+        {
+            candidate: ReplyCache(settings.cache / "replies", repr((pinned, compute, candidate)))
+            for candidate, pinned in weights
+            if pinned is not None
+        }
+    )
 
 
 def _read(path: Path) -> Iterator[tuple[str, Reply]]:

@@ -20,7 +20,6 @@ from emojitune.evaluation.evaluate import Complete, evaluate
 from emojitune.evaluation.protocol import CONSTRAINED, FREE, ReplyRequest, ReplyResponse
 from emojitune.evaluation.report import ReportRow, report_row
 from emojitune.workflow.provider import provider_errors
-from emojitune.workflow.reply_cache import ReplyCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def score(
     calibrated: bool = True,
     workers: int | None = None,
     progress: Callable[[Candidate, int, int], None] | None = None,
-    cache_of: Callable[[Candidate], ReplyCache | None] = lambda candidate: None,
+    wrap: Callable[[Candidate, Complete], Complete] = lambda candidate, complete: complete,
 ) -> list[ReportRow]:
     """Score each candidate on `examples`.
 
@@ -77,15 +76,14 @@ def score(
             as long again.
         workers: Number of concurrent requests.
         progress: Called with (candidate, done, total) after each reply.
-        cache_of: Returns the cache for the replies of a candidate, if there is one.
+        wrap: Wraps the completer of a candidate, for example in a cache.
     """
     # A hosted API limits requests per minute.
     workers = workers or (protocol.LOCAL_WORKERS if is_emojitune else 16)
     table = []
     for candidate in candidates:
         complete = completer(client, candidate, is_emojitune=is_emojitune, calibrated=calibrated)
-        if cache := cache_of(candidate):
-            complete = cache.wrap(complete)
+        complete = wrap(candidate, complete)
         protocol.warm_up(complete, examples)
         report = partial(progress, candidate) if progress else None
         result = evaluate(complete, examples, vocabulary, workers=workers, progress=report)
