@@ -805,21 +805,26 @@ def test_with_a_real_model(tmp_path: Path, tiny_base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "param", "code"),
+    ("name", "value", "param", "code"),
     [
-        ([], "labels", "empty_array"),
-        (["a", ""], "labels[1]", "empty_string"),
-        (["a" * 1001], "labels[0]", "string_above_max_length"),
-        ([str(number) for number in range(10_001)], "labels", "array_above_max_length"),
+        ("labels", [], "labels", "empty_array"),
+        ("labels", ["a", ""], "labels[1]", "empty_string"),
+        ("labels", ["a" * 1001], "labels[0]", "string_above_max_length"),
+        ("labels", [str(number) for number in range(10_001)], "labels", "array_above_max_length"),
+        ("temperature", 2.5, "temperature", "decimal_above_max_value"),
+        ("safety_identifier", "a" * 65, "safety_identifier", "string_above_max_length"),
+        ("prompt_cache_options", {"mode": "never"}, "prompt_cache_options.mode", "invalid_value"),
+        ("prompt_cache_retention", "1h", "prompt_cache_retention", "invalid_value"),
+        ("moderation", {"model": "x"}, "moderation", "unsupported_parameter"),
     ],
 )
-def test_labels_have_the_same_bounds_in_a_chat_and_in_a_response(
-    http: httpx2.Client, labels: list[str], param: str, code: str
+def test_shared_parameters_have_the_same_bounds_in_a_chat_and_in_a_response(
+    http: httpx2.Client, name: str, value: Any, param: str, code: str
 ) -> None:
     chat = {"messages": [{"role": "user", "content": ASK}]}
     messages = set()
     for path, body in (("/chat/completions", chat), ("/responses", {"input": ASK})):
-        answer = http.post(path, json={"model": MODEL, **body, "labels": labels})
+        answer = http.post(path, json={"model": MODEL, **body, name: value})
         assert answer.status_code == 400, path
         error = answer.json()["error"]
         assert (error["param"], error["code"]) == (param, code)

@@ -31,15 +31,6 @@ def _checked_name(name: str) -> str:
 
 Name = Annotated[str, Field(max_length=64), AfterValidator(_checked_name)]
 
-Labels = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=1000)]] | None,
-    Field(
-        min_length=1,
-        max_length=10_000,
-        description="Holds the reply to these texts, on any model.",
-    ),
-]
-
 
 class JsonSchema(StrictModel):
     """A JSON schema with a name."""

@@ -7,7 +7,7 @@ from typing import Any
 from emojitune.dataset.example import Message
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.server.responses.items import ItemReference, Reasoning, check_items, to_messages
-from emojitune.server.responses.request import PromptBody
+from emojitune.server.responses.request import ResponsePrompt
 from emojitune.store.responses import ResponseStore
 
 Items = Sequence[Mapping[str, Any]]
@@ -34,7 +34,7 @@ class Conversation:
         return any("json" in message.content.lower() for message in self.messages)
 
 
-def read_conversation(body: PromptBody, responses: ResponseStore) -> Conversation:
+def read_conversation(body: ResponsePrompt, responses: ResponseStore) -> Conversation:
     """Read the conversation of a request.
 
     Raises:
@@ -59,13 +59,13 @@ def read_conversation(body: PromptBody, responses: ResponseStore) -> Conversatio
     return conversation
 
 
-def _referenced(body: PromptBody, responses: ResponseStore) -> Mapping[str, Mapping[str, Any]]:
+def _referenced(body: ResponsePrompt, responses: ResponseStore) -> Mapping[str, Mapping[str, Any]]:
     """The stored items that the input only names, by their ids."""
     ids = [item.id for item in body.input if isinstance(item, ItemReference)]
     return responses.items(ids) if ids else {}
 
 
-def _history(body: PromptBody, responses: ResponseStore) -> Items:
+def _history(body: ResponsePrompt, responses: ResponseStore) -> Items:
     """The conversation up to and with the previous response, without its instructions."""
     if body.previous_response_id is None:
         return ()

@@ -10,14 +10,18 @@ from pydantic import Field, model_validator
 
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.types import ChatParameters
-from emojitune.server.generation.formats import STRICT, Labels, Name
-from emojitune.server.http.json_bodies import Metadata, StrictModel, refuse
+from emojitune.server.generation.formats import STRICT, Name
+from emojitune.server.generation.request import (
+    ONE_TIER,
+    GenerationRequest,
+    ModelName,
+    refuse_without,
+)
+from emojitune.server.http.json_bodies import StrictModel, refuse
 from emojitune.server.http.unsupported import Ignored, Refused
 from emojitune.server.responses.items import Input, Reasoning
 from emojitune.server.responses.tools import FunctionTool, ToolChoice, tool_use
 
-_ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
-_CACHE = Ignored("the prefix cache finds common beginnings by itself")
 _NO_REASONING = "models do not reason apart"
 
 Include = Literal[
@@ -96,7 +100,7 @@ class ResponseStreamOptions(StrictModel):
     ] = None
 
 
-class PromptBody(StrictModel):
+class ResponsePrompt(StrictModel):
     """What a response answers: the parameters that counting its tokens has too."""
 
     input: Input = Field([])
@@ -161,7 +165,7 @@ class PromptBody(StrictModel):
         return ChatParameters(json_schema=asked.json_schema, strict=strict, tools=self.tool_use)
 
 
-class CountRequest(PromptBody):
+class CountRequest(ResponsePrompt):
     """The body of `POST /responses/input_tokens`."""
 
     model: str | None = Field(
@@ -172,29 +176,16 @@ class CountRequest(PromptBody):
     ] = None
 
 
-class ResponseRequest(PromptBody):
+# `ResponsePrompt` stands last so that its fields come first.
+class ResponseRequest(GenerationRequest, ResponsePrompt):
     """The body of `POST /responses`. `decoding` and `labels` are ours."""
 
-    model: str = Field(min_length=1, description="A base or fine-tuned model.")
+    model: ModelName
     max_output_tokens: int | None = Field(
         None, ge=16, description="Tokens of the reply at most; by default 1024."
     )
-    temperature: float = Field(
-        1.0, ge=0, le=2, description="0 takes the most probable; more is more varied."
-    )
-    top_p: float = Field(
-        1.0, ge=0, le=1, description="Draw only from the most probable that hold this much."
-    )
-    stream: bool = Field(False, description="Send events while the reply is written.")
     stream_options: ResponseStreamOptions | None = Field(None, description="How a stream is sent.")
     store: bool = Field(True, description="Keep the response, to be read and continued.")
-    metadata: Metadata | None = Field(None, description="Notes that stay with the response.")
-    decoding: Literal["labels", "free"] | None = Field(
-        None,
-        description="`labels` holds the reply to the model's closed vocabulary, `free` does not; "
-        "by default labels where the model has a vocabulary.",
-    )
-    labels: Labels = None
     include: list[Include] | None = Field(
         None,
         description="More to be shown of the reply: its log-probabilities. There are no searches, "
@@ -208,20 +199,9 @@ class ResponseRequest(PromptBody):
         "log-probabilities by itself.",
     )
 
-    user: Annotated[str | None, _ABUSE, Field(description="A name for the end user.")] = None
-    safety_identifier: Annotated[
-        str | None, Field(max_length=64, description="A name for the end user."), _ABUSE
-    ] = None
-    prompt_cache_key: Annotated[
-        str | None, _CACHE, Field(description="Names requests that begin alike.")
-    ] = None
-    prompt_cache_retention: Annotated[
-        Literal["in_memory", "24h"] | None, _CACHE, Field(description="How long to cache.")
-    ] = None
-    prompt_cache_options: Annotated[Any, _CACHE, Field(description="How to cache.")] = None
     service_tier: Annotated[
         Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None,
-        Ignored("one machine serves all requests alike"),
+        ONE_TIER,
         Field(description="How urgent the request is."),
     ] = None
     max_tool_calls: Annotated[
@@ -243,9 +223,6 @@ class ResponseRequest(PromptBody):
         Refused("no prompt templates are kept: send 'input' and 'instructions'"),
         Field(description="A stored prompt template."),
     ] = None
-    moderation: Annotated[
-        Any, Refused("nothing moderates"), Field(description="Checks of what is said.")
-    ] = None
     context_management: Annotated[
         Any, Refused("no conversation is compacted", [[]]), Field(description="When to compact.")
     ] = None
@@ -259,18 +236,7 @@ class ResponseRequest(PromptBody):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            refuse(
-                None,
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
-                "stream_options",
-            )
-        if self.labels is not None and self.decoding == "free":
-            refuse(
-                "invalid_parameter_combination",
-                "With 'labels' a reply is one of them, which 'decoding': 'free' forbids. "
-                "Leave one of the two out.",
-                "labels",
-            )
+            refuse_without("stream_options", "'stream' is enabled")
         return self
 
     @property

@@ -1,0 +1,79 @@
+"""The parameters that requests for a chat completion and for a response have in common.
+
+They are declared here once, so that their bounds cannot drift apart.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from emojitune.server.http.json_bodies import Metadata, StrictModel, refuse
+from emojitune.server.http.unsupported import Ignored, Refused
+
+ONE_TIER = Ignored("one machine serves all requests alike")  # the APIs differ in the tiers' names
+_ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
+_CACHE = Ignored("the prefix cache finds common beginnings by itself")
+
+ModelName = Annotated[
+    str, Field(min_length=1, description="A base model, an alias or a fine-tuned model.")
+]
+
+
+class CacheOptions(StrictModel):
+    """How the hosted service keeps a prompt."""
+
+    mode: Literal["implicit", "explicit"] | None = Field(
+        None, description="Whether it chooses by itself what is kept."
+    )
+    ttl: Literal["30m"] | None = Field(None, description="How long that is kept at least.")
+
+
+class GenerationRequest(StrictModel):
+    """How a reply is generated; `decoding` and `labels` are ours."""
+
+    temperature: float = Field(
+        1.0, ge=0, le=2, description="0 takes the most probable, more varies."
+    )
+    top_p: float = Field(
+        1.0, ge=0, le=1, description="Draws only from the likeliest that together hold this much."
+    )
+    stream: bool = Field(False, description="Whether the reply is sent piece by piece.")
+    metadata: Metadata | None = Field(
+        None, description="Up to 16 texts by name, which stay with the reply."
+    )
+    decoding: Literal["labels", "free"] | None = Field(
+        None,
+        description="`labels` holds the reply to the model's closed vocabulary, as is usual "
+        "where it has one; `free` does not.",
+    )
+    labels: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=1000)]],
+            Field(min_length=1, max_length=10_000),
+        ]
+        | None
+    ) = Field(None, description="Holds the reply to these texts, on any model.")
+
+    user: Annotated[str | None, _ABUSE] = None
+    safety_identifier: Annotated[str | None, Field(max_length=64), _ABUSE] = None
+    prompt_cache_key: Annotated[str | None, _CACHE] = None
+    prompt_cache_options: Annotated[CacheOptions | None, _CACHE] = None
+    prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, _CACHE] = None
+
+    moderation: Annotated[Any, Refused("nothing moderates")] = None
+
+    @model_validator(mode="after")
+    def _labels_are_not_free(self) -> Self:
+        if self.labels is not None and self.decoding == "free":
+            refuse(
+                "invalid_parameter_combination",
+                "With 'labels' a reply is one of them, which 'decoding': 'free' forbids. "
+                "Leave one of the two out.",
+                "labels",
+            )
+        return self
+
+
+def refuse_without(param: str, condition: str) -> None:
+    """For a model's own validators: `param` was sent, and `condition` is not met."""
+    refuse(None, f"The '{param}' parameter is only allowed when {condition}.", param)
