@@ -6,25 +6,36 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from emojitune.errors import InvalidStateError
-from emojitune.jobs.states import TERMINAL, TRANSITIONS, move, resume, validated
+from emojitune.jobs.states import BATCH, JOB, StateMachine, queue_validated, resume
+from emojitune.settings import Settings
+from emojitune.store import batches, jobs
 from emojitune.store.database import Database, open_database
 from emojitune.store.jobs import JobStore
+from emojitune.store.stores import Stores, open_stores
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[JobStore]:
-    database = open_database(tmp_path)
-    yield JobStore(database, "default")
-    database.close()
+def stores(tmp_path: Path) -> Iterator[Stores]:
+    opened = open_stores(Settings(home=tmp_path), "default")
+    yield opened
+    opened.database.close()
 
 
-def test_nothing_follows_a_terminal_state_and_something_follows_every_other() -> None:
-    assert {state for state, following in TRANSITIONS.items() if not following} == TERMINAL
-    assert set().union(*TRANSITIONS.values()) <= set(TRANSITIONS)
+@pytest.mark.parametrize(
+    ("machine", "first", "finished"),
+    [(JOB, "validating_files", jobs.FINISHED), (BATCH, "validating", batches.FINISHED)],
+)
+def test_every_state_is_reached_and_the_finished_ones_are_left_by_none(
+    machine: StateMachine, first: str, finished: tuple[str, ...]
+) -> None:
+    followers = set().union(*machine.transitions.values())
+    assert followers | {first} == set(machine.transitions)
+    assert machine.terminal == set(finished)
+    assert machine.unfinished == set(machine.transitions) - set(finished)
 
 
-@pytest.mark.parametrize("before", TRANSITIONS)
-@pytest.mark.parametrize("after", [*TRANSITIONS, "lost"])
+@pytest.mark.parametrize("before", JOB.transitions)
+@pytest.mark.parametrize("after", [*JOB.transitions, "lost"])
 def test_sql_allows_the_same_transitions_and_no_other(
     tmp_path: Path, before: str, after: str
 ) -> None:
@@ -35,7 +46,7 @@ def test_sql_allows_the_same_transitions_and_no_other(
     ways = {"validating_files": [], "queued": ["queued"], "running": ["queued", "running"]}
     for status in ways.get(before, ["queued", "running", before]):
         set_status(database, job.id, status)
-    if after in TRANSITIONS[before]:
+    if after in JOB.transitions[before]:
         set_status(database, job.id, after)
         assert JobStore(database, "default").get(job.id).status == after
     else:
@@ -67,25 +78,43 @@ def test_sql_lets_a_job_begin_only_at_the_beginning(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_job_goes_its_way_and_no_other(jobs: JobStore) -> None:
-    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
+@pytest.mark.parametrize("start", BATCH.transitions)
+@pytest.mark.parametrize("to", sorted(set(BATCH.transitions) - {"validating"}))
+def test_a_batch_moves_along_the_table_only(stores: Stores, start: str, to: str) -> None:
+    batch_id = stores.batches.create(
+        endpoint="/v1/embeddings", input_file_id="file-1", completion_window="24h"
+    ).id
+    if start != "validating":
+        stores.batches.transition(batch_id, start, sources=BATCH.transitions)
+    if to in BATCH.transitions[start]:
+        moved = BATCH.move(stores.batches, batch_id, to)
+        assert moved.status == to
+        assert getattr(moved, f"{to}_at") is not None
+    else:
+        with pytest.raises(InvalidStateError, match=f"this one is {start}"):
+            BATCH.move(stores.batches, batch_id, to)
+        assert stores.batches.get(batch_id).status == start
+
+
+def test_a_job_goes_its_way_and_no_other(stores: Stores) -> None:
+    job = stores.jobs.create(model="m", training_file="file-a", hyperparameters={})
     with pytest.raises(InvalidStateError, match="cannot become running: only a job that is queued"):
-        move(jobs, job.id, "running")
+        JOB.move(stores.jobs, job.id, "running")
     for state in ("queued", "running", "succeeded"):
-        job = move(jobs, job.id, state, trained_tokens=7)
+        job = JOB.move(stores.jobs, job.id, state, trained_tokens=7)
         assert (job.status, job.trained_tokens) == (state, 7)
     with pytest.raises(InvalidStateError, match="this one is succeeded"):
-        move(jobs, job.id, "cancelled")
+        JOB.move(stores.jobs, job.id, "cancelled")
 
 
-def test_a_job_that_is_paused_while_it_is_validated_goes_back_there(jobs: JobStore) -> None:
-    job = jobs.create(model="m", training_file="file-a", hyperparameters={})
-    move(jobs, job.id, "paused")
+def test_a_job_that_is_paused_while_it_is_validated_goes_back_there(stores: Stores) -> None:
+    job = stores.jobs.create(model="m", training_file="file-a", hyperparameters={})
+    JOB.move(stores.jobs, job.id, "paused")
     with pytest.raises(InvalidStateError, match="this one is paused"):
-        validated(jobs, job.id)  # whoever was at it must not wake it up
-    assert resume(jobs, job.id).status == "validating_files"
-    assert validated(jobs, job.id).status == "queued"
-    move(jobs, job.id, "paused")
-    assert resume(jobs, job.id).status == "queued"
+        queue_validated(stores, job.id)  # whoever was at it must not wake it up
+    assert resume(stores.jobs, job.id).status == "validating_files"
+    assert queue_validated(stores, job.id).status == "queued"
+    JOB.move(stores.jobs, job.id, "paused")
+    assert resume(stores.jobs, job.id).status == "queued"
     with pytest.raises(InvalidStateError, match="this one is queued"):
-        resume(jobs, job.id)
+        resume(stores.jobs, job.id)

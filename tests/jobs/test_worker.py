@@ -55,22 +55,22 @@ def test_a_job_reads_no_file_of_another_project(settings: Settings) -> None:
 def test_a_job_that_is_paused_as_its_worker_goes_stays_paused(settings: Settings) -> None:
     stores = open_stores(settings, "default")
     job = stores.jobs.create(model="m", training_file="file-a", hyperparameters={})
-    states.validated(stores.jobs, job.id)
-    states.move(stores.jobs, job.id, "running")
+    states.queue_validated(stores, job.id)
+    states.JOB.move(stores.jobs, job.id, "running")
     worker = Worker(job.id, "worker-1", settings)
     assert stores.leases.claim(job.id, "worker-1", 60)
-    states.move(stores.jobs, job.id, "paused")
+    states.JOB.move(stores.jobs, job.id, "paused")
     worker._requeue()
     assert stores.jobs.get(job.id).status == "paused"
 
 
 def ask(job: Job, stores: Stores, what: str) -> None:
     """As the server does when somebody cancels, pauses or resumes."""
-    with stores.jobs.together():
+    with stores.transaction():
         if what == "resumed":
             states.resume(stores.jobs, job.id)
         else:
-            states.move(stores.jobs, job.id, what)
+            states.JOB.move(stores.jobs, job.id, what)
         stores.jobs.add_event(job.id, what)
 
 

@@ -12,7 +12,7 @@ from emojitune.errors import StorageError
 from emojitune.store.database import Database, DatabaseUnavailableError, open_database
 from emojitune.store.files import FileStore
 from emojitune.store.jobs import JobStore
-from emojitune.store.leases import LeaseLostError, LeaseStore, only_while_held
+from emojitune.store.leases import LeaseLostError, LeaseStore
 from emojitune.store.models import FineTunedModel, ModelStore
 
 BEGUN = ("validating_files", "queued", "running")
@@ -48,7 +48,7 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     assert leases.claim(job.id, "first", 60)
-    fenced = database.guarded(only_while_held(job.id, "first", statuses=BEGUN))
+    fenced = leases.fenced(job.id, "first", statuses=BEGUN)
     mine, models, files = (
         JobStore(fenced, "default"),
         ModelStore(fenced, "default"),
@@ -70,7 +70,7 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
         lambda: mine.drop_checkpoints(job.id, keep=0),
         lambda: models.register(model),
         lambda: files.add([b"result"], filename="f", purpose="fine-tune-results"),
-        lambda: mine.together().__enter__(),
+        lambda: fenced.transaction().__enter__(),
     ):
         with pytest.raises(LeaseLostError, match="first no longer holds"):
             write()
@@ -87,7 +87,7 @@ def test_what_comes_after_a_job_was_stopped_is_not_kept(
     jobs.transition(job.id, "queued", sources=["validating_files"])
     jobs.transition(job.id, "running", sources=["queued"])
     assert leases.claim(job.id, "me", 60)
-    fenced = database.guarded(only_while_held(job.id, "me", statuses=["running"]))
+    fenced = leases.fenced(job.id, "me", statuses=["running"])
     mine = JobStore(fenced, "default")
     mine.add_event(job.id, "Step 1")
     jobs.transition(job.id, status, sources=["running"])
@@ -104,14 +104,14 @@ def test_what_comes_after_a_job_was_stopped_is_not_kept(
     assert everything(database) == before
 
 
-def test_what_is_written_together_is_kept_together_or_not_at_all(
-    jobs: JobStore, models: ModelStore
+def test_what_is_written_in_one_transaction_is_kept_together_or_not_at_all(
+    database: Database, jobs: JobStore, models: ModelStore
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     model = FineTunedModel("ft:m", 1, job.id, "b", "h", "a")
 
     def write(count: int) -> None:
-        with jobs.together():
+        with database.transaction():
             jobs.transition(job.id, "queued", sources=["validating_files"])
             jobs.add_event(job.id, "queued")
             models.register(model)

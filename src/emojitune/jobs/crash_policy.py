@@ -44,7 +44,7 @@ def note(job: Job, stores: Stores, death: Death) -> None:
         key=_KEY + death.worker,
     )
     if job.status == "running":
-        states.move(stores.jobs, job.id, "queued")
+        states.JOB.move(stores.jobs, job.id, "queued")
 
 
 def oom_kills() -> int:

@@ -178,10 +178,10 @@ class Dispatcher:
             _close_input(child.process)
             # In one transaction, and before the child is forgotten: while this cannot be written
             # no other is started in its place.
-            with self._stores.jobs.together():
+            with self._stores.transaction():
                 self._stores.leases.release(job_id, child.worker)
                 job = self._stores.jobs.get(job_id)
-                if status != 0 and job.status not in states.TERMINAL:
+                if status != 0 and job.status not in states.JOB.terminal:
                     _log.warning("The process of job %s ended with status %d.", job_id, status)
                     killed_for_memory = (
                         status == -signal.SIGKILL and crash_policy.oom_kills() > child.oom_kills

@@ -33,9 +33,9 @@ def fail(job: Job, stores: Stores, error: EmojituneError) -> None:
     As on the hosted API, a job whose files were refused never began, and so has no finish.
     """
     code = error.code or "server_error"
-    with stores.jobs.together():
+    with stores.transaction():
         began = stores.jobs.get(job.id).status != "validating_files"
-        states.move(
+        states.JOB.move(
             stores.jobs,
             job.id,
             "failed",

@@ -86,8 +86,8 @@ class Heartbeat:
 
     def saving(self) -> AbstractContextManager[object]:
         # Also of a job that was paused, or put back into the queue: it goes on later.
-        unfinished = states.TRANSITIONS.keys() - states.TERMINAL
-        return self._leases.held(self._job_id, self._worker, statuses=unfinished)
+        unfinished = states.JOB.unfinished
+        return self._leases.fence(self._job_id, self._worker, statuses=unfinished)
 
     def _watch(self) -> None:
         while not self._closed.wait(_LOOK_EVERY):
@@ -100,7 +100,7 @@ class Heartbeat:
 
     def _look(self) -> None:
         status = self._leases.status_for(self._job_id, self._worker)
-        if status is None or status in states.TERMINAL:
+        if status is None or status in states.JOB.terminal:
             self._lost.set()
         elif status == "paused" or (self._ran and status != "running"):
             self._stop.set()

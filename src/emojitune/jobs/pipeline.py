@@ -65,13 +65,13 @@ def validate(job: Job, stores: Stores) -> None:
         read_file(job.training_file, stores, "training_file")
         if job.validation_file:
             read_file(job.validation_file, stores, "validation_file")
-        states.validated(stores.jobs, job.id)
+        states.queue_validated(stores, job.id)
 
 
 def start(job: Job, stores: Stores) -> Job:
     """Give a queued job its turn."""
-    with failing(job, stores), stores.jobs.together():
-        states.move(stores.jobs, job.id, "running")
+    with failing(job, stores), stores.transaction():
+        states.JOB.move(stores.jobs, job.id, "running")
         _tell(stores, job, "Fine-tuning job started", key="started")
     return stores.jobs.get(job.id)
 
@@ -302,7 +302,7 @@ class _Run:
             self.refused = True
 
     def _tell_step(self, metrics: dict[str, Any], finish: int | None, runs: WandbRuns) -> None:
-        with self.stores.jobs.together():
+        with self.stores.transaction():
             self.stores.jobs.add_event(
                 self.job.id,
                 job_log.sentence(metrics),
@@ -324,7 +324,7 @@ class _Run:
             saved.adapter,
             self.settings.adapters / folder,
             self._add_examples if final else None,
-            permit=self.stores.jobs.together,
+            permit=self.stores.transaction,
         )
         model = FineTunedModel(
             name=name,
@@ -337,7 +337,7 @@ class _Run:
             system_prompt=self.system_prompt,
         )
         told = {key: value for key, value in metrics.items() if key != "total_steps"}
-        with self.stores.jobs.together():
+        with self.stores.transaction():
             self.stores.models.register(model)
             self.stores.jobs.add_checkpoint(self.job.id, model=name, step=saved.step, metrics=told)
             if not final:  # which is told as the new model
@@ -362,12 +362,12 @@ class _Run:
     def _finish(self, name: str, trained_tokens: int) -> None:
         self.control.check()
         result = base64.b64encode(self._metrics_csv().encode())
-        with self.stores.files.receive([result]) as incoming, self.stores.jobs.together():
+        with self.stores.files.receive([result]) as incoming, self.stores.transaction():
             self._tell(f"New fine-tuned model created: {name}", "model")
             file = self.stores.files.keep(
                 incoming, filename="step_metrics.csv", purpose="fine-tune-results"
             )
-            states.move(
+            states.JOB.move(
                 self.stores.jobs,
                 self.job.id,
                 "succeeded",

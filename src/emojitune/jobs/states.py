@@ -1,44 +1,89 @@
-"""A job's states, which of them may follow which, and the one way to change them."""
+"""States of jobs and batches: which of them may follow which, and the one way to change them."""
 
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-from emojitune.store.jobs import FINISHED, Job, JobStore
+from emojitune.store.jobs import Job, JobStore
+from emojitune.store.stores import Stores
 
-TERMINAL = frozenset(FINISHED)
-_VALIDATED = "validated"
-
-TRANSITIONS: dict[str, frozenset[str]] = {
-    "validating_files": frozenset({"queued", "paused", "failed", "cancelled"}),
-    "queued": frozenset({"running", "paused", "failed", "cancelled"}),
-    # Back to queued when its process died and it waits for its turn again.
-    "running": frozenset({"queued", "paused", "succeeded", "failed", "cancelled"}),
-    # To where it was paused: only a job whose files were validated waits in the queue.
-    "paused": frozenset({"validating_files", "queued", "cancelled"}),
-    "succeeded": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
-}
+ItemT = TypeVar("ItemT")
+ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
-def move(jobs: JobStore, job_id: str, to: str, **changes: Any) -> Job:
-    """Take a job to the state `to`, setting other columns in the same moment.
+class _Store(Protocol[ItemT_co]):
+    def transition(
+        self, id: str, to: str, /, *, sources: Collection[str], **changes: Any
+    ) -> ItemT_co: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StateMachine:
+    """States, each with those that may follow it."""
+
+    transitions: Mapping[str, frozenset[str]]
+
+    @property
+    def terminal(self) -> frozenset[str]:
+        """The states that nothing follows."""
+        return frozenset(state for state, following in self.transitions.items() if not following)
+
+    @property
+    def unfinished(self) -> frozenset[str]:
+        """All other states."""
+        return frozenset(self.transitions) - self.terminal
+
+    def move(self, store: _Store[ItemT], id: str, to: str, **changes: Any) -> ItemT:
+        """Take an item of a store to the state `to`, and set other columns in the same transaction.
+
+        Raises:
+            InvalidStateError: `to` may not follow the item's state.
+        """
+        sources = {state for state, following in self.transitions.items() if to in following}
+        return store.transition(id, to, sources=sources, **changes)
+
+
+JOB = StateMachine(
+    {
+        "validating_files": frozenset({"queued", "paused", "failed", "cancelled"}),
+        "queued": frozenset({"running", "paused", "failed", "cancelled"}),
+        # Back to queued when its process died and it waits for its turn again.
+        "running": frozenset({"queued", "paused", "succeeded", "failed", "cancelled"}),
+        # Back to where it was paused: only a job with validated files waits in the queue.
+        "paused": frozenset({"validating_files", "queued", "cancelled"}),
+        "succeeded": frozenset(),
+        "failed": frozenset(),
+        "cancelled": frozenset(),
+    }
+)
+
+BATCH = StateMachine(
+    {
+        "validating": frozenset({"in_progress", "failed", "cancelling"}),
+        # Failed when its input file was deleted while no server was running.
+        "in_progress": frozenset({"finalizing", "failed", "expired", "cancelling"}),
+        "finalizing": frozenset({"completed", "cancelling"}),
+        "cancelling": frozenset({"cancelled"}),
+        "completed": frozenset(),
+        "failed": frozenset(),
+        "expired": frozenset(),
+        "cancelled": frozenset(),
+    }
+)
+
+_VALIDATED = "validated"  # key of the event
+
+
+def queue_validated(stores: Stores, job_id: str) -> Job:
+    """Put a job whose files are good into the queue, and report it.
 
     Raises:
-        InvalidStateError: `to` may not follow the state the job is in.
+        InvalidStateError: It no longer waits for that: it was paused, for example.
     """
-    sources = {state for state, following in TRANSITIONS.items() if to in following}
-    return jobs.transition(job_id, to, sources=sources, **changes)
-
-
-def validated(jobs: JobStore, job_id: str) -> Job:
-    """Put a job into the queue whose files are good, and tell it.
-
-    Raises:
-        InvalidStateError: It does not wait for that any more: it was paused, say.
-    """
-    with jobs.together():
-        job = jobs.transition(job_id, "queued", sources=["validating_files"])
-        jobs.add_event(job_id, "Files validated, moving job to queued state", key=_VALIDATED)
+    with stores.transaction():
+        job = stores.jobs.transition(job_id, "queued", sources=["validating_files"])
+        message = "Files validated, moving job to queued state"
+        stores.jobs.add_event(job_id, message, key=_VALIDATED)
     return job
 
 

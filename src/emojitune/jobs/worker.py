@@ -27,7 +27,7 @@ from emojitune.jobs.process_lock import only_process
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.jobs import JobStore
-from emojitune.store.leases import LeaseStore, only_while_held
+from emojitune.store.leases import LeaseStore
 from emojitune.store.scope import EVERY_PROJECT
 from emojitune.store.stores import Stores, stores_of
 
@@ -84,8 +84,8 @@ class Worker:
 
     def _stores_while(self, *statuses: str) -> Stores:
         """The stores of the job's project, to write into while it is held and has such a status."""
-        guard = only_while_held(self._job_id, self._name, statuses=statuses)
-        return stores_of(self._database.guarded(guard), self._project, self._settings)
+        fenced = self._leases.fenced(self._job_id, self._name, statuses=statuses)
+        return stores_of(fenced, self._project, self._settings)
 
     def _is_next(self) -> bool:
         """Whether a queued job may start now: first come, first served, so many at a time."""

@@ -29,18 +29,10 @@ from emojitune.server.models import routes as models
 from emojitune.server.models.loading import capacity, model_loader
 from emojitune.server.responses import routes as responses
 from emojitune.settings import Settings
-from emojitune.store.batches import BatchStore
-from emojitune.store.chat_completions import ChatCompletionStore
 from emojitune.store.database import Database, open_database
-from emojitune.store.files import FileStore
-from emojitune.store.idempotency import IdempotencyStore
-from emojitune.store.jobs import JobStore
 from emojitune.store.keys import KeyStore
-from emojitune.store.models import ModelStore
-from emojitune.store.permissions import PermissionStore
-from emojitune.store.responses import ResponseStore
 from emojitune.store.scope import EVERY_PROJECT, Project
-from emojitune.store.uploads import UploadStore
+from emojitune.store.stores import Stores, stores_of
 
 _MAX_CONCURRENT_LOADS = 8
 
@@ -132,29 +124,32 @@ def _context_factory(
     dispatcher: Dispatcher,
     load_model: LoadModel | None,
 ) -> ContextFor:
-    def files_of(project: Project) -> FileStore:
-        return FileStore(database, project, settings.files)
+    @cache
+    def stores(project: Project) -> Stores:
+        return stores_of(database, project, settings)
 
-    load = load_model or model_loader(settings, ModelStore(database, EVERY_PROJECT))
+    every_project = stores(EVERY_PROJECT)
+    load = load_model or model_loader(settings, every_project.models)
     pool = ModelPool(load, capacity=cache(partial(capacity, settings)))
     ask = partial(asgi_client.post, app)
-    batch_runner = BatchRunner(BatchStore(database, EVERY_PROJECT), files_of, ask)
+    batch_runner = BatchRunner(every_project.batches, lambda project: stores(project).files, ask)
     load_limiter = CapacityLimiter(_MAX_CONCURRENT_LOADS)
 
     def context_for(project: Project) -> RequestContext:
-        files = files_of(project)
+        own = stores(project)
         return RequestContext(
             settings=settings,
             project=project,
-            files=files,
-            uploads=UploadStore(database, project, settings.upload_parts, files),
-            jobs=JobStore(database, project),
-            batches=BatchStore(database, project),
-            models=ModelStore(database, project),
-            chat_completions=ChatCompletionStore(database, project),
-            idempotency=IdempotencyStore(database, project),
-            permissions=PermissionStore(database, project),
-            responses=ResponseStore(database, project),
+            stores=own,
+            files=own.files,
+            uploads=own.uploads,
+            jobs=own.jobs,
+            batches=own.batches,
+            models=own.models,
+            chat_completions=own.chat_completions,
+            idempotency=own.idempotency,
+            permissions=own.permissions,
+            responses=own.responses,
             pool=pool,
             dispatcher=dispatcher,
             batch_runner=batch_runner,

@@ -23,6 +23,7 @@ from emojitune.store.models import ModelStore
 from emojitune.store.permissions import PermissionStore
 from emojitune.store.responses import ResponseStore
 from emojitune.store.scope import Project
+from emojitune.store.stores import Stores
 from emojitune.store.uploads import UploadStore
 
 
@@ -33,6 +34,7 @@ class RequestContext:
 
     settings: Settings
     project: Project
+    stores: Stores
     files: FileStore
     uploads: UploadStore
     jobs: JobStore

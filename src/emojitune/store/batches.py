@@ -1,6 +1,6 @@
 """Batches of requests, and the results of their lines until the output files are written.
 
-Knows how a status is changed safely, not which changes make sense: that is `jobs/batch_states.py`.
+Knows how a status is changed safely, not which changes make sense: that is `jobs/states.py`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -161,7 +161,7 @@ class BatchStore:
             return list(connection.scalars(query.order_by(_batches.c.number)))
 
     def transition(
-        self, batch_id: str, to: str, *, sources: Collection[str], **changes: Any
+        self, batch_id: str, to: str, /, *, sources: Collection[str], **changes: Any
     ) -> Batch:
         """Move a batch to the status `to`, with other columns, if its status is one of `sources`.
 

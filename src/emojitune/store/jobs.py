@@ -5,7 +5,6 @@ Knows how a status is changed safely, not which changes make sense: that is `job
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -162,10 +161,6 @@ class JobStore:
         with self._database.read() as connection:
             return read_page(connection, _jobs, query, _job, after=after, limit=limit)
 
-    def together(self) -> AbstractContextManager[Connection]:
-        """What this thread writes inside, by whatever store of the database, is one transaction."""
-        return self._database.transaction()
-
     def unfinished(self) -> Sequence[Job]:
         """Every job that has not ended, the oldest first."""
         unfinished = _jobs.c.status.not_in(FINISHED)
@@ -179,7 +174,9 @@ class JobStore:
             rows = connection.execute(self._rows.select(_jobs.c.id, _jobs.c.status))
             return {row.id: row.status for row in rows}
 
-    def transition(self, job_id: str, to: str, *, sources: Collection[str], **changes: Any) -> Job:
+    def transition(
+        self, job_id: str, to: str, /, *, sources: Collection[str], **changes: Any
+    ) -> Job:
         """Move a job to the status `to`, with other columns, if its status is one of `sources`.
 
         Raises:

@@ -3,7 +3,7 @@
 A lease is two columns of the job's row, so that a write can be fenced by it in its own transaction.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,15 +82,37 @@ class LeaseStore:
     def _is_over(self, lease: Lease) -> bool:
         return lease.expires_at <= self._database.clock()
 
+    def fenced(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Database:
+        """The same database for `worker`'s writes: a transaction is refused unless it holds the
+        job, in one of these statuses. Whoever cancels or pauses a job has the last word.
+
+        Transactions raise:
+            LeaseLostError: Another worker has the job by now, or its status is another one.
+        """
+        status_held = self._rows.select(_jobs.c.status).where(
+            _jobs.c.id == job_id, _jobs.c.worker == worker
+        )
+
+        def guard(connection: Connection) -> None:
+            status = connection.scalar(status_held)
+            if status is None:
+                raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
+            if status not in statuses:
+                raise LeaseLostError(
+                    f"{worker} may not write for {job_id} any more: it is {status}."
+                )
+
+        return self._database.guarded(guard)
+
     @contextmanager
-    def held(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Iterator[None]:
-        """A transaction in which `worker` holds a job of one of these statuses.
+    def fence(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Iterator[None]:
+        """A block in which `worker` surely holds a job of one of these statuses, for changes that
+        are no rows: nobody else takes the job or changes its status until it ends.
 
         Raises:
-            LeaseLostError: It does not.
+            LeaseLostError: It does not hold it.
         """
-        fenced = self._database.guarded(only_while_held(job_id, worker, statuses=statuses))
-        with fenced.transaction():
+        with self.fenced(job_id, worker, statuses=statuses).transaction():
             yield
 
     def _write(
@@ -103,21 +125,3 @@ class LeaseStore:
         )
         with self._database.transaction() as connection:
             return connection.execute(statement).rowcount == 1
-
-
-def only_while_held(
-    job_id: str, worker: str, *, statuses: Collection[str]
-) -> Callable[[Connection], None]:
-    """A guard for `Database.guarded`: a write is kept only while `worker` holds the job, and its
-    status is one of these: who cancels or pauses a job has the last word."""
-    every = ScopedTable(_jobs, EVERY_PROJECT).select(_jobs.c.status)
-    held = every.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
-
-    def guard(connection: Connection) -> None:
-        status = connection.scalar(held)
-        if status is None:
-            raise LeaseLostError(f"{worker} no longer holds {job_id}: another worker has it.")
-        if status not in statuses:
-            raise LeaseLostError(f"{worker} may not write for {job_id} any more: it is {status}.")
-
-    return guard

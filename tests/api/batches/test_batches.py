@@ -18,7 +18,7 @@ from openai.types.chat import ChatCompletion
 from servers import KEY, serving
 from slow_chats import SlowChatModel, app_with
 
-from emojitune.jobs.batch_states import move
+from emojitune.jobs.states import BATCH
 from emojitune.server.batches import input
 from emojitune.store import batches as batches_module
 from emojitune.store.batches import BatchResult, BatchStore
@@ -454,7 +454,7 @@ def test_a_dead_servers_batch_goes_on_from_every_state(
     batches = BatchStore(database, "default")
     batch_id = batches.create(endpoint=CHAT, input_file_id=file_id, completion_window="24h").id
     for state in left:
-        move(batches, batch_id, state, **({"total": 2} if state == "in_progress" else {}))
+        BATCH.move(batches, batch_id, state, **({"total": 2} if state == "in_progress" else {}))
     if names:
         done = [BatchResult(1, False, '{"custom_id": "a"}')]
         # Before it writes its files a batch has a result for each line.

@@ -15,7 +15,7 @@ import pytest
 from openai import OpenAI
 from servers import KEY
 
-from emojitune.jobs.states import move
+from emojitune.jobs.states import JOB
 
 PATH = "/fine_tuning/jobs"
 
@@ -182,7 +182,7 @@ def test_a_repeated_change_of_state_is_no_mistake(
 ) -> None:
     job = post(http, body).json()["id"]
     for state in before:
-        move(server.context.jobs, job, state)
+        JOB.move(server.context.jobs, job, state)
     statuses = [
         http.post(f"{PATH}/{job}/{action}", headers={"x-stainless-retry-count": attempt})
         for attempt in ("0", "1", "0")

@@ -24,7 +24,7 @@ from servers import KEY
 from training_jobs import LABELS, messages, training_file, training_server, wait
 
 import emojitune
-from emojitune.jobs.states import move, validated
+from emojitune.jobs.states import JOB, queue_validated
 from emojitune.server.docs.openapi import api_routes, body_model_of, openapi_document
 
 ASK: Any = [{"role": "user", "content": "What a day, what is going on?"}]
@@ -96,7 +96,7 @@ def test_trap_01_the_error_of_a_healthy_job_is_null(trained: Trained) -> None:
 def test_trap_02_hyperparameters_are_an_object_on_every_job(new_job, http, server) -> None:
     method = {"type": "supervised"}
     for job in (new_job(), new_job(hyperparameters=None), new_job(method=method)):
-        move(server.context.jobs, job["id"], "cancelled")
+        JOB.move(server.context.jobs, job["id"], "cancelled")
         again = http.get(f"/fine_tuning/jobs/{job['id']}").json()
         for shown in (job, again):
             assert shown["hyperparameters"] == shown["method"]["supervised"]["hyperparameters"]
@@ -111,13 +111,13 @@ def test_trap_03_a_paused_job_says_paused_and_loose_clients_read_it(
     new_job, http: httpx2.Client, loose: OpenAI, client: OpenAI, server
 ) -> None:
     job = new_job()["id"]
-    validated(server.context.jobs, job)
+    queue_validated(server.context.stores, job)
     assert http.post(f"/fine_tuning/jobs/{job}/pause").json()["status"] == "paused"
     assert loose.fine_tuning.jobs.retrieve(job).status == "paused"
     with pytest.raises(APIResponseValidationError):
         client.fine_tuning.jobs.retrieve(job)
     assert loose.fine_tuning.jobs.resume(job).status == "queued"
-    move(server.context.jobs, job, "cancelled")
+    JOB.move(server.context.jobs, job, "cancelled")
 
 
 def test_trap_04_the_purpose_evals_is_taken_and_strict_clients_cannot_read_it(
@@ -247,7 +247,7 @@ def test_trap_10_pause_and_resume_take_an_empty_body_that_is_called_json(
 ) -> None:
     headers = {"content-type": "application/json"}
     job = new_job()["id"]
-    move(server.context.jobs, job, "queued")
+    JOB.move(server.context.jobs, job, "queued")
     for action in ("pause", "resume", "cancel"):
         response = http.post(f"/fine_tuning/jobs/{job}/{action}", headers=headers)
         assert response.status_code == 200, response.text

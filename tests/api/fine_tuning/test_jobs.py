@@ -7,7 +7,7 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from servers import KEY
 
 from emojitune.jobs.publish import model_name
-from emojitune.jobs.states import move, validated
+from emojitune.jobs.states import JOB, queue_validated
 from emojitune.store.jobs import JobError
 
 JOB_KEYS = {
@@ -243,7 +243,7 @@ def test_trap_10_cancel_takes_an_empty_body_that_is_called_json(
 def test_a_failed_job_says_why(create, client: OpenAI, server) -> None:
     job = create()
     error = JobError("invalid_n_examples", "Training file has 7 example(s)", "training_file")
-    move(server.context.jobs, job.id, "failed", error=error)
+    JOB.move(server.context.jobs, job.id, "failed", error=error)
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.status == "failed"
     assert failed.error.to_dict() == {
@@ -271,7 +271,7 @@ def test_only_a_running_job_has_a_finish_in_sight(create, client: OpenAI, server
     jobs = server.context.jobs
     job = create()
     for status, shown in (("queued", None), ("running", 4000000000), ("queued", None)):
-        move(jobs, job.id, status)
+        JOB.move(jobs, job.id, status)
         jobs.update(job.id, estimated_finish=4000000000)  # as a worker does that is late
         assert client.fine_tuning.jobs.retrieve(job.id).estimated_finish == shown
     client.fine_tuning.jobs.cancel(job.id)
@@ -406,9 +406,9 @@ def test_a_job_is_paused_and_resumed(
 ) -> None:
     job = create()
     if state != "validating_files":
-        validated(server.context.jobs, job.id)
+        queue_validated(server.context.stores, job.id)
     if state == "running":
-        move(server.context.jobs, job.id, "running")
+        JOB.move(server.context.jobs, job.id, "running")
     woken = server.dispatcher.woken
     headers = {"content-type": "application/json"}  # as the official client sends it, bodiless
     paused = http.post(f"/fine_tuning/jobs/{job.id}/pause", headers=headers).json()
@@ -428,7 +428,7 @@ def test_a_job_is_paused_and_resumed(
 
 def test_trap_3_a_loose_client_reads_a_paused_job(create, server) -> None:
     job = create()
-    move(server.context.jobs, job.id, "queued")
+    JOB.move(server.context.jobs, job.id, "queued")
     with OpenAI(base_url=server.url, api_key=KEY, max_retries=0) as loose:
         assert loose.fine_tuning.jobs.pause(job.id).status == "paused"
         assert loose.fine_tuning.jobs.list(limit=1).data[0].status == "paused"
@@ -438,7 +438,7 @@ def test_trap_3_a_loose_client_reads_a_paused_job(create, server) -> None:
 @pytest.mark.parametrize("action", ["pause", "resume"])
 def test_what_has_ended_is_not_paused(create, client: OpenAI, server, action: str) -> None:
     job = create()
-    move(server.context.jobs, job.id, "cancelled")
+    JOB.move(server.context.jobs, job.id, "cancelled")
     with pytest.raises(BadRequestError, match="this one is cancelled"):
         getattr(client.fine_tuning.jobs, action)(job.id)
 

@@ -9,7 +9,7 @@ from openai.types import Batch as BatchObject
 from pydantic import Field
 
 from emojitune.errors import InvalidRequestError, NotFoundError
-from emojitune.jobs.batch_states import move
+from emojitune.jobs.states import BATCH
 from emojitune.server.context import Context, RequestContext
 from emojitune.server.files.requests import ExpiresAfter
 from emojitune.server.http.asgi_client import accepts_post
@@ -102,7 +102,7 @@ def cancel(batch_id: str, context: Context) -> Response:
     """Stop a batch; what was answered by then is in its output file."""
     batch = context.batches.get(batch_id)
     if batch.status != "cancelling":  # a client that asks again because it heard nothing is right
-        batch = move(context.batches, batch_id, "cancelling")
+        batch = BATCH.move(context.batches, batch_id, "cancelling")
         context.batch_runner.interrupt(batch_id)
     return json_response(_batch_object(batch))
 

@@ -15,7 +15,7 @@ import anyio
 from anyio import CancelScope, to_thread
 
 from emojitune.errors import InvalidStateError, NotFoundError
-from emojitune.jobs.batch_states import move
+from emojitune.jobs.states import BATCH
 from emojitune.server.batches.input import BatchRequest, read_requests, validate_input
 from emojitune.server.batches.output import not_run_result, response_result, stream_refused_result
 from emojitune.server.http.asgi_client import AsgiResponse
@@ -124,10 +124,10 @@ class BatchRunner:
             self._fail(batch)
             return
         if report.errors:
-            move(self._batches, batch.id, "failed", errors=report.errors)
+            BATCH.move(self._batches, batch.id, "failed", errors=report.errors)
         else:
             changes = {"total": report.total, "model": report.model}
-            move(self._batches, batch.id, "in_progress", **changes)
+            BATCH.move(self._batches, batch.id, "in_progress", **changes)
 
     async def _execute(self, batch: Batch) -> None:
         try:
@@ -144,7 +144,7 @@ class BatchRunner:
             if (await to_thread.run_sync(self._batches.get, batch.id)).status == batch.status:
                 await self._run_all(batch, rows)
         if not scope.cancelled_caught:
-            await to_thread.run_sync(move, self._batches, batch.id, "finalizing")
+            await to_thread.run_sync(BATCH.move, self._batches, batch.id, "finalizing")
         elif self._batches.seconds_left(batch) <= 0:
             await to_thread.run_sync(self._expire, batch)
 
@@ -232,7 +232,7 @@ class BatchRunner:
             self._write(batch, failed=False)
         if batch.failed and batch.error_file_id is None:
             self._write(batch, failed=True)
-        move(self._batches, batch.id, status, **changes)
+        BATCH.move(self._batches, batch.id, status, **changes)
 
     def _write(self, batch: Batch, *, failed: bool) -> None:
         contents = self._batches.contents(batch.id, failed=failed)

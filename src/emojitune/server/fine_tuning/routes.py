@@ -72,7 +72,7 @@ def cancel(job_id: str, request: Request, context: Context) -> Response:
     """Cancel a job that has not ended; its checkpoints stay usable."""
 
     def change() -> Job:
-        return states.move(
+        return states.JOB.move(
             context.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None
         )
 
@@ -85,7 +85,7 @@ def pause(job_id: str, request: Request, context: Context) -> Response:
     """Pause a job that waits or runs; one that runs stops within a step."""
 
     def change() -> Job:
-        return states.move(context.jobs, job_id, "paused", estimated_finish=None)
+        return states.JOB.move(context.jobs, job_id, "paused", estimated_finish=None)
 
     return _change_status(job_id, change, "Fine-tuning job paused", {"paused"}, request, context)
 
@@ -163,7 +163,7 @@ def _change_status(
     the job in one of the states in which that one left it: `done`.
     """
     try:
-        with context.jobs.together():
+        with context.stores.transaction():
             job = change()
             context.jobs.add_event(job_id, message)
     except InvalidStateError:
