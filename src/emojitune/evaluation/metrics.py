@@ -7,7 +7,7 @@ Each gives a number from 0 to 1 for one reply; the figure of a model is their me
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from emojitune.evaluation.graders.similarity import rouge_l
+from emojitune.evaluation.rouge import rouge_l
 from emojitune.labels import is_label, to_emoji
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from emojitune.errors import InvalidRequestError
-from emojitune.evaluation.graders.formula import parse
+from emojitune.evaluation.graders.formula import parse_formula
 
 SCORES = {"a": 0.5, "b": 0.25}
 
@@ -23,7 +23,7 @@ SCORES = {"a": 0.5, "b": 0.25}
     ],
 )  # fmt: skip
 def test_formulas_are_worked_out(text: str, value: float) -> None:
-    assert parse(text, SCORES).value(SCORES) == pytest.approx(value)
+    assert parse_formula(text, SCORES).value(SCORES) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_formulas_are_worked_out(text: str, value: float) -> None:
 )
 def test_what_is_no_formula_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        parse(text, SCORES).value(SCORES)
+        parse_formula(text, SCORES).value(SCORES)
     assert caught.value.param == "grader.calculate_output"
 
 
 @pytest.mark.parametrize("text", ["1 / (a - a)", "log(-1)", "9^9^9^9", "exp(9999)", "(-1)^a"])
 def test_some_formulas_have_no_value(text: str) -> None:
-    formula = parse(text, SCORES)
+    formula = parse_formula(text, SCORES)
     with pytest.raises((ArithmeticError, ValueError)):
         formula.value(SCORES)

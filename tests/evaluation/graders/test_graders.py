@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from emojitune.errors import InvalidRequestError
-from emojitune.evaluation.graders.formula import parse
+from emojitune.evaluation.graders.formula import parse_formula
 from emojitune.evaluation.graders.graders import (
-    LONGEST_TEXT,
+    MAX_TEXT_LENGTH,
     Multi,
     StringCheck,
     TextSimilarity,
@@ -65,21 +65,21 @@ def test_templates_of_nothing_are_refused(template: str) -> None:
 
 def test_a_text_that_grows_out_of_bounds_is_cut_and_says_so() -> None:
     check = StringCheck("c", "{{sample.output_text}}" * 1000, "x", "like")
-    found = grade(check, "x" * LONGEST_TEXT, {})
+    found = grade(check, "x" * MAX_TEXT_LENGTH, {})
     assert (found.reward, found.errors) == (1, {"truncated_observation_error"})
 
 
-def test_a_multi_grader_collects_parts_and_errors() -> None:
+def test_a_multi_grader_collects_rewards_and_errors() -> None:
     broken = StringCheck("b", "{{item.gone}}", "", "eq")
     alike = TextSimilarity("a", "{{sample.output_text}}", "{{item.label}}", "rouge_1")
-    both = Multi("m", {"a": alike, "b": broken}, parse("a - b", {"a", "b"}))
+    both = Multi("m", {"a": alike, "b": broken}, parse_formula("a - b", {"a", "b"}))
     found = grade(both, "party", ITEM)
-    assert (found.reward, found.parts) == (1, {"a": 1, "b": 0})
+    assert (found.reward, found.sub_rewards) == (1, {"a": 1, "b": 0})
     assert found.errors == {"invalid_variable_error"}
 
 
 @pytest.mark.parametrize("sample", ["[" * 100_000, "[" * 900 + "]" * 900, "1" * 5000, "NaN"])
-def test_a_reply_that_is_hardly_json_is_no_accident(sample: str) -> None:
+def test_a_reply_that_is_not_quite_json_is_an_error_of_the_template(sample: str) -> None:
     check = StringCheck("c", "{{sample.output_json.a}}", "x", "eq")
     assert grade(check, sample, {}).errors <= {"sample_parse_error", "invalid_variable_error"}
     assert grade(check, sample, {}).errors

@@ -1,1 +1,1 @@
-"""OpenAI's graders: string checks, text similarity, formulas over their scores."""
+"""OpenAI's graders: string checks, text similarity, and formulas over their scores."""

@@ -1,4 +1,4 @@
-"""Arithmetic over named scores: `0.5 * style + 0.5 * max(exact, close)`. Parsed, never run as code.
+"""Arithmetic over named scores: `0.5 * style + 0.5 * max(exact, close)`. Parsed, never executed.
 
 Numbers, names, + - * / ^ ** and brackets, and min, max, abs, floor, ceil, exp, sqrt, log.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from emojitune.errors import InvalidRequestError
 
-_LONGEST = 500  # characters: also bounds how deep it can be nested
+_MAX_CHARACTERS = 500  # bounds the depth of nesting, too
 
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -34,35 +34,35 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
     "sqrt": math.sqrt,
     "log": math.log,
 }
-_OF_SEVERAL = ("min", "max")
+_VARIADIC = ("min", "max")
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A formula that has been found to be one."""
+    """A parsed formula."""
 
     text: str
     _tree: ast.expr
 
     def value(self, scores: Mapping[str, float]) -> float:
-        """Its value, which may be no finite number.
+        """Evaluate it; the value may be infinite or NaN.
 
         Raises:
-            ArithmeticError, ValueError: It has none, as 1 / 0 and log(-1).
+            ArithmeticError, ValueError: It has no value, such as 1 / 0 and log(-1).
         """
         return float(_value(self._tree, scores))
 
 
-def parse(text: str, names: Collection[str]) -> Formula:
-    """`text` as a formula over `names`.
+def parse_formula(text: str, names: Collection[str]) -> Formula:
+    """Parse a formula over `names`.
 
     Raises:
-        InvalidRequestError: It is none.
+        InvalidRequestError: `text` is not a formula.
     """
-    if len(text) > _LONGEST:
-        raise _refused(f"it has {len(text)} characters, and may have {_LONGEST}")
+    if len(text) > _MAX_CHARACTERS:
+        raise _refused(f"it has {len(text)} characters, and may have {_MAX_CHARACTERS}")
     try:
-        # Here ^ is a power, as everywhere but in programming languages.
+        # ^ is a power in formulas, though not in Python.
         tree = ast.parse(text.strip().replace("^", "**"), mode="eval").body
         _check(tree, names)
     except SyntaxError as error:
@@ -75,7 +75,7 @@ def parse(text: str, names: Collection[str]) -> Formula:
 def _check(node: ast.expr, names: Collection[str]) -> None:
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-            float(value)  # raises what an integer that is too large deserves
+            float(value)  # OverflowError where the integer is too large
         case ast.Name(id=name):
             if name not in names:
                 known = ", ".join(sorted(names))
@@ -86,8 +86,8 @@ def _check(node: ast.expr, names: Collection[str]) -> None:
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
             _check(operand, names)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
-            if not args or (len(args) > 1 and name not in _OF_SEVERAL):
-                raise _refused(f"{name} takes {'numbers' if name in _OF_SEVERAL else 'one number'}")
+            if not args or (len(args) > 1 and name not in _VARIADIC):
+                raise _refused(f"{name} takes {'numbers' if name in _VARIADIC else 'one number'}")
             for argument in args:
                 _check(argument, names)
         case _:

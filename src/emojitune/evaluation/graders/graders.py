@@ -1,6 +1,6 @@
-"""Graders: a reply and the item it answers -> a reward, as OpenAI's reinforcement method has them.
+"""Graders of OpenAI's reinforcement method: a reply and the item that it answers -> a reward.
 
-Pure: those that would call a model or run a program are not here. Templates such as
+Pure functions: graders that would call a model or run a program are not here. Templates such as
 `{{sample.output_text}}`, `{{sample.output_json.label}}` and `{{item.labels[0].name}}` are filled in
 from the reply and the item.
 """
@@ -17,10 +17,10 @@ from emojitune.evaluation.graders.formula import Formula
 from emojitune.evaluation.graders.similarity import MEASURES
 
 NAMESPACES = ("sample", "item")
-LONGEST_TEXT = 100_000  # characters of a filled-in template; what is behind them is not graded
+MAX_TEXT_LENGTH = 100_000  # characters of a filled-in template; the rest is not graded
 
 _TEMPLATE = re.compile(r"\{\{([^{}]*)\}\}")
-_STEP = re.compile(r"[^.\[\]\s]+")
+_KEY = re.compile(r"[^.\[\]\s]+")
 
 _OPERATIONS: dict[str, Callable[[str, str], bool]] = {
     "eq": lambda text, reference: text == reference,
@@ -42,7 +42,7 @@ class StringCheck:
 
 @dataclass(frozen=True, slots=True)
 class TextSimilarity:
-    """How alike two texts are."""
+    """The similarity of two texts, from 0 to 1."""
 
     name: str
     input: str
@@ -52,7 +52,7 @@ class TextSimilarity:
 
 @dataclass(frozen=True, slots=True)
 class Multi:
-    """A formula over other graders, by the name that each has in it."""
+    """A formula over the rewards of other graders, by the names that it uses for them."""
 
     name: str
     graders: Mapping[str, StringCheck | TextSimilarity]
@@ -64,15 +64,18 @@ Grader = StringCheck | TextSimilarity | Multi
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A reward, the parts it is made of, and the names of what went wrong (it is then 0)."""
+    """A reward, the rewards that a formula made it of, and the names of errors.
+
+    A reward is 0 where an error left nothing to grade.
+    """
 
     reward: float
-    parts: dict[str, float] = field(default_factory=dict)
+    sub_rewards: dict[str, float] = field(default_factory=dict)
     errors: frozenset[str] = frozenset()
 
 
 class _TemplateError(Exception):
-    """A template asks for what is not there; `kind` is OpenAI's name for that."""
+    """A template names a value that does not exist; `kind` is OpenAI's name of the error."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -80,12 +83,12 @@ class _TemplateError(Exception):
 
 
 def grade(grader: Grader, sample: str, item: Mapping[str, Any]) -> Grade:
-    """The grade of the reply `sample` to `item`."""
+    """Grade the reply `sample` to `item`."""
     if isinstance(grader, Multi):
         return _grade_multi(grader, sample, item)
     try:
-        text, cut = _fill(grader.input, sample, item)
-        reference, reference_cut = _fill(grader.reference, sample, item)
+        text, cut = _render(grader.input, sample, item)
+        reference, reference_cut = _render(grader.reference, sample, item)
     except _TemplateError as error:
         return Grade(0.0, errors=frozenset({error.kind}))
     errors = {"truncated_observation_error"} if cut or reference_cut else set()
@@ -93,14 +96,14 @@ def grade(grader: Grader, sample: str, item: Mapping[str, Any]) -> Grade:
 
 
 def check_templates(text: str, param: str) -> None:
-    """Refuse templates of which no reply and no item could fill in anything.
+    """Refuse templates that no reply and no item could fill in.
 
     Raises:
-        InvalidRequestError: One names neither the sample nor the item.
+        InvalidRequestError: A template names neither the sample nor the item.
     """
     for path in _TEMPLATE.findall(text):
-        steps = _STEP.findall(path)
-        if len(steps) < 2 or steps[0] not in NAMESPACES:
+        keys = _KEY.findall(path)
+        if len(keys) < 2 or keys[0] not in NAMESPACES:
             found = path.strip()[:80]
             raise InvalidRequestError(
                 f"Invalid '{param}': a template is {{{{sample.output_text}}}}, "
@@ -111,16 +114,16 @@ def check_templates(text: str, param: str) -> None:
 
 
 def _grade_multi(grader: Multi, sample: str, item: Mapping[str, Any]) -> Grade:
-    grades = {name: grade(part, sample, item) for name, part in grader.graders.items()}
-    parts = {name: part.reward for name, part in grades.items()}
-    errors = frozenset[str]().union(*(part.errors for part in grades.values()))
+    grades = {name: grade(one, sample, item) for name, one in grader.graders.items()}
+    rewards = {name: one.reward for name, one in grades.items()}
+    errors = frozenset[str]().union(*(one.errors for one in grades.values()))
     try:
-        reward = grader.formula.value(parts)
+        reward = grader.formula.value(rewards)
     except (ArithmeticError, ValueError):
         reward = math.nan
     if not math.isfinite(reward):
-        return Grade(0.0, parts, errors | {"other_error"})
-    return Grade(reward, parts, errors)
+        return Grade(0.0, rewards, errors | {"other_error"})
+    return Grade(reward, rewards, errors)
 
 
 def _score(grader: StringCheck | TextSimilarity, text: str, reference: str) -> float:
@@ -129,27 +132,27 @@ def _score(grader: StringCheck | TextSimilarity, text: str, reference: str) -> f
     return MEASURES[grader.metric](text, reference)
 
 
-def _fill(template: str, sample: str, item: Mapping[str, Any]) -> tuple[str, bool]:
-    """The text of a template, and whether it had to be cut."""
+def _render(template: str, sample: str, item: Mapping[str, Any]) -> tuple[str, bool]:
+    """Fill in a template; returns its text, and whether it had to be cut."""
     pieces: list[str] = []
     end = size = 0
     for match in _TEMPLATE.finditer(template):
-        pieces += [template[end : match.start()], _look_up(match[1], sample, item)]
+        pieces += [template[end : match.start()], _resolve(match[1], sample, item)]
         size += len(pieces[-2]) + len(pieces[-1])
         end = match.end()
-        if size > LONGEST_TEXT:
+        if size > MAX_TEXT_LENGTH:
             break
     else:
         pieces.append(template[end:])
     text = "".join(pieces)
-    return text[:LONGEST_TEXT], len(text) > LONGEST_TEXT
+    return text[:MAX_TEXT_LENGTH], len(text) > MAX_TEXT_LENGTH
 
 
-def _look_up(path: str, sample: str, item: Mapping[str, Any]) -> str:
-    namespace, *steps = _STEP.findall(path)
-    value: Any = item if namespace == "item" else _sample_value(steps.pop(0), sample)
-    for step in steps:
-        value = _member(value, step)
+def _resolve(path: str, sample: str, item: Mapping[str, Any]) -> str:
+    namespace, *keys = _KEY.findall(path)
+    value: Any = item if namespace == "item" else _sample_value(keys.pop(0), sample)
+    for key in keys:
+        value = _member(value, key)
     if isinstance(value, str):
         return value
     try:
@@ -169,9 +172,9 @@ def _sample_value(name: str, sample: str) -> Any:
         raise _TemplateError("sample_parse_error") from None
 
 
-def _member(value: Any, step: str) -> Any:
-    if isinstance(value, Mapping) and step in value:
-        return value[step]
-    if isinstance(value, list) and re.fullmatch("[0-9]{1,9}", step) and int(step) < len(value):
-        return value[int(step)]
+def _member(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping) and key in value:
+        return value[key]
+    if isinstance(value, list) and re.fullmatch("[0-9]{1,9}", key) and int(key) < len(value):
+        return value[int(key)]
     raise _TemplateError("invalid_variable_error")

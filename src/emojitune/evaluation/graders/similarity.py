@@ -1,4 +1,4 @@
-"""How alike two texts are, from 0 to 1, by the measures of translation and summaries.
+"""Text similarity from 0 to 1, by the measures of translation and summaries.
 
     fuzzy_match   2 x longest common subsequence / both lengths, by characters
     bleu          geometric mean of the precision of 1- to 4-grams, with the brevity penalty; orders
@@ -11,84 +11,80 @@
     rouge_1..5    F1 of the n-grams
     rouge_l       F1 of the longest common subsequence of words
 
-Words are runs of letters and digits, in lower case; for bleu and gleu every other character that is
-no white space is a word too. Text without any word is compared as it stands.
+Words are those of `rouge.py`; for bleu and gleu every other character that is no white space is a
+token too. Text without any word is compared as it stands.
 """
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
+from emojitune.evaluation.rouge import (
+    longest_common_subsequence,
+    ngrams,
+    rouge_l,
+    rouge_n,
+    words,
+)
+
 Measure = Callable[[str, str], float]
 
-_LARGEST_GRAM = 4
+_MAX_ORDER = 4
 
 
 def fuzzy_match(text: str, reference: str) -> float:
+    """Normalised indel similarity, which rapidfuzz calls `ratio`."""
     if not text and not reference:
         return 1.0
-    return 2 * _common_subsequence(text, reference) / (len(text) + len(reference))
+    return 2 * longest_common_subsequence(text, reference) / (len(text) + len(reference))
 
 
 def bleu(text: str, reference: str) -> float:
-    found, wanted = _tokens(text), _tokens(reference)
-    if not found or not wanted:
+    """BLEU of one sentence."""
+    found, expected = _tokens(text), _tokens(reference)
+    if not found or not expected:
         return float(text == reference)
     logs = []
-    for order in range(1, min(_LARGEST_GRAM, len(found)) + 1):
-        grams = _grams(found, order)
-        matches = (grams & _grams(wanted, order)).total()
+    for order in range(1, min(_MAX_ORDER, len(found)) + 1):
+        grams = ngrams(found, order)
+        matches = (grams & ngrams(expected, order)).total()
         if order == 1 and not matches:
             return 0.0
         logs.append(math.log((matches or 0.5) / grams.total()))
-    brevity = min(0.0, 1 - len(wanted) / len(found))
+    brevity = min(0.0, 1 - len(expected) / len(found))
     return math.exp(brevity + sum(logs) / len(logs))
 
 
 def gleu(text: str, reference: str) -> float:
-    found, wanted = _tokens(text), _tokens(reference)
-    if not found or not wanted:
+    """Google's BLEU of one sentence."""
+    found, expected = _tokens(text), _tokens(reference)
+    if not found or not expected:
         return float(text == reference)
     matches = in_text = in_reference = 0
-    for order in range(1, _LARGEST_GRAM + 1):
-        of_text, of_reference = _grams(found, order), _grams(wanted, order)
-        matches += (of_text & of_reference).total()
-        in_text += of_text.total()
-        in_reference += of_reference.total()
+    for order in range(1, _MAX_ORDER + 1):
+        found_grams, expected_grams = ngrams(found, order), ngrams(expected, order)
+        matches += (found_grams & expected_grams).total()
+        in_text += found_grams.total()
+        in_reference += expected_grams.total()
     return matches / max(in_text, in_reference)
 
 
 def meteor(text: str, reference: str) -> float:
-    found, wanted = _words(text), _words(reference)
-    if not found or not wanted:
+    """METEOR by exact words and stems."""
+    found, expected = words(text), words(reference)
+    if not found or not expected:
         return float(text == reference)
-    pairs = _alignment(found, wanted)
-    if not pairs:
+    alignment = _align(found, expected)
+    if not alignment:
         return 0.0
-    precision, recall = len(pairs) / len(found), len(pairs) / len(wanted)
+    precision, recall = len(alignment) / len(found), len(alignment) / len(expected)
     mean = 10 * precision * recall / (recall + 9 * precision)
-    places = [pairs.get(place) for place in range(len(found) + 1)]
-    chunks = sum(here is not None and after != here + 1 for here, after in pairwise(places))
-    return mean * (1 - 0.5 * (chunks / len(pairs)) ** 3)
-
-
-def rouge_n(order: int, text: str, reference: str) -> float:
-    found, wanted = _words(text), _words(reference)
-    if len(found) < order or len(wanted) < order:
-        return float(text == reference)
-    of_text, of_reference = _grams(found, order), _grams(wanted, order)
-    return _f1((of_text & of_reference).total(), of_text.total(), of_reference.total())
-
-
-def rouge_l(text: str, reference: str) -> float:
-    found, wanted = _words(text), _words(reference)
-    if not found or not wanted:
-        return float(text == reference)
-    return _f1(_common_subsequence(found, wanted), len(found), len(wanted))
+    targets = [alignment.get(index) for index in range(len(found) + 1)]
+    chunks = sum(here is not None and after != here + 1 for here, after in pairwise(targets))
+    return mean * (1 - 0.5 * (chunks / len(alignment)) ** 3)
 
 
 MEASURES: dict[str, Measure] = {
@@ -101,34 +97,22 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
 def _tokens(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
-def _grams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(words[start:] for start in range(order)), strict=False))
-
-
-def _f1(matches: int, in_text: int, in_reference: int) -> float:
-    return 2 * matches / (in_text + in_reference)
-
-
-def _alignment(found: Sequence[str], wanted: Sequence[str]) -> dict[int, int]:
-    """Place in the text -> place in the reference: equal words first, then equal stems."""
+def _align(found: Sequence[str], expected: Sequence[str]) -> dict[int, int]:
+    """Index in the text -> index in the reference: equal words first, then equal stems."""
     pairs: dict[int, int] = {}
     for form in (str, _stem):
         free: dict[str, list[int]] = {}
         taken = set(pairs.values())
-        for place in range(len(wanted) - 1, -1, -1):
-            if place not in taken:
-                free.setdefault(form(wanted[place]), []).append(place)
-        for place, word in enumerate(found):
-            if place not in pairs and (places := free.get(form(word))):
-                pairs[place] = places.pop()
+        for index in range(len(expected) - 1, -1, -1):
+            if index not in taken:
+                free.setdefault(form(expected[index]), []).append(index)
+        for index, word in enumerate(found):
+            if index not in pairs and (targets := free.get(form(word))):
+                pairs[index] = targets.pop()
     return pairs
 
 
@@ -142,16 +126,3 @@ def _stemmer() -> Any:
     import snowballstemmer
 
     return snowballstemmer.stemmer("english")
-
-
-def _common_subsequence(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
-    """Length of the longest one: a whole row of the table at once, as the bits of an integer."""
-    places: dict[Hashable, int] = {}
-    for place, item in enumerate(one):
-        places[item] = places.get(item, 0) | 1 << place
-    whole = (1 << len(one)) - 1
-    row = whole
-    for item in other:
-        matches = row & places.get(item, 0)
-        row = ((row + matches) | (row - matches)) & whole
-    return len(one) - row.bit_count()

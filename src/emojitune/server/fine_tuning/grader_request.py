@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.graders import graders
-from emojitune.evaluation.graders.formula import parse
+from emojitune.evaluation.graders.formula import parse_formula
 from emojitune.server.http.json_bodies import UNION_TAG, StrictModel, nulls_dropped, refuse
 
 _Number = int | float
@@ -183,7 +183,7 @@ def build_grader(grader: AnyGrader) -> graders.Grader:
     for alias, names in by_type.items():
         if len(names) == 1:
             parts.setdefault(alias, parts[names[0]])
-    formula = parse(grader.calculate_output, parts)
+    formula = parse_formula(grader.calculate_output, parts)
     return graders.Multi(grader.name, parts, formula)
 
 

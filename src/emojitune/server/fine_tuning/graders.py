@@ -74,7 +74,7 @@ def run(body: Annotated[RunGrader, Depends(json_body(RunGrader))]) -> Response:
 def _run_object(grader: Any, graded: Grade, seconds: float) -> GraderRunResponse:
     # Without the second names that a formula may use.
     names = grader.parts if isinstance(grader, Multi) else ()
-    parts = {name: graded.parts[name] for name in names}
+    parts = {name: graded.sub_rewards[name] for name in names}
     return GraderRunResponse.model_validate(
         {
             "reward": graded.reward,

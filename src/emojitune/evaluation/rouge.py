@@ -1,0 +1,53 @@
+"""ROUGE: the n-grams, or the longest common subsequence, that a text shares with a reference.
+
+Words are runs of letters and digits, in lower case. Text without any word is compared as it stands.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+
+def rouge_n(order: int, text: str, reference: str) -> float:
+    """F1 of the n-grams of `order` words, from 0 to 1."""
+    found, expected = words(text), words(reference)
+    if len(found) < order or len(expected) < order:
+        return float(text == reference)
+    found_grams, expected_grams = ngrams(found, order), ngrams(expected, order)
+    matches = (found_grams & expected_grams).total()
+    return _f1(matches, found_grams.total(), expected_grams.total())
+
+
+def rouge_l(text: str, reference: str) -> float:
+    """F1 of the longest common subsequence of words, from 0 to 1."""
+    found, expected = words(text), words(reference)
+    if not found or not expected:
+        return float(text == reference)
+    return _f1(longest_common_subsequence(found, expected), len(found), len(expected))
+
+
+def words(text: str) -> list[str]:
+    """The words of `text`, in lower case and in order."""
+    return re.findall(r"\w+", text.lower())
+
+
+def ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
+    """How often each sequence of `order` tokens occurs."""
+    return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
+
+
+def longest_common_subsequence(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
+    """Its length, by Hyyrö's bit-parallel algorithm: a row of the table is one integer."""
+    positions: dict[Hashable, int] = {}
+    for index, item in enumerate(one):
+        positions[item] = positions.get(item, 0) | 1 << index
+    ones = (1 << len(one)) - 1
+    row = ones
+    for item in other:
+        matches = row & positions.get(item, 0)
+        row = ((row + matches) | (row - matches)) & ones
+    return len(one) - row.bit_count()
+
+
+def _f1(matches: int, in_text: int, in_reference: int) -> float:
+    return 2 * matches / (in_text + in_reference)
