@@ -48,19 +48,6 @@ class RowLayout:
     hidden: Tensor
     is_long: bool
 
-    def to(self, device: torch.device) -> "RowLayout":
-        """The same layout on `device`."""
-        return RowLayout(
-            self.prefix,
-            self.examples,
-            self.longest,
-            self.gather.to(device),
-            self.scatter.to(device),
-            self.causal.to(device),
-            self.hidden.to(device),
-            self.is_long,
-        )
-
 
 def row_layout(prefix: int, lengths: Sequence[int]) -> RowLayout:
     """The layout of a row: a prefix, then own parts of these lengths."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from emojitune.models.renderer import RenderedExample
 from emojitune.training.batches import Pack, forward_tokens, pack_rows, supervised_tokens
 from emojitune.training.config import data_parallel_threads
-from emojitune.training.cross_entropy import summed_cross_entropy
+from emojitune.training.device import to_device
 from emojitune.training.forward import Forward
-from emojitune.training.smoothing import LabelSmoothing
+from emojitune.training.losses import LabelSmoothing, smoothed_loss, summed_cross_entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class ThreadedGradients:
         total: list[Tensor] = []
         loss, correct = 0.0, 0
         for row in pack_rows(examples, max_tokens=self._row_tokens, smoothing=self._smoothing):
-            scored = row_loss(self._forward, leaves, row.to(self._device))
+            scored = row_loss(self._forward, leaves, to_device(row, self._device))
             grads = [grad.float() for grad in torch.autograd.grad(scored.smoothed / count, leaves)]
             if total:
                 torch._foreach_add_(total, grads)
@@ -109,7 +109,7 @@ def evaluate(
     loss, correct = 0.0, 0
     leaves = forward.leaves()
     for row in pack_rows(examples, max_tokens=row_tokens):
-        scored = row_loss(forward, leaves, row.to(device))
+        scored = row_loss(forward, leaves, to_device(row, device))
         loss += float(scored.loss)
         correct += scored.correct
     return BatchLoss(loss / max(count, 1), correct / max(count, 1))
@@ -131,7 +131,4 @@ def row_loss(forward: Forward, leaves: Sequence[Tensor], row: Pack) -> RowLoss:
     """
     logits = forward.logits(row, leaves)
     loss, correct = summed_cross_entropy(logits, row.targets)
-    places, tokens, shifts = row.target_shifts
-    # Shifts at a place sum to zero: of log-probabilities or of logits, the sum is the same.
-    smoothed = loss - logits[places, tokens].float() @ shifts if len(shifts) else loss
-    return RowLoss(loss, smoothed, int(correct))
+    return RowLoss(loss, smoothed_loss(loss, logits, row.target_shifts), int(correct))

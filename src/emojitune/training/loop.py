@@ -22,7 +22,7 @@ from emojitune.training.events import (
 )
 from emojitune.training.forward import attach_lora
 from emojitune.training.gradients import ThreadedGradients, evaluate
-from emojitune.training.smoothing import LabelSmoothing
+from emojitune.training.losses import LabelSmoothing
 
 
 def train(

@@ -1,19 +1,20 @@
-"""Label smoothing within a closed set of replies, held against soft targets in full."""
+"""Cross-entropy beside torch's, and label smoothing beside soft targets in full."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_model import trainable_tiny
+from torch.nn import functional
 
 from emojitune.models.renderer import RenderedExample
 from emojitune.training.batches import pack_row
 from emojitune.training.forward import attach_lora
 from emojitune.training.gradients import ThreadedGradients, row_loss
-from emojitune.training.smoothing import LabelSmoothing
+from emojitune.training.losses import LabelSmoothing, summed_cross_entropy
 
 STOP = 2
-SHARE = 0.1
+EPSILON = 0.1
 
 
 def example(*reply: int, prompt: tuple[int, ...] = (20, 21)) -> RenderedExample:
@@ -26,13 +27,51 @@ def example(*reply: int, prompt: tuple[int, ...] = (20, 21)) -> RenderedExample:
 EXAMPLES = [example(5, 6), example(5, 7), example(5, 7, 8), example(5, 6, prompt=(22,))]
 
 
+@pytest.mark.parametrize("rows", [0, 1, 8, 19])
+def test_loss_and_gradient_are_those_of_torch(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(rows, 50, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (rows,), generator=generator)
+    ours, correct = summed_cross_entropy(logits, targets)
+    assert int(correct) == int((logits.argmax(-1) == targets).sum())
+    theirs = functional.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(ours, theirs)
+    [mine] = torch.autograd.grad(3.0 * ours, logits)
+    [expected] = torch.autograd.grad(3.0 * theirs, logits)
+    torch.testing.assert_close(mine, expected)
+
+
+def test_half_precision_logits_are_summed_in_float32() -> None:
+    logits = torch.zeros(40, 1000, dtype=torch.bfloat16)
+    loss, _ = summed_cross_entropy(logits, torch.zeros(40, dtype=torch.long))
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(40 * 6.9077553)
+
+
+def test_a_target_that_is_all_but_impossible_has_a_finite_loss() -> None:
+    logits = torch.tensor([[0.0, 500.0], [0.0, 0.0]])
+    loss, correct = summed_cross_entropy(logits, torch.tensor([0, 1]))
+    assert float(loss) == pytest.approx(500 + 0.6931472)
+    assert int(correct) == 1  # of two equal ones either may be called the best
+
+
+def test_rows_beyond_the_targets_carry_no_loss() -> None:
+    logits = torch.randn(5, 9, requires_grad=True)
+    loss, _ = summed_cross_entropy(logits, torch.tensor([1, 2, 3]))
+    expected = functional.cross_entropy(logits[:3], torch.tensor([1, 2, 3]), reduction="sum")
+    torch.testing.assert_close(loss, expected)
+    [gradient] = torch.autograd.grad(loss, logits)
+    assert torch.equal(gradient[3:], torch.zeros(2, 9))
+    assert gradient[:3].abs().sum(1).min() > 0
+
+
 def test_what_is_given_away_goes_to_the_replies_that_go_on_from_there() -> None:
-    target_shifts = list(LabelSmoothing(EXAMPLES, SHARE).target_shifts(EXAMPLES[2]))
-    third = SHARE / 3
-    assert target_shifts == [
+    shifts = list(LabelSmoothing(EXAMPLES, EPSILON).shifts(EXAMPLES[2]))
+    third = EPSILON / 3
+    assert shifts == [
         {},
-        pytest.approx({6: third, 7: 2 * third - SHARE}),
-        pytest.approx({STOP: SHARE / 2, 8: SHARE / 2 - SHARE}),
+        pytest.approx({6: third, 7: 2 * third - EPSILON}),
+        pytest.approx({STOP: EPSILON / 2, 8: EPSILON / 2 - EPSILON}),
         {},
     ]
 
@@ -40,10 +79,10 @@ def test_what_is_given_away_goes_to_the_replies_that_go_on_from_there() -> None:
 def test_each_reply_of_a_conversation_begins_anew() -> None:
     first, second = EXAMPLES[0], EXAMPLES[2]
     talk = RenderedExample(first.ids + second.ids, first.mask + second.mask)
-    smoothing = LabelSmoothing(EXAMPLES, SHARE)
-    assert list(smoothing.target_shifts(talk)) == [
-        *smoothing.target_shifts(first),
-        *smoothing.target_shifts(second),
+    smoothing = LabelSmoothing(EXAMPLES, EPSILON)
+    assert list(smoothing.shifts(talk)) == [
+        *smoothing.shifts(first),
+        *smoothing.shifts(second),
     ]
 
 
@@ -51,7 +90,7 @@ def test_there_are_as_many_shifts_as_targets() -> None:
     """The first token of all is no target, even if it is to be learned."""
     whole = RenderedExample((5, 7, STOP), (True, True, True))
     assert (
-        len(list(LabelSmoothing([whole], SHARE).target_shifts(whole)))
+        len(list(LabelSmoothing([whole], EPSILON).shifts(whole)))
         == len(pack_row([whole]).targets)
         == 2
     )
@@ -64,7 +103,7 @@ def test_the_loss_is_that_of_soft_targets(
     if way == "modules":
         monkeypatch.setattr("emojitune.models.loader.is_llama", lambda folder: False)
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)
-    smoothing = LabelSmoothing(EXAMPLES, SHARE)
+    smoothing = LabelSmoothing(EXAMPLES, EPSILON)
     row = pack_row(EXAMPLES, smoothing)
     leaves = forward.leaves()
     scored = row_loss(forward, leaves, row)
@@ -72,11 +111,11 @@ def test_the_loss_is_that_of_soft_targets(
     logits = forward.logits(row, leaves)[: len(row.targets)].float()
     wanted = torch.nn.functional.one_hot(row.targets, logits.shape[1]).float()
     hard = -(wanted * logits.log_softmax(-1)).sum()
-    target_shifts = [shift for one in EXAMPLES for shift in smoothing.target_shifts(one)]
-    for place, shift in enumerate(target_shifts):
+    shifts = [shift for one in EXAMPLES for shift in smoothing.shifts(one)]
+    for place, shift in enumerate(shifts):
         for token, by in shift.items():
             wanted[place, token] += by
-    torch.testing.assert_close(wanted.sum(-1), torch.ones(len(target_shifts)))
+    torch.testing.assert_close(wanted.sum(-1), torch.ones(len(shifts)))
     assert wanted.min() >= 0
     soft = -(wanted * logits.log_softmax(-1)).sum()
 
@@ -91,7 +130,7 @@ def test_the_loss_is_that_of_soft_targets(
 def test_gradients_are_of_the_smoothed_loss_and_the_score_is_not(tiny_base: Path) -> None:
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)
     found = []
-    for smoothing in (None, LabelSmoothing(EXAMPLES, SHARE)):
+    for smoothing in (None, LabelSmoothing(EXAMPLES, EPSILON)):
         with ThreadedGradients(
             forward, torch.device("cpu"), len(EXAMPLES), 1024, smoothing
         ) as threaded:
