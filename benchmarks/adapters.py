@@ -20,8 +20,8 @@ INFO = adapter.AdapterInfo(SMOLLM2_135M.name, rank=RANK, alpha=2.0 * RANK)
 
 
 def noisy(base: Path, folder: Path, *, std: float) -> Path:
-    """A sides drawn as a job draws them, B sides of noise instead of zero: no part's gradient is
-    zero then. Two calls make the same adapter."""
+    """An adapter with A sides initialized as in a job, and B sides of noise instead of zero, so
+    that no part's gradient is zero. Two calls make the same adapter."""
     module = loader.load(base, loader.choose_precision(Settings(device="cpu"))).module
     lora.attach(module, rank=INFO.rank, alpha=INFO.alpha, seed=1)
     state, generator = lora.adapter_state(module), torch.Generator().manual_seed(2)
@@ -33,7 +33,7 @@ def noisy(base: Path, folder: Path, *, std: float) -> Path:
 
 
 def tuned(base: Path, folder: Path, file: Path) -> Path:
-    """An epoch of `file`, with a job's own numbers."""
+    """An adapter trained for an epoch of `file`, with a job's own numbers."""
     precision = loader.choose_precision(Settings(device="cpu"))
     model = loader.load_for_training(base, precision)
     examples = load_examples(file)

@@ -1,10 +1,10 @@
-"""How far the fast paths are from plain float32: `python -m benchmarks.agreement`.
+"""The error of the fast paths against float32: `python -m benchmarks.agreement`.
 
 On the default base model. Training: loss and gradients of a batch, with an adapter of noise. Chat:
-log-probabilities behind validation prompts and along their replies. Replies: the chosen label,
+log-probabilities after validation prompts and along their replies. Replies: the chosen label,
 against the best of all labels; both with an adapter tuned here for an epoch, or one given. The
 reference is transformers in float32 with PEFT, an example at a time (reference.py); the same
-modules in bf16 show what the numbers lose, and what is left is lost by the way.
+modules in bf16 show the error of the number format, and the rest is the error of the fast path.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.contenders import BATCH, base_model
 from benchmarks.differences import OfChat, OfReplies, OfTraining
 from benchmarks.fast_paths import Chat
 from benchmarks.prompts import Prompts
-from benchmarks.reference import Plain
+from benchmarks.reference import ReferenceModel
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
 from emojitune.models import loader
@@ -38,7 +38,7 @@ PLAIN = {"transformers, bf16": torch.bfloat16}
 
 
 def ours() -> dict[str, Precision]:
-    """Our ways, on the processor and, where there is one, on a GPU."""
+    """Our precisions, on the processor and, where there is one, on a GPU."""
     numbers = {"bf16": torch.bfloat16, "float32": torch.float32}
     found = {f"emojitune, {n}": fast_paths.precision(d) for n, d in numbers.items()}
     if torch.cuda.is_available():
@@ -51,34 +51,34 @@ def ours() -> dict[str, Precision]:
 def training(
     base: Path, adapter: Path, examples: Sequence[RenderedExample]
 ) -> dict[str, OfTraining]:
-    """Each way's loss and gradients of a batch, beside the reference's."""
-    expected = Plain(base, adapter, torch.float32).gradients(examples)
+    """The errors of each implementation in loss and gradients of a batch."""
+    expected = ReferenceModel(base, adapter, torch.float32).gradients(examples)
     found = {n: fast_paths.gradients(base, adapter, d, examples) for n, d in ours().items()}
-    found |= {n: Plain(base, adapter, d).gradients(examples) for n, d in PLAIN.items()}
+    found |= {n: ReferenceModel(base, adapter, d).gradients(examples) for n, d in PLAIN.items()}
     return {name: differences.of_training(one, expected) for name, one in found.items()}
 
 
 def chat(
     base: Path, adapter: Path, prompts: Prompts
 ) -> tuple[dict[str, OfChat], dict[str, OfReplies]]:
-    """Each way's log-probabilities and chosen labels, beside the reference's."""
-    reference = Plain(base, adapter, torch.float32)
+    """The errors of each implementation in log-probabilities and chosen labels."""
+    reference = ReferenceModel(base, adapter, torch.float32)
     expected, joints = reference.log_probabilities(prompts), reference.joints(prompts)
-    said: dict[str, OfChat] = {}
+    logprobs: dict[str, OfChat] = {}
     chosen: dict[str, OfReplies] = {}
-    ways = {n: partial(Chat, base, adapter, d) for n, d in ours().items()}
-    ways |= {n: partial(Plain, base, adapter, d) for n, d in PLAIN.items()}
-    for name, make in ways.items():
-        way = make()
-        said[name] = differences.of_chat(way.log_probabilities(prompts), expected)
-        chosen[name] = differences.of_replies(way.chosen(prompts), joints)
-    return said, chosen
+    implementations = {n: partial(Chat, base, adapter, d) for n, d in ours().items()}
+    implementations |= {n: partial(ReferenceModel, base, adapter, d) for n, d in PLAIN.items()}
+    for name, make in implementations.items():
+        model = make()
+        logprobs[name] = differences.of_chat(model.log_probabilities(prompts), expected)
+        chosen[name] = differences.of_replies(model.chosen(prompts), joints)
+    return logprobs, chosen
 
 
 def table(
-    trained: dict[str, OfTraining], said: dict[str, OfChat], chosen: dict[str, OfReplies]
+    trained: dict[str, OfTraining], logprobs: dict[str, OfChat], chosen: dict[str, OfReplies]
 ) -> Table:
-    """A row for each way: shares of the reference's loss and gradient norm, then nats."""
+    """A row for each implementation: shares of the reference's loss and gradient, then nats."""
     names = (
         "off float32 by",
         "loss",
@@ -90,7 +90,7 @@ def table(
     )
     shown = Table(*names, box=box.SIMPLE)
     for name, trained_off in trained.items():
-        log_probs, replies = said[name], chosen[name]
+        log_probs, replies = logprobs[name], chosen[name]
         shown.add_row(
             name,
             f"{trained_off.loss:.4%}",
@@ -121,10 +121,11 @@ def main() -> None:
         noise = adapters.noisy(base, Path(folder) / "noise", std=NOISE)
         trained = training(base, noise, batch)
         tuned = given.adapter or adapters.tuned(base, Path(folder) / "tuned", TRAIN)
-        said, chosen = chat(base, tuned, prompts)
-    console.print(table(trained, said, chosen))
+        logprobs, chosen = chat(base, tuned, prompts)
+    console.print(table(trained, logprobs, chosen))
     rows = {
-        name: asdict(trained[name]) | {"chat": asdict(said[name]), "replies": asdict(chosen[name])}
+        name: asdict(trained[name])
+        | {"chat": asdict(logprobs[name]), "replies": asdict(chosen[name])}
         for name in trained
     }
     counts = {"batch": given.batch, "prompts": given.prompts}

@@ -2,8 +2,8 @@
 
 Each trains the base model in the folder BASE with LoRA of the same rank on all linear layers, from
 the same file, in batches of 16, and prints one line of JSON: when it was at its first step, how
-long each step took, and the most memory it held, a GPU's where there is one. Who starts it says
-when, so that imports count.
+long each step took, and the most memory it held, a GPU's where there is one. The process
+that starts it passes the time, so that imports count.
 """
 
 import json
@@ -49,8 +49,8 @@ def emojitune(base: Path, file: Path, steps: int, folder: Path) -> Iterator[floa
         max_tokens=CONTEXT,
     )
     config = MemoryCheck(base, precision).with_row_tokens(config)
-    whole = [model.renderer.render_example(e.messages) for e in load_examples(file)]
-    examples = [truncate(example, CONTEXT) for example in whole]
+    rendered = [model.renderer.render_example(e.messages) for e in load_examples(file)]
+    examples = [truncate(example, CONTEXT) for example in rendered]
     info = AdapterInfo("base", rank=RANK, alpha=2.0 * RANK)
     for event in train(model, precision.device, examples, config, CheckpointFolder(folder, info)):
         if isinstance(event, StepCompleted):
@@ -97,7 +97,7 @@ def trainer(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]
     arguments = TrainingArguments(
         str(folder), max_steps=steps, bf16=True, gradient_checkpointing=False, **_arguments()
     )
-    yield from _told_steps(
+    yield from _step_ends(
         lambda callbacks: Trainer(
             model,
             arguments,
@@ -115,7 +115,7 @@ def trl_default(base: Path, file: Path, steps: int, folder: Path) -> Iterator[fl
 
     rows = load_dataset("json", data_files=str(file), split="train", cache_dir=str(folder))
     arguments = SFTConfig(str(folder), max_steps=steps, **_arguments())
-    yield from _told_steps(
+    yield from _step_ends(
         lambda callbacks: SFTTrainer(
             str(base),
             args=arguments,
@@ -127,7 +127,7 @@ def trl_default(base: Path, file: Path, steps: int, folder: Path) -> Iterator[fl
 
 
 def trl_best(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
-    """The same at its best: bf16 weights, no gradient checkpointing, loss on replies only."""
+    """SFTTrainer at its best: bf16 weights, no gradient checkpointing, loss on replies only."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -142,7 +142,7 @@ def trl_best(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float
         model_init_kwargs={"dtype": "bfloat16"},
         **_arguments(),
     )
-    yield from _told_steps(
+    yield from _step_ends(
         lambda callbacks: SFTTrainer(
             str(base),
             args=arguments,
@@ -170,7 +170,7 @@ def base_model() -> Path:
 
 
 def _now() -> float:
-    """The time, once a GPU has done what it was told: it is told long before."""
+    """The time, once a GPU has finished its queue: kernels are launched long before."""
     import torch
 
     if torch.cuda.is_available():
@@ -179,7 +179,7 @@ def _now() -> float:
 
 
 def _peak_mb() -> float:
-    """The most memory that was held: of the GPU, where there is one."""
+    """The peak memory: the GPU's, where there is one."""
     import torch
 
     if torch.cuda.is_available():
@@ -209,8 +209,8 @@ def _arguments() -> dict[str, Any]:
     }
 
 
-def _told_steps(make: Callable[[list[Any]], Any]) -> Iterator[float]:
-    """Runs a trainer to its end, and then tells when each step was over."""
+def _step_ends(make: Callable[[list[Any]], Any]) -> Iterator[float]:
+    """Run a trainer to its end; then yield the time at which each step ended."""
     from transformers import TrainerCallback
 
     ended: list[float] = []

@@ -1,4 +1,4 @@
-"""How far results lie from those of a reference. Tensors in, plain numbers out."""
+"""Errors of results against a reference. Tensors in, plain numbers out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Gradients = tuple[float, Mapping[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class OfTraining:
-    """As shares of what the reference has: its loss, the norm of its whole gradient."""
+    """Errors of training, relative to the reference: its loss, the norm of its entire gradient."""
 
     loss: float
     gradient: float
@@ -20,12 +20,12 @@ class OfTraining:
 
 @dataclass(frozen=True, slots=True)
 class OfChat:
-    """Between log-probabilities, in nats.
+    """Errors of log-probabilities, in nats.
 
     Attributes:
-        mean: Over all tokens of the vocabulary, behind all places.
-        largest: Of them; far from likely tokens it is largest, and matters least.
-        first: The largest for a token that the reference puts first.
+        mean: The mean error over all tokens of the vocabulary, after all positions.
+        largest: The largest of them; it occurs at improbable tokens, where it matters least.
+        first: The largest at a token that the reference ranks first.
     """
 
     mean: float
@@ -35,12 +35,12 @@ class OfChat:
 
 @dataclass(frozen=True, slots=True)
 class OfReplies:
-    """Of labels chosen as replies, from the best of all labels by the reference.
+    """Errors of labels chosen as replies, against the reference's best of all labels.
 
     Attributes:
-        prompts: How many were answered.
-        equal: How many with the best label.
-        behind: For each other, how far below the best its label lies by the reference, in nats.
+        prompts: The number of prompts.
+        equal: The number of them with the best label.
+        behind: For each other prompt the reference's distance from the best label, in nats.
     """
 
     prompts: int
@@ -53,12 +53,12 @@ def of_training(found: Gradients, expected: Gradients) -> OfTraining:
     if mine.keys() != plain.keys():
         raise ValueError(f"These tensors are on one side only: {mine.keys() ^ plain.keys()}")
     off = torch.stack([(mine[name] - plain[name]).float().norm() for name in plain]).norm()
-    whole = torch.stack([gradient.float().norm() for gradient in plain.values()]).norm()
-    return OfTraining(abs(loss / expected_loss - 1), float(off / whole))
+    norm = torch.stack([gradient.float().norm() for gradient in plain.values()]).norm()
+    return OfTraining(abs(loss / expected_loss - 1), float(off / norm))
 
 
 def of_chat(found: Sequence[Tensor], expected: Sequence[Tensor]) -> OfChat:
-    """Each a tensor (places, V) for each prompt."""
+    """The errors of log-probabilities, a tensor (positions, V) for each prompt."""
     plain = torch.cat(list(expected))
     off = (torch.cat(list(found)) - plain).abs()
     first = off.gather(1, plain.argmax(-1, keepdim=True))
@@ -66,7 +66,7 @@ def of_chat(found: Sequence[Tensor], expected: Sequence[Tensor]) -> OfChat:
 
 
 def of_replies(chosen: Sequence[int], joints: Sequence[Tensor]) -> OfReplies:
-    """Places of the chosen labels, and what the reference gives to each label, (labels,)."""
+    """The errors of labels chosen by index, given the reference's scores of all, (labels,)."""
     gaps = [float(joint.max() - joint[place]) for place, joint in zip(chosen, joints, strict=True)]
     behind = tuple(gap for gap in gaps if gap > 0.0)
     return OfReplies(len(gaps), len(gaps) - len(behind), behind)

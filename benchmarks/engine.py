@@ -1,4 +1,4 @@
-"""What an engine is to the benchmark, what it is given, and what it tells.
+"""The border between the benchmark and an engine: its inputs and its replies.
 
 Knows no engine.
 """
@@ -14,7 +14,7 @@ MAX_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole reply, and the seconds from asking to having it."""
+    """A reply, and the seconds from the request to its end."""
 
     text: str
     seconds: float
@@ -27,7 +27,7 @@ class Engine:
     Attributes:
         started: When its process was started, in seconds of `time.time`.
         pid: That process.
-        ask: Replies to prompts, in their order, so many of them asked for at the same time.
+        ask: Replies to prompts, in their order, at a concurrency.
     """
 
     started: float
@@ -56,7 +56,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What an engine gets: the model, the first prompt of all, then prompts by concurrency."""
+    """An engine's inputs: the model, the very first prompt, then prompts by concurrency."""
 
     tuned: Tuned
     first: Prompt

@@ -1,9 +1,9 @@
 """One engine, one process: `python -m benchmarks.engines NAME INPUTS STARTED`.
 
 Starts the engine, has it reply to the prompts of the file INPUTS, and prints one line of JSON:
-when it was ready, how long its first reply took; for each concurrency how long all took, what the
-engine used of the processors, how many replies are the file's label, and how long each took; and
-the most memory it held. Who starts it says when, so that imports count.
+the time until it was ready and until its first reply; for each concurrency the time of all replies,
+the processor time, the number of replies that are the file's label, and the time of each; and the
+peak memory. The process that starts it passes the time, so that imports count.
 """
 
 import sys
@@ -32,7 +32,7 @@ ENGINES: dict[str, Callable[[Inputs, float], AbstractContextManager[Engine]]] = 
 
 
 def measured(engine: Engine, inputs: Inputs) -> dict[str, Any]:
-    """All that is told of one engine; seconds throughout."""
+    """The measurements of one engine; seconds throughout."""
     ready = time.time() - engine.started
     (first,) = engine.ask([inputs.first], 1)
     return {

@@ -1,4 +1,4 @@
-"""The fast ways as jobs and the server use them, with the same questions as `reference.Plain`.
+"""The fast paths as jobs and the server use them, with the methods of `reference.ReferenceModel`.
 
 Packed rows shared out to threads, an adapter beside its base, the cache, the search.
 """
@@ -52,16 +52,16 @@ def gradients(
 
 
 class Chat:
-    """A model with an adapter, as the server has it in memory, but for the examples that weigh its
-    replies: the reference knows none."""
+    """A model with an adapter, as the server has it in memory, without the examples that re-rank
+    its replies: the reference knows none."""
 
     def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
         opened = loading.load_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
         self._model = ChatModel(opened.base, opened.vocabulary, opened.adapter)
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
-        """For each prompt, of all tokens behind it and behind each token of its reply,
-        (1 + reply, V). All requests run at once, and replies grow token by token."""
+        """For each prompt the log-probabilities of all tokens after it and after each token of its
+        reply, (1 + reply, V). All requests run at once, and replies are computed token by token."""
         found: list[list[Tensor]] = [[] for _ in prompts.ids]
         waiting = _Waiting(len(prompts.ids))
 
@@ -86,28 +86,28 @@ class Chat:
         return [torch.stack(rows).cpu() for rows in found]
 
     def chosen(self, prompts: Prompts) -> list[int]:
-        """The place of the label that each prompt is answered with; all are asked at once."""
+        """The index of the label that each prompt is answered with; all requests run at once."""
         parameters = ChatParameters(temperature=0.0, labels=prompts.labels)
         texts = ["" for _ in prompts.ids]
         waiting = _Waiting(len(prompts.ids))
 
-        def hear(number: int, told: Delta | Usage | EmojituneError) -> None:
-            match told:
+        def listen(number: int, event: Delta | Usage | EmojituneError) -> None:
+            match event:
                 case Delta():
-                    texts[number] += told.text
+                    texts[number] += event.text
                 case Usage():
                     waiting.done()
                 case EmojituneError():
-                    waiting.failed(told)
+                    waiting.failed(event)
 
         for number, messages in enumerate(prompts.messages):
-            self._model.start(messages, parameters, partial(hear, number))
+            self._model.start(messages, parameters, partial(listen, number))
         waiting.wait()
         return [prompts.labels.index(text) for text in texts]
 
 
 class _Waiting:
-    """For so many requests to end, or for one to fail."""
+    """Waits for `count` requests to end, or for one to fail."""
 
     def __init__(self, count: int) -> None:
         self._semaphore = threading.Semaphore(0)

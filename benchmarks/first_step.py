@@ -1,6 +1,6 @@
 """From the request that makes a job to its first step: `python -m benchmarks.first_step [JOBS]`.
 
-Starts a real server, has it make so many jobs one after the other, each followed through the
+Starts a real server, has it run JOBS jobs one after the other, each followed through the
 official client to the event of its first step and then cancelled, and prints the seconds.
 """
 
@@ -21,9 +21,9 @@ from emojitune.workflow.provider import connect
 def seconds_to_first_step(client: OpenAI, file: str) -> float:
     began = time.monotonic()
     job = Job(client, file, epochs=1)
-    _, told = job.next_step(after=0)
+    _, ended = job.next_step(after=0)
     job.end(cancel=True)
-    return told - began
+    return ended - began
 
 
 def main(jobs: str = "5") -> None:

@@ -1,8 +1,8 @@
 """The least that a step must take: its matrix products, at the rate this machine has for them.
 
 `python -m benchmarks.floor BASE FILE STEPS` prints the seconds of each step. Counted are the
-distinct tokens only (what all examples of a batch begin with, once, and nothing behind the last
-place at which something is learned), the output head at learned places only, each product forward
+distinct tokens only (the common prefix of a batch's examples once, and nothing after the last
+learned token), the output head at learned tokens only, each product forward
 and once backward, for the gradient of its input; nothing else.
 """
 
@@ -29,7 +29,7 @@ _REPEATS = 3
 
 
 def rows(batch: Sequence[RenderedExample]) -> tuple[int, int]:
-    """Distinct tokens of a batch, and how many of them carry loss."""
+    """The number of distinct tokens of a batch, and of those that carry loss."""
     columns = zip(*(example.ids for example in batch), strict=False)
     shared = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
     tokens = shared + sum(forward_tokens(example) - shared for example in batch)
@@ -48,23 +48,23 @@ def products(config: Any, tokens: int, learned: int) -> Iterator[tuple[int, int,
 
 
 def seconds_of(rows: int, inner: int, outer: int) -> float:
-    """The faster of the ways to multiply, and of a few attempts."""
+    """The time of the faster implementation, the best of a few attempts."""
     x = torch.randn(rows, inner, device=_DEVICE).bfloat16()
     weight = torch.randn(outer, inner, device=_DEVICE).bfloat16()
-    ways = (PackedLinear(weight), lambda x: functional.linear(x, weight))
-    return min(_timed(way, x) for way in ways for _ in range(_REPEATS + 1))
+    implementations = (PackedLinear(weight), lambda x: functional.linear(x, weight))
+    return min(_timed(multiply, x) for multiply in implementations for _ in range(_REPEATS + 1))
 
 
-def _timed(way: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
+def _timed(multiply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
     _wait()
     start = time.perf_counter()
-    way(x)
+    multiply(x)
     _wait()
     return time.perf_counter() - start
 
 
 def _wait() -> None:
-    """Until a GPU has done what it was told."""
+    """Wait until a GPU has finished its queue."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -73,16 +73,16 @@ def main(base: str, file: str, steps: str) -> None:
     config = AutoConfig.from_pretrained(base)
     renderer = Renderer(AutoTokenizer.from_pretrained(base), stop_ids=())
     examples = [renderer.render_example(e.messages) for e in load_examples(Path(file))]
-    told = []
+    seconds = []
     for step in range(int(steps)):
         tokens, learned = rows(examples[step * BATCH : (step + 1) * BATCH])
-        told.append(
+        seconds.append(
             sum(
                 often * (seconds_of(count, inner, outer) + seconds_of(count, outer, inner))
                 for count, inner, outer, often in products(config, tokens, learned)
             )
         )
-    say({"steps": told})
+    say({"steps": seconds})
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def with_weights(
     target: Path,
     products: gguf.GGMLQuantizationType | None = None,
 ) -> None:
-    """Write `original` anew with `weights`, which have the names that transformers gives them.
+    """Write a copy of `original` with `weights`, which have their names in transformers.
 
     Args:
         products: Number format of the matrices of products; None keeps that of the original.

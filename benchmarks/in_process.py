@@ -1,4 +1,4 @@
-"""Engines inside the process that asks."""
+"""Engines inside the benchmark's own process."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from benchmarks.reply_prompts import Prompt
 
 @contextmanager
 def transformers(inputs: Inputs, started: float) -> Iterator[Engine]:
-    """transformers' generate in bf16: what is asked at the same time is one left-padded batch."""
+    """transformers' generate in bf16: simultaneous requests are one left-padded batch."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,13 +20,13 @@ def transformers(inputs: Inputs, started: float) -> Iterator[Engine]:
 
     @torch.inference_mode()
     def batch(prompts: Sequence[Prompt]) -> list[Reply]:
-        asked = time.perf_counter()
+        began = time.perf_counter()
         texts = [prompt.text for prompt in prompts]
         given = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
         ids = model.generate(**given, max_new_tokens=MAX_TOKENS, do_sample=False)
         new = ids[:, given["input_ids"].shape[1] :]
         replies = tokenizer.batch_decode(new, skip_special_tokens=True)
-        seconds = time.perf_counter() - asked
+        seconds = time.perf_counter() - began
         return [Reply(text, seconds) for text in replies]
 
     def ask(prompts: Sequence[Prompt], concurrency: int) -> list[Reply]:
@@ -57,13 +57,13 @@ def openvino(inputs: Inputs, started: float) -> Iterator[Engine]:
         while waiting or running:
             while waiting and len(running) < concurrency:
                 number, prompt = waiting.pop()
-                asked = time.perf_counter()
-                running[number] = asked, pipeline.add_request(number, prompt.text, greedy)
+                began = time.perf_counter()
+                running[number] = began, pipeline.add_request(number, prompt.text, greedy)
             pipeline.step()
-            for number, (asked, request) in list(running.items()):
+            for number, (began, request) in list(running.items()):
                 if request.get_status() == genai.GenerationStatus.FINISHED:
                     text = tokenizer.decode(request.read_all()[0].generated_ids)
-                    replies[number] = Reply(text, time.perf_counter() - asked)
+                    replies[number] = Reply(text, time.perf_counter() - began)
                     del running[number]
         return [replies[number] for number in range(len(prompts))]
 

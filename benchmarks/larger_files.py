@@ -11,17 +11,17 @@ from emojitune.models.renderer import Renderer
 
 
 def repeated(file: Path, times: int, target: Path) -> Path:
-    """The examples of `file` so many times, each time in another order."""
+    """The examples of `file` `times` over, each time in another order."""
     examples = load_examples(file)
     copies = (random.Random(n).sample(examples, len(examples)) for n in range(times))
     return _write(target, [example for copy in copies for example in copy])
 
 
 def lengthened(file: Path, tokens: int, count: int, renderer: Renderer, target: Path) -> Path:
-    """`count` examples whose user messages have about so many tokens.
+    """`count` examples whose user messages have about `tokens` tokens.
 
     A message is followed by those of other examples, in an order of its own, and cut: real text,
-    and no two prompts begin alike beyond the system prompt.
+    and no two prompts share more than the system prompt.
     """
     examples = load_examples(file)
     questions = [example.question for example in examples]
@@ -35,7 +35,7 @@ def lengthened(file: Path, tokens: int, count: int, renderer: Renderer, target: 
 
 
 def chats(file: Path, tokens: int, count: int, renderer: Renderer, target: Path) -> Path:
-    """`count` chats of at most so many tokens, about half of them in the reply.
+    """`count` chats of at most `tokens` tokens, about half of them in the reply.
 
     Message and reply are each a message of `file` followed by others, as in `lengthened`.
     """
@@ -49,8 +49,8 @@ def chats(file: Path, tokens: int, count: int, renderer: Renderer, target: Path)
         first, second = examples[seed % len(examples)], examples[-1 - seed % len(examples)]
         reply = _text(second.question, questions, tokens // 2, -1 - seed, renderer)
         for more in range(tokens // 2 - around + 2, 0, -1):  # where texts meet, tokens do
-            asked = _text(first.question, questions, more, seed, renderer)
-            chat = _with_reply(_with_question(first, asked), reply)
+            question = _text(first.question, questions, more, seed, renderer)
+            chat = _with_reply(_with_question(first, question), reply)
             if len(renderer.render_example(chat.messages).ids) <= tokens:
                 break
         found.append(chat)
@@ -63,9 +63,9 @@ def _with_reply(example: TrainingExample, reply: str) -> TrainingExample:
 
 
 def _text(first: str, others: Sequence[str], tokens: int, seed: int, renderer: Renderer) -> str:
-    ids, draw = renderer.encode_text(first), random.Random(seed)
+    ids, rng = renderer.encode_text(first), random.Random(seed)
     while len(ids) < tokens:
-        ids += renderer.encode_text(f" {draw.choice(others)}")
+        ids += renderer.encode_text(f" {rng.choice(others)}")
     return renderer.decode(ids[:tokens])
 
 

@@ -1,9 +1,9 @@
 """All at once, for a while: `python -m benchmarks.load [--seconds 120] [--kill]`.
 
-64 chats, 16 uploads, followers of a training job, and someone who looks at light endpoints, on one
-server, through the official client. What must hold: no request fails, no event of the job is lost
-or told twice, light endpoints answer at once, the server's memory stays flat. With --kill the job's
-worker is killed in the middle of it.
+64 chats, 16 uploads, followers of a training job, and a client of light endpoints, on one server,
+through the official client. It must hold that no request fails, no event of the job is lost or
+sent twice, light endpoints answer at once, and the server's memory stays flat. With --kill the
+job's worker is killed in the middle of it.
 """
 
 import argparse
@@ -41,7 +41,7 @@ UPLOADED = 200_000  # bytes of a file
 
 @dataclass
 class Requests:
-    """How long requests of one kind took, in seconds, and how those failed that did."""
+    """The times of requests of one kind, in seconds, and the errors of those that failed."""
 
     times: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Requests:
 
 
 class Load:
-    """Threads that ask until it is over."""
+    """Threads that send requests until it is over."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, Requests] = {}
@@ -67,24 +67,24 @@ class Load:
         self._threads: list[threading.Thread] = []
 
     def keep(self, kind: str, ask: Callable[[], object], threads: int, pause: float) -> None:
-        """Have so many threads ask again and again."""
-        told = self.kinds.setdefault(kind, Requests())
+        """Have `threads` threads send requests again and again."""
+        requests = self.kinds.setdefault(kind, Requests())
 
         def loop() -> None:
             while not self._over.is_set():
                 began = time.perf_counter()
                 try:
                     ask()
-                    told.times.append(time.perf_counter() - began)
+                    requests.times.append(time.perf_counter() - began)
                 except Exception as error:
-                    told.errors.append(f"{type(error).__name__}: {error}")
+                    requests.errors.append(f"{type(error).__name__}: {error}")
                 self._over.wait(pause)
 
         self._threads += [threading.Thread(target=loop) for _ in range(threads)]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """All of them at work."""
+        """Run a block with all of them at work."""
         for thread in self._threads:
             thread.start()
         try:
@@ -96,7 +96,7 @@ class Load:
 
 
 def chatting(client: OpenAI, model: str) -> Callable[[], object]:
-    """Asks for a reply, each time to another prompt."""
+    """A function that requests a reply, each time to another prompt."""
     prompts = [
         [message.to_dict() for message in example.prompt] for example in load_examples(VALID)
     ]
@@ -112,7 +112,7 @@ def chatting(client: OpenAI, model: str) -> Callable[[], object]:
 
 
 def uploading(client: OpenAI) -> Callable[[], object]:
-    """Uploads a file that nobody else has, reads it back, and deletes it."""
+    """A function that uploads a file of its own, reads it back, and deletes it."""
     numbers = count()
 
     def ask() -> None:
@@ -125,15 +125,15 @@ def uploading(client: OpenAI) -> Callable[[], object]:
     return ask
 
 
-def told_wrongly(client: OpenAI, job: str) -> int:
-    """How many of a job's steps are missing among its events, or there twice."""
+def events_off(client: OpenAI, job: str) -> int:
+    """The number of a job's steps that are missing among its events, or there twice."""
     events = list(client.fine_tuning.jobs.list_events(job, limit=100))
     steps = [event.data["step"] for event in events if event.type == "metrics"]  # type: ignore[index]
     return len(set(range(1, max(steps) + 1)) ^ set(steps)) + len(steps) - len(set(steps))
 
 
 def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict[str, Any]:
-    """The load for so many seconds, and what became of it."""
+    """Run the load for `seconds`, and return its measurements."""
     with connect("local", Settings(home=home)) as connection:
         client = connection.client.with_options(max_retries=0)
         with TRAIN.open("rb") as lines:
@@ -172,7 +172,7 @@ def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict
             "errors": {name: kind.errors[:5] for name, kind in load.kinds.items() if kind.errors},
             "steps": last - first,
             "examples a second": BATCH * (last - first) / seconds,
-            "events lost or told twice": told_wrongly(client, job.id),
+            "events lost or told twice": events_off(client, job.id),
             "server MB, sixth by sixth": [
                 round(median(memory[begin:end])) for begin, end in pairwise(sixths)
             ],

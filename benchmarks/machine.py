@@ -1,4 +1,4 @@
-"""The machine a table was made on, and how busy it was."""
+"""The machine that a table was measured on, and its load."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ PACKAGES = (
 
 
 def state() -> dict[str, Any]:
-    """Processor, what it multiplies in hardware, load, and versions."""
+    """Processor, its instructions for products, load, and versions."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()

@@ -1,6 +1,6 @@
-"""Engines behind HTTP: a server in a process of its own, asked by as many threads as are wanted.
+"""Engines over HTTP: a server in a process of its own, with a thread for each concurrent request.
 
-What they need is imported when they are started: engines in process have no use for it.
+Their libraries are imported when they are started: engines in process have no use for them.
 """
 
 import os
@@ -30,7 +30,7 @@ def emojitune(inputs: Inputs, decoding: str) -> Iterator[Engine]:
                 raise SystemExit(f"Stop the server of {inputs.tuned.home}: its start counts.")
             client.headers["Authorization"] = f"Bearer {connection.client.api_key}"
             extra = {"model": inputs.tuned.name, "decoding": decoding}
-            ask = _Asked(client, connection.base_url, extra)
+            ask = _Requests(client, connection.base_url, extra)
             yield Engine(started, connection.server.pid, ask)
 
 
@@ -39,8 +39,8 @@ def llama_cpp(inputs: Inputs, gguf: Path) -> Iterator[Engine]:
     """llama.cpp's own server."""
     slots = str(max(inputs.levels))
     command = [sys.executable, "-m", "benchmarks.llama_cpp_server", str(gguf), slots]
-    # As our own server does: threads that wait for one another by spinning for longer keep who asks
-    # from a core.
+    # As our own server does: threads that wait for one another by spinning for longer keep the
+    # client from a core.
     environment = {"GOMP_SPINCOUNT": "10000", **os.environ}
     with _client() as client:
         started = time.time()
@@ -48,7 +48,7 @@ def llama_cpp(inputs: Inputs, gguf: Path) -> Iterator[Engine]:
             assert server.stdout is not None
             try:
                 url = server.stdout.readline().decode().strip()
-                yield Engine(started, server.pid, _Asked(client, f"{url}/v1", {}))
+                yield Engine(started, server.pid, _Requests(client, f"{url}/v1", {}))
             finally:
                 server.kill()
 
@@ -61,8 +61,8 @@ def _client() -> Any:
     return httpx2.Client(timeout=600, limits=unlimited, trust_env=False)
 
 
-class _Asked:
-    """Asks for replies, `concurrency` at a time, each as soon as another is there."""
+class _Requests:
+    """Requests replies, `concurrency` at a time, each as soon as another has ended."""
 
     def __init__(self, client: Any, base_url: str, extra: dict[str, Any]) -> None:
         self._client = client
@@ -74,9 +74,9 @@ class _Asked:
             return list(threads.map(self._ask, prompts))
 
     def _ask(self, prompt: Prompt) -> Reply:
-        asked = time.perf_counter()
+        began = time.perf_counter()
         body = {"messages": prompt.messages, "max_tokens": MAX_TOKENS, "temperature": 0}
         answer = self._client.post(self._url, json=body | self._extra)
         answer.raise_for_status()
         text = answer.json()["choices"][0]["message"]["content"]
-        return Reply(text, time.perf_counter() - asked)
+        return Reply(text, time.perf_counter() - began)

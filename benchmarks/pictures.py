@@ -1,7 +1,7 @@
 """The benchmarks' pictures, from their JSON files: `python -m benchmarks.pictures`.
 
-Writes docs/training.svg and docs/replying.svg, each where its file is there. Text and lines have
-a grey that can be read on white and on black, and behind them is nothing.
+Writes docs/training.svg and docs/replying.svg, each if its file exists. Text and lines have a grey
+that can be read on white and on black, on a transparent background.
 """
 
 import json
@@ -44,7 +44,7 @@ def training(axes: Axes, rows: dict[str, Any]) -> None:
 
 
 def replying(axes: Axes, rows: dict[str, Any]) -> None:
-    """A line for each engine: replies a second by how many are asked for at the same time."""
+    """A line for each engine: replies a second by concurrency."""
     others = iter(OTHERS)
     for name, row in rows.items():
         speeds = row["replies_per_second"]

@@ -1,6 +1,6 @@
-"""What a job does with a whole file before its first step: `python -m benchmarks.preparation FILE`.
+"""A job's work on a file before its first step: `python -m benchmarks.preparation FILE`.
 
-Says for each part its processor time in seconds, and how much the process had grown by then.
+Prints for each part its processor time in seconds, and the memory that the process gained by then.
 """
 
 import os
@@ -23,7 +23,7 @@ VALID = Path("data/emoji_ft_valid.jsonl")
 
 
 def parts(file: Path, renderer: Renderer) -> Iterator[str]:
-    """Does one part after the other, and names each when it is done."""
+    """Do one part after the other, and yield the name of each when it is done."""
     validation = load_examples(VALID)
     yield "before"
     examples = load_examples(file)

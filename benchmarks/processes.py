@@ -1,7 +1,7 @@
 """Contenders as processes of their own, one after the other, round by round.
 
-A process says what it measured as its last line of output, in JSON. Rounds are interleaved, so
-that a slow minute of the machine meets all contenders.
+A process prints its measurements as its last line of output, in JSON. Rounds are interleaved, so
+that a slow minute of the machine affects all contenders.
 """
 
 import json
@@ -24,7 +24,7 @@ class ContenderError(Exception):
 
 
 class OutOfMemory(ContenderError):
-    """A contender asked for more memory than it might have."""
+    """A contender needed more memory than it was allowed."""
 
 
 def measured(
@@ -33,7 +33,7 @@ def measured(
     environment: Mapping[str, str] | None = None,
     memory: int | None = None,
 ) -> Any:
-    """What `python -m module arguments` says.
+    """The measurements that `python -m module arguments` prints.
 
     Args:
         environment: Variables besides ours.
@@ -53,10 +53,10 @@ def measured(
 
 
 def _error(status: int, written: str) -> ContenderError:
-    told = written[-2000:] or f"It ended with status {status}."
+    message = written[-2000:] or f"It ended with status {status}."
     ended = status == -signal.SIGKILL  # by the system, when nothing is left
     short = ended or any(sign in written for sign in ("MemoryError", "can't allocate memory"))
-    return OutOfMemory(told) if short else ContenderError(told)
+    return OutOfMemory(message) if short else ContenderError(message)
 
 
 def say(found: Any) -> None:
@@ -67,7 +67,7 @@ def say(found: Any) -> None:
 def interleaved(
     contenders: Mapping[str, Measure], rounds: int, console: Console
 ) -> dict[str, list[Any]]:
-    """What each contender says in each round."""
+    """The measurements of each contender in each round."""
     found: dict[str, list[Any]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, measure in contenders.items():

@@ -9,7 +9,7 @@ from emojitune.models.renderer import Renderer
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """P prompts; `replies` are what each really is answered with."""
+    """P prompts; `replies` are their true replies."""
 
     messages: list[tuple[Message, ...]]
     ids: list[tuple[int, ...]]

@@ -1,7 +1,7 @@
-"""The plain way, to hold the fast paths against: transformers' own modules, PEFT, autograd.
+"""The reference for the fast paths: transformers' own modules, PEFT, autograd.
 
 One example at a time: no packing, no padding of prompts, no cache of earlier requests, no search.
-Nothing of ours is in here but the tokens, so what both ways agree on is not one mistake made twice.
+Nothing of ours is in here but the tokens, so agreement is never one mistake made twice.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from emojitune.models.renderer import RenderedExample
 _PEFT = "base_model.model."
 
 
-class Plain:
+class ReferenceModel:
     """A base model with an adapter beside its weights, in one dtype; PEFT keeps LoRA in float32."""
 
     def __init__(self, base: Path, adapter: Path, dtype: torch.dtype) -> None:
@@ -52,8 +52,8 @@ class Plain:
 
     @torch.no_grad()
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
-        """For each prompt, of all tokens behind it and behind each token of its reply,
-        (1 + reply, V)."""
+        """For each prompt the log-probabilities of all tokens after it and after each token of its
+        reply, (1 + reply, V)."""
         found = []
         for prompt, reply in zip(prompts.ids, prompts.replies, strict=True):
             logits = self._model(input_ids=torch.tensor([[*prompt, *reply]])).logits
@@ -61,14 +61,14 @@ class Plain:
         return found
 
     def chosen(self, prompts: Prompts) -> list[int]:
-        """The place of the likeliest label for each prompt."""
+        """The index of the most probable label for each prompt."""
         return [int(joint.argmax()) for joint in self.joints(prompts)]
 
     def joints(self, prompts: Prompts) -> list[Tensor]:
         """For each prompt, the joint log-probability of each label as the reply, (labels,).
 
-        Every label is computed to its last token, behind the prompt computed once. Where a longer
-        label begins with it, ending there is a choice, and part of its probability.
+        Every label is computed to its last token, after the prompt, which is computed once. Where a
+        longer label begins with it, ending there is a choice, and part of its probability.
         """
         labels = [tuple(ids) for ids in prompts.label_ids]
         begun = {label[:end] for label in labels for end in range(1, len(label))}

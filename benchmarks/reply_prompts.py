@@ -1,7 +1,7 @@
-"""Prompts to reply to: as many as wanted, and no two alike.
+"""Prompts to reply to: any number of them, and no two equal.
 
-An engine that remembers prompts shall find of a new one only what all have in common: the system
-prompt. Where the file's messages do not suffice, they come again behind an opening.
+An engine with a prefix cache shall find nothing of a new prompt but the system prompt, which all
+share. Where the file's messages do not suffice, they are used again after an opening phrase.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Prompt:
 
 
 def prompts(examples: Sequence[TrainingExample], tokenizer: Any) -> list[Prompt]:
-    """All prompts that the examples give, those without an opening first."""
+    """All prompts of the examples, those without an opening first."""
     return [
         _prompt(opening, example, tokenizer) for opening, example in product(OPENINGS, examples)
     ]

@@ -2,7 +2,7 @@
 
 A model is tuned once through the server, or taken from the home folder given. Then every engine
 runs in a process of its own, one after the other, round by round, so that a slow minute of the
-machine meets all of them, and replies to the same prompts, one at a time and many at a time. Rows
+machine affects all of them, and replies to the same prompts, one at a time and concurrently. Rows
 are medians over the rounds. The tables go to the terminal, everything to a JSON file.
 """
 
@@ -34,7 +34,7 @@ LEAST_WARM_UP = 4
 
 
 def inputs(tuned: Tuned, tokenizer: Any, concurrencies: Sequence[int], count: int) -> Inputs:
-    """Prompts of the validation file for what counts, of the training file for warming up.
+    """Prompts of the validation file to be measured, of the training file for warming up.
 
     One at a time has `count` prompts; more at a time have more, and at least three batches.
     """
@@ -90,7 +90,7 @@ def _top_1(levels: Collection[dict[str, Any]]) -> float:
 
 
 def speeds(rows: dict[str, dict[str, Any]]) -> Table:
-    """Latency and speed, each with how often as fast we are."""
+    """Latency and speed, each with our ratio to it."""
     ours = rows[OURS]
     levels = ours["replies_per_second"]
     shown = Table("replying", "p50 ms", "p95 ms", *(f"replies/s at {n}" for n in levels))
@@ -107,7 +107,7 @@ def speeds(rows: dict[str, dict[str, Any]]) -> Table:
 
 
 def costs(rows: dict[str, dict[str, Any]]) -> Table:
-    """Processor time of a reply, time until the first one, memory, and how often a reply hits."""
+    """Processor time of a reply, time until the first one, memory, and accuracy."""
     levels = rows[OURS]["processor_s"]
     processor = (f"processor ms at {n}" for n in levels)
     shown = Table(
@@ -128,7 +128,7 @@ def costs(rows: dict[str, dict[str, Any]]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, help="holds the tuned model, or gets it")
-    parser.add_argument("--prompts", type=int, default=40, help="asked one at a time")
+    parser.add_argument("--prompts", type=int, default=40, help="one at a time")
     parser.add_argument("--concurrency", type=int, nargs="*", default=[4, 16, 64], help="beside 1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=report.RESULTS / "replying.json")
@@ -140,8 +140,8 @@ def main() -> None:
         home = given.home or exports / "home"
         tuned = tuned_model(home, TRAIN, exports, tokenizer, console)
         file = exports / "inputs.json"
-        asked = inputs(tuned, tokenizer, [1, *given.concurrency], given.prompts)
-        file.write_bytes(TypeAdapter(Inputs).dump_json(asked))
+        engine_inputs = inputs(tuned, tokenizer, [1, *given.concurrency], given.prompts)
+        file.write_bytes(TypeAdapter(Inputs).dump_json(engine_inputs))
         found = measure(given.rounds, file, console)
     rows = {name: summary(runs) for name, runs in found.items()}
     console.print(speeds(rows), costs(rows))

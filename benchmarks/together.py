@@ -1,8 +1,8 @@
 """A job and chats on one server: `python -m benchmarks.together SECONDS CHATS`.
 
 Starts a real server, tunes a model on it, and measures through the official client: the examples
-a second of another job alone, of that job beside so many chats at a time, their replies a second
-meanwhile, and those of the chats alone.
+a second of another job alone, and of that job beside CHATS concurrent chats; and the chats' replies
+a second, beside the job and alone.
 """
 
 import sys
@@ -32,7 +32,7 @@ LOOK_EVERY = 0.2  # seconds
 
 
 class Job:
-    """A training job on the server, and how far it has come."""
+    """A training job on the server, and its progress."""
 
     def __init__(self, client: OpenAI, file: str, epochs: int) -> None:
         self._jobs = client.fine_tuning.jobs
@@ -43,27 +43,27 @@ class Job:
         ).id
 
     def step(self) -> int:
-        """The last step that was told."""
+        """The last step among the events."""
         events = self._jobs.list_events(self.id, limit=5).data
         steps = [event.data["step"] for event in events if event.type == "metrics"]
         return max(steps, default=0)
 
     def next_step(self, after: int) -> tuple[int, float]:
-        """The first step behind `after` that is told, and when."""
+        """The first step after `after` among the events, and when it was seen."""
         while (step := self.step()) <= after:
             self._refuse_end()
             time.sleep(LOOK_EVERY)
         return step, time.monotonic()
 
     def rate(self, seconds: float) -> float:
-        """Examples a second, from one step's end to the first behind so many seconds."""
+        """Examples a second, from one step's end to the first after `seconds`."""
         first, began = self.next_step(max(WARM_UP, self.step()))
         time.sleep(seconds)
         last, ended = self.next_step(self.step())
         return BATCH * (last - first) / (ended - began)
 
     def end(self, *, cancel: bool) -> str | None:
-        """Wait for the end, which may be asked for; the model's name, if it came to one."""
+        """Wait for the end, or cancel the job first; the model's name, if there is one."""
         if cancel:
             self._jobs.cancel(self.id)
         while (job := self._jobs.retrieve(self.id)).status not in TERMINAL:
@@ -77,7 +77,7 @@ class Job:
 
 
 class Chats:
-    """So many requests at a time, one after the other, each with another prompt."""
+    """`at_a_time` concurrent requests, one after the other, each with another prompt."""
 
     def __init__(self, client: OpenAI, model: str, at_a_time: int) -> None:
         self._client, self._model, self._at_a_time = client, model, at_a_time
@@ -96,7 +96,7 @@ class Chats:
 
     @contextmanager
     def running(self) -> Iterator[list[float]]:
-        """A list that gets the time of each reply, until this ends."""
+        """Run a block beside the chats; yields a list that receives the time of each reply."""
         replied: list[float] = []
         over = threading.Event()
 
@@ -120,7 +120,7 @@ def replies_a_second(replied: list[float]) -> float:
 
 
 def measure(client: OpenAI, seconds: float, at_a_time: int) -> dict[str, dict[str, float]]:
-    """Alone and together, in one go: the job alone, with the chats, the chats alone."""
+    """The rates alone and together: the job alone, with the chats, the chats alone."""
     with TRAIN.open("rb") as lines:
         file = client.files.create(file=lines, purpose="fine-tune").id
     model = Job(client, file, epochs=1).end(cancel=False)

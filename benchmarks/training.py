@@ -36,7 +36,7 @@ def measure(
 
 
 def contender(name: str, base: Path, file: Path, steps: int, memory: int | None = None) -> Any:
-    """One run; ours as the server starts it, the others as they come."""
+    """One run; ours with the server's environment, the others with their defaults."""
     environment = TRAINING_ENVIRONMENT if name == OURS else None
     arguments = (name, base, file, steps, time.time())
     return processes.measured(
@@ -56,7 +56,7 @@ def summary(runs: list[Any]) -> dict[str, float | None]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
-    """The rows beside ours: how often as fast we are, and how far from the floor each is."""
+    """Each row with our ratio to it, and its distance from the floor."""
     shown = Table("training", "examples/s", "ours is", "× floor", "start → first step", "peak MB")
     ours, floor = rows[OURS]["examples_per_second"], rows[FLOOR]["examples_per_second"]
     for name, row in rows.items():

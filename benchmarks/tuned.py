@@ -1,4 +1,4 @@
-"""The model that is to reply: tuned through the server, and exported for engines that are not ours.
+"""The model of the benchmark: tuned through the server, and exported for other engines.
 
 A home that has a tuned model keeps it; else the main job's training runs there once.
 """
@@ -26,7 +26,7 @@ Q8_0 = gguf.GGMLQuantizationType.Q8_0
 
 
 def tuned_model(home: Path, file: Path, exports: Path, tokenizer: Any, console: Console) -> Tuned:
-    """The newest model of `home`, trained on `file` if there is none; its exports anew."""
+    """The newest model of `home`, trained on `file` if there is none, with new exports."""
     found = _newest(home) or _train(home, file, console)
     console.print(f"Exporting {found.name}", highlight=False)
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""What a running process has used, asked from outside."""
+"""The resources used by a running process, read from outside."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import psutil
 
 
 def peak_mb(pid: int) -> float | None:
-    """The most memory that it has held, in MiB; None where the system hides it.
+    """Its peak memory, in MiB; None where the system hides it.
 
     Not `getrusage`: a process begins there with what its parent held when it was started.
     """
@@ -18,6 +18,6 @@ def peak_mb(pid: int) -> float | None:
 
 
 def processor_seconds(pid: int) -> float:
-    """What it has had of all processors so far."""
+    """Its processor time so far, over all cores."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)

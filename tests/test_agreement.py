@@ -8,7 +8,7 @@ import torch
 from benchmarks import adapters, agreement, differences, fast_paths
 from benchmarks.contenders import base_model
 from benchmarks.prompts import Prompts
-from benchmarks.reference import Plain
+from benchmarks.reference import ReferenceModel
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
@@ -62,7 +62,7 @@ def test_training_has_the_loss_and_gradients_of_plain_autograd(
     examples = [tiny.renderer.render_example(example.messages) for example in EXAMPLES]
     numbers = fast_paths.precision(torch.float32, device)
     found = fast_paths.gradients(tiny_base, adapter, numbers, examples)
-    expected = Plain(tiny_base, adapter, torch.float32).gradients(examples)
+    expected = ReferenceModel(tiny_base, adapter, torch.float32).gradients(examples)
     off = differences.of_training(found, expected)
     # Both sum the same numbers in float32, in another order.
     assert off.loss < 1e-5
@@ -76,7 +76,7 @@ def test_chat_says_and_chooses_what_plain_modules_do(
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
     prompts = Prompts.of(EXAMPLES, LABELS, tiny.renderer)
     chat = fast_paths.Chat(tiny_base, adapter, fast_paths.precision(torch.float32, device))
-    plain = Plain(tiny_base, adapter, torch.float32)
+    plain = ReferenceModel(tiny_base, adapter, torch.float32)
     off = differences.of_chat(chat.log_probabilities(prompts), plain.log_probabilities(prompts))
     assert off.largest < 1e-3  # nats
     joints = plain.joints(prompts)
@@ -91,7 +91,7 @@ def test_a_gpus_own_kernels_round_no_worse_than_a_processor(
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
     examples = [tiny.renderer.render_example(example.messages) for example in EXAMPLES]
-    expected = Plain(tiny_base, adapter, torch.float32).gradients(examples)
+    expected = ReferenceModel(tiny_base, adapter, torch.float32).gradients(examples)
     cpu, cuda = (
         differences.of_training(
             fast_paths.gradients(

@@ -1,7 +1,7 @@
-"""A busy neighbour: `python -m benchmarks.neighbour spin|multiply` keeps one thread busy.
+"""A noisy neighbour: `python -m benchmarks.noisy_neighbour spin|multiply` keeps one thread busy.
 
 `spin` runs Python, `multiply` multiplies matrices that fit no small cache; both until they are
-ended, or who started them is gone.
+ended, or the process that started them is gone.
 """
 
 import os
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def beside(kind: str) -> Iterator[None]:
-    """With such a neighbour, which is at work when this begins."""
+    """Run a block beside such a neighbour, which is at work when the block begins."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.neighbour", kind], stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.noisy_neighbour", kind], stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None

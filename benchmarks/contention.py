@@ -1,7 +1,7 @@
-"""Beside others: `python -m benchmarks.neighbours [--steps 8] [--rounds 3] [--seconds 20]`.
+"""Contention for cores: `python -m benchmarks.contention [--steps 8] [--rounds 3] [--seconds 20]`.
 
-Training, ours and transformers' Trainer with PEFT, quiet and beside a neighbour that keeps one
-thread busy; then a training job and four chats on one server, each alone and together.
+Training, ours and transformers' Trainer with PEFT, quiet and beside a noisy neighbour that keeps
+one thread busy; then a training job and four chats on one server, each alone and together.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks import machine, processes, report
 from benchmarks.contenders import BATCH, base_model
-from benchmarks.neighbour import KINDS, beside
+from benchmarks.noisy_neighbour import KINDS, beside
 from benchmarks.training import DATA, OURS, TRAINER, contender
 
 QUIET = "quiet"
@@ -46,23 +46,23 @@ def _named(name: str, surroundings: str) -> str:
 
 
 def rates(found: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
-    """Medians over the rounds: examples or replies a second, by who and surroundings."""
-    told: dict[str, dict[str, float]] = {}
+    """Medians over the rounds: examples or replies a second, by contender and surroundings."""
+    medians: dict[str, dict[str, float]] = {}
     for name in (OURS, TRAINER):
-        told[name] = {
+        medians[name] = {
             where: BATCH / median(median(run["steps"]) for run in found[_named(name, where)])
             for where in (QUIET, *BESIDE.values())
         }
     for what in found[TOGETHER][0]:
-        told[what] = {
+        medians[what] = {
             where: median(run[what][where] for run in found[TOGETHER])
             for where in found[TOGETHER][0][what]
         }
-    return told
+    return medians
 
 
 def table(rows: dict[str, dict[str, float]]) -> Table:
-    """How many times slower each is than alone."""
+    """A row for each contender and its surroundings, with the slowdown against running alone."""
     shown = Table("who", "surroundings", "a second", "slower than alone")
     for name, by_surroundings in rows.items():
         alone = next(iter(by_surroundings.values()))
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each window on the server")
     parser.add_argument("--chats", type=int, default=4, help="at a time")
-    parser.add_argument("--json", type=Path, default=report.RESULTS / "neighbours.json")
+    parser.add_argument("--json", type=Path, default=report.RESULTS / "contention.json")
     given = parser.parse_args()
     console, before = Console(), machine.state()
     found = measure(given.steps, given.rounds, given.seconds, given.chats, console)

@@ -1,8 +1,8 @@
-"""What grows with the training file, and what with its prompts: `python -m benchmarks.growth`.
+"""Scaling with the size of the training file and of its prompts: `python -m benchmarks.scaling`.
 
 Files of 1, 10 and 100 times the examples, each run through the real loop, which reads, renders and
-shuffles the whole file and is stopped after some steps: of a shuffled file they are a fair sample.
-What is done before the first step is also timed part by part. Then prompts of 16 to 1,024 tokens,
+shuffles the entire file and is stopped after some steps: a fair sample of a shuffled file. The work
+before the first step is also timed part by part. Then prompts of 16 to 1,024 tokens,
 beside transformers' Trainer with PEFT, as far as that fits into memory.
 """
 
@@ -70,7 +70,7 @@ def of_prompts(
 
 
 def _fitting(name: str, file: Path, steps: int, limit: int) -> Any:
-    """A run; None where it asks for more memory than there is."""
+    """A run; None where it needs more memory than there is."""
     try:
         return contender(name, base_model(), file, steps, limit)
     except processes.OutOfMemory:
@@ -78,7 +78,7 @@ def _fitting(name: str, file: Path, steps: int, limit: int) -> Any:
 
 
 def _summary(runs: list[Any]) -> dict[str, float] | None:
-    """Medians; None where a run did not fit. The first step warms up, and is told apart."""
+    """Medians; None where a run did not fit. The first step warms up, and is reported apart."""
     if None in runs:
         return None
     third = max(1, len(runs[0]["steps"]) // 3)
@@ -119,7 +119,7 @@ def size_table(rows: dict[int, dict[str, Any]]) -> Table:
 
 
 def preparation_table(rows: dict[int, dict[str, Any]]) -> Table:
-    """A row for each file: processor time of each part, in seconds, and what they leave."""
+    """A row for each file: processor time of each part, in seconds, and the memory they leave."""
     parts = list(next(iter(rows.values()))["preparation"])
     shown = Table("examples", *parts, "grown MB")
     for examples, row in rows.items():
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24, help="of each run on a larger file")
     parser.add_argument("--long-steps", type=int, default=4, help="of each run on longer prompts")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=report.RESULTS / "growth.json")
+    parser.add_argument("--json", type=Path, default=report.RESULTS / "scaling.json")
     given = parser.parse_args()
     console, before = Console(), machine.state()
     with TemporaryDirectory() as name:
