@@ -1,6 +1,5 @@
 """Stored chat completions: list, retrieve, update, delete, and the messages that they answer."""
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -9,18 +8,13 @@ from pydantic import Field, model_validator
 
 from emojitune.server.context import Context
 from emojitune.server.http.json_bodies import Metadata, StrictModel, drop_nulls, json_body
-from emojitune.server.http.json_responses import json_response, list_response
-from emojitune.server.http.query_params import Limit
+from emojitune.server.http.json_responses import json_response, page_response
+from emojitune.server.http.query_params import After, Limit, Order, metadata_filter
 from emojitune.server.models.resolver import snapshot_name
 from emojitune.store.chat_completions import StoredChatCompletion
-from emojitune.store.pagination import Order, slice_page
+from emojitune.store.pagination import slice_page
 
 router = APIRouter(prefix="/v1/chat/completions")
-
-_METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
-
-_After = Annotated[str | None, Query(description="The id of the last item of the page before.")]
-_Order = Annotated[Order, Query(description="By age: `asc` begins with the oldest.")]
 
 
 class CompletionUpdate(StrictModel):
@@ -43,21 +37,20 @@ def list_completions(
     model: Annotated[
         str | None, Query(description="Only those of this model, by its name or an alias.")
     ] = None,
-    after: _After = None,
+    after: After = None,
     limit: Limit = 20,
-    order: _Order = "asc",
+    order: Order = "asc",
 ) -> Response:
     """List stored completions, all or those with each `metadata[key]=value` of the query."""
-    query = request.query_params
     page = context.chat_completions.list(
         model=model and snapshot_name(model),
-        metadata={match[1]: query[key] for key in query if (match := _METADATA.fullmatch(key))},
+        metadata=metadata_filter(request),
         after=after,
         limit=limit,
         order=order,
     )
-    ids = [stored.id for stored in page.items]
-    return _list([_completion(stored) for stored in page.items], ids, page.has_more)
+    completions = [_completion(stored) for stored in page.items]
+    return page_response(completions, has_more=page.has_more)
 
 
 @router.get("/{completion_id}")
@@ -89,23 +82,17 @@ def delete(completion_id: str, context: Context) -> Response:
 def list_messages(
     completion_id: str,
     context: Context,
-    after: _After = None,
+    after: After = None,
     limit: Limit = 20,
-    order: _Order = "asc",
+    order: Order = "asc",
 ) -> Response:
     """List the messages that a stored completion answers."""
     messages = context.chat_completions.get(completion_id).messages
     page = slice_page(messages, after=after, limit=limit, order=order)
-    # OpenAI's type knows the assistant's role alone, its service sends the real ones.
+    # OpenAI's type knows the assistant's role alone; its service sends the real ones.
     items = [ChatCompletionStoreMessage.model_construct(**message) for message in page.items]
-    return _list(items, [message["id"] for message in page.items], page.has_more)
+    return page_response(items, has_more=page.has_more)
 
 
 def _completion(stored: StoredChatCompletion) -> ChatCompletion:
     return ChatCompletion.model_validate({**stored.completion, "metadata": stored.metadata})
-
-
-def _list(items: list[Any], ids: list[str], has_more: bool) -> Response:
-    # OpenAI's document allows no null here, not even on an empty page.
-    first, last = (ids[0], ids[-1]) if ids else ("", "")
-    return list_response(items, has_more=has_more, first_id=first, last_id=last)

@@ -13,12 +13,13 @@ from emojitune.server.context import Context, RequestContext
 from emojitune.server.generation.generate import generate
 from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import json_body
-from emojitune.server.http.json_responses import json_response
+from emojitune.server.http.json_responses import json_response, page_response
+from emojitune.server.http.query_params import After, LimitTo100, Order
 from emojitune.server.models.resolver import load_chat_model
 from emojitune.server.responses.assembler import ResponseAssembler
 from emojitune.server.responses.conversation import Conversation, read_conversation
 from emojitune.server.responses.request import CountRequest, Include, ResponseRequest
-from emojitune.store.pagination import Order, slice_page
+from emojitune.store.pagination import slice_page
 from emojitune.store.responses import StoredResponse
 
 router = APIRouter(prefix="/v1/responses")
@@ -135,25 +136,16 @@ def cancel(response_id: str, context: Context) -> Response:
 def list_input_items(
     response_id: str,
     context: Context,
-    after: Annotated[str | None, Query(description="Items behind the one with this id.")] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Items of one page at most.")] = 20,
-    order: Annotated[Order, Query(description="`desc` begins with the last said.")] = "desc",
+    after: After = None,
+    limit: LimitTo100 = 20,
+    order: Order = "desc",
     include: IncludeQuery = None,
     include_array: IncludeArray = None,
 ) -> Response:
     """List the items that a response answers, with those of the responses that it continues."""
     items = context.responses.get(response_id).input_items
     page = slice_page(items, after=after, limit=limit, order=order)
-    ids = [item["id"] for item in page.items]
-    return json_response(
-        {
-            "object": "list",
-            "data": page.items,
-            "has_more": page.has_more,
-            "first_id": ids[0] if ids else "",  # strings by the document, also on an empty page
-            "last_id": ids[-1] if ids else "",
-        }
-    )
+    return page_response(page.items, has_more=page.has_more)
 
 
 async def _respond(body: ResponseRequest, context: RequestContext) -> Response:
