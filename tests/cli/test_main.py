@@ -59,6 +59,17 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_no_module_imports_torch_before_a_command_needs_it() -> None:
+    code = (
+        "import importlib, pkgutil, sys, emojitune.cli, emojitune.workflow\n"
+        "for package in (emojitune.cli, emojitune.workflow):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 COMMANDS = (
     *("serve", "run", "chat", "evaluate", "data check", "data stats", "data split"),
     *("data show", "data convert"),

@@ -121,7 +121,7 @@ def _score(
     else:
         with connect() as connection:
             rows = _score_model(connection, model, data, screen)
-    screen.figures(rows)
+    screen.estimates(rows)
     return rows
 
 

@@ -141,11 +141,13 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model. Each message stands for itself, as in the training file."""
-    from emojitune.cli import run as run_module
+    from emojitune.cli import chat as chat_module
 
     messages = map(str.strip, (sys.stdin or ()) if message is None else [message])
     with connect_to(provider, home) as connection:
-        run_module.chat(connection, model, messages, system=system, free=free, screen=open_screen())
+        chat_module.chat(
+            connection, model, messages, system=system, free=free, screen=open_screen()
+        )
 
 
 @app.command()

@@ -223,7 +223,7 @@ class Screen:
         ]
         self.table(("model", "decoding", *titles), cells)
 
-    def figures(self, rows: Sequence[ReportRow]) -> None:
+    def estimates(self, rows: Sequence[ReportRow]) -> None:
         """Print all metrics of one model with their intervals: a line per metric, a column per
         decoding."""
         for column, row in enumerate(rows):

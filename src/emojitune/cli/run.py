@@ -5,7 +5,6 @@ The order of the steps and the output between them; the steps themselves are in 
 
 import json
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +25,6 @@ from emojitune.evaluation.protocol import FREE
 from emojitune.evaluation.report import ReportRow
 from emojitune.labels import (
     SMOKE_TEST_PROMPT,
-    SYSTEM_PROMPT,
     is_label,
     to_emoji,
 )
@@ -264,42 +262,6 @@ def _score_with_bars(
         )
     screen.scores(table)
     return table
-
-
-def chat(
-    connection: Connection,
-    model: str,
-    messages: Iterable[str],
-    *,
-    system: str | None,
-    free: bool,
-    screen: Screen,
-) -> None:
-    """Print the reply to each message that is not empty.
-
-    Raises:
-        InvalidRequestError: All messages are empty.
-    """
-    with provider_errors():
-        found = connection.client.models.retrieve(model)  # reports a wrong name before all else
-    if system is None:  # only emojitune returns the system prompt that a model was trained with
-        trained_with: str | None = (found.model_extra or {}).get("system_prompt")
-        system = SYSTEM_PROMPT if trained_with is None else trained_with
-    text = ""
-    for text in filter(None, messages):
-        reply = fine_tune.chat(
-            connection.client,
-            model,
-            text,
-            system=system,
-            decoding="free" if free else None,
-        )
-        screen.reply(reply)
-    if not text:
-        raise InvalidRequestError(
-            "Nothing was said, and nothing was asked. Give a message after the model's name, or "
-            "one on each line of standard input."
-        )
 
 
 def _show_next_steps(
