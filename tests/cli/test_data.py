@@ -270,10 +270,10 @@ def test_convert_overwrites_nothing_and_leaves_nothing_behind(emojitune: Run) ->
     before = file.read_bytes()
     over = emojitune("data", "convert", file, "--output", file)
     assert (over.code, file.read_bytes()) == (1, before)
-    assert "f.jsonl is there already. Nothing is overwritten" in over.err
+    assert "f.jsonl exists already. Nothing is overwritten" in over.err
     nowhere = emojitune("data", "convert", file, "--output", "gone/f.jsonl")
     assert "cannot be written (No such file or directory)" in nowhere.err
-    assert "--output names a file" in emojitune("data", "convert", file, "--output", "-").err
+    assert "--output must name a file" in emojitune("data", "convert", file, "--output", "-").err
     assert "cannot be read" in emojitune("data", "convert", "gone.jsonl").err
     assert [path.name for path in Path().iterdir()] == ["f.jsonl"]
 
@@ -294,11 +294,11 @@ def test_a_full_disk_leaves_no_half_of_a_file(
 def test_convert_says_so_where_there_is_nothing_to_do(emojitune: Run) -> None:
     done = emojitune("data", "convert", write("f.jsonl", [chat(1), {"question": 1}]))
     assert done.code == 1
-    assert "f.jsonl is in the chat's format already." in done.err
+    assert "f.jsonl is in the chat format already." in done.err
     write("g.jsonl", [{"question": 1}])
     none = emojitune("data", "convert", "g.jsonl", "--json")
     assert none.code == 1
-    assert "g.jsonl has no row that can be a chat line." in none.err
+    assert "g.jsonl has no row that can be converted to a chat line." in none.err
     assert json.loads(none.out)["left_out"][0]["line"] == 1
     assert not Path("g.chat.jsonl").exists()
 

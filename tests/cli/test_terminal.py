@@ -250,7 +250,7 @@ def test_a_lost_connection_says_how_to_come_back(
     fake_api.drop = 1000
     done = emojitune("jobs", "follow", JOB, *here)
     assert done.code == 1
-    assert f"The job {JOB} itself may go on" in done.err
+    assert f"The job {JOB} itself may still be running" in done.err
     assert ["emojitune", "jobs", "follow", JOB, *here] in commands(done.out)
 
 
@@ -383,7 +383,8 @@ def test_output_that_a_disk_refuses(
             done = emojitune(*command)
         assert done.code == 1
         assert done.err.splitlines()[-1] == (
-            "Error: Standard output takes nothing: No space left on device. Send it somewhere else."
+            "Error: Standard output cannot be written: No space left on device. "
+            "Redirect it elsewhere."
         )
 
 
@@ -394,7 +395,7 @@ def test_output_that_was_closed(
     for command in every_kind(data, here):
         done = emojitune(*command)
         assert done.code == 1
-        assert done.err.startswith("Error: Standard output takes nothing: ")
+        assert done.err.startswith("Error: Standard output cannot be written: ")
 
 
 def test_a_reader_that_has_read_enough(
@@ -430,7 +431,7 @@ def test_a_server_that_cannot_say_where_it_is(tmp_path: Path) -> None:
         done = in_a_process("serve", "--port", "0", "--home", tmp_path / "home", stdout=full)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("Error: Standard output takes nothing: ")
+    assert done.stderr.splitlines()[-1].startswith("Error: Standard output cannot be written: ")
 
 
 # --- what was missing ---

@@ -71,4 +71,4 @@ def test_a_backup_says_how_to_go_on_from_it(
     monkeypatch.setattr("emojitune.cli.upkeep.is_open_to_others", lambda _: True)
     code, out, _ = emojitune(monkeypatch, capsys, "backup", tmp_path / "c", "--home", home)
     assert code == 0
-    assert "keeps no permissions" in out
+    assert "has no permissions" in out

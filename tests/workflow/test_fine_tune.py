@@ -108,7 +108,7 @@ def test_follow_survives_server_errors(client: OpenAI, fake_api: FakeApi) -> Non
 
 def test_follow_loses_patience_in_the_end(client: OpenAI, fake_api: FakeApi) -> None:
     fake_api.drop = 1000
-    with pytest.raises(ProviderError, match=f"The job {JOB} itself may go on"):
+    with pytest.raises(ProviderError, match=f"The job {JOB} itself may still be running"):
         follow(client, reconnect_seconds=0)
 
 

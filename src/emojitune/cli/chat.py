@@ -40,6 +40,6 @@ def chat(
         screen.reply(reply)
     if not text:
         raise InvalidRequestError(
-            "Nothing was said, and nothing was asked. Give a message after the model's name, or "
+            "There is no message to reply to. Give a message after the model's name, or "
             "one on each line of standard input."
         )

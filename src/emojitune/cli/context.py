@@ -15,7 +15,7 @@ from emojitune.cli.paths import read_stdin
 
 def _require_text(name: str) -> str:
     if not name.strip():
-        raise typer.BadParameter("it is empty. Is the variable set that stands here?")
+        raise typer.BadParameter("it is empty. Is the shell variable set?")
     return name
 
 
@@ -30,7 +30,7 @@ Home = Annotated[
     typer.Option(
         "--home",
         metavar="<path>",
-        help="Folder of everything the local server keeps.",
+        help="Home folder of the local server, with all its data.",
         show_default=False,
     ),
 ]

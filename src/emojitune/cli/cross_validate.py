@@ -38,7 +38,7 @@ def cross_validate(
     vocabulary = closed_vocabulary(examples)
     if not vocabulary:
         raise InvalidRequestError(
-            f"The replies of {display_name(file)} are no small closed set: "
+            f"The replies of {display_name(file)} are not a small closed set: "
             "there is no label to leave out."
         )
 
@@ -49,8 +49,9 @@ def cross_validate(
     with connect() as connection:
         if not connection.is_emojitune:
             raise InvalidRequestError(
-                "Cross-validation trains one model a round and holds them and the base to labels: "
-                "it needs an emojitune server. Leave --provider out to run it on this machine."
+                "Cross-validation trains one model per round and constrains them and the base to "
+                "labels: it needs an emojitune server. Leave --provider out to run it on this "
+                "machine."
             )
         if connection.provider == "local":
             prepare_base(config.base, settings, screen)

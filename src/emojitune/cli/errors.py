@@ -132,7 +132,7 @@ def _is_utf8(value: str) -> bool:
 
 def _system_error(error: OSError) -> EmojituneError:
     if error.filename == _OUTPUT:
-        message = f"Standard output takes nothing: {error.strerror}. Send it somewhere else."
+        message = f"Standard output cannot be written: {error.strerror}. Redirect it elsewhere."
         return ConfigurationError(message)
     try:
         Path.cwd()

@@ -53,7 +53,7 @@ def evaluate(
     data = ScoringData(examples, scored_vocabulary(examples), options.workers)
     if not data.vocabulary:
         screen.say(
-            "The file's replies are text, and no small closed set: they are compared as text."
+            "The file's replies are text, not a small closed set: they are compared as text."
         )
     rows = _score(options.model, data, settings, connect, screen)
     against: list[ReportRow] = []

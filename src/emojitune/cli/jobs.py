@@ -39,7 +39,7 @@ def jobs_list(provider: Provider = "local", home: Home = None, as_json: AsJson =
 def jobs_show(
     job: JobId, provider: Provider = "local", home: Home = None, as_json: AsJson = False
 ) -> None:
-    """Show all that is known of a job."""
+    """Show all fields of a job."""
     from emojitune.workflow.provider import provider_errors
 
     screen = open_screen(as_json)
@@ -51,7 +51,7 @@ def jobs_show(
 
 @jobs.command("follow")
 def jobs_follow(job: JobId, provider: Provider = "local", home: Home = None) -> None:
-    """Draw a job until it ends; Ctrl-C leaves it running."""
+    """Follow a job until it ends; Ctrl-C leaves it running."""
     from emojitune.cli import run as run_module
     from emojitune.workflow.fine_tune import fine_tuned_model
 
@@ -74,7 +74,7 @@ def jobs_cancel(job: JobId, provider: Provider = "local", home: Home = None) -> 
 
 @jobs.command("pause")
 def jobs_pause(job: JobId, provider: Provider = "local", home: Home = None) -> None:
-    """Let a job rest; `resume` goes on from its last checkpoint."""
+    """Pause a job; `resume` continues from its last checkpoint."""
     from emojitune.workflow.provider import provider_errors
 
     with connect_to(provider, home) as connection, provider_errors():
@@ -95,7 +95,7 @@ def jobs_resume(job: JobId, provider: Provider = "local", home: Home = None) -> 
 @jobs.command("events")
 def jobs_events(
     job: JobId,
-    limit: Annotated[int, typer.Option(help="The last so many.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="Number of events, the latest ones.", min=1)] = 50,
     provider: Provider = "local",
     home: Home = None,
     as_json: AsJson = False,
@@ -114,13 +114,13 @@ def jobs_events(
 @jobs.command("plot")
 def jobs_plot(
     job: JobId,
-    out: Annotated[Path, typer.Option(help="The picture to write.", callback=expand_user)] = Path(
-        "training_curve.png"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="The image file to write.", callback=expand_user)
+    ] = Path("training_curve.png"),
     provider: Provider = "local",
     home: Home = None,
 ) -> None:
-    """Draw a job's loss, step by step, as a picture."""
+    """Plot a job's loss by step to an image file."""
     from emojitune.evaluation.plots import CurvePoint, draw_training_curve
     from emojitune.workflow.fine_tune import events
 

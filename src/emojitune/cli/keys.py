@@ -14,38 +14,38 @@ import typer
 
 from emojitune.cli.context import AsJson, Home, open_screen, read_settings
 
-keys = typer.Typer(help="Who gets in: keys of the local server.", no_args_is_help=True)
+keys = typer.Typer(help="API keys of the local server.", no_args_is_help=True)
 
 
 @keys.command("create")
 def keys_create(
     project: Annotated[
-        str, typer.Option(help="What the key sees is this project's alone.")
+        str, typer.Option(help="The project whose data the key gives access to.")
     ] = "default",
-    name: Annotated[str, typer.Option(help="Whose it is, for the list.")] = "",
+    name: Annotated[str, typer.Option(help="Whose key it is, shown in the list.")] = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key for a project; it is shown this once."""
+    """Create a key for a project; it is shown only this once."""
     screen = open_screen(as_json)
     with _key_store(home) as store:
         key, secret = store.create(project, name)
     if not as_json:
         screen.say(secret)
-        screen.say(f"{key.id}, for the project {project}. The key is not kept: copy it now.")
+        screen.say(f"{key.id}, for the project {project}. The key is not stored: copy it now.")
     screen.result({**asdict(key), "key": secret})
 
 
 @keys.command("list")
 def keys_list(home: Home = None, as_json: AsJson = False) -> None:
-    """List the keys that were made, without the keys themselves."""
+    """List the keys, without their secrets."""
     screen = open_screen(as_json)
     with _key_store(home) as store:
         found = store.list()
     rows = [
         (key.id, key.project, key.name, _day(key.created_at), _day(key.revoked_at)) for key in found
     ]
-    screen.table(("key", "project", "name", "made", "revoked"), rows)
+    screen.table(("key", "project", "name", "created", "revoked"), rows)
     screen.result([asdict(key) for key in found])
 
 
@@ -55,7 +55,7 @@ def keys_revoke(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a key at once, on a running server too."""
+    """Revoke a key at once, on a running server too."""
     screen = open_screen(as_json)
     with _key_store(home) as store:
         revoked = store.revoke(key)

@@ -71,7 +71,7 @@ def options(
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8808].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one [8808].")] = None,
     home: Home = None,
     api_key: Annotated[
         str | None,
@@ -87,7 +87,8 @@ def serve(
         str | None, typer.Option(metavar="<path>", help="The certificate's key (PEM).")
     ] = None,
     idle_timeout: Annotated[
-        float | None, typer.Option(help="End after so many seconds without request or job.", min=0)
+        float | None,
+        typer.Option(help="Exit after this many seconds without a request or a job.", min=0),
     ] = None,
 ) -> None:
     """Serve OpenAI's API under /v1, and train for real."""
@@ -110,7 +111,8 @@ def run(
         typer.Option(help="The training file; - is standard input.", callback=read_stdin),
     ] = TRAIN,
     valid: Annotated[
-        Path, typer.Option(help="Scored on, never trained on.", callback=read_stdin)
+        Path,
+        typer.Option(help="The validation file: scored on, never trained on.", callback=read_stdin),
     ] = VALID,
     model: Annotated[str, typer.Option(help="The base model.")] = "gpt-3.5-turbo",
     suffix: Annotated[str, typer.Option(help="Part of the new model's name.")] = "emoji-v1",
@@ -132,15 +134,20 @@ def run(
 @app.command()
 def chat(
     model: ModelName,
-    message: Annotated[str | None, typer.Argument(help="One message; else a line each.")] = None,
-    system: Annotated[
-        str | None, typer.Option(help="Another system prompt than the training file's.")
+    message: Annotated[
+        str | None,
+        typer.Argument(help="One message; without it, each line of standard input is one."),
     ] = None,
-    free: Annotated[bool, typer.Option("--free", help="Do not hold replies to labels.")] = False,
+    system: Annotated[
+        str | None, typer.Option(help="A system prompt other than the training file's.")
+    ] = None,
+    free: Annotated[
+        bool, typer.Option("--free", help="Do not constrain replies to labels.")
+    ] = False,
     provider: Provider = "local",
     home: Home = None,
 ) -> None:
-    """Talk to a model. Each message stands for itself, as in the training file."""
+    """Chat with a model. Each message is a conversation of its own, as in the training file."""
     from emojitune.cli import chat as chat_module
 
     messages = map(str.strip, (sys.stdin or ()) if message is None else [message])
@@ -153,7 +160,7 @@ def chat(
 @app.command()
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(help="The name of a model, or an adapter's folder.")
+        str | None, typer.Argument(help="The name of a model, or an adapter folder.")
     ] = None,
     file: Annotated[
         Path,
@@ -162,7 +169,7 @@ def evaluate(
         ),
     ] = VALID,
     against: Annotated[
-        str | None, typer.Option(help="Another model, compared with the first reply by reply.")
+        str | None, typer.Option(help="Another model to compare with, reply by reply.")
     ] = None,
     report: Annotated[
         Path | None,
@@ -171,25 +178,26 @@ def evaluate(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Requests side by side; 1 times each alone.", min=1)
+        int | None,
+        typer.Option(help="Number of concurrent requests; 1 times each reply alone.", min=1),
     ] = None,
     cross_validate: Annotated[
         Path | None,
         typer.Option(
-            help="Instead: train on parts of this file, and score on what is left out.",
+            help="Instead: train on parts of this file, and score on the held-out examples.",
             callback=read_stdin,
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Of the cross-validation.", min=1)] = 3,
-    seed: Annotated[int, typer.Option(help="Of its first round; the next ones count up.")] = 1,
-    epochs: Annotated[int, typer.Option(help="Of each of its jobs.", min=1, max=50)] = 3,
+    rounds: Annotated[int, typer.Option(help="Number of cross-validation rounds.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the first round; later rounds count up.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Epochs of each round's job.", min=1, max=50)] = 3,
     provider: Provider = "local",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a model on a file, with free and with constrained decoding.
 
-    With --cross-validate FILE, MODEL is the base that is trained in each round, by default
+    With --cross-validate FILE, MODEL is the base model that is trained in each round, by default
     gpt-3.5-turbo.
     """
     from emojitune.errors import InvalidRequestError
@@ -219,14 +227,15 @@ def evaluate(
 @app.command()
 def doctor(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put right what can be; no server may be running.")
+        bool,
+        typer.Option("--repair", help="Repair what can be repaired; no server may be running."),
     ] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for what is damaged or left over in the home folder and the cache of base models.
+    """Find damaged and leftover files in the home folder and the cache of base models.
 
-    Exit code 1 if something is left. Nothing that a user gave or made is ever deleted.
+    Exit code 1 if a finding remains. Nothing that a user provided or made is ever deleted.
     """
     from emojitune.cli import upkeep
 
@@ -242,7 +251,7 @@ def backup(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy all that a server keeps, while it runs; `serve --home` on the copy restores it."""
+    """Copy all data of a server, even while it runs; `serve --home` on the copy restores it."""
     from emojitune.cli import upkeep
 
     screen = open_screen(as_json)

@@ -27,7 +27,7 @@ def models_list(provider: Provider = "local", home: Home = None, as_json: AsJson
 def models_pull(
     name: Annotated[str, typer.Argument(help="A catalog name, org/name@revision, or a folder.")],
 ) -> None:
-    """Fetch a base model into the cache, so that no job has to wait for it."""
+    """Download a base model into the cache, so that no job has to wait for it."""
     from emojitune.models.download import pull
 
     settings = read_settings()

@@ -32,10 +32,11 @@ def read_stdin(context: typer.Context, file: Path | None) -> Path | None:
         return expand_user(file)
     if "standard input" in context.meta:
         raise InvalidRequestError(
-            "Standard input can be read for one file, and - stands for two. Name the other one."
+            "Standard input can be read for one file only, and - was given for two. "
+            "Name the other one."
         )
     if sys.stdin is None:
-        raise InvalidRequestError("- is standard input, and there is none here. Name a file.")
+        raise InvalidRequestError("- is standard input, which is closed here. Name a file.")
     context.meta["standard input"] = True
     folder = TemporaryDirectory(prefix="emojitune-stdin-")
     context.find_root().call_on_close(folder.cleanup)
@@ -94,5 +95,5 @@ def require_new(path: Path) -> None:
 
 def _exists_error(path: Path) -> InvalidRequestError:
     return InvalidRequestError(
-        f"{path} is there already. Nothing is overwritten: move it away, or name another file."
+        f"{path} exists already. Nothing is overwritten: move it away, or name another file."
     )

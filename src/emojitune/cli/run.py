@@ -129,7 +129,7 @@ def _confirm_hosted_cost(options: RunOptions, data: CheckedData, screen: Screen)
         "Without --provider openai the same job runs on this machine, at no cost."
     )
     if not options.yes and not screen.ask("Start it?"):
-        raise InvalidRequestError("Nothing was started. To agree without being asked, add --yes.")
+        raise InvalidRequestError("Nothing was started. To skip the question, add --yes.")
 
 
 def prepare_base(model: str, settings: Settings, screen: Screen) -> None:
@@ -169,7 +169,7 @@ def follow(
     try:
         screen.follow(fine_tune.follow(connection.client, job_id))
     except KeyboardInterrupt:
-        screen.say(f"\nThe job {job_id} goes on without this terminal.", style="yellow")
+        screen.say(f"\nThe job {job_id} continues without this terminal.", style="yellow")
         _show_follow_commands(job_id, where, screen)
         raise
     except ProviderError as error:
@@ -221,7 +221,8 @@ def _score(
         rows = label_candidates(model, base=options.model, vocabulary=vocabulary)
     else:
         screen.say(
-            "The training file's replies are text, and no small closed set: compared as text."
+            "The training file's replies are text, not a small closed set: they are compared as "
+            "text."
         )
         rows = text_candidates(model, base=options.model, examples=data.validation)
     caches = open_reply_caches(
@@ -229,9 +230,7 @@ def _score(
     )
     table = _score_with_bars(connection, rows, data.validation, vocabulary, caches, screen)
     if caches.hit:
-        screen.say(
-            "The untuned base's replies are known from an earlier run, and were not asked for."
-        )
+        screen.say("The untuned base's replies come from the cache of an earlier run.")
     return table
 
 

@@ -44,12 +44,12 @@ def backup(settings: Settings, target: Path, screen: Screen) -> dict[str, Any]:
         screen.say(f"{path} is not in the home folder: it is missing in the copy too", style="red")
     if is_open_to_others(target):
         screen.say(
-            f"The file system of {target} keeps no permissions: whoever gets at it can read the "
-            "backup",
+            f"The file system of {target} has no permissions: whoever has access to it can "
+            "read the backup",
             style="yellow",
         )
     screen.say(
         f"Copied the database, {copied.files} file(s) and {copied.adapters} adapter(s) to "
-        f"{target}. To go on from there: {command('serve', '--home', target)}"
+        f"{target}. To restore it: {command('serve', '--home', target)}"
     )
     return {"target": str(target), **asdict(copied)}

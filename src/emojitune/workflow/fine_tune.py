@@ -108,8 +108,8 @@ def _epochs(job: FineTuningJob) -> int | None:
 
 def _connection_lost(job_id: str, error: Exception) -> str:
     return (
-        f"The connection was lost and did not come back ({error}). The job {job_id} itself may go "
-        "on: follow it again when the network is back."
+        f"The connection was lost and did not come back ({error}). The job {job_id} itself may "
+        "still be running: follow it again when the network is back."
     )
 
 

@@ -344,10 +344,10 @@ def provider_errors() -> Iterator[None]:
     except openai.APIStatusError as error:
         raise ProviderError(_status_message(error), code=error.code, param=error.param) from error
     except openai.OpenAIError as error:
-        raise ProviderError(f"The API's answer cannot be used: {error}") from error
+        raise ProviderError(f"The API's response cannot be used: {error}") from error
     except json.JSONDecodeError as error:
         raise ProviderError(
-            f"The API's answer must be JSON, and is something else. {_BASE_URL_ADVICE}"
+            f"The API's response must be JSON, but is something else. {_BASE_URL_ADVICE}"
         ) from error
 
 

@@ -17,12 +17,16 @@ def data_check(
     valid: Annotated[
         Path | None,
         typer.Option(
-            help="The validation file, checked too, and for leakage.", callback=read_stdin
+            help="The validation file, checked too, also for leakage.", callback=read_stdin
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings stop, too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Write NAME.fixed.jsonl, and NAME.fixed.txt on it.")
+        bool,
+        typer.Option(
+            "--fix",
+            help="Write a repaired copy, NAME.fixed.jsonl, and NAME.fixed.txt with the changes.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -37,11 +41,12 @@ def data_check(
 def data_stats(
     file: DataFile,
     plot: Annotated[
-        Path | None, typer.Option(help="A picture to draw them in, too.", callback=expand_user)
+        Path | None,
+        typer.Option(help="An image file to plot the frequencies to.", callback=expand_user),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw label frequencies; count words and tokens."""
+    """Show label frequencies, and counts of words and tokens."""
     from emojitune.cli.data import files
 
     screen = open_screen(as_json)
@@ -50,17 +55,19 @@ def data_stats(
 
 @data.command("show")
 def data_show(
-    number: Annotated[int, typer.Argument(metavar="N", help="The line of the file.", min=1)],
+    number: Annotated[
+        int, typer.Argument(metavar="N", help="The number of a line in the file.", min=1)
+    ],
     file: DataFile = TRAIN,
     mask: Annotated[
-        bool, typer.Option("--mask", help="Its tokens, and which are trained.")
+        bool, typer.Option("--mask", help="Show its tokens, and which of them are trained on.")
     ] = False,
     model: Annotated[
-        str, typer.Option(help="The base model whose tokens they are.")
+        str, typer.Option(help="The base model whose tokenizer is used.")
     ] = "gpt-3.5-turbo",
     as_json: AsJson = False,
 ) -> None:
-    """Show one example, as it is or as a model sees it."""
+    """Show one example as it is, or as the tokens that a model sees."""
     from emojitune.cli.data import show
 
     screen = open_screen(as_json)
@@ -78,9 +85,9 @@ def data_convert(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make chat lines of other formats: prompt and completion, ShareGPT, Alpaca, a list, CSV.
+    """Convert other formats to chat lines: prompt and completion, ShareGPT, Alpaca, a list, CSV.
 
-    Every row is accounted for: what is left out is told with its line and the reason.
+    Every row is accounted for: rows left out are listed with their line and the reason.
     """
     from emojitune.cli.data import convert
 
@@ -90,11 +97,13 @@ def data_convert(
 @data.command("split")
 def data_split(
     file: DataFile,
-    share: Annotated[float, typer.Option(help="Part that goes to the validation file.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="The same seed cuts the same way.")] = 0,
+    share: Annotated[
+        float, typer.Option(help="Fraction of the examples for the validation file.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Cut a file in two beside it: NAME.train.jsonl and NAME.valid.jsonl."""
+    """Split a file into NAME.train.jsonl and NAME.valid.jsonl, next to it."""
     from emojitune.cli.data import files
 
     screen = open_screen(as_json)

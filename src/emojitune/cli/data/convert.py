@@ -18,7 +18,7 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
     """Write the chat lines next to the file or to `output`, and report on every row; --json
     includes the report even if no row could be converted."""
     if output == Path("-"):
-        raise InvalidRequestError("--output names a file, and - is none. Name one.")
+        raise InvalidRequestError("--output must name a file, not -.")
     try:
         converted = convert(file)
     except OSError as error:
@@ -28,7 +28,7 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
     name, target = display_name(file), output or output_path(file, ".chat.jsonl")
     if converted.lines and not converted.is_foreign:
         raise InvalidRequestError(
-            f"{name} is in the chat's format already. "
+            f"{name} is in the chat format already. "
             f"To see what is wrong with it: {command('data', 'check', name)}"
         )
     _show_report(converted, name, screen)
@@ -41,8 +41,8 @@ def convert_file(file: Path, output: Path | None, screen: Screen) -> None:
     if not converted.lines:
         formats = ", ".join(str(format) for format in KNOWN_FORMATS)
         raise DatasetError(
-            f"{name} has no row that can be a chat line. The formats known here are {formats}: "
-            "bring its rows into one of them.",
+            f"{name} has no row that can be converted to a chat line. Known formats are "
+            f"{formats}: convert its rows to one of them.",
             code="other_format",
         )
 

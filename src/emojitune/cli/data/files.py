@@ -32,7 +32,7 @@ def check_usable(
     if not report.ok:
         raise DatasetError(
             f"The {name} {display_name(path)} cannot be used: {len(report.errors)} error(s), "
-            "listed above. Mend them and run this again.",
+            "listed above. Fix them and run this again.",
             code=report.errors[0].code,
         )
     return report
@@ -77,7 +77,7 @@ def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> Datas
     """Write the repaired copy and the list of changes, and return the report on the copy."""
     repaired = repair(report)
     if not repaired.lines:
-        screen.say("--fix wrote nothing: no line of the file can be mended.")
+        screen.say("--fix wrote nothing: no line of the file can be repaired.")
         return report
     copy_path, changes_path = (
         output_path(report.path, ".fixed.jsonl"),
@@ -110,11 +110,11 @@ def _check_validation(
 def _refuse(report: DatasetReport, *, strict: bool) -> None:
     name = display_name(report.path)
     if not report.ok:
-        message = f"{name} cannot be used for training: {len(report.errors)} error(s). Mend them."
+        message = f"{name} cannot be used for training: {len(report.errors)} error(s). Fix them."
         raise DatasetError(message, code=report.errors[0].code)
     if strict and report.warnings:
         counted = f"{name} has {len(report.warnings)} warning(s), and --strict allows none."
-        message = f"{counted} Mend them, or leave --strict out."
+        message = f"{counted} Fix them, or leave --strict out."
         raise DatasetError(message, code=report.warnings[0].code)
 
 
@@ -124,7 +124,7 @@ def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
     if not report.ok:
         screen.dataset(report)
         raise DatasetError(
-            f"{display_name(file)} has errors; mend them first.", code=report.errors[0].code
+            f"{display_name(file)} has errors; fix them first.", code=report.errors[0].code
         )
     numbers = describe(report.examples)
     screen.statistics(numbers)
