@@ -158,7 +158,7 @@ class World:
         base = context.settings.base_model
         make_adapter(Path(base), context.settings.adapters / "fuzz", 1, LABELS)
         hosted, job = TUNED.split(":")[1], self.ids["job"]
-        context.models.register(FineTunedModel(TUNED, 1, job, base, hosted, "fuzz"))
+        context.stores.models.register(FineTunedModel(TUNED, 1, job, base, hosted, "fuzz"))
         self.ids["model"] = TUNED
 
     def faults(self, asked: Asked, answer: Answer) -> list[str]:

@@ -1,4 +1,4 @@
-"""The application: all endpoints, behind the key, over services that it opens and closes."""
+"""The application: all endpoints and middlewares, over stores that it opens and closes."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,25 +29,27 @@ from emojitune.server.models import routes as models
 from emojitune.server.models.loading import capacity, model_loader
 from emojitune.server.responses import routes as responses
 from emojitune.settings import Settings
-from emojitune.store.database import Database, open_database
+from emojitune.store.database import open_database
 from emojitune.store.keys import KeyStore
 from emojitune.store.scope import EVERY_PROJECT, Project
 from emojitune.store.stores import Stores, stores_of
 
+StoresFor = Callable[[Project], Stores]
+
 _MAX_CONCURRENT_LOADS = 8
 
 _ROUTERS = (
-    files,
-    uploads,
-    fine_tuning,
-    permissions,
-    graders,
-    models,
-    chat,
-    stored,
-    responses,
-    embeddings,
-    batches,
+    files.router,
+    uploads.router,
+    fine_tuning.router,
+    permissions.router,
+    graders.router,
+    models.router,
+    chat.router,
+    stored.router,
+    responses.router,
+    embeddings.router,
+    batches.router,
 )
 
 
@@ -61,18 +63,18 @@ def create_app(
     """OpenAI's API over the home folder of `settings`.
 
     Args:
-        dispatcher: Who runs the jobs; by default one that starts a process for each.
-        load_model: From a base or fine-tuned model's name to the model, as the pool calls it; by
-            default from the disk.
-        clock: By which what is stored is stamped, and ends.
+        dispatcher: Runs the jobs; by default in a process each.
+        load_model: Loads a base or fine-tuned model by its name for the pool; by default from the
+            disk.
+        clock: The time by which objects are stamped, and expire.
     """
     app = FastAPI(
         lifespan=_lifespan(settings, dispatcher or Dispatcher(settings), load_model, clock),
         redirect_slashes=False,
         openapi_url=None,  # not FastAPI's: see openapi.py
     )
-    for endpoints in _ROUTERS:
-        app.include_router(endpoints.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     app.include_router(page.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     errors.register_handlers(app)
@@ -99,18 +101,28 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = open_database(settings.home, clock)
-        context_for = _context_factory(app, settings, database, dispatcher, load_model)
-        app.state.context_for = context_for
+
+        @cache
+        def stores_for(project: Project) -> Stores:
+            return stores_of(database, project, settings)
+
+        all_projects = stores_for(EVERY_PROJECT)
+        post = partial(asgi_client.post, app)
+        batch_runner = BatchRunner(
+            all_projects.batches, lambda project: stores_for(project).files, post
+        )
+        app.state.context_for = _context_factory(
+            settings, stores_for, dispatcher, batch_runner, load_model
+        )
         app.state.keys = KeyStore(database)
-        all_projects = context_for(EVERY_PROJECT)
         all_projects.files.sweep()
         all_projects.uploads.sweep()
         dispatcher.start()
-        all_projects.batch_runner.start()
+        batch_runner.start()
         try:
             yield
         finally:
-            await all_projects.batch_runner.stop()
+            await batch_runner.stop()
             dispatcher.stop()
             database.close()
 
@@ -118,38 +130,21 @@ def _lifespan(
 
 
 def _context_factory(
-    app: FastAPI,
     settings: Settings,
-    database: Database,
+    stores_for: StoresFor,
     dispatcher: Dispatcher,
+    batch_runner: BatchRunner,
     load_model: LoadModel | None,
 ) -> ContextFor:
-    @cache
-    def stores(project: Project) -> Stores:
-        return stores_of(database, project, settings)
-
-    every_project = stores(EVERY_PROJECT)
-    load = load_model or model_loader(settings, every_project.models)
+    load = load_model or model_loader(settings, stores_for(EVERY_PROJECT).models)
     pool = ModelPool(load, capacity=cache(partial(capacity, settings)))
-    ask = partial(asgi_client.post, app)
-    batch_runner = BatchRunner(every_project.batches, lambda project: stores(project).files, ask)
     load_limiter = CapacityLimiter(_MAX_CONCURRENT_LOADS)
 
     def context_for(project: Project) -> RequestContext:
-        own = stores(project)
         return RequestContext(
             settings=settings,
             project=project,
-            stores=own,
-            files=own.files,
-            uploads=own.uploads,
-            jobs=own.jobs,
-            batches=own.batches,
-            models=own.models,
-            chat_completions=own.chat_completions,
-            idempotency=own.idempotency,
-            permissions=own.permissions,
-            responses=own.responses,
+            stores=stores_for(project),
             pool=pool,
             dispatcher=dispatcher,
             batch_runner=batch_runner,

@@ -1,52 +1,47 @@
-"""What an endpoint works with: handed to each that asks for `Shared`, for its caller's project.
+"""The request context: the stores of the caller's project, and what all requests share.
 
-Its stores see that project alone, so no endpoint has to think of it, and none can forget to.
+An endpoint declares a parameter of the type `Context` and is passed it. Its stores see the caller's
+project alone, so no endpoint has to think of the project, and none can forget it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from emojitune.inference.model_pool import ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
-from emojitune.server.batches.runner import BatchRunner
 from emojitune.settings import Settings
-from emojitune.store.batches import BatchStore
-from emojitune.store.chat_completions import ChatCompletionStore
-from emojitune.store.files import FileStore
-from emojitune.store.idempotency import IdempotencyStore
-from emojitune.store.jobs import JobStore
-from emojitune.store.models import ModelStore
-from emojitune.store.permissions import PermissionStore
-from emojitune.store.responses import ResponseStore
 from emojitune.store.scope import Project
 from emojitune.store.stores import Stores
-from emojitune.store.uploads import UploadStore
+
+
+class BatchControl(Protocol):
+    """The part of the batch runner that endpoints use, from any thread."""
+
+    def wake(self) -> None:
+        """Look for new batches now."""
+
+    def interrupt(self, batch_id: str) -> None:
+        """Stop running a batch that is being cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """The rooms behind the edge: a project's stores, and what serves all. `model_threads` is for
-    loading: it may take a minute, and must not hold up the threads of the short requests."""
+    """A project's stores, and what serves all projects.
+
+    `load_limiter` is for threads that load a model: that may take a minute, and must not hold up
+    the threads of short requests.
+    """
 
     settings: Settings
     project: Project
     stores: Stores
-    files: FileStore
-    uploads: UploadStore
-    jobs: JobStore
-    batches: BatchStore
-    models: ModelStore
-    chat_completions: ChatCompletionStore
-    idempotency: IdempotencyStore
-    permissions: PermissionStore
-    responses: ResponseStore
     pool: ModelPool
     dispatcher: Dispatcher
-    batch_runner: BatchRunner
+    batch_runner: BatchControl
     load_limiter: CapacityLimiter
 
 
@@ -54,7 +49,7 @@ ContextFor = Callable[[Project], RequestContext]
 
 
 async def _request_context(request: Request) -> RequestContext:
-    # Whoever came past the key check has a caller; without one there is nothing to serve.
+    # Every request that passed the API key middleware has a caller.
     context_for: ContextFor = request.app.state.context_for
     return context_for(request.scope["caller"].project)
 

@@ -123,8 +123,8 @@ class _Server(uvicorn.Server):
             return False
         context: RequestContext = self._app.state.context_for(EVERY_PROJECT)
         # A paused job needs nobody: the next server can resume it too.
-        jobs = (job for job in context.jobs.unfinished() if job.status != "paused")
-        if any(jobs) or context.batches.unfinished():
+        jobs = (job for job in context.stores.jobs.unfinished() if job.status != "paused")
+        if any(jobs) or context.stores.batches.unfinished():
             self._last_active = clock
             return False
         return True

@@ -56,7 +56,7 @@ def url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     )
     with serving(app) as address:
         tuned = FineTunedModel(CLOSED, 1, "ftjob-1", "smollm2-135m-instruct", "gpt-3.5-turbo", "a")
-        app.state.context_for("default").models.register(tuned)
+        app.state.context_for("default").stores.models.register(tuned)
         yield address
 
 

@@ -107,7 +107,7 @@ def test_a_jobs_checkpoints_and_graders(use: Use, server) -> None:
         file = await client.files.create(file=b"{}\n", purpose="fine-tune")
         job = await client.fine_tuning.jobs.create(model=MODEL, training_file=file.id)
         for step in (3, 6):
-            server.context.jobs.add_checkpoint(
+            server.context.stores.jobs.add_checkpoint(
                 job.id, model=f"ft:x:local::{step}", step=step, metrics={"step": step}
             )
         listed = client.fine_tuning.jobs.checkpoints.list(job.id, limit=1)

@@ -127,5 +127,5 @@ def test_a_jobs_suffix_is_part_of_a_name(
     made = client.fine_tuning.jobs.create(
         model="gpt-3.5-turbo", training_file=file.id, suffix=suffix
     )
-    job = server.context.jobs.get(made.id)
+    job = server.context.stores.jobs.get(made.id)
     assert "/" not in model_name(job, "gpt-3.5-turbo", "local")

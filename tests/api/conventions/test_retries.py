@@ -81,7 +81,7 @@ def test_trap_11_a_cut_connection_and_its_retry_make_one_job(
 def test_a_first_attempt_that_is_still_running_makes_no_second_job(
     server, http: httpx2.Client, body: dict[str, Any], ids, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = server.context.jobs
+    jobs = server.context.stores.jobs
     create, begun, go_on, made = jobs.create, threading.Event(), threading.Event(), []
 
     def slow_at_first(**fields: Any):
@@ -182,7 +182,7 @@ def test_a_repeated_change_of_state_is_no_mistake(
 ) -> None:
     job = post(http, body).json()["id"]
     for state in before:
-        JOB.move(server.context.jobs, job, state)
+        JOB.move(server.context.stores.jobs, job, state)
     statuses = [
         http.post(f"{PATH}/{job}/{action}", headers={"x-stainless-retry-count": attempt})
         for attempt in ("0", "1", "0")

@@ -96,7 +96,7 @@ def test_trap_01_the_error_of_a_healthy_job_is_null(trained: Trained) -> None:
 def test_trap_02_hyperparameters_are_an_object_on_every_job(new_job, http, server) -> None:
     method = {"type": "supervised"}
     for job in (new_job(), new_job(hyperparameters=None), new_job(method=method)):
-        JOB.move(server.context.jobs, job["id"], "cancelled")
+        JOB.move(server.context.stores.jobs, job["id"], "cancelled")
         again = http.get(f"/fine_tuning/jobs/{job['id']}").json()
         for shown in (job, again):
             assert shown["hyperparameters"] == shown["method"]["supervised"]["hyperparameters"]
@@ -117,7 +117,7 @@ def test_trap_03_a_paused_job_says_paused_and_loose_clients_read_it(
     with pytest.raises(APIResponseValidationError):
         client.fine_tuning.jobs.retrieve(job)
     assert loose.fine_tuning.jobs.resume(job).status == "queued"
-    JOB.move(server.context.jobs, job, "cancelled")
+    JOB.move(server.context.stores.jobs, job, "cancelled")
 
 
 def test_trap_04_the_purpose_evals_is_taken_and_strict_clients_cannot_read_it(
@@ -155,7 +155,7 @@ def test_trap_05_permissions_page_by_last_id_and_have_an_order_of_their_own(
 
 
 def test_trap_06_lists_have_their_own_default_limits(new_job, http, server) -> None:
-    jobs = server.context.jobs
+    jobs = server.context.stores.jobs
     first, *_ = [new_job()["id"] for _ in range(21)]
     for number in range(25):
         jobs.add_event(first, f"{number}")
@@ -247,7 +247,7 @@ def test_trap_10_pause_and_resume_take_an_empty_body_that_is_called_json(
 ) -> None:
     headers = {"content-type": "application/json"}
     job = new_job()["id"]
-    JOB.move(server.context.jobs, job, "queued")
+    JOB.move(server.context.stores.jobs, job, "queued")
     for action in ("pause", "resume", "cancel"):
         response = http.post(f"/fine_tuning/jobs/{job}/{action}", headers=headers)
         assert response.status_code == 200, response.text
@@ -326,8 +326,8 @@ def test_trap_15_no_number_goes_out_that_is_none(new_job, http: httpx2.Client, s
         raise AssertionError(f"{constant} is no JSON")
 
     job, nothing = new_job()["id"], {"train_loss": math.nan, "valid_loss": math.inf}
-    server.context.jobs.add_event(job, "Step 1/1", type="metrics", data=nothing)
-    server.context.jobs.add_checkpoint(job, model="ft:a:b:c:d", step=1, metrics=nothing)
+    server.context.stores.jobs.add_event(job, "Step 1/1", type="metrics", data=nothing)
+    server.context.stores.jobs.add_checkpoint(job, model="ft:a:b:c:d", step=1, metrics=nothing)
     for part in ("events", "checkpoints"):
         text = http.get(f"/fine_tuning/jobs/{job}/{part}").text
         json.loads(text, parse_constant=refuse)

@@ -100,12 +100,12 @@ def ids(server, client: OpenAI) -> dict[str, str]:
     job = client.fine_tuning.jobs.create(model="gpt-3.5-turbo", training_file=file.id)
     name = "ft:gpt-3.5-turbo-0125:local::abcdefgh"
     model = FineTunedModel(name, 1, job.id, "smollm2-135m-instruct", "gpt-3.5-turbo-0125", "a")
-    server.context.models.register(model)
+    server.context.stores.models.register(model)
     permission = client.fine_tuning.checkpoints.permissions.create(name, project_ids=["third"])
     completion = client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK, store=True)
     response = client.responses.create(model="gpt-3.5-turbo", input="hi")
-    batch = server.context.batches.create(**BATCH, input_file_id=file.id)
-    server.context.batches.transition(batch.id, "failed", sources=["validating"])
+    batch = server.context.stores.batches.create(**BATCH, input_file_id=file.id)
+    server.context.stores.batches.transition(batch.id, "failed", sources=["validating"])
     return {
         "file_id": file.id,
         "upload_id": upload.id,
@@ -230,7 +230,7 @@ def test_a_shared_model_is_used_and_neither_deleted_nor_shared_further(
     other: httpx2.Client, client: OpenAI, server, ids: dict[str, str]
 ) -> None:
     name = "ft:gpt-3.5-turbo-0125:local::sharedby"
-    server.context.models.register(
+    server.context.stores.models.register(
         FineTunedModel(name, 1, "ftjob-1", "smollm2-135m-instruct", "gpt-3.5-turbo-0125", "b")
     )
     asked = {**CHAT, "model": name}

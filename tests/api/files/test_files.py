@@ -263,7 +263,7 @@ def test_an_unknown_cursor_does_not_start_over(client: OpenAI) -> None:
 
 def test_result_files_are_read_as_they_were_written(client: OpenAI, server) -> None:
     table = base64.b64encode(b"step,train_loss\n1,0.5\n")
-    stored = server.context.files.add(
+    stored = server.context.stores.files.add(
         [table], filename="step_metrics.csv", purpose="fine-tune-results"
     )
     assert client.files.content(stored.id).read() == table
@@ -294,12 +294,12 @@ def test_what_is_uploaded_stays_json_lines(client: OpenAI) -> None:
 def test_a_training_file_that_is_no_json_lines_is_refused_on_arrival(
     client: OpenAI, server, content: bytes, words: str
 ) -> None:
-    before = server.context.files.list().items
+    before = server.context.stores.files.list().items
     with pytest.raises(BadRequestError, match="Expected file to have JSONL format") as caught:
         client.files.create(file=content, purpose="fine-tune")
     assert words in caught.value.message
     assert caught.value.param == "file"
-    assert server.context.files.list().items == before
+    assert server.context.stores.files.list().items == before
     # It is no business of ours what other files contain.
     assert client.files.create(file=content, purpose="user_data").bytes == len(content)
 
@@ -393,7 +393,7 @@ def test_a_file_whose_bytes_are_lost_is_the_servers_fault_in_words(
     client: OpenAI, http: httpx2.Client, server
 ) -> None:
     stored = client.files.create(file=b"lost", purpose="user_data")
-    server.context.files.path(stored.id).unlink()
+    server.context.stores.files.path(stored.id).unlink()
     response = http.get(f"/files/{stored.id}/content")
     assert response.status_code == 503
     error = response.json()["error"]
@@ -425,7 +425,7 @@ def test_a_name_cannot_lead_a_download_into_another_folder(client: OpenAI) -> No
 
 
 def test_a_name_cannot_forge_a_header(client: OpenAI, server) -> None:
-    stored = server.context.files.add([b"x"], filename='a"\r\nx: y\\', purpose="user_data")
+    stored = server.context.stores.files.add([b"x"], filename='a"\r\nx: y\\', purpose="user_data")
     response = client.files.content(stored.id).response
     assert response.headers["content-disposition"].startswith('attachment; filename="a___x: y_"')
     assert "x" not in response.headers

@@ -243,7 +243,7 @@ def test_trap_10_cancel_takes_an_empty_body_that_is_called_json(
 def test_a_failed_job_says_why(create, client: OpenAI, server) -> None:
     job = create()
     error = JobError("invalid_n_examples", "Training file has 7 example(s)", "training_file")
-    JOB.move(server.context.jobs, job.id, "failed", error=error)
+    JOB.move(server.context.stores.jobs, job.id, "failed", error=error)
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.status == "failed"
     assert failed.error.to_dict() == {
@@ -258,7 +258,7 @@ def test_trap_24_a_job_shows_the_numbers_it_used_in_both_places(
 ) -> None:
     job = create()
     used = {"n_epochs": 3, "batch_size": 16, "learning_rate_multiplier": 1.8}
-    server.context.jobs.update(
+    server.context.stores.jobs.update(
         job.id, hyperparameters=used, trained_tokens=9, result_files=["file-r"]
     )
     shown = client.fine_tuning.jobs.retrieve(job.id)
@@ -268,7 +268,7 @@ def test_trap_24_a_job_shows_the_numbers_it_used_in_both_places(
 
 
 def test_only_a_running_job_has_a_finish_in_sight(create, client: OpenAI, server) -> None:
-    jobs = server.context.jobs
+    jobs = server.context.stores.jobs
     job = create()
     for status, shown in (("queued", None), ("running", 4000000000), ("queued", None)):
         JOB.move(jobs, job.id, status)
@@ -283,7 +283,7 @@ def test_events_page_through_the_sdk(create, client: OpenAI, server) -> None:
     job = create()
     numbers = {"step": 1, "train_loss": float("nan"), "total_steps": 9}
     for step in range(7):
-        server.context.jobs.add_event(job.id, f"Step {step}", type="metrics", data=numbers)
+        server.context.stores.jobs.add_event(job.id, f"Step {step}", type="metrics", data=numbers)
     events = list(client.fine_tuning.jobs.list_events(job.id, limit=2))
     assert [event.message for event in events[:7]] == [f"Step {step}" for step in range(6, -1, -1)]
     assert len(events) == len({event.id for event in events}) == 9
@@ -295,7 +295,7 @@ def test_events_page_through_the_sdk(create, client: OpenAI, server) -> None:
 
 def test_checkpoints_leave_out_what_is_not_known(create, client: OpenAI, server) -> None:
     job = create()
-    jobs = server.context.jobs
+    jobs = server.context.stores.jobs
     metrics = {"step": 10, "train_loss": 0.5, "valid_loss": None, "full_valid_loss": float("nan")}
     jobs.add_checkpoint(job.id, model="ft:a:b:c:d:ckpt-step-10", step=10, metrics=metrics)
     jobs.add_checkpoint(job.id, model="ft:a:b:c:e", step=20, metrics={"train_loss": 0.25})
@@ -408,7 +408,7 @@ def test_a_job_is_paused_and_resumed(
     if state != "validating_files":
         queue_validated(server.context.stores, job.id)
     if state == "running":
-        JOB.move(server.context.jobs, job.id, "running")
+        JOB.move(server.context.stores.jobs, job.id, "running")
     woken = server.dispatcher.woken
     headers = {"content-type": "application/json"}  # as the official client sends it, bodiless
     paused = http.post(f"/fine_tuning/jobs/{job.id}/pause", headers=headers).json()
@@ -428,7 +428,7 @@ def test_a_job_is_paused_and_resumed(
 
 def test_trap_3_a_loose_client_reads_a_paused_job(create, server) -> None:
     job = create()
-    JOB.move(server.context.jobs, job.id, "queued")
+    JOB.move(server.context.stores.jobs, job.id, "queued")
     with OpenAI(base_url=server.url, api_key=KEY, max_retries=0) as loose:
         assert loose.fine_tuning.jobs.pause(job.id).status == "paused"
         assert loose.fine_tuning.jobs.list(limit=1).data[0].status == "paused"
@@ -438,7 +438,7 @@ def test_trap_3_a_loose_client_reads_a_paused_job(create, server) -> None:
 @pytest.mark.parametrize("action", ["pause", "resume"])
 def test_what_has_ended_is_not_paused(create, client: OpenAI, server, action: str) -> None:
     job = create()
-    JOB.move(server.context.jobs, job.id, "cancelled")
+    JOB.move(server.context.stores.jobs, job.id, "cancelled")
     with pytest.raises(BadRequestError, match="this one is cancelled"):
         getattr(client.fine_tuning.jobs, action)(job.id)
 
@@ -500,7 +500,7 @@ def test_traps_1_and_2_a_healthy_job_has_no_error_and_its_numbers(
 
 def test_trap_23_every_tuned_model_has_a_name_of_five_parts(create, server) -> None:
     for suffix in (None, "emoji-v1", "with: colons / and ü"):
-        job = server.context.jobs.get(create(suffix=suffix).id)
+        job = server.context.stores.jobs.get(create(suffix=suffix).id)
         name = model_name(job, "org/base", "local")
         assert len(name.split(":")) == 5
         assert (name.split(":")[3] == "") == (suffix is None)

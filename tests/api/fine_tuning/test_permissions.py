@@ -13,7 +13,7 @@ CHECKPOINT = "ft:org/base:local:emoji-v1:abcd1234:ckpt-step-7"
 
 @pytest.fixture(scope="module")
 def model(server) -> str:
-    server.context.models.register(
+    server.context.stores.models.register(
         FineTunedModel(CHECKPOINT, 1700000000, "ftjob-1", "b", "org/base", "a", 7)
     )
     return CHECKPOINT
@@ -81,13 +81,13 @@ def test_a_permission_is_taken_back_once(client: OpenAI, model: str) -> None:
 
 def test_permissions_go_with_their_model(client: OpenAI, server) -> None:
     again = FineTunedModel("ft:b:local::12345678", 1700000000, "ftjob-1", "b", "b", "gone", None)
-    server.context.models.register(again)
+    server.context.stores.models.register(again)
     permissions = client.fine_tuning.checkpoints.permissions
     permissions.create(again.name, project_ids=["proj_1"])
     client.models.delete(again.name)
     with pytest.raises(NotFoundError):
         permissions.list(again.name)
-    server.context.models.register(again)
+    server.context.stores.models.register(again)
     assert permissions.list(again.name).data == []
 
 

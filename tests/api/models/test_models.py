@@ -16,7 +16,7 @@ BASE = "smollm2-135m-instruct"
 
 def register(server, tail: str, adapter: str | None = None, step: int | None = None) -> str:
     name = f"ft:gpt-3.5-turbo-0125:local:emoji-v1:{tail}"
-    server.context.models.register(
+    server.context.stores.models.register(
         FineTunedModel(
             name, 1700000000, "ftjob-1", BASE, "gpt-3.5-turbo-0125", adapter or tail, step
         )

@@ -15,9 +15,9 @@ from emojitune.server.docs.markdown import markdown
 from emojitune.server.docs.openapi import openapi_document
 from emojitune.server.docs.page import page
 from emojitune.server.docs.reference import Parameter, endpoints
-from emojitune.server.docs.write_reference import reference
 from emojitune.server.http.json_bodies import StrictModel, json_body
 from emojitune.server.http.unsupported import Ignored, Refused
+from emojitune.server.write_reference import reference
 from emojitune.settings import Settings
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "api.md"

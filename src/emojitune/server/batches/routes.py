@@ -11,6 +11,7 @@ from pydantic import Field
 from emojitune.errors import InvalidRequestError, NotFoundError
 from emojitune.jobs.states import BATCH
 from emojitune.server.context import Context, RequestContext
+from emojitune.server.files.lookup import require_file
 from emojitune.server.files.requests import ExpiresAfter
 from emojitune.server.http.asgi_client import accepts_post
 from emojitune.server.http.idempotency import body_digest, create_once
@@ -87,22 +88,22 @@ def list_batches(
     limit: LimitTo100 = 20,
 ) -> Response:
     """List the batches, the newest first."""
-    page = context.batches.list(after, limit)
+    page = context.stores.batches.list(after, limit)
     return page_response([_batch_object(batch) for batch in page.items], has_more=page.has_more)
 
 
 @router.get("/{batch_id}")
 def retrieve(batch_id: str, context: Context) -> Response:
     """Show a batch."""
-    return json_response(_batch_object(context.batches.get(batch_id)))
+    return json_response(_batch_object(context.stores.batches.get(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
 def cancel(batch_id: str, context: Context) -> Response:
     """Stop a batch; what was answered by then is in its output file."""
-    batch = context.batches.get(batch_id)
+    batch = context.stores.batches.get(batch_id)
     if batch.status != "cancelling":  # a client that asks again because it heard nothing is right
-        batch = BATCH.move(context.batches, batch_id, "cancelling")
+        batch = BATCH.move(context.stores.batches, batch_id, "cancelling")
         context.batch_runner.interrupt(batch_id)
     return json_response(_batch_object(batch))
 
@@ -110,10 +111,16 @@ def cancel(batch_id: str, context: Context) -> Response:
 def _create_batch(batch_id: str, body: CreateBatch, context: RequestContext) -> Batch:
     # A repetition finds its batch, though the input may be gone by now.
     with contextlib.suppress(NotFoundError):
-        return context.batches.get(batch_id)
-    _require_input(body.input_file_id, context)
+        return context.stores.batches.get(batch_id)
+    require_file(
+        context.stores.files,
+        body.input_file_id,
+        purpose="batch",
+        role="The input file of a batch",
+        param="input_file_id",
+    )
     expiry = body.output_expires_after
-    batch = context.batches.create(
+    batch = context.stores.batches.create(
         batch_id=batch_id,
         endpoint=body.endpoint,
         input_file_id=body.input_file_id,
@@ -133,22 +140,6 @@ def _require_endpoint(endpoint: str, request: Request) -> None:
             f"{', '.join(supported)}.",
             code="unsupported_value",
             param="endpoint",
-        )
-
-
-def _require_input(file_id: str, context: RequestContext) -> None:
-    try:
-        purpose = context.files.get(file_id).purpose
-    except NotFoundError:
-        raise InvalidRequestError(
-            f"File '{file_id}' does not exist. Upload it first, with purpose batch.",
-            param="input_file_id",
-        ) from None
-    if purpose != "batch":
-        raise InvalidRequestError(
-            f"The input file of a batch needs the purpose batch, and '{file_id}' was uploaded "
-            f"with {purpose}. Upload it again.",
-            param="input_file_id",
         )
 
 

@@ -28,7 +28,7 @@ async def create(
     async def store(completion: Mapping[str, Any]) -> None:
         if body.store:
             await to_thread.run_sync(
-                context.chat_completions.add, _stored_completion(completion, body)
+                context.stores.chat_completions.add, _stored_completion(completion, body)
             )
 
     work = generate(body, body.prompt, ChatAssembler(body), store, context)

@@ -42,7 +42,7 @@ def list_completions(
     order: Order = "asc",
 ) -> Response:
     """List stored completions, all or those with each `metadata[key]=value` of the query."""
-    page = context.chat_completions.list(
+    page = context.stores.chat_completions.list(
         model=model and snapshot_name(model),
         metadata=metadata_filter(request),
         after=after,
@@ -56,7 +56,7 @@ def list_completions(
 @router.get("/{completion_id}")
 def retrieve(completion_id: str, context: Context) -> Response:
     """Retrieve a stored completion."""
-    return json_response(_completion(context.chat_completions.get(completion_id)))
+    return json_response(_completion(context.stores.chat_completions.get(completion_id)))
 
 
 @router.post("/{completion_id}")
@@ -66,13 +66,15 @@ def update(
     context: Context,
 ) -> Response:
     """Give a stored completion other metadata."""
-    return json_response(_completion(context.chat_completions.update(completion_id, body.metadata)))
+    return json_response(
+        _completion(context.stores.chat_completions.update(completion_id, body.metadata))
+    )
 
 
 @router.delete("/{completion_id}")
 def delete(completion_id: str, context: Context) -> Response:
     """Delete a stored completion and its messages."""
-    context.chat_completions.delete(completion_id)
+    context.stores.chat_completions.delete(completion_id)
     return json_response(
         ChatCompletionDeleted(id=completion_id, object="chat.completion.deleted", deleted=True)
     )
@@ -87,7 +89,7 @@ def list_messages(
     order: Order = "asc",
 ) -> Response:
     """List the messages that a stored completion answers."""
-    messages = context.chat_completions.get(completion_id).messages
+    messages = context.stores.chat_completions.get(completion_id).messages
     page = slice_page(messages, after=after, limit=limit, order=order)
     # OpenAI's type knows the assistant's role alone; its service sends the real ones.
     items = [ChatCompletionStoreMessage.model_construct(**message) for message in page.items]

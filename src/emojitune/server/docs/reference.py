@@ -1,6 +1,6 @@
 """The API's description as a list of endpoints with rows, one for each parameter, however deep.
 
-Reads the OpenAPI document and nothing else; `docs_markdown.py` and `docs_page.py` write it out.
+Reads the OpenAPI document and nothing else; `markdown.py` and `page.py` write them out.
 """
 
 import json

@@ -13,8 +13,8 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from emojitune.server.edge.auth import Caller
 from emojitune.server.edge.logs import BodyCapture
+from emojitune.server.http.caller import Caller
 from emojitune.server.http.errors import internal_error_response
 
 logger = logging.getLogger(__name__)

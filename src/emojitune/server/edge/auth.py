@@ -5,7 +5,6 @@ The server's own key is that of the default project; where it comes from stands 
 
 import hmac
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import to_thread
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError
+from emojitune.server.http.caller import Caller
 from emojitune.server.http.errors import AuthenticationError, error_response
 from emojitune.settings import Settings, read_key
 from emojitune.store.database import make_home
@@ -26,17 +26,8 @@ _KEY_SOURCES = (
     "one in the file api_key of its home folder, and those made by `emojitune keys create`."
 )
 
-
-SERVER_KEY_ID = "server"  # what the log and the limits call the server's own key
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """For which project a request is, and the id of its key; None when it came with none, from
-    inside of the server."""
-
-    project: str
-    key_id: str | None = None
+# The id of the server's own key in the log and in the rate limits.
+SERVER_KEY_ID = "server"
 
 
 def server_key(settings: Settings) -> str:

@@ -14,7 +14,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from emojitune.errors import InvalidRequestError
-from emojitune.server.edge.auth import SERVER_KEY_ID, Caller
+from emojitune.server.edge.auth import SERVER_KEY_ID
+from emojitune.server.http.caller import Caller
 from emojitune.server.http.errors import RateLimitError, error_response
 from emojitune.settings import Settings
 

@@ -38,11 +38,11 @@ def create(form: _Form, context: Context) -> Response:
             "A file must not be empty, and this one has 0 bytes.", param="file"
         )
     seconds = lifetime_seconds(form.purpose, form.expires_after)
-    with context.files.receive(
+    with context.stores.files.receive(
         form.file.file, max_bytes=context.settings.max_file_bytes
     ) as incoming:
         check_upload(form.purpose, incoming.path)
-        stored = context.files.keep(
+        stored = context.stores.files.keep(
             incoming,
             filename=PurePath(form.file.filename or "").name or "upload",
             purpose=form.purpose,
@@ -60,28 +60,28 @@ def list_files(
     order: Order = "desc",
 ) -> Response:
     """List the files."""
-    page = context.files.list(purpose, after, limit, order)
+    page = context.stores.files.list(purpose, after, limit, order)
     return page_response([file_object(stored) for stored in page.items], has_more=page.has_more)
 
 
 @router.get("/{file_id}")
 def retrieve(file_id: str, context: Context) -> Response:
     """Show a file."""
-    return json_response(file_object(context.files.get(file_id)))
+    return json_response(file_object(context.stores.files.get(file_id)))
 
 
 @router.delete("/{file_id}")
 def delete(file_id: str, context: Context) -> Response:
     """Delete a file; a job or a batch that still needs it fails, and says so."""
-    context.files.delete(file_id)
+    context.stores.files.delete(file_id)
     return json_response(FileDeleted(id=file_id, object="file", deleted=True))
 
 
 @router.get("/{file_id}/content")
 def content(file_id: str, request: Request, context: Context) -> Response:
     """Send the bytes of a file."""
-    stored = context.files.get(file_id)
-    return _FileDownload(stored, context.files.open(file_id), request.headers)
+    stored = context.stores.files.get(file_id)
+    return _FileDownload(stored, context.stores.files.open(file_id), request.headers)
 
 
 class _FileDownload(StreamingResponse):

@@ -26,7 +26,7 @@ def create(
     body: Annotated[CreateUpload, Depends(json_body(CreateUpload))], context: Context
 ) -> Response:
     """Announce a file that is sent in parts within an hour."""
-    upload = context.uploads.create(
+    upload = context.stores.uploads.create(
         filename=body.filename,
         purpose=body.purpose,
         bytes=body.bytes,
@@ -44,7 +44,7 @@ def add_part(
     """Add a part; several may arrive at the same time, in any order."""
     if not form.data.size:
         raise InvalidRequestError("A part must not be empty, and this one is.", param="data")
-    part = context.uploads.add_part(upload_id, form.data.file)
+    part = context.stores.uploads.add_part(upload_id, form.data.file)
     return json_response(
         UploadPartObject(
             id=part.id,
@@ -64,9 +64,9 @@ def complete(
 ) -> Response:
     """Make a file of the parts. A client that repeats this request because its connection was cut
     is told the same again."""
-    purpose = context.uploads.get(upload_id).purpose
+    purpose = context.stores.uploads.get(upload_id).purpose
     try:
-        upload, stored = context.uploads.complete(
+        upload, stored = context.stores.uploads.complete(
             upload_id, body.part_ids, md5=body.md5, check=partial(check_upload, purpose)
         )
     except InvalidStateError:
@@ -80,7 +80,7 @@ def complete(
 def cancel(request: Request, upload_id: str, context: Context) -> Response:
     """Give an upload up; no parts can be added any more."""
     try:
-        return json_response(_upload_object(context.uploads.cancel(upload_id)))
+        return json_response(_upload_object(context.stores.uploads.cancel(upload_id)))
     except InvalidStateError:
         if (replayed := _replayed(request, upload_id, "cancelled", context)) is None:
             raise
@@ -92,10 +92,10 @@ def _replayed(
 ) -> Response | None:
     """The answer that a client did not hear, and repeats its request for; None if it is no
     repetition, or the upload did not end in this way."""
-    upload = context.uploads.get(upload_id)
+    upload = context.stores.uploads.get(upload_id)
     if not retry_count(request) or upload.status != status:
         return None
-    stored = context.files.get(upload.file_id) if upload.file_id else None
+    stored = context.stores.files.get(upload.file_id) if upload.file_id else None
     return json_response(_upload_object(upload, stored))
 
 

@@ -38,8 +38,10 @@ def create(
     They find it among their models, chat with it and tune it further, but cannot delete it, nor
     share it in their turn.
     """
-    name = context.models.own(model).name
-    return _permission_page(context.permissions.grant(name, body.project_ids), has_more=False)
+    name = context.stores.models.own(model).name
+    return _permission_page(
+        context.stores.permissions.grant(name, body.project_ids), has_more=False
+    )
 
 
 @router.get("")
@@ -54,8 +56,8 @@ def list_permissions(
     order: FullOrder = "descending",
 ) -> Response:
     """List a checkpoint's permissions, page by page."""
-    page = context.permissions.list(
-        context.models.own(model).name,
+    page = context.stores.permissions.list(
+        context.stores.models.own(model).name,
         project_id,
         after,
         limit,
@@ -67,7 +69,7 @@ def list_permissions(
 @router.delete("/{permission_id}")
 def delete(model: str, permission_id: str, context: Context) -> Response:
     """Take a permission back."""
-    context.permissions.revoke(context.models.own(model).name, permission_id)
+    context.stores.permissions.revoke(context.stores.models.own(model).name, permission_id)
     return json_response(
         PermissionDeleteResponse(id=permission_id, object="checkpoint.permission", deleted=True)
     )

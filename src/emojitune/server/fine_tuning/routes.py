@@ -9,9 +9,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
-from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
+from emojitune.errors import InvalidStateError, NotFoundError
 from emojitune.jobs import states
 from emojitune.server.context import Context, RequestContext
+from emojitune.server.files.lookup import require_file
 from emojitune.server.fine_tuning.request import CreateJob
 from emojitune.server.http.idempotency import body_digest, create_once, retry_count
 from emojitune.server.http.json_bodies import json_body
@@ -55,7 +56,7 @@ def list_jobs(
     ] = None,
 ) -> Response:
     """List fine-tuning jobs, the newest first."""
-    page = context.jobs.list(
+    page = context.stores.jobs.list(
         after, limit, metadata_filter(request), without_metadata=metadata is not None
     )
     return list_response([_job_object(job, context) for job in page.items], has_more=page.has_more)
@@ -64,7 +65,7 @@ def list_jobs(
 @router.get("/{job_id}")
 def retrieve(job_id: str, context: Context) -> Response:
     """Retrieve a fine-tuning job."""
-    return json_response(_job_object(context.jobs.get(job_id), context))
+    return json_response(_job_object(context.stores.jobs.get(job_id), context))
 
 
 @router.post("/{job_id}/cancel")
@@ -73,7 +74,7 @@ def cancel(job_id: str, request: Request, context: Context) -> Response:
 
     def change() -> Job:
         return states.JOB.move(
-            context.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None
+            context.stores.jobs, job_id, "cancelled", finished_at=now(), estimated_finish=None
         )
 
     message = "Fine-tuning job was cancelled"
@@ -85,7 +86,7 @@ def pause(job_id: str, request: Request, context: Context) -> Response:
     """Pause a job that waits or runs; one that runs stops within a step."""
 
     def change() -> Job:
-        return states.JOB.move(context.jobs, job_id, "paused", estimated_finish=None)
+        return states.JOB.move(context.stores.jobs, job_id, "paused", estimated_finish=None)
 
     return _change_status(job_id, change, "Fine-tuning job paused", {"paused"}, request, context)
 
@@ -95,7 +96,7 @@ def resume(job_id: str, request: Request, context: Context) -> Response:
     """Put a paused job back to where it waited; it goes on from its last checkpoint."""
 
     def change() -> Job:
-        return states.resume(context.jobs, job_id)
+        return states.resume(context.stores.jobs, job_id)
 
     after = {"validating_files", "queued", "running"}
     return _change_status(job_id, change, "Fine-tuning job resumed", after, request, context)
@@ -104,7 +105,7 @@ def resume(job_id: str, request: Request, context: Context) -> Response:
 @router.get("/{job_id}/events")
 def list_events(job_id: str, context: Context, after: After = None, limit: Limit = 20) -> Response:
     """List a job's events, the newest first."""
-    page = context.jobs.events(job_id, after, limit)
+    page = context.stores.jobs.events(job_id, after, limit)
     return list_response([_event_object(event) for event in page.items], has_more=page.has_more)
 
 
@@ -113,7 +114,7 @@ def list_checkpoints(
     job_id: str, context: Context, after: After = None, limit: Limit = 10
 ) -> Response:
     """List a job's checkpoints, the last step first: one an epoch, of the last three epochs."""
-    page = context.jobs.checkpoints(job_id, after, limit)
+    page = context.stores.jobs.checkpoints(job_id, after, limit)
     checkpoints = [_checkpoint_object(checkpoint) for checkpoint in page.items]
     return page_response(checkpoints, has_more=page.has_more, empty_id=None)
 
@@ -128,12 +129,12 @@ class _JobObject(FineTuningJob):
 def _create_job(job_id: str, body: CreateJob, context: RequestContext) -> Job:
     """The job of this id: made now, or by an earlier attempt of the same request."""
     with contextlib.suppress(NotFoundError):
-        return context.jobs.get(job_id)
+        return context.stores.jobs.get(job_id)
     resolve(body.model, context)
-    _require_file(body.training_file, "training_file", context)
+    _require_file(body.training_file, "A training file", "training_file", context)
     if body.validation_file is not None:
-        _require_file(body.validation_file, "validation_file", context)
-    job = context.jobs.create(
+        _require_file(body.validation_file, "A validation file", "validation_file", context)
+    job = context.stores.jobs.create(
         job_id=job_id,
         model=snapshot_name(body.model),
         training_file=body.training_file,
@@ -165,9 +166,9 @@ def _change_status(
     try:
         with context.stores.transaction():
             job = change()
-            context.jobs.add_event(job_id, message)
+            context.stores.jobs.add_event(job_id, message)
     except InvalidStateError:
-        job = context.jobs.get(job_id)
+        job = context.stores.jobs.get(job_id)
         if not (retry_count(request) and job.status in done):
             raise
     else:
@@ -175,20 +176,8 @@ def _change_status(
     return json_response(_job_object(job, context))
 
 
-def _require_file(file_id: str, param: str, context: RequestContext) -> None:
-    try:
-        purpose = context.files.get(file_id).purpose
-    except NotFoundError:
-        raise InvalidRequestError(
-            f"File '{file_id}' does not exist. Upload it first, with purpose fine-tune.",
-            param=param,
-        ) from None
-    if purpose != "fine-tune":
-        raise InvalidRequestError(
-            f"A {param.replace('_', ' ')} needs the purpose fine-tune, and '{file_id}' was "
-            f"uploaded with {purpose}. Upload it again.",
-            param=param,
-        )
+def _require_file(file_id: str, role: str, param: str, context: RequestContext) -> None:
+    require_file(context.stores.files, file_id, purpose="fine-tune", role=role, param=param)
 
 
 def _job_object(job: Job, context: RequestContext) -> FineTuningJob:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message
 
-from emojitune.server.edge.auth import Caller
+from emojitune.server.http.caller import Caller
 
 
 @dataclass(frozen=True, slots=True)

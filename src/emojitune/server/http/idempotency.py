@@ -37,11 +37,11 @@ async def create_once(
     attempt = _attempt(request, digest)
 
     def run() -> tuple[str, Response]:
-        reserved = context.idempotency.reserve(attempt, lambda: new_id(prefix))
+        reserved = context.stores.idempotency.reserve(attempt, lambda: new_id(prefix))
         try:
             response = create(reserved.resource_id)
         except EmojituneError:
-            context.idempotency.forget(reserved.resource_id)
+            context.stores.idempotency.forget(reserved.resource_id)
             raise
         if reserved.repeated:
             response.headers["idempotent-replayed"] = "true"
@@ -49,7 +49,7 @@ async def create_once(
 
     resource_id, response = await to_thread.run_sync(run)
     if not await request.is_disconnected():
-        await to_thread.run_sync(context.idempotency.mark_answered, resource_id)
+        await to_thread.run_sync(context.stores.idempotency.mark_answered, resource_id)
     return response
 
 

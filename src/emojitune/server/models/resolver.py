@@ -24,7 +24,7 @@ def resolve(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
         NotFoundError: There is none; the message lists the models that there are.
     """
     if is_fine_tuned(name):
-        return context.models.get(name)
+        return context.stores.models.get(name)
     return resolve_base(name, context.settings)
 
 

@@ -27,7 +27,7 @@ def list_models(context: Context) -> Response:
     """List the base models, their hosted aliases, and the fine-tuned models."""
     base = [_base_object(name, context) for name in (*CATALOG, *HOSTED_MODELS, *EMBEDDING_MODELS)]
     # Checkpoints answer by name, but are not listed: as on the hosted API.
-    tuned = [_tuned_object(model) for model in context.models.list() if model.step is None]
+    tuned = [_tuned_object(model) for model in context.stores.models.list() if model.step is None]
     return list_response([*base, *tuned])
 
 
@@ -58,7 +58,7 @@ def delete(name: _Name, context: Context) -> Response:
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
         )
-    delete_model(name, context.models, context.settings)
+    delete_model(name, context.stores.models, context.settings)
     context.pool.forget(name)
     return json_response(ModelDeleted(id=name, object="model", deleted=True))
 

@@ -63,7 +63,7 @@ async def count_input_tokens(
 
     def count() -> int:
         name = body.model or context.settings.base_model
-        messages = read_conversation(body, context.responses).messages
+        messages = read_conversation(body, context.stores.responses).messages
         model = load_chat_model(name, context)
         with _called_as_here():
             return model.count_tokens(messages, body.parameters)
@@ -106,7 +106,7 @@ def retrieve(
     ] = None,
 ) -> Response:
     """Show a stored response."""
-    stored = context.responses.get(response_id)
+    stored = context.stores.responses.get(response_id)
     if stream or starting_after is not None:
         raise InvalidRequestError(
             "Only a response created with both 'background' and 'stream' can be streamed again, "
@@ -121,14 +121,14 @@ def retrieve(
 @router.delete("/{response_id}")
 def delete(response_id: str, context: Context) -> Response:
     """Delete a stored response with its items; those that continue it stay whole."""
-    context.responses.delete(response_id)
+    context.stores.responses.delete(response_id)
     return json_response({"id": response_id, "object": "response.deleted", "deleted": True})
 
 
 @router.post("/{response_id}/cancel")
 def cancel(response_id: str, context: Context) -> Response:
     """Cancel a background response: there are none, so this is always refused."""
-    context.responses.get(response_id)
+    context.stores.responses.get(response_id)
     raise InvalidRequestError("Cannot cancel a synchronous response.")
 
 
@@ -143,18 +143,18 @@ def list_input_items(
     include_array: IncludeArray = None,
 ) -> Response:
     """List the items that a response answers, with those of the responses that it continues."""
-    items = context.responses.get(response_id).input_items
+    items = context.stores.responses.get(response_id).input_items
     page = slice_page(items, after=after, limit=limit, order=order)
     return page_response(page.items, has_more=page.has_more)
 
 
 async def _respond(body: ResponseRequest, context: RequestContext) -> Response:
-    conversation = await to_thread.run_sync(read_conversation, body, context.responses)
+    conversation = await to_thread.run_sync(read_conversation, body, context.stores.responses)
 
     async def store(response: Mapping[str, Any]) -> None:
         if body.store:
             stored = _stored_response(response, body, conversation)
-            await to_thread.run_sync(context.responses.add, stored, conversation.new)
+            await to_thread.run_sync(context.stores.responses.add, stored, conversation.new)
 
     assembler = ResponseAssembler(body)
     return await generate(

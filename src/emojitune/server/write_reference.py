@@ -1,4 +1,4 @@
-"""`python -m emojitune.server.docs.write_reference docs/api.md`: the reference as a file."""
+"""`python -m emojitune.server.write_reference docs/api.md`: the reference as a file."""
 
 import sys
 from pathlib import Path
