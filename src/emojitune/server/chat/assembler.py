@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
+from openai.types.chat import ChatCompletion
 
 from emojitune import __version__
 from emojitune.errors import EmojituneError
@@ -36,21 +34,18 @@ class ChatAssembler:
     def __init__(self, body: ChatRequest) -> None:
         self._body = body
         self._choices = [_ChoiceAssembler(index, body) for index in range(body.n)]
-        self._common = {
-            "id": new_id("chatcmpl-"),
-            "created": now(),
-            "model": snapshot_name(body.model),
-            "service_tier": "default",
-            "system_fingerprint": f"fp_emojitune_{__version__}",
-            "moderation": None,
-        }
+        self._id = new_id("chatcmpl-")
+        self._created = now()
+        self._chunk_fields = self._common_fields("chat.completion.chunk")
+        if body.include_usage:
+            self._chunk_fields["usage"] = None  # the last chunk has the numbers
 
     def opening(self) -> Iterator[bytes]:
         """Return the first chunk of each choice, the first choice first."""
         for choice in self._choices:
             # Where a reply may be a call, text or none is not known yet.
             content = None if self._body.tool_use else ""
-            opening = {"role": "assistant", "content": content, "refusal": None}
+            opening = {"content": content, "refusal": None, "role": "assistant"}
             yield self._chunk([_chunk_choice(choice.index, opening)])
 
     def add(self, delta: Delta) -> Iterator[bytes]:
@@ -68,8 +63,8 @@ class ChatAssembler:
     def _completion(self, usage: Usage) -> dict[str, Any]:
         completion = ChatCompletion.model_validate(
             {
-                **self._common,
-                "object": "chat.completion",
+                "id": self._id,
+                **self._common_fields("chat.completion"),
                 "choices": [choice.fields() for choice in self._choices],
                 "usage": _usage(usage),
                 "metadata": self._body.metadata,
@@ -82,11 +77,21 @@ class ChatAssembler:
             yield self._chunk([], usage=_usage(usage))
         yield b"data: [DONE]\n\n"
 
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        unused = {"usage": None} if self._body.include_usage else {}  # but in the last chunk
-        fields = {**self._common, "object": "chat.completion.chunk", "choices": choices}
-        chunk = ChatCompletionChunk.model_validate({**fields, **unused, **more})
-        return event_frame(chunk.model_dump(exclude_unset=True))
+    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
+        # Not validated as the completion is, since there is one for each token: tests compare it
+        # with OpenAI's type, whose order of keys it has.
+        chunk = {"id": self._id, "choices": choices, **self._chunk_fields}
+        return event_frame(chunk if usage is None else {**chunk, "usage": usage})
+
+    def _common_fields(self, kind: str) -> dict[str, Any]:
+        return {
+            "created": self._created,
+            "model": snapshot_name(self._body.model),
+            "object": kind,
+            "moderation": None,
+            "service_tier": "default",
+            "system_fingerprint": f"fp_emojitune_{__version__}",
+        }
 
 
 class _ChoiceAssembler:
@@ -147,9 +152,10 @@ class _ChoiceAssembler:
         function: dict[str, Any] = {"arguments": piece.arguments}
         call: dict[str, Any] = {"index": piece.index, "function": function}
         if piece.name is not None:
-            self._calls.append(_ToolCall(piece.name))
+            made = _ToolCall(piece.name)
+            self._calls.append(made)
             function["name"] = piece.name
-            call |= {"id": self._calls[piece.index].id, "type": "function"}
+            call = {"index": piece.index, "id": made.id, "function": function, "type": "function"}
         self._calls[piece.index].arguments += piece.arguments
         return {"function_call": function} if self._legacy else {"tool_calls": [call]}
 
@@ -173,7 +179,7 @@ class _ChoiceAssembler:
 def _chunk_choice(
     index: int, delta: dict[str, Any], finish_reason: str | None = None
 ) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+    return {"delta": delta, "index": index, "finish_reason": finish_reason, "logprobs": None}
 
 
 def _logprobs_object(tokens: list[dict[str, Any]] | None) -> dict[str, Any]:
@@ -195,11 +201,11 @@ def _alternatives(alternatives: tuple[Alternative, ...]) -> dict[str, Any]:
     return {"alternatives": listed}
 
 
-def _usage(usage: Usage) -> CompletionUsage:
-    return CompletionUsage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=0),
-    )
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "completion_tokens": usage.completion_tokens,
+        "prompt_tokens": usage.prompt_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }

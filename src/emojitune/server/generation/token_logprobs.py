@@ -28,6 +28,6 @@ def response_token_object(logprob: TokenLogprob) -> dict[str, Any]:
 def _token_fields(logprob: TokenLogprob) -> dict[str, Any]:
     return {
         "token": logprob.token,
-        "logprob": finite_logprob(logprob.logprob),
         "bytes": None if logprob.bytes is None else list(logprob.bytes),
+        "logprob": finite_logprob(logprob.logprob),
     }

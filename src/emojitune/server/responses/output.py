@@ -27,8 +27,13 @@ class _Message:
 
     def item(self, status: Status) -> dict[str, Any]:
         content = [] if status == "in_progress" else [self._part()]
-        head = {"id": self.id, "type": "message", "status": status}
-        return {**head, "role": "assistant", "content": content}
+        return {
+            "id": self.id,
+            "content": content,
+            "role": "assistant",
+            "status": status,
+            "type": "message",
+        }
 
     def opened(self) -> Iterator[Event]:
         yield _item_event("added", self, "in_progress")
@@ -47,8 +52,8 @@ class _Message:
         yield _item_event("done", self, status)
 
     def _part(self) -> dict[str, Any]:
-        content = {"text": self.text, "logprobs": list(self.logprobs)}
-        return {"type": "output_text", "annotations": [], **content}
+        logprobs = list(self.logprobs)
+        return {"annotations": [], "text": self.text, "type": "output_text", "logprobs": logprobs}
 
     def _place(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, "content_index": 0}
@@ -65,8 +70,14 @@ class _Call:
     arguments: str = ""
 
     def item(self, status: Status) -> dict[str, Any]:
-        head = {"id": self.id, "type": "function_call", "status": status}
-        return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
+        return {
+            "arguments": self.arguments,
+            "call_id": self.call_id,
+            "name": self.name,
+            "type": "function_call",
+            "id": self.id,
+            "status": status,
+        }
 
     def opened(self) -> Iterator[Event]:
         yield _item_event("added", self, "in_progress")
