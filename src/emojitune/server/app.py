@@ -60,7 +60,7 @@ def create_app(
     load_model: LoadModel | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """OpenAI's API over the home folder of `settings`.
+    """The ASGI application: OpenAI's API over the home folder of `settings`.
 
     Args:
         dispatcher: Runs the jobs; by default in a process each.
@@ -71,14 +71,14 @@ def create_app(
     app = FastAPI(
         lifespan=_lifespan(settings, dispatcher or Dispatcher(settings), load_model, clock),
         redirect_slashes=False,
-        openapi_url=None,  # not FastAPI's: see openapi.py
+        openapi_url=None,  # ours is made by docs/openapi.py
     )
     for router in _ROUTERS:
         app.include_router(router)
     app.include_router(page.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     errors.register_handlers(app)
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(RateLimitMiddleware, settings=settings)
     app.add_middleware(auth.ApiKeyMiddleware, key=auth.server_key(settings))
     app.add_middleware(HeaderLimitMiddleware)

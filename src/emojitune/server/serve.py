@@ -1,4 +1,4 @@
-"""One server process: its home locked, its socket bound, its address told, its end tidy."""
+"""One server process: locks its home, binds its socket, announces its address, shuts down."""
 
 import json
 import os
@@ -24,20 +24,20 @@ from emojitune.settings import Settings
 from emojitune.store.database import make_home
 from emojitune.store.scope import EVERY_PROJECT
 
-_SHUTDOWN_GRACE_SECONDS = 5  # for requests that are still running at the end
+_SHUTDOWN_GRACE_SECONDS = 5  # for requests that are still running at shutdown
 
 
 def serve(
     settings: Settings, *, announce: Callable[[str], None], idle_timeout: float | None = None
 ) -> None:
-    """Serve until a signal, or until nobody needed it for `idle_timeout` seconds.
+    """Serve until a signal, or until the server has been idle for `idle_timeout` seconds.
 
     Args:
-        announce: Called with the base URL once requests are answered.
+        announce: Called with the base URL once the server accepts requests.
 
     Raises:
-        ConfigurationError: The port is busy, or open to others without a key; the certificate
-            cannot be used; another server has this home folder.
+        ConfigurationError: The port is busy, or reachable by others without a key; the
+            certificate cannot be used; another server has this home folder.
         StorageError: The home folder cannot be written.
     """
     check_certificate(settings)
@@ -55,12 +55,12 @@ def serve(
             ssl_keyfile=settings.tls_key,
         )
         server_info: dict[str, Any] = {"url": base_url(listener, settings), "pid": os.getpid()}
-        if settings.tls_cert:  # who shares this home trusts it, whatever name it is for
+        if settings.tls_cert:  # clients that share this home trust it, whatever host it names
             server_info["certificate"] = str(settings.tls_cert.resolve())
         server = _Server(
             config, app, settings.home / "server.json", server_info, announce, idle_timeout
         )
-        # uvicorn raises it anew after it has shut down well.
+        # uvicorn raises it again after a clean shutdown.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if server.announce_error is not None:
@@ -68,7 +68,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which also tells where it is and notices when it is no longer needed."""
+    """uvicorn's server, which also announces its address and stops when it is idle too long."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
         os.replace(temporary, self._path)
         try:
             self._announce(self._server_info["url"])
-        except Exception as error:  # raised from here, it would be uvicorn's, with a traceback
+        except Exception as error:  # raised here, uvicorn would report it with a traceback
             self.announce_error = error
             self.should_exit = True
 
@@ -105,11 +105,11 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self._idle_timeout_expired()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Before requests are waited for: jobs take as long to save as these to end.
+        # Before waiting for requests: jobs save their checkpoints in the meantime.
         if self.started:
             self._app.state.context_for(EVERY_PROJECT).dispatcher.ask_to_stop()
-        # Here, and not after `run`: at its end uvicorn raises the signal that stopped it anew,
-        # and SIGTERM then ends the process on the spot.
+        # Here, and not after `run`: uvicorn ends by raising the signal that stopped it again, and
+        # SIGTERM then ends the process immediately.
         await super().shutdown(sockets)
         self._path.unlink(missing_ok=True)
 
@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
         if clock - self._last_active < self._idle_timeout:
             return False
         context: RequestContext = self._app.state.context_for(EVERY_PROJECT)
-        # A paused job needs nobody: the next server can resume it too.
+        # A paused job needs no server: the next one can resume it.
         jobs = (job for job in context.stores.jobs.unfinished() if job.status != "paused")
         if any(jobs) or context.stores.batches.unfinished():
             self._last_active = clock

@@ -93,7 +93,7 @@ def test_a_deleted_model_leaves_the_memory_and_its_base_stays(
 def test_other_models_are_merged_and_loaded_whole(
     pool: ModelPool, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_llama, "is_whole", lambda *_: False)
+    monkeypatch.setattr(packed_llama, "has_all_weights", lambda *_: False)
     first, second = get(pool, TUNED[0]), get(pool, TUNED[1])
     assert loads == ["load", "load"]
     assert first.base is not second.base

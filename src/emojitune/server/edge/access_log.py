@@ -1,7 +1,7 @@
-"""What every response carries: a request id, the time it took, the version and the organization.
+"""The access log, and the headers of every response: request id, time, version, organization.
 
 Plain ASGI, so that streams pass through unbuffered; the last line of defence against our own bugs.
-Each request is a line of the log, once its whole answer is sent.
+Each request becomes a line of the log once its response has been sent in full.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class AccessLogMiddleware:
-    """ASGI middleware around everything else."""
+    """The outermost ASGI middleware."""
 
     def __init__(self, app: ASGIApp, organization: str, *, log_content: bool) -> None:
         self._app = app
@@ -42,8 +42,8 @@ class AccessLogMiddleware:
             # Too late for another response: uvicorn logs the error and closes the connection.
             if response.status is not None:
                 raise
-            told = (scope["method"], scope["path"], response.request_id)
-            logger.exception("%s %s failed (%s)", *told)
+            failed = (scope["method"], scope["path"], response.request_id)
+            logger.exception("%s %s failed (%s)", *failed)
             await internal_error_response()(scope, receive, response.send)
         finally:
             more = content.fields if content is not None else {}
@@ -52,7 +52,7 @@ class AccessLogMiddleware:
 
 
 class _ResponseRecorder:
-    """A response on its way, with the headers that it gets here."""
+    """Adds headers to a response as it is sent, and records its status and time."""
 
     def __init__(self, send: Send, organization: str) -> None:
         self._send = send
@@ -80,7 +80,7 @@ class _ResponseRecorder:
 
 
 def _request_fields(scope: Scope) -> Mapping[str, Any]:
-    """Not the query: what a list is filtered by is what people wrote."""
+    """The request's part of a log line, without the query: filters hold what people wrote."""
     caller: Caller | None = scope.get("caller")
     return {
         "method": scope["method"],

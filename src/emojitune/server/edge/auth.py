@@ -1,6 +1,6 @@
-"""Who asks: the server's own key, a project's key, or nobody who may.
+"""Authentication: a request comes with the server's own key, with a project's key, or is refused.
 
-The server's own key is that of the default project; where it comes from stands here too.
+The server's own key belongs to the default project; this module also reads or creates it.
 """
 
 import hmac
@@ -31,10 +31,10 @@ SERVER_KEY_ID = "server"
 
 
 def server_key(settings: Settings) -> str:
-    """The key from the settings, else the one kept in the home folder, made at the first start.
+    """The key from the settings, or else the one in the home folder, created at the first start.
 
     Raises:
-        ConfigurationError: No client could send the one in the home folder.
+        ConfigurationError: The key in the home folder is one that no client could send.
     """
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
@@ -50,7 +50,7 @@ def server_key(settings: Settings) -> str:
 
 
 class ApiKeyMiddleware:
-    """ASGI middleware: behind it every request has a `caller`, but for those of the open paths."""
+    """ASGI middleware: past it every request has a `caller`, except on the public paths."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -68,12 +68,12 @@ class ApiKeyMiddleware:
 
     async def _caller(self, scope: Scope) -> Caller:
         secret = _bearer_token(Headers(scope=scope).get("authorization", ""))
-        # Digests, so that it takes the same time wherever and however much the two differ.
+        # Digests, so that the time of a comparison does not depend on where the two keys differ.
         if hmac.compare_digest(digest_of(secret), self._server_key_digest):
             return Caller(DEFAULT_PROJECT, SERVER_KEY_ID)
         keys: KeyStore = scope["app"].state.keys
         key = await to_thread.run_sync(keys.find, secret)
-        if key is None:  # and the wrong key is not repeated to anyone
+        if key is None:  # the message does not repeat the wrong key
             raise AuthenticationError(
                 f"Incorrect API key provided. {_KEY_SOURCES}", code="invalid_api_key"
             )
@@ -91,7 +91,7 @@ def _bearer_token(authorization: str) -> str:
 
 
 def _write_secret(path: Path, secret: str) -> None:
-    """Only the owner may read it, and nobody ever sees it half written."""
+    """Write a file that only its owner may read, and that nobody ever sees half written."""
     make_home(path.parent)
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)

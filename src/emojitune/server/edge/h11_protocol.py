@@ -1,6 +1,6 @@
-"""The connection: uvicorn's HTTP/1.1, but what is no HTTP at all is refused as everything else is.
+"""uvicorn's HTTP/1.1 connection, which refuses malformed HTTP with OpenAI's error object.
 
-Such a request never reaches the application. Knows nothing of what HTTP carries.
+Such a request never reaches the application. Knows nothing about the content of requests.
 """
 
 import h11
@@ -20,11 +20,11 @@ class StrictH11Protocol(H11Protocol):
     """A connection to a client."""
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be read, and end the connection: what follows may be anything."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is on its way
+        """Refuse a malformed request and close the connection: no later byte can be trusted."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else a response has begun
             for event in _bad_request_events():
                 self.transport.write(self.conn.send(event) or b"")
-            if self.cycle is not None:  # the application may have the head, and answer too
+            if self.cycle is not None:  # the application may have the headers, and respond too
                 self.cycle.disconnected = True
         self.transport.close()
 

@@ -1,4 +1,4 @@
-"""Where the server listens: its address, who may reach it without asking, its certificate."""
+"""The listening socket: its address, the key that other machines need, the certificate."""
 
 import ipaddress
 import socket
@@ -11,11 +11,11 @@ from emojitune.store.keys import KeyStore
 
 
 def open_listener(settings: Settings) -> socket.socket:
-    """The socket of the server.
+    """The server's listening socket.
 
     Raises:
-        ConfigurationError: The address cannot be had, or others could reach it though nobody has
-            given a key.
+        ConfigurationError: The address is not available, or other machines could reach it although
+            no key was given or created.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(
@@ -23,8 +23,8 @@ def open_listener(settings: Settings) -> socket.socket:
         )[0]
         _require_key(str(address[0]), settings)
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-        # Inherited by every connection. asyncio sees to it only for sockets that it made itself,
-        # and without it each answer after the first of a connection waits 40 ms for the client.
+        # Connections inherit it. asyncio sets it only on sockets that it created itself, and
+        # without it each response after the first of a connection waits 40 ms for the client.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except (UnicodeError, socket.gaierror):
@@ -42,17 +42,17 @@ def open_listener(settings: Settings) -> socket.socket:
 
 
 def base_url(listener: socket.socket, settings: Settings) -> str:
-    """What clients call the server."""
+    """The base URL for clients."""
     host, port = listener.getsockname()[:2]
     scheme = "http" if settings.tls_cert is None else "https"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
 def check_certificate(settings: Settings) -> None:
-    """Look at the certificate, if there is one, before anything is served.
+    """Check the certificate, if there is one, before anything is served.
 
     Raises:
-        ConfigurationError: Certificate and key are not both there, or no pair.
+        ConfigurationError: Certificate or key is missing, or they do not belong together.
     """
     cert, key = settings.tls_cert, settings.tls_key
     if cert is None and key is None:
@@ -63,7 +63,7 @@ def check_certificate(settings: Settings) -> None:
             param="tls_key" if key is None else "tls_cert",
         )
     try:
-        # An encrypted key is refused here: nobody may be there to type its password.
+        # The empty password refuses an encrypted key: there may be nobody to type a password.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
     except (OSError, ValueError) as error:
         raise ConfigurationError(
@@ -74,7 +74,7 @@ def check_certificate(settings: Settings) -> None:
 
 
 def _require_key(address: str, settings: Settings) -> None:
-    """Whoever lets others in has to have thought of who: a key is made for them, or said."""
+    """Refuse an address that other machines can reach unless a key was given or created."""
     if ipaddress.ip_address(address.partition("%")[0]).is_loopback or _has_key(settings):
         return
     raise ConfigurationError(

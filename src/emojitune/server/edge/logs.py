@@ -1,7 +1,7 @@
 """The log: one JSON object a line, on stderr.
 
-What people write to a model, and what it answers, is in no line unless a setting asks for it: not
-in the message of an exception either, of which only the kind and the place are told.
+Prompts and replies stay out of it unless a setting asks for them. They may be part of an
+exception's message, so of an exception only the type and the traceback's places are logged.
 """
 
 import json
@@ -15,11 +15,11 @@ from starlette.types import Message, Receive, Send
 
 from emojitune.control_chars import escape_control_json
 
-_MAX_BODY_BYTES = 10_000  # bytes of a request, and of its answer
+_MAX_BODY_BYTES = 10_000  # of a request, and of its response
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as an object; `extra={"fields": ...}` goes in as it is."""
+    """Formats a record as a JSON object, with the fields of `extra={"fields": ...}`."""
 
     def __init__(self, *, content: bool) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class JsonFormatter(logging.Formatter):
         if error is not None:
             full = "".join(traceback.format_exception(error))
             line["error"] = full if self._content else _traceback_places(error)
-        # A terminal may be what reads it: foreign text in a path or an error must not drive that.
+        # The reader may be a terminal: control characters in a path or an error must not reach it.
         return escape_control_json(json.dumps(line, ensure_ascii=False, default=str))
 
 
 class BodyCapture:
-    """The first bytes of a request and of its answer, as they pass by."""
+    """Captures the first bytes of a request's and a response's body as they pass."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -65,7 +65,7 @@ class BodyCapture:
 
 
 def log_config(*, content: bool) -> dict[str, Any]:
-    """For `logging.config.dictConfig`: ours from info on, uvicorn's from warning on."""
+    """The argument of `logging.config.dictConfig`: ours from INFO up, uvicorn's from WARNING up."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

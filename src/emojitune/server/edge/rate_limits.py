@@ -1,8 +1,8 @@
-"""How much one key may ask for: requests and bytes a minute, and requests at the same time.
+"""Rate limits of each key: requests and bytes per minute, and concurrent requests.
 
-They keep the holders of keys from one another, and a program that runs wild from all. The server's
-own key is its owner's, who would only limit himself: it has no limit a minute. Counted in memory: a
-start begins anew.
+They protect the holders of keys from one another, and everybody from a runaway program. The
+server's own key has no limits per minute: its owner would only limit himself. Usage is counted in
+memory, from zero at each start.
 """
 
 import math
@@ -23,9 +23,9 @@ MAX_HEADERS = 100
 
 
 class TokenBucket:
-    """`limit` units a minute that come back at an even pace; 0 is no limit.
+    """A token bucket: `limit` units a minute, refilled at a constant rate; 0 is no limit.
 
-    It may be overdrawn: who is let in pays for what the request turns out to be.
+    It may be overdrawn: a request is admitted before its size is known, and paid for afterwards.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = monotonic) -> None:
@@ -36,7 +36,7 @@ class TokenBucket:
 
     @property
     def available(self) -> float:
-        """The units that there are now; negative when overdrawn."""
+        """The units available now; negative when overdrawn."""
         clock = self._clock()
         refill = (clock - self._refilled_at) * self.limit / 60
         self._available, self._refilled_at = min(self.limit, self._available + refill), clock
@@ -46,26 +46,26 @@ class TokenBucket:
         self._available = self.available - units
 
     def seconds_until(self, units: float) -> float:
-        """How long it takes until there are so many; 0 when there are."""
+        """The time until `units` are available; 0 when they are."""
         return max(0.0, (units - self.available) * 60 / self.limit) if self.limit else 0.0
 
 
 @dataclass(slots=True)
 class _KeyUsage:
-    """What one key has used."""
+    """The usage of one key."""
 
     requests: TokenBucket
     bytes: TokenBucket
     running: int = 0
 
     def limited(self) -> Iterator[tuple[str, TokenBucket]]:
-        """Those that limit anything, as headers call them."""
+        """The buckets that have a limit, by their names in headers."""
         pairs = (("requests", self.requests), ("bytes", self.bytes))
         return ((name, bucket) for name, bucket in pairs if bucket.limit)
 
 
 class RateLimitMiddleware:
-    """ASGI middleware behind the key check. A batch's requests came in once, as its file."""
+    """ASGI middleware inside the API key's. A batch's requests are free: its file was counted."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -110,31 +110,33 @@ class RateLimitMiddleware:
         return self._usage[key_id]
 
     def _refusal(self, caller: Caller, usage: _KeyUsage) -> RateLimitError | None:
-        most = self._settings.concurrent_requests
-        whose = f"Rate limit reached for {caller.key_id} in project {caller.project}"
-        if usage.running >= most:
-            message = f"{whose} on requests at the same time: Limit {most}. Please try again in 1s."
-            return RateLimitError(message, kind="requests", seconds=1.0)
+        limit = self._settings.concurrent_requests
+        reached = f"Rate limit reached for {caller.key_id} in project {caller.project}"
+        if usage.running >= limit:
+            message = (
+                f"{reached} on requests at the same time: Limit {limit}. Please try again in 1s."
+            )
+            return RateLimitError(message, unit="requests", retry_after=1.0)
         requests, bytes_ = usage.requests, usage.bytes
         if wait := requests.seconds_until(1):
             used = requests.limit - math.floor(requests.available)
             message = (
-                f"{whose} on requests per min (RPM): Limit {requests.limit}, Used {used}, "
+                f"{reached} on requests per min (RPM): Limit {requests.limit}, Used {used}, "
                 f"Requested 1. Please try again in {format_duration(wait)}."
             )
-            return RateLimitError(message, kind="requests", seconds=wait)
+            return RateLimitError(message, unit="requests", retry_after=wait)
         if wait := bytes_.seconds_until(1):
             used = bytes_.limit - math.floor(bytes_.available)
             message = (
-                f"{whose} on bytes per min (BPM): Limit {bytes_.limit}, Used {used}. "
+                f"{reached} on bytes per min (BPM): Limit {bytes_.limit}, Used {used}. "
                 f"Please try again in {format_duration(wait)}."
             )
-            return RateLimitError(message, kind="bytes", seconds=wait)
+            return RateLimitError(message, unit="bytes", retry_after=wait)
         return None
 
 
 class HeaderLimitMiddleware:
-    """ASGI middleware: how many headers a request may have. Their bytes are uvicorn's to count."""
+    """ASGI middleware that bounds the number of headers; uvicorn bounds their bytes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -151,7 +153,7 @@ class HeaderLimitMiddleware:
 
 
 def format_duration(seconds: float) -> str:
-    """A time as OpenAI writes it: `120ms`, `1.5s`, `6m0s`."""
+    """A duration as OpenAI formats it: `120ms`, `1.5s`, `6m0s`."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     minutes, rest = divmod(seconds, 60)

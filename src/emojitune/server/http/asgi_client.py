@@ -1,4 +1,4 @@
-"""A POST to our own application without a socket: checked and answered exactly as over HTTP."""
+"""An ASGI client: POSTs to our own application without a socket, treated exactly as over HTTP."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from emojitune.server.http.caller import Caller
 
 @dataclass(frozen=True, slots=True)
 class AsgiResponse:
-    """A whole response."""
+    """A complete response."""
 
     status: int
     headers: dict[str, str]
@@ -21,30 +21,32 @@ class AsgiResponse:
 
 
 async def post(app: ASGIApp, project: str, path: str, body: bytes) -> AsgiResponse:
-    """Send JSON to `path` for a project. Cancelling this is to the application as if the client
-    hung up."""
-    asked, response = [body], _ResponseCollector()
+    """Send JSON to `path` for a project.
+
+    To the application, a cancellation of this coroutine is a client that disconnects.
+    """
+    unsent, response = [body], _ResponseCollector()
 
     async def receive() -> Message:
-        if asked:
-            return {"type": "http.request", "body": asked.pop(), "more_body": False}
-        await asyncio.Event().wait()  # the client stays until it has its answer
+        if unsent:
+            return {"type": "http.request", "body": unsent.pop(), "more_body": False}
+        await asyncio.Event().wait()  # the client stays connected until it has its response
         raise AssertionError("nobody sets that event")
 
-    # No client can say who it is by the scope: what has a caller comes from here.
+    # No client can set this: a scope that already has a caller comes from here.
     scope = {**_scope(path, body), "caller": Caller(project)}
     await app(scope, receive, response.send)
     return AsgiResponse(response.status, response.headers, bytes(response.body))
 
 
 def accepts_post(routes: Iterable[BaseRoute], path: str) -> bool:
-    """Whether something answers a POST to this path."""
+    """Whether a route takes a POST to this path."""
     scope = _scope(path, b"")
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 class _ResponseCollector:
-    """The response as it comes in."""
+    """Collects the messages of a response."""
 
     def __init__(self) -> None:
         self.status = 0

@@ -1,4 +1,4 @@
-"""The exception tree as HTTP: a status and OpenAI's error object for each, never a traceback."""
+"""Errors over HTTP: a status and OpenAI's error object for each exception, never a traceback."""
 
 import math
 from typing import Any
@@ -16,24 +16,24 @@ from emojitune.store.files import FileTooLargeError
 
 
 class AuthenticationError(EmojituneError):
-    """No key, or not this server's."""
+    """No key, or one that this server does not know."""
 
 
 class RateLimitError(EmojituneError):
-    """More than a key may ask for at this time.
+    """A key has used up one of its rate limits.
 
     Args:
-        kind: Of what there is no more: the `type` of the error.
-        seconds: After so long there is some again.
+        unit: The limited quantity, which is the `type` of the error object: "requests" or "bytes".
+        retry_after: The seconds until a request is admitted again.
     """
 
-    def __init__(self, message: str, *, kind: str, seconds: float) -> None:
+    def __init__(self, message: str, *, unit: str, retry_after: float) -> None:
         super().__init__(message, code="rate_limit_exceeded")
-        self.kind = kind
-        self.seconds = seconds
+        self.unit = unit
+        self.retry_after = retry_after
 
 
-# The first that fits; what is not the client's doing comes last.
+# The first match counts; errors that are not the client's come last.
 _STATUSES: tuple[tuple[type[EmojituneError], int], ...] = (
     (AuthenticationError, 401),
     (RateLimitError, 429),
@@ -47,34 +47,34 @@ _STATUSES: tuple[tuple[type[EmojituneError], int], ...] = (
 
 
 def error_object(error: EmojituneError) -> dict[str, dict[str, str | None]]:
-    """What OpenAI's clients read: all four keys, always."""
+    """OpenAI's error object, always with all four keys."""
     kind = "server_error" if _status(error) >= 500 else "invalid_request_error"
     if isinstance(error, RateLimitError):
-        kind = error.kind
+        kind = error.unit
     content = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
     return {"error": content}
 
 
 def error_response(error: EmojituneError, status: int | None = None) -> Response:
-    """`error` as a whole response."""
+    """The response that reports `error`."""
     code = status or _status(error)
     headers: dict[str, str] = {}
-    if code >= 500:  # the official clients repeat every one, and none of ours goes away by that
+    if code >= 500:  # the official clients retry on each, and none of ours goes away by that
         headers["x-should-retry"] = "false"
     if isinstance(error, RateLimitError):
-        headers["retry-after"] = str(math.ceil(error.seconds))
-        headers["retry-after-ms"] = str(math.ceil(error.seconds * 1000))
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
     return Response(encode_json(error_object(error)), code, headers, "application/json")
 
 
 def internal_error_response() -> Response:
-    """A mistake of ours: its details belong in the log."""
+    """The response to a bug of ours, whose details belong in the log."""
     message = "The server had an error while processing your request. Its log says more."
     return error_response(EmojituneError(message), 500)
 
 
 def register_handlers(app: FastAPI) -> None:
-    """Put these answers in the place of FastAPI's own."""
+    """Replace FastAPI's error responses by OpenAI's."""
     app.add_exception_handler(EmojituneError, _handle_emojitune_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
@@ -110,7 +110,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
 
 
 def _suggestion(request: Request) -> str:
-    """The path that a client with a wrong base URL had in mind, if there is one."""
+    """A hint at the path that a client with a wrong base URL meant, if there is one."""
     path = request.url.path
     suggested = path.removeprefix("/v1") if path.startswith("/v1/v1/") else f"/v1{path}"
     if not _routes(request, suggested):
@@ -119,13 +119,13 @@ def _suggestion(request: Request) -> str:
 
 
 def _allowed_methods(request: Request) -> str:
-    """Every method of this path: Starlette names those of the first route with it only."""
+    """All methods of this path: Starlette names only those of the first route that has it."""
     methods = {method for route in _routes(request) for method in route.methods or ()}
     return ", ".join(sorted(methods))
 
 
 def _routes(request: Request, path: str | None = None) -> list[Route]:
-    """The routes of a path, that of the request or another one, for any method."""
+    """The routes of a path, by default the request's, for any method."""
     scope = {**request.scope, "path": path or request.scope["path"]}
     routes = (context.original_route for context in iter_route_contexts(request.app.routes))
     return [
@@ -137,7 +137,7 @@ def _routes(request: Request, path: str | None = None) -> list[Route]:
 
 async def _handle_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # FastAPI puts "query" or "path" before the name; all of a query is text, its numbers too.
+    # FastAPI puts "query" or "path" before the name. In a query numbers are text, too.
     errors = [{**one, "input": _as_int(one.get("input"))} for one in error.errors()]
     return error_response(to_openai_error(errors, skip=1))
 

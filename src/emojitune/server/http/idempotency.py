@@ -1,7 +1,7 @@
-"""A POST that creates something lasting is carried out once, however often a client repeats it.
+"""Idempotency: a POST that creates an object is carried out once, however often it is retried.
 
-The rule stands in `store/idempotency.py`; here is what HTTP adds: where the number of the attempt
-and the key are found, and whether a client is still there to hear the answer.
+The rule is in `store/idempotency.py`. HTTP adds the headers with the retry count and the key, and
+whether the client is still connected to receive the response.
 """
 
 import hashlib
@@ -27,12 +27,13 @@ async def create_once(
     prefix: str,
     create: Callable[[str], Response],
 ) -> Response:
-    """The answer of `create(id)`, with the id that an earlier attempt of the same request had.
+    """The response of `create(id)`, with the id that an earlier attempt of the same request had.
 
     Args:
-        digest: Stands for the body; see `digest_of`.
-        prefix: What ids of this kind begin with.
-        create: Runs in a thread. It must create under the given id, or answer with what is there.
+        digest: The digest of the body; see `body_digest`.
+        prefix: The prefix of ids of this kind.
+        create: Runs in a thread. It must create an object of the given id, or return the existing
+            one.
     """
     attempt = _attempt(request, digest)
 
@@ -54,7 +55,7 @@ async def create_once(
 
 
 def body_digest(body: BaseModel) -> str:
-    """The same for every spelling of a body: order of keys, white space, null or absent."""
+    """A digest, equal for all spellings of a body: key order, white space, null or absent."""
     return hashlib.sha256(to_json(body.model_dump(mode="json"))).hexdigest()
 
 
@@ -69,6 +70,6 @@ def _attempt(request: Request, digest: str) -> Attempt:
 
 
 def retry_count(request: Request) -> int:
-    """0 for a first try, as the official clients count; anything but a number is a first try."""
+    """The number of earlier attempts, as official clients count them; 0 if it is not a number."""
     count = request.headers.get("x-stainless-retry-count", "")
     return int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 0

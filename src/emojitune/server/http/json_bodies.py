@@ -1,6 +1,6 @@
-"""JSON bodies: read, checked against strict models, and refused in OpenAI's words and codes.
+"""JSON bodies: read, validated by strict models, and refused in OpenAI's words and codes.
 
-Knows how a request breaks a rule, not which rules an endpoint has.
+Knows how a request can break a rule, not which rules an endpoint has.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -21,21 +21,21 @@ from starlette.requests import ClientDisconnect
 
 from emojitune.errors import InvalidRequestError
 
-# Begins the tag of a union's member: pydantic puts it into the place of an error, clients do not.
+# Prefix of the tags of union members: pydantic puts them into the path of an error, clients don't.
 UNION_TAG = "[tag] "
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 
 
 def drop_nulls(value: Any) -> Any:
-    """A JSON object, if it is one, without its keys that are null: null means left out."""
+    """`value` without its null keys, if it is a JSON object: null means left out."""
     if not isinstance(value, dict):
         return value
     return {key: inner for key, inner in value.items() if inner is not None}
 
 
 def nulls_dropped(kind: Any) -> BeforeValidator:
-    """For a `dict` whose keys the client chooses: there, too, null means left out."""
+    """A validator that drops nulls from a `dict` whose keys the client chooses."""
     return BeforeValidator(drop_nulls, json_schema_input_type=kind)
 
 
@@ -50,7 +50,7 @@ Metadata = Annotated[_StringPairs, nulls_dropped(_StringPairs)]
 
 
 class StrictModel(BaseModel):
-    """A request body or an object inside one: nothing is guessed, nothing unknown gets through."""
+    """A request body or an object in one: no value is converted, no unknown key is accepted."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -61,14 +61,14 @@ class StrictModel(BaseModel):
 
 
 class BodyTooLargeError(InvalidRequestError):
-    """More bytes than a request may have."""
+    """The body has more bytes than a request may have."""
 
 
 BodyT = TypeVar("BodyT", bound=StrictModel)
 
 
 def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
-    """A FastAPI dependency: the request's JSON as a `model`."""
+    """A FastAPI dependency that parses the request's JSON body as a `model`."""
 
     async def parse(request: Request) -> BodyT:
         _require_json(request.headers.get("content-type", ""))
@@ -80,8 +80,11 @@ def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
 
 
 def _require_json(content_type: str) -> None:
-    """A header that says something else is a mistake. None at all is taken for JSON, and so is
-    curl's default: OpenAI's own examples of uploads and permissions leave it at that."""
+    """Refuse a media type other than JSON.
+
+    No header at all counts as JSON, and so does curl's default: OpenAI's own examples of uploads
+    and permissions send that.
+    """
     kind = content_type.partition(";")[0].strip().lower()
     unsaid = kind in ("", "application/x-www-form-urlencoded")
     if not unsaid and kind != "application/json" and not kind.endswith("+json"):
@@ -93,13 +96,13 @@ def _require_json(content_type: str) -> None:
 
 
 def parse_json(body: bytes, model: type[BodyT]) -> BodyT:
-    """`body` as a `model`.
+    """Parse `body` as a `model`.
 
     Raises:
         InvalidRequestError: It is not JSON, or breaks a rule of the model.
     """
     try:
-        # Unlike the json module this refuses NaN, lone surrogates and endless nesting by itself.
+        # Unlike the json module it refuses NaN, lone surrogates and unbounded nesting by itself.
         data = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequestError(
@@ -110,7 +113,11 @@ def parse_json(body: bytes, model: type[BodyT]) -> BodyT:
 
 
 def validate(data: Any, model: type[BodyT]) -> BodyT:
-    """`data` as a `model`, or the InvalidRequestError that says why not."""
+    """Validate `data` as a `model`.
+
+    Raises:
+        InvalidRequestError: It breaks a rule of the model.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -118,10 +125,10 @@ def validate(data: Any, model: type[BodyT]) -> BodyT:
 
 
 def body_stream(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of a request's body, up to `maximum` bytes; see `bounded`.
+    """The chunks of a request's body, up to `maximum` bytes; see `limit_bytes`.
 
     Raises:
-        InvalidRequestError: It is compressed.
+        InvalidRequestError: The body is compressed.
     """
     encoding = request.headers.get("content-encoding", "").strip()
     if encoding.lower() not in ("", "identity"):
@@ -137,8 +144,8 @@ async def limit_bytes(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenera
     """The chunks of a body, up to `maximum` bytes.
 
     Raises:
-        BodyTooLargeError: There are more. They are read to the end all the same: a client that is
-            cut off while it sends never sees the answer.
+        BodyTooLargeError: There are more. The body is still read to its end: a client whose
+            connection is closed while it sends never sees the response.
     """
     size = 0
     try:
@@ -146,7 +153,7 @@ async def limit_bytes(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenera
             size += len(chunk)
             if size <= maximum:
                 yield chunk
-    except ClientDisconnect:  # no fault of ours, and nobody is there to read this
+    except ClientDisconnect:  # not an error of ours, and no client is left to read this
         raise InvalidRequestError("The request broke off before its end.") from None
     if size > maximum:
         raise BodyTooLargeError(
@@ -155,23 +162,23 @@ async def limit_bytes(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenera
 
 
 def refuse(code: str | None, message: str, param: str | None = None) -> NoReturn:
-    """For a model's own validators: break off with OpenAI's `code` and this message.
+    """Fail a model's own validator with OpenAI's `code` and this message.
 
-    `param` is only needed where the place of the validator does not say it: with a dot at its
-    beginning it is below that place. In the message `{param}` stands for the whole.
+    `param` is needed only where the fault is not at the validator's own path: with a leading dot
+    it is relative to that path. In the message `{param}` stands for the full path.
     """
     context = {"message": message, "code": code, "param": param}
     raise PydanticCustomError("refused", "{message}", context)
 
 
 def refuse_type(found: Any, expected: str) -> NoReturn:
-    """The same for a value that may have several types, none of which it has."""
+    """Fail a validator of a value that has none of the types it may have."""
     message = f"expected {expected}, but got {type_name(found)} instead."
     refuse("invalid_type", f"Invalid type for '{{param}}': {message}")
 
 
 def to_openai_error(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> InvalidRequestError:
-    """The first of pydantic's errors in OpenAI's words; `skip` drops the head of its place."""
+    """The first of pydantic's errors in OpenAI's words; `skip` steps of its path are left out."""
     error = errors[0]
     param = _param_path(error["loc"][skip:])
     if error["type"] == "refused":
@@ -181,13 +188,13 @@ def to_openai_error(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> Inval
         message = own["message"].replace("{param}", param)
         return InvalidRequestError(message, code=own["code"], param=param or None)
     if error["type"] == "union_tag_invalid":
-        param += ".type"  # which is what tells the members of our unions apart
+        param += ".type"  # the key that tells the members of our unions apart
     code, message = _code_and_message(error, param)
     return InvalidRequestError(message, code=code, param=param or None)
 
 
 def _param_path(place: Sequence[str | int]) -> str:
-    """`messages[0].role`, as OpenAI writes it."""
+    """The path of a parameter as OpenAI writes it: `messages[0].role`."""
     name = ""
     for step in place:
         if isinstance(step, int):
@@ -223,7 +230,7 @@ def _code_and_message(error: Mapping[str, Any], param: str) -> tuple[str, str]:
 
 
 def _unknown_parameter(param: str) -> str:
-    # OpenAI words the two differently, and clients match on the first.
+    # OpenAI words the two differently, and clients match on the top-level one.
     nested = "." in param or "[" in param
     return (
         f"Unknown parameter: '{param}'."
@@ -271,7 +278,7 @@ _EXPECTED_TYPES = {
     "list": "an array",
     "dict": "an object",
     "model": "an object",
-    "is": "a file",  # is_instance_of: the form's one field that is no text
+    "is": "a file",  # is_instance_of: the one field of a form that is not text
 }
 
 _TYPE_NAMES: dict[type, str] = {
@@ -286,11 +293,11 @@ _TYPE_NAMES: dict[type, str] = {
 
 
 def type_name(value: Any) -> str:
-    """What a JSON value is, with its article."""
+    """The name of a JSON value's type, with its article."""
     return _TYPE_NAMES.get(type(value), "something else")
 
 
 def _display(value: Any) -> str:
-    """A value in a message: short, whatever was sent."""
+    """A value as a message shows it, truncated."""
     text = repr(value) if isinstance(value, str | int | float) else type_name(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Multipart forms: read in any field order, checked against strict models, as JSON bodies are.
+"""Multipart forms: read in any field order and validated by strict models, as JSON bodies are.
 
 Knows how a form is read, not which fields an endpoint has.
 """
@@ -23,7 +23,7 @@ from emojitune.server.http.json_bodies import StrictModel, body_stream, validate
 from emojitune.settings import Settings
 
 MEDIA_TYPE = "multipart/form-data"
-_MAX_FIELD_BYTES = 64 * 1024  # what a form may weigh beside its file
+_MAX_FIELD_BYTES = 64 * 1024  # of a form without its file
 _MAX_FIELDS = 20
 _ENCODED_NAME = re.compile(rb"\bfilename\*\s*=\s*utf-8'[^']*'([^\s;]+)", re.IGNORECASE)
 _PLAIN_NAME = re.compile(rb"\bfilename\s*=", re.IGNORECASE)
@@ -38,7 +38,7 @@ FormT = TypeVar("FormT", bound=StrictModel)
 def form_body(
     model: type[FormT], max_file_bytes: Callable[[Settings], int]
 ) -> Callable[[Request, Context], AsyncIterator[FormT]]:
-    """A FastAPI dependency: the request's form as a `model`, whose file waits on the disk."""
+    """A FastAPI dependency that parses the request's form as a `model`; its file is on the disk."""
 
     async def parse(request: Request, context: Context) -> AsyncIterator[FormT]:
         async with _parse_form(
@@ -52,9 +52,10 @@ def form_body(
 
 
 class _CompleteFormParser(MultiPartParser):
-    """Starlette's parser, which by itself takes a form that breaks off for one that has ended.
+    """Starlette's parser, plus two things that it lacks.
 
-    And a file whose name is percent-encoded, as `requests` long sent all but ASCII, for a text.
+    A form that breaks off before its last boundary is an error. A file may have a percent-encoded
+    name (`filename*`), as `requests` long sent all non-ASCII ones; Starlette reads it as text.
     """
 
     def __init__(self, headers: Headers, stream: AsyncIterator[bytes], **limits: int) -> None:
@@ -79,7 +80,7 @@ class _CompleteFormParser(MultiPartParser):
 
 @asynccontextmanager
 async def _parse_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
-    """The multipart form of a request; its file is deleted when it is left."""
+    """The multipart form of a request; its temporary file is deleted when the block ends."""
     if not request.headers.get("content-type", "").lower().startswith(MEDIA_TYPE):
         raise InvalidRequestError(
             f"This endpoint takes a form with a file in it: send it as {MEDIA_TYPE}."
@@ -87,7 +88,7 @@ async def _parse_form(request: Request, max_bytes: int) -> AsyncIterator[FormDat
     stream = body_stream(request, max_bytes)
     parser = _CompleteFormParser(request.headers, stream, max_files=1, max_fields=_MAX_FIELDS)
     try:
-        with disk_errors(Path(gettempdir())):  # where large files wait
+        with disk_errors(Path(gettempdir())):  # the folder of large temporary files
             form = await parser.parse()
     except MultiPartException as error:
         raise InvalidRequestError(f"The form could not be read: {error.message}") from error
@@ -101,7 +102,7 @@ async def _parse_form(request: Request, max_bytes: int) -> AsyncIterator[FormDat
 
 
 def _decode_filename(disposition: bytes) -> bytes:
-    """`filename*=utf-8''%C3%A4` as `filename="ä"`, where no plain name stands beside it."""
+    """Decode `filename*=utf-8''%C3%A4` to `filename="ä"`, unless there is a plain name too."""
     encoded = _ENCODED_NAME.search(disposition)
     if encoded is None or _PLAIN_NAME.search(disposition):
         return disposition
@@ -112,7 +113,7 @@ def _decode_filename(disposition: bytes) -> bytes:
 
 
 def _require_unicode(form: FormData) -> None:
-    """Some of the charsets that a form may name make lone surrogates, which nothing can keep."""
+    """Refuse lone surrogates, which some charsets decode to and no store can encode."""
     for name, value in form.multi_items():
         text = value if isinstance(value, str) else value.filename or ""
         try:
@@ -128,7 +129,7 @@ def _undecodable_text() -> InvalidRequestError:
 
 
 def _unflatten(form: FormData) -> dict[str, Any]:
-    """`expires_after[seconds]=1` as `{"expires_after": {"seconds": "1"}}`."""
+    """Nest bracketed names: `expires_after[seconds]=1` is `{"expires_after": {"seconds": "1"}}`."""
     nested: dict[str, Any] = {}
     for name, value in form.multi_items():
         outer, bracket, inner = name.partition("[")

@@ -1,4 +1,4 @@
-"""Query parameters that several endpoints take: the cursor, size and order of a page, and filters.
+"""Query parameters of several endpoints: cursor, size and order of a page, and metadata filters.
 
 Each is declared once, with the description that the reference shows. Knows no endpoint.
 """
@@ -30,7 +30,7 @@ After = Annotated[str | None, Query(description="The id of the last item of the 
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description=_LIMIT)]
 LimitTo100 = Annotated[int, Query(ge=1, le=100, description=_LIMIT)]
-# OpenAI's files endpoint words this refusal in a way of its own.
+# OpenAI's files endpoint has a refusal with a wording of its own.
 FileLimit = Annotated[
     int,
     AfterValidator(_check_limit),

@@ -1,8 +1,8 @@
-"""Parameters that are known and do not act: said where they are declared, with the reason.
+"""Unsupported parameters, marked with the reason on the field that declares them.
 
-The request models are the one place where an endpoint's parameters stand. A field without a mark
-is supported; `Ignored` is accepted and not looked at, on purpose; `Refused` is a 400. Validation,
-the page at /docs and docs/api.md all read it there.
+The request models are the single place that declares an endpoint's parameters. A field without a
+mark is supported; `Ignored` is accepted and deliberately unused; `Refused` is a 400. Validation,
+the page at /docs and docs/api.md all read the marks.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from emojitune.server.http.json_bodies import drop_nulls
 
-MARK_KEY = "x-emojitune"  # the key of a mark in the API's description
+MARK_KEY = "x-emojitune"  # the key of a mark in the OpenAPI document
 _CODE = "unsupported_parameter"
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """`Annotated[str | None, Ignored("names ...")] = None`: the value is checked, then unused."""
+    """A mark, `Annotated[str | None, Ignored("names ...")] = None`: validated, then unused."""
 
     reason: str
 
@@ -36,12 +36,12 @@ class Ignored:
         }
 
 
-# By identity, because Annotated takes equal marks for one, and (0,) equals (False,).
+# Compared by identity: Annotated merges equal marks, and (0,) equals (False,).
 @dataclass(frozen=True, slots=True, eq=False)
 class Refused:
-    """`Annotated[Any, Refused("replies are text")] = None`: a value not in `neutral` is a 400.
+    """A mark, `Annotated[Any, Refused("replies are text")] = None`: other than `neutral` is a 400.
 
-    `reason` is a clause that says what is the case here; what is neutral asks for nothing.
+    `reason` is a clause that follows "Here". A neutral value requests nothing.
     """
 
     reason: str
@@ -67,9 +67,9 @@ class Refused:
         }
 
     def _check(self, value: Any) -> Any:
-        asked = drop_nulls(value)
-        if asked is not None and not any(
-            _strictly_equal(asked, neutral) for neutral in self.neutral
+        requested = drop_nulls(value)
+        if requested is not None and not any(
+            _strictly_equal(requested, neutral) for neutral in self.neutral
         ):
             message = f"Unsupported parameter: '{{param}}'. Here {self.reason}. Leave it out."
             context = {"message": message, "code": _CODE, "param": None}
@@ -78,7 +78,7 @@ class Refused:
 
 
 def mark_of(field: FieldInfo) -> Ignored | Refused | None:
-    """How a field is marked; None when it is supported."""
+    """The mark of a field; None when it is supported."""
     marks = [mark for mark in field.metadata if isinstance(mark, Ignored | Refused)]
     return marks[0] if marks else None
 
@@ -90,5 +90,5 @@ def marked_fields(model: type[BaseModel], kind: type[Ignored] | type[Refused]) -
 
 
 def _strictly_equal(value: Any, neutral: Any) -> bool:
-    """Equal, and not only because Python takes True for 1."""
+    """Whether two values are equal, with True unlike 1."""
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
