@@ -16,9 +16,10 @@ from benchmarks.prompts import Prompts
 from emojitune.errors import EmojituneError
 from emojitune.inference import loading
 from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.decoding.params import SamplingParams
 from emojitune.inference.engine.kv_cache import ForwardRequest, Prompt
 from emojitune.inference.engine.scheduler import Decoder
-from emojitune.inference.types import ChatParameters, Delta, Usage
+from emojitune.inference.types import Delta, InferenceRequest, Usage
 from emojitune.models import adapter, loader, lora
 from emojitune.models.loader import Precision
 from emojitune.models.renderer import RenderedExample
@@ -57,7 +58,7 @@ class Chat:
 
     def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
         opened = loading.load_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
-        self._model = ChatModel(opened.base, opened.vocabulary, opened.adapter)
+        self._model = ChatModel(opened.runtime, opened.vocabulary, opened.adapter)
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
         """For each prompt the log-probabilities of all tokens after it and after each token of its
@@ -75,7 +76,7 @@ class Chat:
 
         for number, (prompt, reply) in enumerate(zip(prompts.ids, prompts.replies, strict=True)):
             room = len(prompt) + len(reply)
-            self._model.base.scheduler.submit(
+            self._model.runtime.scheduler.submit(
                 prompt,
                 partial(start, number),
                 reserve=room,
@@ -87,7 +88,7 @@ class Chat:
 
     def chosen(self, prompts: Prompts) -> list[int]:
         """The index of the label that each prompt is answered with; all requests run at once."""
-        parameters = ChatParameters(temperature=0.0, labels=prompts.labels)
+        sampling = SamplingParams(temperature=0.0)
         texts = ["" for _ in prompts.ids]
         waiting = _Waiting(len(prompts.ids))
 
@@ -101,7 +102,8 @@ class Chat:
                     waiting.failed(event)
 
         for number, messages in enumerate(prompts.messages):
-            self._model.start(messages, parameters, partial(listen, number))
+            request = InferenceRequest(messages, sampling, labels=prompts.labels)
+            self._model.start(request, partial(listen, number))
         waiting.wait()
         return [prompts.labels.index(text) for text in texts]
 

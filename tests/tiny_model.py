@@ -80,9 +80,10 @@ def chat_tiny(
     folder: Path, adapter: Path | None = None, *, context_length: int | None = None
 ) -> ChatModel:
     """The model, with an adapter beside it if one is given, ready to reply, in float32."""
-    base = loading.load_base(folder, float32(), ThreadPoolExecutor(1)).base
-    base.context_length = context_length or base.context_length
-    return ChatModel(base) if adapter is None else loading.load_beside(ChatModel(base), adapter)
+    runtime = loading.load_base(folder, float32(), ThreadPoolExecutor(1)).runtime
+    runtime.context_length = context_length or runtime.context_length
+    base = ChatModel(runtime)
+    return base if adapter is None else loading.load_beside(base, adapter)
 
 
 def float32() -> loader.Precision:

@@ -6,20 +6,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.inference.types import (
     Alternative,
-    ChatParameters,
     Delta,
     Embeddings,
     FinishReason,
+    InferenceRequest,
+    Listener,
     ToolCallDelta,
     Usage,
 )
 from emojitune.jobs.dispatcher import Dispatcher
-
-Listener = Callable[[Delta | Usage | EmojituneError], None]
 
 
 class FakeDispatcher(Dispatcher):
@@ -51,16 +49,14 @@ class FakeChatModel:
     busy = False
 
     def __init__(self) -> None:
-        self.asked: list[tuple[tuple[Message, ...], ChatParameters]] = []
+        self.requests: list[InferenceRequest] = []
         self.generations: list[FakeGeneration] = []
         self.embedded: list[list[str | Sequence[int]]] = []
         self.gave_up = threading.Event()
 
-    def start(
-        self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
-    ) -> FakeGeneration:
-        self.asked.append((tuple(messages), parameters))
-        prompt = messages[-1].content
+    def start(self, request: InferenceRequest, listener: Listener) -> FakeGeneration:
+        self.requests.append(request)
+        prompt = request.messages[-1].content
         if prompt == "too long":
             raise InvalidRequestError(
                 "This prompt is too long.", code="context_length_exceeded", param="messages"
@@ -69,12 +65,12 @@ class FakeChatModel:
             raise RuntimeError("a secret detail")
         generation = FakeGeneration()
         self.generations.append(generation)
-        speaker = threading.Thread(target=_speak, args=(prompt, parameters, generation, listener))
+        speaker = threading.Thread(target=_speak, args=(prompt, request, generation, listener))
         speaker.start()
         return generation
 
-    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
-        return sum(len(message.content.split()) for message in messages)
+    def count_tokens(self, request: InferenceRequest) -> int:
+        return sum(len(message.content.split()) for message in request.messages)
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
@@ -92,7 +88,7 @@ class FakeChatModel:
 
 
 def _speak(
-    prompt: str, parameters: ChatParameters, generation: FakeGeneration, listener: Listener
+    prompt: str, request: InferenceRequest, generation: FakeGeneration, listener: Listener
 ) -> None:
     if prompt == "fail before the first word":
         listener(EmojituneError("The engine has stopped."))
@@ -107,7 +103,7 @@ def _speak(
     text = prompt.removeprefix("say: ") if prompt.startswith("say: ") else "(party)"
     begin, end = text[:4], text[4:]
     likeliest = (Alternative("(party)", -0.5, 1.0), Alternative("(cake)", float("-inf"), 0.0))
-    for index in range(parameters.n):
+    for index in range(request.sampling.n):
         listener(Delta(index, begin))
     if prompt == "fail midway":
         listener(EmojituneError("The engine has stopped."))
@@ -116,6 +112,6 @@ def _speak(
         assert generation.cancelled.wait(10), "nobody cancelled"
         return
     reason: FinishReason = "length" if prompt == "never end" else "stop"
-    for index in range(parameters.n):
-        listener(Delta(index, end, reason, likeliest[: parameters.alternatives]))
-    listener(Usage(prompt_tokens=20, completion_tokens=2 * parameters.n, cached_tokens=16))
+    for index in range(request.sampling.n):
+        listener(Delta(index, end, reason, likeliest[: request.alternatives]))
+    listener(Usage(prompt_tokens=20, completion_tokens=2 * request.sampling.n, cached_tokens=16))

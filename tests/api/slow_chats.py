@@ -1,11 +1,13 @@
 """Chats that take as long as a test wants."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
 from servers import KEY
 
+from emojitune.dataset.example import Message
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
 
@@ -17,10 +19,10 @@ class SlowChatModel(FakeChatModel):
         super().__init__()
         self._quick = iter(range(quick))  # the next of it is taken by one thread alone
 
-    def start(self, messages, parameters, listener):  # type: ignore[no-untyped-def]
+    def start(self, request, listener):  # type: ignore[no-untyped-def]
         if next(self._quick, None) is None:
-            messages = [type(messages[0])("user", "go on for ever")]
-        return super().start(messages, parameters, listener)
+            request = replace(request, messages=[Message("user", "go on for ever")])
+        return super().start(request, listener)
 
 
 def app_with(home: Path, model: FakeChatModel) -> FastAPI:

@@ -3,13 +3,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gathered import LABELS, USER, ask, text
+from gathered import LABELS, USER, ask, request_for, text
 from tiny_model import chat_tiny, make_adapter
 
 from emojitune.dataset.example import Message
 from emojitune.errors import InvalidRequestError
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.types import Alternative, ChatParameters
+from emojitune.inference.types import Alternative
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def closed_model(tiny_base: Path, tmp_path: Path) -> ChatModel:
 
 
 def test_a_closed_model_replies_with_a_label(closed_model: ChatModel) -> None:
-    [deltas], usage = ask(closed_model, ChatParameters(temperature=0.0))
+    [deltas], usage = ask(closed_model, request_for(temperature=0.0))
     assert text(deltas) in LABELS
     assert deltas[-1].finish_reason == "stop"
     assert usage.completion_tokens == len(closed_model._renderer.encode_text(text(deltas)))
@@ -32,16 +32,16 @@ def test_a_closed_model_replies_with_a_label(closed_model: ChatModel) -> None:
 
 
 def test_a_drawn_label_is_a_label_too(closed_model: ChatModel) -> None:
-    replies, _ = ask(closed_model, ChatParameters(temperature=1.5, n=20, seed=3))
+    replies, _ = ask(closed_model, request_for(temperature=1.5, n=20, seed=3))
     found = {text(deltas) for deltas in replies}
     assert found <= set(LABELS)
     assert len(found) > 1
-    again, _ = ask(closed_model, ChatParameters(temperature=1.5, n=20, seed=3))
+    again, _ = ask(closed_model, request_for(temperature=1.5, n=20, seed=3))
     assert [text(d) for d in again] == [text(d) for d in replies]
 
 
 def test_alternatives_come_best_first_and_begin_with_the_reply(closed_model: ChatModel) -> None:
-    [deltas], _ = ask(closed_model, ChatParameters(temperature=0.0, alternatives=3))
+    [deltas], _ = ask(closed_model, request_for(temperature=0.0, alternatives=3))
     alternatives = deltas[-1].alternatives
     assert alternatives[0].content == text(deltas)
     assert len({a.content for a in alternatives}) == 3
@@ -50,7 +50,7 @@ def test_alternatives_come_best_first_and_begin_with_the_reply(closed_model: Cha
 
 
 def test_probabilities_are_left_out_where_nobody_asks(closed_model: ChatModel) -> None:
-    told = ChatParameters(temperature=0.0, alternatives=3)
+    told = request_for(temperature=0.0, alternatives=3)
     [deltas], _ = ask(closed_model, told)
     [plain], _ = ask(closed_model, replace(told, probabilities=False))
     assert [one.content for one in plain[-1].alternatives] == [
@@ -62,7 +62,7 @@ def test_probabilities_are_left_out_where_nobody_asks(closed_model: ChatModel) -
 
 def test_probabilities_are_shares_of_the_whole_vocabulary(closed_model: ChatModel) -> None:
     def ranked(count: int) -> dict[str, Alternative]:
-        [deltas], _ = ask(closed_model, ChatParameters(temperature=0.0, alternatives=count))
+        [deltas], _ = ask(closed_model, request_for(temperature=0.0, alternatives=count))
         return {one.content: one for one in deltas[-1].alternatives}
 
     everything = ranked(len(LABELS) + 1)
@@ -76,41 +76,39 @@ def test_probabilities_are_shares_of_the_whole_vocabulary(closed_model: ChatMode
 
 
 def test_labels_of_the_request_hold_any_model(open_model: ChatModel) -> None:
-    [deltas], _ = ask(open_model, ChatParameters(temperature=0.0, labels=("yes", "no")))
+    [deltas], _ = ask(open_model, request_for(temperature=0.0, labels=("yes", "no")))
     assert text(deltas) in ("yes", "no")
 
 
 def test_free_decoding_ends_at_max_tokens(closed_model: ChatModel) -> None:
-    [deltas], usage = ask(
-        closed_model, ChatParameters(temperature=0.0, decoding="free", max_tokens=3)
-    )
+    [deltas], usage = ask(closed_model, request_for(temperature=0.0, decoding="free", max_tokens=3))
     assert deltas[-1].finish_reason == "length"
     assert usage.completion_tokens == 3
 
 
 def test_a_second_question_finds_the_prompt_cached(open_model: ChatModel) -> None:
-    _, first = ask(open_model, ChatParameters(max_tokens=2))
-    _, second = ask(open_model, ChatParameters(max_tokens=2))
+    _, first = ask(open_model, request_for(max_tokens=2))
+    _, second = ask(open_model, request_for(max_tokens=2))
     assert first.cached_tokens == 0
     assert second.cached_tokens == second.prompt_tokens - 1
 
 
 def test_a_reply_ends_before_its_stop_sequence(open_model: ChatModel) -> None:
-    parameters = ChatParameters(temperature=0.0, max_tokens=12)
+    parameters = request_for(temperature=0.0, max_tokens=12)
     [deltas], _ = ask(open_model, parameters)
     whole = text(deltas)
     stop = whole[3:5]
-    [deltas], _ = ask(open_model, ChatParameters(temperature=0.0, max_tokens=12, stop=(stop,)))
+    [deltas], _ = ask(open_model, request_for(temperature=0.0, max_tokens=12, stop=(stop,)))
     assert text(deltas) == whole[: whole.index(stop)]
     assert deltas[-1].finish_reason == "stop"
     assert all(stop not in delta.text for delta in deltas)
 
 
 def test_several_replies_have_their_own_draws(open_model: ChatModel) -> None:
-    replies, usage = ask(open_model, ChatParameters(n=3, seed=1, max_tokens=6))
+    replies, usage = ask(open_model, request_for(n=3, seed=1, max_tokens=6))
     assert len({text(deltas) for deltas in replies}) == 3
     assert usage.completion_tokens <= 18
-    alone, _ = ask(open_model, ChatParameters(n=1, seed=1, max_tokens=6))
+    alone, _ = ask(open_model, request_for(n=1, seed=1, max_tokens=6))
     assert text(alone[0]) == text(replies[0])
 
 
@@ -121,15 +119,19 @@ def test_what_is_far_too_long_is_refused_without_being_encoded(
     open_model: ChatModel, prompt: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_model._renderer, "encode_text", None)
-    for ask_for in (open_model.start, lambda *args: open_model.count_tokens(*args[:2])):
+    request = request_for(*prompt)
+    for call in (
+        lambda: open_model.start(request, lambda _event: None),
+        lambda: open_model.count_tokens(request),
+    ):
         with pytest.raises(InvalidRequestError, match="Please reduce the length") as caught:
-            ask_for(prompt, ChatParameters(), lambda _item: None)
+            call()
         assert caught.value.code == "context_length_exceeded"
 
 
 def test_a_prompt_is_remembered_for_its_owner_alone(open_model: ChatModel) -> None:
     def cached(owner: str) -> int:
-        return ask(open_model, ChatParameters(max_tokens=1, owner=owner))[1].cached_tokens
+        return ask(open_model, request_for(max_tokens=1, owner=owner))[1].cached_tokens
 
     assert cached("a") == 0
     assert cached("b") == 0
@@ -139,25 +141,25 @@ def test_a_prompt_is_remembered_for_its_owner_alone(open_model: ChatModel) -> No
 def test_many_replies_share_the_cache(
     open_model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_model.base.scheduler, "capacity", 320)
+    monkeypatch.setattr(open_model.runtime.scheduler, "capacity", 320)
     with pytest.raises(InvalidRequestError, match="at most 320 tokens together") as caught:
-        ask(open_model, ChatParameters(n=64, max_tokens=6))
+        ask(open_model, request_for(n=64, max_tokens=6))
     assert caught.value.param == "max_tokens"
-    assert ask(open_model, ChatParameters(n=64, max_tokens=5))[1].completion_tokens <= 320
-    assert ask(open_model, ChatParameters(n=64))[1].completion_tokens <= 320
+    assert ask(open_model, request_for(n=64, max_tokens=5))[1].completion_tokens <= 320
+    assert ask(open_model, request_for(n=64))[1].completion_tokens <= 320
 
 
 def test_a_prompt_beyond_the_context_is_refused(open_model: ChatModel) -> None:
     with pytest.raises(InvalidRequestError, match="maximum context length is 256") as caught:
-        ask(open_model, ChatParameters(max_tokens=1000))
+        ask(open_model, request_for(max_tokens=1000))
     assert caught.value.code == "context_length_exceeded"
 
 
 def test_labels_need_a_vocabulary(open_model: ChatModel) -> None:
     with pytest.raises(InvalidRequestError, match="closed vocabulary"):
-        ask(open_model, ChatParameters(decoding="labels"))
+        ask(open_model, request_for(decoding="labels"))
     with pytest.raises(InvalidRequestError, match="alternatives"):
-        ask(open_model, ChatParameters(alternatives=2))
+        ask(open_model, request_for(alternatives=2))
 
 
 def test_a_bias_weighs_whole_labels(closed_model: ChatModel) -> None:
@@ -165,29 +167,29 @@ def test_a_bias_weighs_whole_labels(closed_model: ChatModel) -> None:
     for label in ("(devil)", "(dog)", "(party)"):
         others = {token for other in LABELS if other != label for token in encode(other)}
         [own, *_] = [token for token in encode(label) if token not in others]
-        [deltas], _ = ask(closed_model, ChatParameters(temperature=0.0, logit_bias={own: 100.0}))
+        [deltas], _ = ask(closed_model, request_for(temperature=0.0, logit_bias={own: 100.0}))
         assert text(deltas) == label
-        banned = ChatParameters(temperature=1.0, n=20, seed=1, logit_bias={own: -100.0})
+        banned = request_for(temperature=1.0, n=20, seed=1, logit_bias={own: -100.0})
         replies, _ = ask(closed_model, banned)
         assert label not in {text(deltas) for deltas in replies}
 
 
 def test_a_penalty_weighs_labels_that_repeat_a_token(open_model: ChatModel) -> None:
     labels = ("aaaaaa", "qwerty")
-    plain = ChatParameters(temperature=0.0, labels=labels, alternatives=2)
+    plain = request_for(temperature=0.0, labels=labels, alternatives=2)
     [deltas], _ = ask(open_model, plain)
     lead = {a.content: a.logprob for a in deltas[-1].alternatives}
     assert len(open_model._renderer.encode_text("aaaaaa")) == 6
     penalty = 2.0 if lead["aaaaaa"] > lead["qwerty"] else -2.0
     # Five repetitions cost 1 + 2 + 3 + 4 + 5 penalties, more than the lead.
     assert abs(lead["aaaaaa"] - lead["qwerty"]) < 30
-    weighed = ChatParameters(temperature=0.0, labels=labels, frequency_penalty=penalty)
+    weighed = request_for(temperature=0.0, labels=labels, frequency_penalty=penalty)
     [again], _ = ask(open_model, weighed)
     assert text(again) != text(deltas)
 
 
 def test_log_probabilities_of_a_label_are_those_of_the_model(closed_model: ChatModel) -> None:
-    parameters = ChatParameters(temperature=0.0, top_logprobs=2, alternatives=1)
+    parameters = request_for(temperature=0.0, top_logprobs=2, alternatives=1)
     [deltas], usage = ask(closed_model, parameters)
     told = [logprob for delta in deltas for logprob in delta.logprobs]
     assert len(told) == usage.completion_tokens

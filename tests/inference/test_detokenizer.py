@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gathered import request_for
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteFallback, ByteLevel, Decoder, Fuse, Replace, Strip
 from tokenizers.decoders import Sequence as DecoderSequence
@@ -16,7 +17,7 @@ from emojitune.dataset.tool_format import Tool, call_text, reply_text
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.decoding.sampling import TopLogprobs
 from emojitune.inference.detokenizer import Detokenizer, TextStream
-from emojitune.inference.types import ChatParameters, Delta, TokenLogprob
+from emojitune.inference.types import Delta, TokenLogprob
 from emojitune.models import loader
 from emojitune.models.loader import LoadedModel
 from emojitune.models.renderer import Renderer
@@ -34,7 +35,7 @@ def generated(renderer: Renderer, text: str, **parameters: Any) -> list[Delta]:
     """The deltas of a reply of this text, until it ends or is stopped."""
     deltas: list[Delta] = []
     detokenizer = Detokenizer(
-        renderer, ChatParameters(tools=ToolUse((STOP,)), **parameters), deltas.append
+        renderer, request_for(tools=ToolUse((STOP,)), **parameters), deltas.append
     )
     for token in renderer.encode_text(text):
         if not detokenizer.token(0, token, TopLogprobs(-0.5, ())):
@@ -140,7 +141,7 @@ def test_decoding_is_linear_in_the_reply(tiny_base: Path, text: str) -> None:
     decoder = CountingDecoder()
     renderer.tokenizer.backend_tokenizer.decoder = Decoder.custom(decoder)
     deltas: list[Delta] = []
-    detokenizer = Detokenizer(renderer, ChatParameters(tools=ToolUse((STOP,))), deltas.append)
+    detokenizer = Detokenizer(renderer, request_for(tools=ToolUse((STOP,))), deltas.append)
     for token in tokens:
         detokenizer.token(0, token, None)
     detokenizer.end(0, "stop")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gathered import request_for
 from tiny_model import chat_tiny, load_tiny, make_adapter
 
 from emojitune.dataset.example import Message
@@ -14,7 +15,7 @@ from emojitune.inference import embeddings
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.embeddings import batches_by_length
 from emojitune.inference.loading import from_modules, load_base
-from emojitune.inference.types import ChatParameters, Delta
+from emojitune.inference.types import Delta
 from emojitune.models import loader
 from emojitune.models.loader import LoadedModel
 from emojitune.settings import Settings
@@ -143,7 +144,7 @@ def test_replies_continue_between_batches(chat: ChatModel) -> None:
     def cancelled() -> bool:
         asked.append(None)
         if len(asked) == 2:
-            chat.start([Message("user", "dog")], ChatParameters(max_tokens=1), listen)
+            chat.start(request_for(Message("user", "dog"), max_tokens=1), listen)
         return ended.is_set()
 
     asked: list[None] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from gathered import request_for
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool
@@ -14,7 +15,7 @@ from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.loading import load_base
-from emojitune.inference.types import ChatParameters, Delta, Usage
+from emojitune.inference.types import Delta, Usage
 from emojitune.models import loader
 from emojitune.models.catalog import SMOLLM2_135M
 from emojitune.models.download import fetch
@@ -53,8 +54,8 @@ def model() -> ChatModel:
 
 def ask(model: ChatModel, text: str, **parameters: Any) -> list[Delta]:
     heard: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
-    asked = ChatParameters(temperature=0.0, max_tokens=200, **parameters)
-    model.start([Message("user", text)], asked, heard.put)
+    request = request_for(Message("user", text), temperature=0.0, max_tokens=200, **parameters)
+    model.start(request, heard.put)
     deltas = []
     while not isinstance(item := heard.get(timeout=120), Usage):
         assert isinstance(item, Delta), item

@@ -7,8 +7,9 @@ from tiny_model import make_adapter
 
 from emojitune.dataset.example import Message
 from emojitune.errors import InvalidRequestError
+from emojitune.inference.decoding.params import SamplingParams
 from emojitune.inference.local_client import LocalClient, open_adapter
-from emojitune.inference.types import ChatParameters
+from emojitune.inference.types import InferenceRequest
 from emojitune.models import adapter
 from emojitune.settings import Settings
 
@@ -26,8 +27,8 @@ def client(tiny_base: Path, tmp_path: Path) -> LocalClient:
 
 def test_every_reply_is_complete(client: LocalClient) -> None:
     assert client.vocabulary == LABELS
-    parameters = ChatParameters(n=3, seed=1, decoding="labels", alternatives=2)
-    replies = client.ask(HELLO, parameters)
+    sampling = SamplingParams(n=3, seed=1)
+    replies = client.ask(InferenceRequest(HELLO, sampling, decoding="labels", alternatives=2))
     assert len(replies) == 3
     for deltas in replies:
         assert "".join(delta.text for delta in deltas) in LABELS
@@ -37,4 +38,4 @@ def test_every_reply_is_complete(client: LocalClient) -> None:
 
 def test_an_error_reaches_the_caller(client: LocalClient) -> None:
     with pytest.raises(InvalidRequestError, match="tokens"):
-        client.ask((Message("user", "long " * 500),), ChatParameters(max_tokens=5))
+        client.ask(InferenceRequest((Message("user", "long " * 500),)))

@@ -8,8 +8,9 @@ from emojitune.errors import InvalidRequestError
 from emojitune.evaluation import protocol
 from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.protocol import CONSTRAINED, FREE, Ask, ReplyRequest, ReplyResponse
+from emojitune.inference.decoding.params import SamplingParams
 from emojitune.inference.local_client import LocalClient, open_adapter
-from emojitune.inference.types import ChatParameters, Delta
+from emojitune.inference.types import Delta, InferenceRequest
 from emojitune.settings import Settings
 
 
@@ -46,18 +47,23 @@ def adapter_completers(
 
 def _asking(client: LocalClient) -> Ask:
     def ask(messages: Sequence[Message], request: ReplyRequest) -> ReplyResponse:
-        parameters = ChatParameters(
+        sampling = SamplingParams(
+            n=request.n,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
-            n=request.n,
             seed=request.seed,
             top_logprobs=0 if request.logprobs else None,
-            decoding=request.decoding,
-            labels=request.labels,
-            alternatives=request.alternatives,
-            probabilities=request.probabilities,
         )
-        replies = client.ask(messages, parameters)
+        replies = client.ask(
+            InferenceRequest(
+                messages,
+                sampling,
+                decoding=request.decoding,
+                labels=request.labels,
+                alternatives=request.alternatives,
+                probabilities=request.probabilities,
+            )
+        )
         first, *_ = replies
         return ReplyResponse(
             tuple(map(_text, replies)),

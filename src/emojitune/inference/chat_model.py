@@ -1,17 +1,16 @@
-"""Messages and parameters to deltas of text, finish reason and usage.
+"""A chat model: from requests to deltas of text, finish reasons and usage.
 
-Between text and the engine: renders, checks lengths, picks the constraint, turns tokens back into
-text. No HTTP: `server/chat/routes.py` gives all this OpenAI's shape.
+Between text and tokens: renders the prompt, checks lengths, picks the decoder, detokenizes. Knows
+no HTTP: each edge gives requests and deltas the shape of its API.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial, reduce
 
 from torch import Tensor
 
-from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError, InvalidRequestError, ModelError
 from emojitune.inference.decoding.constraint import Guide, LabelTrie, State, label_trie
 from emojitune.inference.decoding.grammar import Vocabulary
@@ -19,6 +18,7 @@ from emojitune.inference.decoding.knn import KNNDatastore, KNNScorer
 from emojitune.inference.decoding.label_sampling import reply_from_set
 from emojitune.inference.decoding.label_search import LabelQuery, ScorerFactory
 from emojitune.inference.decoding.params import SamplingParams
+from emojitune.inference.decoding.sink import TokenSink
 from emojitune.inference.decoding.speculative import MAX_REJECTED, DraftProposer, reply_freely
 from emojitune.inference.detokenizer import Detokenizer
 from emojitune.inference.embeddings import Embedder
@@ -26,7 +26,13 @@ from emojitune.inference.engine.batch import ModelRunner
 from emojitune.inference.engine.kv_cache import Prompt
 from emojitune.inference.engine.scheduler import Decoder, Scheduler
 from emojitune.inference.tool_calls import with_format_notes
-from emojitune.inference.types import ChatParameters, Embeddings, Generation, Listener, Usage
+from emojitune.inference.types import (
+    Embeddings,
+    Generation,
+    InferenceRequest,
+    Listener,
+    Usage,
+)
 from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
 
@@ -34,20 +40,24 @@ DEFAULT_MAX_TOKENS = 1024
 
 
 class BaseModelRuntime:
-    """What the models on one base share: weights, engine, tokenizer. `executor` does the work."""
+    """A base model ready to run, shared by all models on it: weights, scheduler, tokenizer.
+
+    Args:
+        executor: The one thread that computes.
+    """
 
     def __init__(
         self,
-        forward: ModelRunner[LlamaAdapter],
+        runner: ModelRunner[LlamaAdapter],
         renderer: Renderer,
         context_length: int,
         executor: Executor,
     ) -> None:
-        self.forward = forward
+        self.runner = runner
         self.renderer = renderer
         self.context_length = context_length
         self.executor = executor
-        self.scheduler = Scheduler(forward, executor)
+        self.scheduler = Scheduler(runner, executor)
 
     @cached_property
     def grammar_vocabulary(self) -> Vocabulary:
@@ -55,140 +65,159 @@ class BaseModelRuntime:
 
 
 class ChatModel:
-    """A model that replies: a base, or an adapter on it. Any number of threads may ask at once."""
+    """A base model, or an adapter on it. Any number of threads may send requests at once.
+
+    Args:
+        vocabulary: The labels that the adapter was trained on; () where they were no closed set.
+        datastore: Training examples whose replies are of the `vocabulary`.
+    """
 
     def __init__(
         self,
-        base: BaseModelRuntime,
+        runtime: BaseModelRuntime,
         vocabulary: tuple[str, ...] = (),
         adapter: LlamaAdapter | None = None,
-        neighbours: KNNDatastore | None = None,
+        datastore: KNNDatastore | None = None,
     ) -> None:
-        """`neighbours` are examples whose replies are of the `vocabulary`."""
-        self.base = base
+        self.runtime = runtime
         self.vocabulary = vocabulary
         self.adapter = adapter
-        self.neighbours = neighbours
-        self._renderer = base.renderer
-        self._context_length = base.context_length
+        self.datastore = datastore
+        self._renderer = runtime.renderer
+        self._context_length = runtime.context_length
         self._embedder = Embedder(
-            base.forward, adapter, base.renderer, base.context_length, base.executor
+            runtime.runner, adapter, runtime.renderer, runtime.context_length, runtime.executor
         )
-        self._set = lru_cache(maxsize=16)(partial(_ClosedSet.of, base.renderer))
+        self._label_set = lru_cache(maxsize=16)(partial(_LabelSet.tokenize, runtime.renderer))
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory; without the base, where it lies beside one."""
-        own = self.base.forward.bytes if self.adapter is None else self.adapter.bytes
-        return own + (self.neighbours.bytes if self.neighbours else 0)
+        """Memory of its weights; without the base model's, where it is an adapter."""
+        own = self.runtime.runner.bytes if self.adapter is None else self.adapter.bytes
+        return own + (self.datastore.bytes if self.datastore else 0)
 
     @property
     def busy(self) -> bool:
-        """Whether replies are made with its weights; an adapter alone is not missed."""
-        return self.adapter is None and self.base.scheduler.busy
+        """Whether replies are computed with its weights; an adapter may go at any time."""
+        return self.adapter is None and self.runtime.scheduler.busy
 
-    def start(
-        self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
-    ) -> Generation:
-        """Begin to reply, and return at once.
+    def start(self, request: InferenceRequest, listener: Listener) -> Generation:
+        """Begin to answer, and return at once.
 
-        The executor's thread calls `listener` with Deltas and last with the Usage, or with the
-        error that ended it.
+        The executor's thread calls `listener` with deltas, and last with the usage or with the
+        error that ended the replies.
 
         Raises:
-            InvalidRequestError: The prompt is too long, or parameters contradict the model.
+            InvalidRequestError: The prompt is too long, or the request contradicts the model.
         """
-        closed = self._closed_set(parameters)
-        self._check_bias(parameters)
-        ids = self._prompt(messages, parameters)
-        room = self._context_length - len(ids)
-        if room < 1 or (parameters.max_tokens or 0) > room:
-            raise self._too_long(len(ids), parameters.max_tokens or 1)
-        # Schemas are in the prompt: one that takes long to look at never comes so far.
-        make_guide = self._guides(parameters)
-        params = SamplingParams(
-            n=parameters.n,
-            max_tokens=self._most_tokens(parameters.max_tokens, parameters.n, room),
-            temperature=parameters.temperature,
-            top_p=parameters.top_p,
-            seed=parameters.seed,
-            frequency_penalty=parameters.frequency_penalty,
-            presence_penalty=parameters.presence_penalty,
-            logit_bias=parameters.logit_bias,
-            top_logprobs=parameters.top_logprobs,
+        labels = self._labels(request)
+        self._check_bias(request.sampling.logit_bias)
+        prompt_ids = self._render(request)
+        room = self._room(len(prompt_ids), request.sampling.max_tokens)
+        # Schemas are in the prompt: one that takes long to compile has been too long already.
+        make_guide = self._make_guide(request)
+        params = replace(
+            request.sampling, max_tokens=self._max_tokens_of_each(request.sampling, room)
         )
-        detokenizer = Detokenizer(self._renderer, parameters, listener)
+        detokenizer = Detokenizer(self._renderer, request, listener)
+        if labels is None:
+            decoding = self._free_decoding(request, params, make_guide, detokenizer)
+        else:
+            decoding = self._label_decoding(labels, request, params, detokenizer)
         generation = Generation()
 
-        def request(prompt: Prompt) -> Decoder[None]:
-            stop_ids = self._renderer.stop_ids
-            if closed is None:
-                yield from reply_freely(
-                    prompt, params, stop_ids, detokenizer, make_guide=make_guide, proposer=proposer
-                )
-            else:
-                yield from reply_from_set(
-                    LabelQuery(prompt, closed.trie, stop_ids, make_scorer),
-                    params,
-                    detokenizer,
-                    alternatives=parameters.alternatives,
-                    probabilities=parameters.probabilities,
-                )
-            listener(Usage(len(ids), detokenizer.completion_tokens, prompt.cached))
+        def decode(prompt: Prompt) -> Decoder[None]:
+            yield from decoding.decode(prompt)
+            usage = Usage(len(prompt_ids), detokenizer.completion_tokens, prompt.cached)
+            listener(usage)
 
-        make_scorer = self._weigher(closed)
-        proposer = self._proposer(parameters)
-        if closed is None:
-            assert params.max_tokens is not None
-            reply_tokens = params.n * (params.max_tokens + MAX_REJECTED)
-        else:
-            reply_tokens = len(closed.trie.children)
-        self.base.scheduler.submit(
-            ids,
-            request,
-            reserve=len(ids) + reply_tokens,
-            on_error=lambda error: listener(_as_ours(error)),
+        self.runtime.scheduler.submit(
+            prompt_ids,
+            decode,
+            reserve=len(prompt_ids) + decoding.max_tokens,
+            on_error=lambda error: listener(_as_emojitune_error(error)),
             cancelled=lambda: generation.cancelled,
             adapter=self.adapter,
-            owner=parameters.owner,
+            owner=request.owner,
         )
         return generation
 
-    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
-        """Tokens of the prompt that these messages make, those of the chat template among them."""
-        return len(self._prompt(messages, parameters))
+    def count_tokens(self, request: InferenceRequest) -> int:
+        """Tokens of the prompt, those of the chat template included."""
+        return len(self._render(request))
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
     ) -> Embeddings | None:
-        """Texts, or their token ids, as vectors; see inference/embeddings.py."""
+        """Embed texts, or their token ids; see inference/embeddings.py."""
         return self._embedder.embed(inputs, cancelled)
 
-    def _prompt(self, messages: Sequence[Message], parameters: ChatParameters) -> tuple[int, ...]:
-        known = with_format_notes(messages, parameters.json_schema, parameters.tools)
-        characters = sum(len(message.content) for message in known)
-        # A message has a token at least; and what is far too long is not even encoded.
-        if len(known) > self._context_length or self._renderer.exceeds(
+    def _free_decoding(
+        self,
+        request: InferenceRequest,
+        params: SamplingParams,
+        make_guide: Callable[[], Guide] | None,
+        sink: TokenSink,
+    ) -> "_Decoding":
+        assert params.max_tokens is not None
+        proposer = None if request.structured else self._proposer
+        return _Decoding(
+            lambda prompt: reply_freely(
+                prompt,
+                params,
+                self._renderer.stop_ids,
+                sink,
+                make_guide=make_guide,
+                proposer=proposer,
+            ),
+            params.n * (params.max_tokens + MAX_REJECTED),
+        )
+
+    def _label_decoding(
+        self,
+        labels: "_LabelSet",
+        request: InferenceRequest,
+        params: SamplingParams,
+        sink: TokenSink,
+    ) -> "_Decoding":
+        make_scorer = self._make_scorer(labels)
+        return _Decoding(
+            lambda prompt: reply_from_set(
+                LabelQuery(prompt, labels.trie, self._renderer.stop_ids, make_scorer),
+                params,
+                sink,
+                alternatives=request.alternatives,
+                probabilities=request.probabilities,
+            ),
+            len(labels.trie.children),
+        )
+
+    def _render(self, request: InferenceRequest) -> tuple[int, ...]:
+        """Token ids of the prompt: (tokens,)."""
+        messages = with_format_notes(request.messages, request.json_schema, request.tools)
+        characters = sum(len(message.content) for message in messages)
+        # A message has at least one token; and a prompt that is far too long is not even encoded.
+        if len(messages) > self._context_length or self._renderer.exceeds(
             characters, self._context_length
         ):
-            raise self._far_too_long(len(known), characters)
+            raise self._far_too_long(len(messages), characters)
         try:
-            return self._renderer.render_prompt(known)
-        except ModelError as error:  # not the model is at fault: the order of the messages is
+            return self._renderer.render_prompt(messages)
+        except ModelError as error:  # the order of the messages is at fault, not the model
             raise InvalidRequestError(
                 error.message, code="invalid_value", param="messages"
             ) from error
 
-    def _guides(self, parameters: ChatParameters) -> Callable[[], Guide] | None:
-        if parameters.json_schema is None and parameters.tools is None:
+    def _make_guide(self, request: InferenceRequest) -> Callable[[], Guide] | None:
+        if not request.structured:
             return None
-        return self.base.grammar_vocabulary.guides(
-            parameters.json_schema, parameters.tools, parameters.strict
+        return self.runtime.grammar_vocabulary.guides(
+            request.json_schema, request.tools, request.strict
         )
 
-    def _check_bias(self, parameters: ChatParameters) -> None:
-        size = self.base.forward.vocabulary_size
-        unknown = [token for token in parameters.logit_bias if token >= size]
+    def _check_bias(self, bias: Mapping[int, float]) -> None:
+        size = self.runtime.runner.vocabulary_size
+        unknown = [token for token in bias if token >= size]
         if unknown:
             raise InvalidRequestError(
                 f"Invalid key in 'logit_bias': {unknown[0]}. Keys are ids of this model's tokens, "
@@ -197,19 +226,20 @@ class ChatModel:
                 param="logit_bias",
             )
 
-    def _closed_set(self, parameters: ChatParameters) -> "_ClosedSet | None":
-        if parameters.decoding == "labels" and not (self.vocabulary or parameters.labels):
+    def _labels(self, request: InferenceRequest) -> "_LabelSet | None":
+        """The labels that the reply is one of; None where it is free."""
+        if request.decoding == "labels" and not (self.vocabulary or request.labels):
             raise InvalidRequestError(
                 "decoding 'labels' needs a model with a closed vocabulary, and this one has none: "
                 "its training replies were no small set. Leave `decoding` out, or send `labels`.",
                 code="invalid_value",
                 param="decoding",
             )
-        closed = self.vocabulary if parameters.decoding != "free" else ()
-        if labels := parameters.labels or closed:
-            _refuse_forms(parameters)
-            return self._set(labels)
-        if parameters.alternatives:
+        own = self.vocabulary if request.decoding != "free" else ()
+        if labels := request.labels or own:
+            _refuse_structured(request)
+            return self._label_set(labels)
+        if request.alternatives:
             raise InvalidRequestError(
                 "alternatives are ranked among labels, and this reply is free. Leave them out, "
                 "send `labels`, or use a model with a closed vocabulary and decoding 'labels'.",
@@ -218,43 +248,51 @@ class ChatModel:
             )
         return None
 
-    def _weigher(self, closed: "_ClosedSet | None") -> ScorerFactory | None:
-        """How replies of a set are weighed; None where there are no examples of all of them."""
-        neighbours, numbers = self.neighbours, self._numbers
-        if neighbours is None or closed is None or not closed.ends.keys() <= numbers.keys():
+    def _make_scorer(self, labels: "_LabelSet") -> ScorerFactory | None:
+        """Nearest-neighbour scores of labels; None where there are no examples of all of them."""
+        datastore, numbers = self.datastore, self._label_numbers
+        if datastore is None or not labels.ends.keys() <= numbers.keys():
             return None
 
         def make_scorer(state: Tensor) -> KNNScorer:
-            similarity = neighbours.similarity(state, len(numbers))
-            ends = {end: similarity[numbers[label]] for label, end in closed.ends.items()}
-            return KNNScorer(closed.trie, ends)
+            similarity = datastore.similarity(state, len(numbers))
+            ends = {end: similarity[numbers[label]] for label, end in labels.ends.items()}
+            return KNNScorer(labels.trie, ends)
 
         return make_scorer
 
-    def _proposer(self, parameters: ChatParameters) -> DraftProposer | None:
-        """Drafts for a free reply: the model's labels, unless the request demands another form."""
-        formed = parameters.json_schema is not None or parameters.tools is not None
-        if not self.vocabulary or formed:
+    @cached_property
+    def _proposer(self) -> DraftProposer | None:
+        """Drafts for free replies: the model's own labels, which it likely replies with."""
+        if not self.vocabulary:
             return None
-        known = self._set(self.vocabulary)
-        return DraftProposer(known.trie, self._weigher(known))
+        labels = self._label_set(self.vocabulary)
+        return DraftProposer(labels.trie, self._make_scorer(labels))
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
+    def _label_numbers(self) -> dict[str, int]:
         return {label: number for number, label in enumerate(self.vocabulary)}
 
-    def _most_tokens(self, asked: int | None, n: int, room: int) -> int:
-        """The most tokens of each of `n` replies, which together have to fit into the cache."""
-        share = max(self.base.scheduler.capacity, self._context_length) // n
-        if asked is not None and asked > share:
+    def _room(self, prompt_tokens: int, max_tokens: int | None) -> int:
+        """How many tokens the context has left for a reply."""
+        room = self._context_length - prompt_tokens
+        if room < 1 or (max_tokens or 0) > room:
+            raise self._too_long(prompt_tokens, max_tokens or 1)
+        return room
+
+    def _max_tokens_of_each(self, sampling: SamplingParams, room: int) -> int:
+        """The token limit of each of `n` replies, which have to fit into the cache together."""
+        n, requested = sampling.n, sampling.max_tokens
+        share = max(self.runtime.scheduler.capacity, self._context_length) // n
+        if requested is not None and requested > share:
             raise InvalidRequestError(
                 f"'n' replies of this model may have at most {share * n} tokens together, so "
-                f"{n} may have {share} each, and you asked for {asked}. Ask for fewer or shorter "
-                "ones.",
+                f"{n} may have {share} each, and you asked for {requested}. Ask for fewer or "
+                "shorter ones.",
                 code="integer_above_max_value",
                 param="max_tokens",
             )
-        return asked or min(room, DEFAULT_MAX_TOKENS, share)
+        return requested or min(room, DEFAULT_MAX_TOKENS, share)
 
     def _far_too_long(self, messages: int, characters: int) -> InvalidRequestError:
         return InvalidRequestError(
@@ -276,27 +314,32 @@ class ChatModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _ClosedSet:
+class _Decoding:
+    """A way to decode a request's replies, and the tokens that they take up in the cache."""
+
+    decode: Callable[[Prompt], Decoder[None]]
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelSet:
     """Labels as a trie of tokens, and the state in which each of them ends."""
 
     trie: LabelTrie
     ends: dict[str, State]
 
     @staticmethod
-    def of(renderer: Renderer, labels: tuple[str, ...]) -> "_ClosedSet":
+    def tokenize(renderer: Renderer, labels: tuple[str, ...]) -> "_LabelSet":
         tokens = [renderer.encode_text(label) for label in labels]
         trie = label_trie(tokens)
         ends = (reduce(trie.advance, one, trie.start) for one in tokens)
-        return _ClosedSet(trie, dict(zip(labels, ends, strict=True)))
+        return _LabelSet(trie, dict(zip(labels, ends, strict=True)))
 
 
-def _refuse_forms(parameters: ChatParameters) -> None:
-    """A reply that is one of a set is neither JSON nor a call."""
-    for param, asked in (
-        ("response_format", parameters.json_schema is not None),
-        ("tools", parameters.tools is not None),
-    ):
-        if asked:
+def _refuse_structured(request: InferenceRequest) -> None:
+    """A reply that is a label is neither JSON nor a call."""
+    for param, value in (("response_format", request.json_schema), ("tools", request.tools)):
+        if value is not None:
             raise InvalidRequestError(
                 f"'{param}' contradicts a reply that is held to a set of labels, as those of this "
                 'model or of `labels` are. Leave it out, or send `decoding`: "free" to let the '
@@ -306,7 +349,7 @@ def _refuse_forms(parameters: ChatParameters) -> None:
             )
 
 
-def _as_ours(error: Exception) -> EmojituneError:
+def _as_emojitune_error(error: Exception) -> EmojituneError:
     if isinstance(error, EmojituneError):
         return error
     return ModelError(

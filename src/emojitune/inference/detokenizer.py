@@ -18,9 +18,9 @@ from emojitune.inference.decoding.sampling import TopLogprobs
 from emojitune.inference.tool_calls import ToolCallParser, split_at_call
 from emojitune.inference.types import (
     Alternative,
-    ChatParameters,
     Delta,
     FinishReason,
+    InferenceRequest,
     Listener,
     TokenLogprob,
 )
@@ -32,11 +32,11 @@ _REPLACEMENT = "\ufffd"  # decoded from bytes that are no character, or none yet
 class Detokenizer:
     """All replies to one request, from tokens to deltas."""
 
-    def __init__(self, renderer: Renderer, parameters: ChatParameters, listener: Listener) -> None:
+    def __init__(self, renderer: Renderer, request: InferenceRequest, listener: Listener) -> None:
         self._renderer = renderer
         self._replies = [
-            _Reply(index, TextStream(renderer), parameters.stop, parameters.tools, listener)
-            for index in range(parameters.n)
+            _Reply(index, TextStream(renderer), request.sampling.stop, request.tools, listener)
+            for index in range(request.sampling.n)
         ]
 
     @property

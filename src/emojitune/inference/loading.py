@@ -26,11 +26,11 @@ def load_base(folder: Path, precision: Precision, executor: Executor) -> ChatMod
 
 def load_beside(base: ChatModel, adapter: Path) -> ChatModel:
     """A tuned model that shares all but its adapter with a base that `is_llama`."""
-    forward = base.base.forward
+    forward = base.runtime.runner
     assert isinstance(forward, LlamaRunner)
     found, vocabulary = loader.load_llama_adapter(forward.llama, adapter)
     neighbours = KNNDatastore.load(adapter, len(vocabulary))
-    return ChatModel(base.base, vocabulary, found, neighbours)
+    return ChatModel(base.runtime, vocabulary, found, neighbours)
 
 
 def load_tuned(folder: Path, adapter: Path, precision: Precision, executor: Executor) -> ChatModel:

@@ -4,13 +4,11 @@ Imports torch when a model is loaded, not before.
 """
 
 import queue
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import ChatParameters, Delta, InferenceModel, Usage
+from emojitune.inference.types import Delta, InferenceModel, InferenceRequest, Usage
 from emojitune.models.catalog import stored_base
 from emojitune.models.torch_environment import import_libraries, prepare_inference
 from emojitune.settings import Settings
@@ -23,13 +21,11 @@ class LocalClient:
         self.vocabulary = vocabulary
         self._model = model
 
-    def ask(
-        self, messages: Sequence[Message], parameters: ChatParameters
-    ) -> tuple[tuple[Delta, ...], ...]:
+    def ask(self, request: InferenceRequest) -> tuple[tuple[Delta, ...], ...]:
         """The pieces of each of the `n` replies, once all are complete."""
         events: queue.SimpleQueue[Delta | Usage | EmojituneError] = queue.SimpleQueue()
-        self._model.start(messages, parameters, events.put)
-        replies: list[list[Delta]] = [[] for _ in range(parameters.n)]
+        self._model.start(request, events.put)
+        replies: list[list[Delta]] = [[] for _ in range(request.sampling.n)]
         while not isinstance(event := events.get(), Usage):
             if isinstance(event, EmojituneError):
                 raise event

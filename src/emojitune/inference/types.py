@@ -1,6 +1,6 @@
-"""What a chat request asks and what it is told: values only, free of torch.
+"""Requests to chat models, and the events that answer them: values only, free of torch.
 
-The server builds and reads these; `completion.py` makes them come true.
+The server builds and reads these; `chat_model.py` computes the events.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -12,49 +12,33 @@ from numpy.typing import NDArray
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
-from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.decoding.params import SamplingParams, ToolUse
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
-class ChatParameters:
-    """What a request may choose.
+class InferenceRequest:
+    """A request for the next message of a conversation.
 
     Attributes:
-        max_tokens: Of one reply; None stands for 1024, or less where the context ends.
-        temperature: 0 takes the most probable.
-        top_p: Nucleus: draw only from the most probable that together hold this much.
-        seed: Same seed, same draws.
-        stop: A reply ends before the first of these.
-        n: Replies to make.
-        frequency_penalty: What each earlier use of a token takes from its log-probability.
-        presence_penalty: What having been used at all takes from it.
-        logit_bias: What is added to the log-probability of a token, by its id.
-        top_logprobs: How many likeliest tokens are told beside each token of the reply; None tells
-            no log-probabilities at all.
-        json_schema: The reply is JSON that fits this schema.
-        strict: It fits all of it, or is refused; else it fits as much as can be held to.
-        tools: The reply may, or must, call tools.
-        decoding: "labels" holds the reply to the model's vocabulary, "free" does not; None means
-            labels where the model has a vocabulary.
-        labels: Holds the reply to these texts instead, on any model.
-        alternatives: How many best labels to rank besides the reply.
-        probabilities: Whether to tell how probable they are among all labels.
-        owner: Whose request it is. Prompts are remembered for their owner alone: how many tokens
-            of one were known tells nobody what another has asked.
+        messages: The conversation so far.
+        sampling: How the tokens of the replies are sampled, and how many replies there are.
+        json_schema: Constrains the replies to JSON that fits this schema.
+        strict: The request is refused where the schema cannot be enforced in full; else replies are
+            constrained as far as it can be.
+        tools: Tools that the replies may call, or must.
+        decoding: "labels" constrains the replies to the model's closed vocabulary, "free" does not;
+            None stands for "labels" where the model has a vocabulary.
+        labels: Constrains the replies to these texts instead, on any model.
+        alternatives: How many of the best labels to rank beside each reply.
+        probabilities: Whether to report their probability among all labels.
+        owner: The prompt is cached for this owner alone: how much of it was cached says nothing
+            about the prompts of others.
     """
 
-    max_tokens: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    n: int = 1
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    top_logprobs: int | None = None
+    messages: Sequence[Message]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     json_schema: Mapping[str, Any] | None = None
     strict: bool = False
     tools: ToolUse | None = None
@@ -64,6 +48,11 @@ class ChatParameters:
     probabilities: bool = True
     owner: Hashable = None
 
+    @property
+    def structured(self) -> bool:
+        """Whether replies have a form: JSON, or calls."""
+        return self.json_schema is not None or self.tools is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
@@ -71,9 +60,10 @@ class Alternative:
 
     Attributes:
         logprob: Joint log-probability of its tokens, by the model alone.
-        probability: Its share of the probability of all labels, weighed by examples where there are
-            some, at most a hundredth too large; over the whole vocabulary, where that was asked
-            for, the shares sum to 1. None where nobody asked.
+        probability: Its share of the probability of all labels, the training examples' part
+            included where there are some, at most a hundredth too large; over the entire
+            vocabulary, where that many were requested, the shares sum to 1. None where
+            probabilities were not requested.
     """
 
     content: str
@@ -86,7 +76,7 @@ class TokenLogprob:
     """A token with its log-probability under the model, before any sampling parameter.
 
     Attributes:
-        bytes: What it adds to the reply; None for a special token, which adds nothing.
+        bytes: The part of the reply that it spells; None for a special token, which spells none.
         top: The likeliest tokens in its place, the likeliest first.
     """
 
@@ -98,7 +88,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """More of the `index`-th call of a reply; `name` stands on its first piece only."""
+    """More of the `index`-th call of a reply; the first one has the `name`."""
 
     index: int
     arguments: str
@@ -107,7 +97,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the reply `index`; the last one has a finish reason."""
+    """More of the reply `index`; the last one has a finish reason."""
 
     index: int
     text: str
@@ -119,58 +109,61 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens: the prompt's, counted once, those of it that were cached, and all replies'."""
+    """Tokens: the prompt's, counted once, the cached ones of these, and those of all replies."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
 
 
-Listener = Callable[[Delta | Usage | EmojituneError], None]
+Event = Delta | Usage | EmojituneError
+"""Deltas, and last the usage or the error that ended the replies."""
+
+Listener = Callable[[Event], None]
 
 
 class Generation:
-    """A reply in the making."""
+    """A request that the model answers, until it is cancelled."""
 
     def __init__(self) -> None:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Nobody listens any more: the engine drops the request before its next pass."""
+        """Drop the request before the next pass: nobody waits for it any longer."""
         self.cancelled = True
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """A vector of length 1 for each input (inputs, dimensions), and the tokens that went in."""
+    """A vector of length 1 for each input: (inputs, hidden_size), and the tokens of the inputs."""
 
     vectors: NDArray[np.float32]
     tokens: int
 
 
 class InferenceModel(Protocol):
-    """What replies to a request: a ChatModel, once it is loaded."""
+    """A model that answers requests: a `ChatModel`, for code that must not import torch."""
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory; without the base, where it lies beside one."""
+        """Memory of its weights and caches; without the base model's, where it is an adapter."""
         ...
 
     @property
     def busy(self) -> bool:
-        """Whether to give it up would free nothing yet: replies are made with its weights."""
+        """Whether replies are computed with its weights, so that evicting it frees nothing yet."""
         ...
 
-    def start(
-        self, messages: Sequence[Message], parameters: ChatParameters, listener: Listener
-    ) -> Generation: ...
+    def start(self, request: InferenceRequest, listener: Listener) -> Generation:
+        """Begin to answer, and return at once; `listener` gets the events in another thread."""
+        ...
 
-    def count_tokens(self, messages: Sequence[Message], parameters: ChatParameters) -> int:
-        """Tokens of the prompt that these messages make."""
+    def count_tokens(self, request: InferenceRequest) -> int:
+        """Tokens of the prompt, those of the chat template included."""
         ...
 
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
     ) -> Embeddings | None:
-        """Texts, or their token ids, as vectors; blocks. None once `cancelled` says so."""
+        """Embed texts, or their token ids; blocks. None once `cancelled` says so."""
         ...

@@ -428,8 +428,8 @@ def test_a_batch_goes_on_when_its_server_is_back(
         assert batch.request_counts.to_dict() == {"total": 12, "completed": 12, "failed": 0}
         lines = lines_of(client, batch.output_file_id)
         assert [line["custom_id"] for line in lines] == names
-        asked = {messages[0].content for messages, _ in second.asked}
-        assert len(asked) == len(second.asked) == 7, "what was answered is not asked again"
+        asked = {request.messages[0].content for request in second.requests}
+        assert len(asked) == len(second.requests) == 7, "what was answered is not asked again"
 
 
 @pytest.mark.parametrize(

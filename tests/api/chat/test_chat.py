@@ -88,11 +88,12 @@ def test_parameters_reach_the_model(client: OpenAI, server) -> None:
         logprobs=True,
         extra_body={"decoding": "free", "alternatives": 1},
     )  # fmt: skip
-    messages, parameters = server.chat_model.asked[-1]
-    assert messages == (Message("system", "ab"), Message("user", "c"))
+    request = server.chat_model.requests[-1]
+    parameters = request.sampling
+    assert request.messages == (Message("system", "ab"), Message("user", "c"))
     assert (parameters.max_tokens, parameters.temperature, parameters.top_p) == (5, 0.0, 0.5)
     assert (parameters.seed, parameters.stop, parameters.n) == (7, ("x", "y"), 2)
-    assert (parameters.decoding, parameters.labels, parameters.alternatives) == ("free", (), 1)
+    assert (request.decoding, request.labels, request.alternatives) == ("free", (), 1)
     assert (parameters.frequency_penalty, parameters.presence_penalty) == (0.5, -2.0)
     assert (parameters.logit_bias, parameters.top_logprobs) == ({17: -100.0, 0: 2.5}, 0)
 
@@ -118,7 +119,7 @@ def test_nulls_and_parameters_without_effect_are_accepted(client: OpenAI, server
         response_format={"type": "text"},
         extra_body=nothing,
     )
-    parameters = server.chat_model.asked[-1][1]
+    parameters = server.chat_model.requests[-1].sampling
     assert (parameters.temperature, parameters.max_tokens, parameters.stop) == (1.0, None, ("x",))
 
 
@@ -154,7 +155,7 @@ def test_labels_and_their_alternatives(client: OpenAI, server) -> None:
         messages=ASK,
         extra_body={"labels": ["(party)", "(cake)"], "alternatives": 2},
     )
-    assert server.chat_model.asked[-1][1].labels == ("(party)", "(cake)")
+    assert server.chat_model.requests[-1].labels == ("(party)", "(cake)")
     assert completion.choices[0].to_dict()["alternatives"] == [
         {"content": "(party)", "logprob": -0.5, "probability": 1.0},
         {"content": "(cake)", "logprob": -9999.0, "probability": 0.0},

@@ -48,7 +48,7 @@ def url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     folder = tmp_path_factory.mktemp("forms")
     settings = Settings(home=folder / "home", cache=folder / "cache", api_key=KEY)
     opened = chat_tiny(tiny_base, context_length=1024)
-    closed = ChatModel(opened.base, LABELS)
+    closed = ChatModel(opened.runtime, LABELS)
     app = create_app(
         settings,
         dispatcher=FakeDispatcher(),

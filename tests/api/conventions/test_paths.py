@@ -112,11 +112,11 @@ def test_a_models_name_is_no_folder(
         ("/embeddings", {"input": "hi"}),
         ("/fine_tuning/jobs", {"training_file": file.id}),
     ]
-    asked = len(server.chat_model.asked)
+    asked = len(server.chat_model.requests)
     for model in (name, f"ft:{name}"):
         for path, body in asks:
             assert http.post(path, json={**body, "model": model}).status_code == 404
-    assert len(server.chat_model.asked) == asked
+    assert len(server.chat_model.requests) == asked
 
 
 @pytest.mark.parametrize("suffix", ["../../x", "/etc/passwd", "a/b"])

@@ -259,7 +259,7 @@ def test_prompts_are_remembered_for_their_project_alone(
     for client, project in ((http, "default"), (other, "other")):
         for path, body in (("/chat/completions", CHAT), ("/responses", asked)):
             assert client.post(path, json=body).status_code == 200
-            assert server.chat_model.asked[-1][1].owner == project
+            assert server.chat_model.requests[-1].owner == project
 
 
 def test_a_batch_runs_as_its_project(

@@ -39,7 +39,7 @@ class Crowd:
         self.url = url
         model = context.pool.get(str(base.resolve()))
         assert isinstance(model, ChatModel)
-        self.scheduler = model.base.scheduler
+        self.scheduler = model.runtime.scheduler
 
     def ask(self, path: str, body: dict[str, Any]) -> socket.socket:
         """A connection on which a request was sent whole."""

@@ -18,7 +18,7 @@ def reference(item_id: str) -> Any:
 
 
 def asked(server) -> tuple[Message, ...]:
-    found: tuple[Message, ...] = server.chat_model.asked[-1][0]
+    found: tuple[Message, ...] = server.chat_model.requests[-1].messages
     return found
 
 

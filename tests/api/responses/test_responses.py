@@ -13,6 +13,7 @@ from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from servers import KEY, serving
 
 from emojitune.dataset.example import Message
+from emojitune.inference.types import InferenceRequest
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
 
@@ -52,9 +53,9 @@ def events_of(http: httpx2.Client, **body: Any) -> list[dict[str, Any]]:
     return events
 
 
-def asked(server) -> tuple[tuple[Message, ...], Any]:
-    found: tuple[tuple[Message, ...], Any] = server.chat_model.asked[-1]
-    return found
+def asked(server) -> InferenceRequest:
+    request: InferenceRequest = server.chat_model.requests[-1]
+    return request
 
 
 def test_a_response_has_every_key(client: OpenAI) -> None:
@@ -129,10 +130,11 @@ def test_parameters_reach_the_model_and_come_back(client: OpenAI, server) -> Non
         parallel_tool_calls=False,
         extra_body={"decoding": "free"},
     )
-    messages, parameters = asked(server)
+    request = asked(server)
+    messages, parameters = request.messages, request.sampling
     assert messages == (Message("system", "Answer with emojis!"), Message("user", ASK))
     assert (parameters.max_tokens, parameters.temperature, parameters.top_p) == (16, 0.0, 0.5)
-    assert (parameters.decoding, parameters.n, parameters.json_schema) == ("free", 1, None)
+    assert (request.decoding, parameters.n, request.json_schema) == ("free", 1, None)
     assert (response.temperature, response.top_p, response.max_output_tokens) == (0.0, 0.5, 16)
     assert (response.instructions, response.metadata) == ("Answer with emojis!", {"a": "b"})
     assert (response.user, response.safety_identifier) == ("me", "id")
@@ -141,7 +143,7 @@ def test_parameters_reach_the_model_and_come_back(client: OpenAI, server) -> Non
 
 def test_labels_reach_the_model(client: OpenAI, server) -> None:
     client.responses.create(model=MODEL, input=ASK, extra_body={"labels": ["(a)", "(b)"]})
-    assert asked(server)[1].labels == ("(a)", "(b)")
+    assert asked(server).labels == ("(a)", "(b)")
 
 
 def test_harmless_defaults_of_clients_are_accepted(http: httpx2.Client) -> None:
@@ -196,7 +198,7 @@ def test_items_in_every_form(client: OpenAI, server) -> None:
             {"type": "message", "role": "user", "content": "c"},
         ],
     )
-    assert asked(server)[0] == (
+    assert asked(server).messages == (
         Message("developer", "Be short."),
         Message("user", "ab"),
         Message("assistant", "(cake)"),
@@ -210,13 +212,13 @@ def test_a_reply_may_be_sent_back(client: OpenAI, server) -> None:
     client.responses.create(
         model=MODEL, input=[{"role": "user", "content": ASK}, *first.output, *first.output[:0]]
     )
-    assert asked(server)[0] == (Message("user", ASK), Message("assistant", "(party)"))
+    assert asked(server).messages == (Message("user", ASK), Message("assistant", "(party)"))
 
 
 def test_a_parsed_reply_may_be_sent_back(client: OpenAI, server) -> None:
     parsed = client.responses.parse(model=MODEL, input='say: {"label":"x"}', text_format=Reply)
     client.responses.create(model=MODEL, input=[*parsed.output, {"role": "user", "content": "c"}])
-    assert asked(server)[0] == (Message("assistant", '{"label":"x"}'), Message("user", "c"))
+    assert asked(server).messages == (Message("assistant", '{"label":"x"}'), Message("user", "c"))
 
 
 def test_a_stored_response_is_the_one_that_was_sent(client: OpenAI) -> None:
@@ -254,7 +256,7 @@ def test_a_conversation_is_continued_without_its_instructions(client: OpenAI, se
         previous_response_id=second.id,
         instructions="Be long.",
     )
-    assert asked(server)[0] == (
+    assert asked(server).messages == (
         Message("system", "Be long."),
         Message("user", "one"),
         Message("assistant", "(party)"),
@@ -269,7 +271,7 @@ def test_a_conversation_outlives_its_first_response(client: OpenAI, server) -> N
     second = client.responses.create(model=MODEL, input="two", previous_response_id=first.id)
     client.responses.delete(first.id)
     client.responses.create(model=MODEL, input="three", previous_response_id=second.id)
-    assert [message.content for message in asked(server)[0]] == [
+    assert [message.content for message in asked(server).messages] == [
         "one", "(party)", "two", "(party)", "three"
     ]  # fmt: skip
 
@@ -289,7 +291,7 @@ def test_an_unknown_previous_response_is_a_400(client: OpenAI, stream: bool) -> 
 def test_what_continues_may_say_nothing_more(client: OpenAI, server) -> None:
     first = client.responses.create(model=MODEL, input="one")
     client.responses.create(model=MODEL, previous_response_id=first.id)
-    assert [message.content for message in asked(server)[0]] == ["one", "(party)"]
+    assert [message.content for message in asked(server).messages] == ["one", "(party)"]
 
 
 def test_an_item_twice_is_refused(client: OpenAI) -> None:
@@ -678,7 +680,7 @@ def test_a_stream_may_stay_unstored(http: httpx2.Client) -> None:
 def test_a_stream_continues_a_conversation(http: httpx2.Client, server) -> None:
     first = events_of(http, input="one")[-1]["response"]["id"]
     events_of(http, input="two", previous_response_id=first)
-    assert [message.content for message in asked(server)[0]] == ["one", "(party)", "two"]
+    assert [message.content for message in asked(server).messages] == ["one", "(party)", "two"]
 
 
 def test_the_strict_client_reads_every_event(client: OpenAI) -> None:
@@ -699,7 +701,7 @@ def test_parsing_with_a_schema(client: OpenAI, server) -> None:
         model=MODEL, input='say: {"label":"(party)"}', text_format=Reply
     )
     assert parsed.output_parsed == Reply(label="(party)")
-    schema = asked(server)[1].json_schema
+    schema = asked(server).json_schema
     assert schema["required"] == ["label"]
     assert parsed.to_dict()["text"]["format"] == {
         "type": "json_schema", "name": "Reply", "schema": schema, "strict": True
@@ -717,7 +719,7 @@ def test_any_json_object(client: OpenAI, server) -> None:
         input="say: {}",
         text={"format": {"type": "json_object"}},
     )
-    assert asked(server)[1].json_schema == {"type": "object"}
+    assert asked(server).json_schema == {"type": "object"}
     assert response.to_dict()["text"]["format"] == {"type": "json_object"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from gathered import request_for
 from tiny_model import chat_tiny
 
 from emojitune.dataset.example import Message
@@ -18,7 +19,7 @@ from emojitune.errors import EmojituneError, InvalidRequestError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.decoding.grammar import Vocabulary
 from emojitune.inference.decoding.params import ToolUse
-from emojitune.inference.types import ChatParameters, Delta, Usage
+from emojitune.inference.types import Delta, Usage
 
 SCHEMA = {
     "type": "object",
@@ -43,9 +44,9 @@ def model(tiny_base: Path) -> ChatModel:
 def ask(model: ChatModel, **parameters: Any) -> list[list[Delta]]:
     """The deltas of each reply."""
     heard: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
-    asked = ChatParameters(**parameters)
-    model.start([Message("user", "hi")], asked, heard.put)
-    replies: list[list[Delta]] = [[] for _ in range(asked.n)]
+    request = request_for(Message("user", "hi"), **parameters)
+    model.start(request, heard.put)
+    replies: list[list[Delta]] = [[] for _ in range(request.sampling.n)]
     while True:
         match heard.get(timeout=20):
             case Delta() as delta:
@@ -200,11 +201,11 @@ def test_an_answer_in_place_of_a_call_is_told_as_text(model: ChatModel) -> None:
 
 def test_tools_and_schema_are_shown_to_the_model(model: ChatModel) -> None:
     heard: queue.Queue[Any] = queue.Queue()
-    plain = ChatParameters(max_tokens=1)
-    told = ChatParameters(max_tokens=40, tools=ToolUse((STOP,), "named"))
+    plain = request_for(max_tokens=1)
+    described = request_for(max_tokens=40, tools=ToolUse((STOP,), "named"))
     sizes = []
-    for parameters in (plain, told):
-        model.start([Message("user", "hi")], parameters, heard.put)
+    for request in (plain, described):
+        model.start(request, heard.put)
         while not isinstance(item := heard.get(timeout=20), Usage):
             assert not isinstance(item, Exception), item
         sizes.append(item.prompt_tokens)

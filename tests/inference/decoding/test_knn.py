@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from gathered import LABELS as WORDS
-from gathered import USER, ask, text
+from gathered import USER, ask, request_for, text
 from label_tokens import LABELS, PROMPT, STOPS, joint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -41,7 +41,6 @@ from emojitune.inference.engine.hf_runner import HFRunner
 from emojitune.inference.engine.kv_cache import KVCache
 from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.inference.loading import load_beside
-from emojitune.inference.types import ChatParameters
 from emojitune.models.loader import LoadedModel
 
 
@@ -171,7 +170,7 @@ def test_hidden_states_are_those_of_each_prompt_alone(
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
     model = load_beside(chat_tiny(tiny_base), adapter)
     prompts = [(1, 40, 41, *range(50, 50 + length)) for length in (*range(1, 40), 1, 7)]
-    found = hidden_states(model.base.forward, model.adapter, prompts, lambda: None)
+    found = hidden_states(model.runtime.runner, model.adapter, prompts, lambda: None)
     alone = load_tiny(tiny_base, adapter).module
     for prompt, state in zip(prompts, found, strict=True):
         with torch.no_grad():
@@ -180,7 +179,7 @@ def test_hidden_states_are_those_of_each_prompt_alone(
 
 
 def test_the_cache_is_as_empty_after_hidden_states_as_before(tiny_base: Path) -> None:
-    runner = chat_tiny(tiny_base).base.forward
+    runner = chat_tiny(tiny_base).runtime.runner
     assert isinstance(runner, LlamaRunner)
     prompts = [(1, *range(40, 60), number) for number in range(100)]
     hidden_states(runner, None, prompts, lambda: None)
@@ -263,7 +262,7 @@ def test_hidden_states_are_summed_over_three_layers(
         monkeypatch.setattr("emojitune.models.loader.is_llama", lambda folder: False)
     base = make_tiny_base(tmp_path / "base", layers=16)
     prompts = [(1, 40, 41), (1, 42, 43, 44)]
-    found = hidden_states(chat_tiny(base).base.forward, None, prompts, lambda: None)
+    found = hidden_states(chat_tiny(base).runtime.runner, None, prompts, lambda: None)
     module = load_tiny(base).module
     for prompt, state in zip(prompts, found, strict=True):
         with torch.no_grad():
@@ -273,7 +272,7 @@ def test_hidden_states_are_summed_over_three_layers(
 
 
 def label_of(model: ChatModel, **parameters: object) -> str:
-    [deltas], _ = ask(model, ChatParameters(temperature=0.0, **parameters))  # type: ignore[arg-type]
+    [deltas], _ = ask(model, request_for(temperature=0.0, **parameters))
     return text(deltas)
 
 
@@ -284,8 +283,8 @@ def test_a_model_replies_as_the_examples_similar_to_a_prompt(
     alone = load_beside(chat_tiny(tiny_base), adapter)
     usual = label_of(alone)
     other = next(number for number, label in enumerate(WORDS) if number and label != usual)
-    prompt = alone.base.renderer.render_prompt([USER])
-    own = hidden_states(alone.base.forward, alone.adapter, [prompt], lambda: None)
+    prompt = alone.runtime.renderer.render_prompt([USER])
+    own = hidden_states(alone.runtime.runner, alone.adapter, [prompt], lambda: None)
     examples = torch.cat([own.repeat(4, 1), own + 1])
     KNNDatastore.of(examples, [other] * 4 + [0]).save(adapter)
     tuned = load_beside(chat_tiny(tiny_base), adapter)
@@ -317,7 +316,7 @@ def test_replies_of_a_model_with_examples_are_sampled_too(tiny_base: Path, tmp_p
     tuned = load_beside(chat_tiny(tiny_base), adapter)
 
     def sampled(seed: int, n: int = 1) -> list[str]:
-        replies, _ = ask(tuned, ChatParameters(temperature=2.0, seed=seed, n=n))
+        replies, _ = ask(tuned, request_for(temperature=2.0, seed=seed, n=n))
         return [text(deltas) for deltas in replies]
 
     found = {reply for seed in range(20) for reply in sampled(seed)}

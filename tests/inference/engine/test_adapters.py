@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from gathered import request_for
 from tiny_model import chat_tiny, load_tiny, make_adapter
 
-from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.engine.kv_cache import ForwardRequest, KVCache, Prompt
 from emojitune.inference.engine.scheduler import Decoder
 from emojitune.inference.loading import load_beside
-from emojitune.inference.types import ChatParameters, Delta, Usage
+from emojitune.inference.types import Delta, Usage
 from emojitune.models.linear import PackedLinear
 
 # The sums are those of the merged weights in another order: float32 allows for that.
@@ -52,7 +52,7 @@ def test_a_pass_of_several_adapters_gives_each_its_own(
     models: list[ChatModel], references: list[torch.nn.Module]
 ) -> None:
     asked = [(0, SHORT), (0, LONG), (1, LONG), (1, SHORT), (2, SHORT)]
-    cache = KVCache(models[0].base.forward)
+    cache = KVCache(models[0].runtime.runner)
     root = cache.match_prefix([], None).path
     adapters = [models[which].adapter for which, _ in asked]
     first = cache.forward([[ForwardRequest(root, ids)] for _, ids in asked], adapters)
@@ -75,7 +75,7 @@ def ask(model: ChatModel, prompt: Sequence[int]) -> tuple[int, torch.Tensor]:
         found.append((matched.cached, result.logprobs[0]))
         done.set()
 
-    model.base.scheduler.submit(
+    model.runtime.scheduler.submit(
         prompt, request, reserve=64, on_error=lambda _: done.set(), adapter=model.adapter
     )
     assert done.wait(10)
@@ -107,8 +107,7 @@ def test_the_cache_keeps_no_adapter_in_memory(models: list[ChatModel]) -> None:
 def test_models_that_reply_at_the_same_time_say_what_they_say_alone(
     models: list[ChatModel],
 ) -> None:
-    asked = ChatParameters(temperature=0.0, max_tokens=12)
-    messages = [Message("user", "What is going on?")]
+    request = request_for(temperature=0.0, max_tokens=12)
 
     def replies(together: bool) -> list[str]:
         texts = [""] * 6
@@ -121,7 +120,7 @@ def test_models_that_reply_at_the_same_time_say_what_they_say_alone(
                 else:
                     ended[number].set()
 
-            models[number % 3].start(messages, asked, listen)
+            models[number % 3].start(request, listen)
             if not together:
                 assert ended[number].wait(10)
         assert all(event.wait(10) for event in ended)
@@ -143,7 +142,7 @@ def test_products_see_few_numbers_of_rows(
         return multiply(self, x)
 
     monkeypatch.setattr(PackedLinear, "__call__", heard)
-    cache = KVCache(models[0].base.forward)
+    cache = KVCache(models[0].runtime.runner)
     root = cache.match_prefix([], None).path
     for count in range(1, 130):
         [[result]] = cache.forward([[ForwardRequest(root, [40] * count)]], [models[1].adapter])

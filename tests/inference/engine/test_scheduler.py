@@ -53,7 +53,7 @@ def runner(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedModel) -
     """All this must hold for Llamas, and for models that only their own modules can run."""
     if request.param == "modules":
         return HFRunner(tiny.module, torch.device("cpu"))
-    return chat_tiny(tiny_base).base.forward
+    return chat_tiny(tiny_base).runtime.runner
 
 
 @pytest.fixture

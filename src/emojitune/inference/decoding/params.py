@@ -18,6 +18,7 @@ class SamplingParams:
         temperature: 0 takes the most probable token, or label.
         top_p: Nucleus: only the most probable tokens that together hold this much are sampled.
         seed: Equal seeds sample equal replies; None seeds at random.
+        stop: A reply ends before the first of these texts that occurs; the detokenizer finds them.
         frequency_penalty: Subtracted from a token's log-probability for each earlier use.
         presence_penalty: Subtracted once from that of each token already used.
         logit_bias: Added to the log-probabilities of tokens, by their ids.
@@ -30,6 +31,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    stop: tuple[str, ...] = ()
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)

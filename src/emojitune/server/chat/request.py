@@ -3,11 +3,14 @@
 All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from emojitune.inference.types import ChatParameters
+from emojitune.dataset.example import Message
+from emojitune.inference.decoding.params import SamplingParams
+from emojitune.inference.types import InferenceRequest
 from emojitune.server.chat.messages import Parts, as_parts
 from emojitune.server.chat.prompt import ChatPrompt
 from emojitune.server.generation.request import ONE_TIER, GenerationRequest, refuse_without
@@ -138,19 +141,11 @@ class ChatRequest(GenerationRequest, ChatPrompt):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    @property
-    def parameters(self) -> ChatParameters:
-        return ChatParameters(
-            max_tokens=self.max_tokens or self.max_completion_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            seed=self.seed,
-            stop=tuple(self.stop or ()),
-            n=self.n,
-            frequency_penalty=self.frequency_penalty,
-            presence_penalty=self.presence_penalty,
-            logit_bias={int(key): value for key, value in (self.logit_bias or {}).items()},
-            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+    def inference_request(self, messages: Sequence[Message], owner: Hashable) -> InferenceRequest:
+        """The request as models take it."""
+        return InferenceRequest(
+            messages,
+            self._sampling,
             json_schema=self.response_format.resolved_schema if self.response_format else None,
             strict=self.response_format is not None and self.response_format.strict,
             tools=self.tool_use,
@@ -158,4 +153,20 @@ class ChatRequest(GenerationRequest, ChatPrompt):
             labels=tuple(self.labels or ()),
             alternatives=self.alternatives,
             probabilities=self.probabilities,
+            owner=owner,
+        )
+
+    @property
+    def _sampling(self) -> SamplingParams:
+        return SamplingParams(
+            n=self.n,
+            max_tokens=self.max_tokens or self.max_completion_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop=tuple(self.stop or ()),
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            logit_bias={int(key): value for key, value in (self.logit_bias or {}).items()},
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )

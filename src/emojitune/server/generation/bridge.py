@@ -5,13 +5,19 @@ Knows nothing of HTTP or of OpenAI's objects.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 from anyio import CapacityLimiter, to_thread
 
-from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import ChatParameters, Delta, Generation, InferenceModel, Usage
+from emojitune.inference.types import (
+    Delta,
+    Event,
+    Generation,
+    InferenceModel,
+    InferenceRequest,
+    Usage,
+)
 
 
 class Bridge:
@@ -19,21 +25,20 @@ class Bridge:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Delta | Usage | EmojituneError] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._generation: Generation | None = None
         self._closed = False
 
     async def start(
         self,
         load: Callable[[], InferenceModel],
-        messages: Sequence[Message],
-        parameters: ChatParameters,
+        request: InferenceRequest,
         threads: CapacityLimiter,
     ) -> None:
         """Load the model and let it begin; what is wrong with the request is raised here."""
 
         def load_and_start() -> None:
-            self._generation = load().start(messages, parameters, self._receive)
+            self._generation = load().start(request, self._receive)
             if self._closed:  # the client left while the model was loading
                 self._generation.cancel()
 
@@ -55,7 +60,7 @@ class Bridge:
         if self._generation is not None:
             self._generation.cancel()
 
-    def _receive(self, item: Delta | Usage | EmojituneError) -> None:
+    def _receive(self, item: Event) -> None:
         # The engine may outlive a loop that is shutting down.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)

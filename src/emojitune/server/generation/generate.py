@@ -3,16 +3,24 @@
 Knows no API's objects: an Assembler makes them of what the model says.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import Response
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import ChatParameters, Delta, InferenceModel, Usage
+from emojitune.inference.types import Delta, InferenceModel, InferenceRequest, Usage
 from emojitune.server.context import RequestContext
 from emojitune.server.generation.bridge import Bridge
 from emojitune.server.generation.streaming import EventStream
@@ -69,8 +77,9 @@ class GenerationBody(Protocol):
     @property
     def stream(self) -> bool: ...
 
-    @property
-    def parameters(self) -> ChatParameters: ...
+    def inference_request(self, messages: Sequence[Message], owner: Hashable) -> InferenceRequest:
+        """The request as models take it."""
+        ...
 
 
 async def generate(
@@ -108,8 +117,8 @@ async def _start(
     def load() -> InferenceModel:
         return load_chat_model(body.model, context)
 
-    parameters = replace(body.parameters, owner=context.project)
-    await bridge.start(load, messages, parameters, context.load_limiter)
+    request = body.inference_request(messages, context.project)
+    await bridge.start(load, request, context.load_limiter)
 
 
 async def _events(bridge: Bridge, faults: FaultContext) -> AsyncIterator[Delta | Usage]:

@@ -3,13 +3,15 @@
 All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emojitune.inference.decoding.params import ToolUse
-from emojitune.inference.types import ChatParameters
+from emojitune.dataset.example import Message
+from emojitune.inference.decoding.params import SamplingParams, ToolUse
+from emojitune.inference.types import InferenceRequest
 from emojitune.server.generation.formats import STRICT, Name
 from emojitune.server.generation.request import (
     ONE_TIER,
@@ -157,12 +159,15 @@ class ResponsePrompt(StrictModel):
     def tool_use(self) -> ToolUse | None:
         return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
-    @property
-    def parameters(self) -> ChatParameters:
-        """Those of them that the chat models know."""
-        asked = self.text.format
-        strict = asked.strict is True
-        return ChatParameters(json_schema=asked.json_schema, strict=strict, tools=self.tool_use)
+    def inference_request(self, messages: Sequence[Message], owner: Hashable) -> InferenceRequest:
+        """The request as models take it."""
+        return InferenceRequest(
+            messages,
+            json_schema=self.text.format.json_schema,
+            strict=self.text.format.strict is True,
+            tools=self.tool_use,
+            owner=owner,
+        )
 
 
 class CountRequest(ResponsePrompt):
@@ -244,14 +249,16 @@ class ResponseRequest(GenerationRequest, ResponsePrompt):
         included = "message.output_text.logprobs" in (self.include or ())
         return (self.top_logprobs or 0) if included or self.top_logprobs else None
 
-    @property
-    def parameters(self) -> ChatParameters:
-        return replace(
-            super().parameters,
+    def inference_request(self, messages: Sequence[Message], owner: Hashable) -> InferenceRequest:
+        sampling = SamplingParams(
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             top_logprobs=self._requested_logprobs,
+        )
+        return replace(
+            super().inference_request(messages, owner),
+            sampling=sampling,
             decoding=self.decoding,
             labels=tuple(self.labels or ()),
         )

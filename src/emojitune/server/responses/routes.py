@@ -66,7 +66,7 @@ async def count_input_tokens(
         messages = read_conversation(body, context.stores.responses).messages
         model = load_chat_model(name, context)
         with _called_as_here():
-            return model.count_tokens(messages, body.parameters)
+            return model.count_tokens(body.inference_request(messages, context.project))
 
     async def work() -> Response:
         tokens = await to_thread.run_sync(
