@@ -6,20 +6,22 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.dataset.example import Message
 from emojitune.inference.decoding.params import ToolUse
-from emojitune.server.chat.messages import ChatMessage, check_order, mentions_json
-from emojitune.server.generation.formats import (
+from emojitune.server.chat.formats import (
     FunctionCallMode,
-    FunctionDefinition,
     NamedFunction,
-    ResolvedToolChoice,
     ResponseFormat,
     ToolChoice,
-    ToolChoiceMode,
     ToolDefinition,
+)
+from emojitune.server.chat.messages import ChatMessage, check_order, mentions_json
+from emojitune.server.generation.request import ModelName, refuse_without
+from emojitune.server.generation.tools import (
+    FunctionDefinition,
+    ResolvedToolChoice,
+    ToolChoiceMode,
     expand_choice,
     resolve_tools,
 )
-from emojitune.server.generation.request import ModelName, refuse_without
 from emojitune.server.http.json_bodies import StrictModel, refuse
 
 

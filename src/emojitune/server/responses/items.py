@@ -9,7 +9,7 @@ from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import call_text, reply_text, result_text
 from emojitune.dataset.tool_order import PendingCalls
 from emojitune.errors import InvalidRequestError
-from emojitune.server.generation.formats import Name
+from emojitune.server.generation.tools import Name
 from emojitune.server.http.json_bodies import UNION_TAG, StrictModel, refuse, type_name
 from emojitune.server.http.unsupported import Ignored, Refused
 from emojitune.store.ids import new_id

@@ -12,13 +12,13 @@ from pydantic import Field, model_validator
 from emojitune.dataset.example import Message
 from emojitune.inference.decoding.params import SamplingParams, ToolUse
 from emojitune.inference.types import InferenceRequest
-from emojitune.server.generation.formats import STRICT, Name
 from emojitune.server.generation.request import (
     ONE_TIER,
     GenerationRequest,
     ModelName,
     refuse_without,
 )
+from emojitune.server.generation.tools import STRICT, Name
 from emojitune.server.http.json_bodies import StrictModel, refuse
 from emojitune.server.http.unsupported import Ignored, Refused
 from emojitune.server.responses.items import Input, Reasoning

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from emojitune.inference.decoding.params import ToolUse
-from emojitune.server.generation.formats import (
+from emojitune.server.generation.tools import (
     FunctionDefinition,
     ResolvedToolChoice,
     ToolChoiceMode,

@@ -1,4 +1,7 @@
-"""What form a reply may take: response formats, tools, and which of them it may or must use."""
+"""Function tools: their definitions, and which of them a reply may or must call.
+
+Chat completions and responses have forms of their own for these; the rules are the same.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +13,6 @@ from pydantic import AfterValidator, Field, model_validator
 from emojitune.dataset.tool_format import Tool
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.server.http.json_bodies import StrictModel, refuse, refuse_type
-from emojitune.server.http.unsupported import Ignored
 
 _NAME = re.compile("[a-zA-Z0-9_-]+")
 STRICT = (
@@ -30,48 +32,6 @@ def _checked_name(name: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=64), AfterValidator(_checked_name)]
-
-
-class JsonSchema(StrictModel):
-    """A JSON schema with a name."""
-
-    name: Name = Field(description="Letters, digits, `_` and `-`.")
-    description: Annotated[str | None, Ignored("the schema itself is shown to the model")] = None
-    schema_: dict[str, Any] | None = Field(
-        None, alias="schema", description="The schema that the reply is held to."
-    )
-    strict: bool | None = Field(None, description=STRICT)
-
-
-class ResponseFormat(StrictModel):
-    """What the reply is."""
-
-    type: Literal["text", "json_object", "json_schema"] = Field(
-        description="Text, any JSON object, or JSON that fits a schema."
-    )
-    json_schema: JsonSchema | None = Field(None, description="Of the type `json_schema`.")
-
-    @model_validator(mode="after")
-    def _has_its_schema(self) -> Self:
-        if self.type == "json_schema" and self.json_schema is None:
-            refuse(
-                "missing_required_parameter",
-                "Missing required parameter: '{param}'.",
-                ".json_schema",
-            )
-        return self
-
-    @property
-    def resolved_schema(self) -> dict[str, Any] | None:
-        """The schema to hold to; None leaves a reply free."""
-        if self.type == "text":
-            return None
-        return (self.json_schema and self.json_schema.schema_) or {"type": "object"}
-
-    @property
-    def strict(self) -> bool:
-        """Whether all of it must be held to."""
-        return self.json_schema is not None and self.json_schema.strict is True
 
 
 class FunctionDefinition(StrictModel):
@@ -100,36 +60,7 @@ class FunctionDefinition(StrictModel):
         return Tool.from_api(self.name, self.parameters, self.description, self.strict is True)
 
 
-class ToolDefinition(StrictModel):
-    """A tool: a function."""
-
-    type: Literal["function"] = Field(description="`function`; custom tools are not supported.")
-    function: FunctionDefinition = Field(description="The function.")
-
-
-class NamedFunction(StrictModel):
-    """A function by its name."""
-
-    name: str = Field(description="The name of the function.")
-
-
-class ToolName(StrictModel):
-    """A tool by its name."""
-
-    type: Literal["function"] = Field(description="`function`.")
-    function: NamedFunction = Field(description="Which function.")
-
-
-class AllowedTools(StrictModel):
-    """Some of the tools."""
-
-    mode: Literal["auto", "required"] = Field(description="Whether one must be called.")
-    tools: list[ToolName] = Field(min_length=1, description="Those that may be called.")
-
-
 ToolChoiceMode = Literal["none", "auto", "required"]
-FunctionCallMode = Literal["none", "auto"]
-_MODES: Mapping[str, ToolChoiceMode] = {name: name for name in get_args(ToolChoiceMode)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,36 +69,6 @@ class ResolvedToolChoice:
 
     mode: Literal["none", "auto", "required", "named"] = "auto"
     names: tuple[str, ...] | None = None
-
-
-class ToolChoice(StrictModel):
-    """Whether tools are called, and which."""
-
-    type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(
-        description="`none`, `auto` and `required` may also stand alone, as a string."
-    )
-    function: NamedFunction | None = Field(None, description="The one that must be called.")
-    allowed_tools: AllowedTools | None = Field(None, description="Those that may be called.")
-
-    @model_validator(mode="after")
-    def _has_its_part(self) -> Self:
-        if self.type not in _MODES and getattr(self, self.type) is None:
-            refuse(
-                "missing_required_parameter",
-                "Missing required parameter: '{param}'.",
-                f".{self.type}",
-            )
-        return self
-
-    @property
-    def resolved(self) -> ResolvedToolChoice:
-        """The choice without its form."""
-        if self.function and self.type == "function":
-            return ResolvedToolChoice("named", (self.function.name,))
-        if self.allowed_tools and self.type == "allowed_tools":
-            names = tuple(tool.function.name for tool in self.allowed_tools.tools)
-            return ResolvedToolChoice(self.allowed_tools.mode, names)
-        return ResolvedToolChoice(_MODES[self.type])
 
 
 def expand_choice(choice: Any, names: Sequence[str] = get_args(ToolChoiceMode)) -> Any:
