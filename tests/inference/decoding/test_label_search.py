@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from decoder_loop import run_decoder
 from label_tokens import LABELS, PROMPT, STOPS, joint
 
 from emojitune.inference.decoding.constraint import label_trie
@@ -17,7 +18,7 @@ from emojitune.inference.decoding.label_search import (
     rank,
 )
 from emojitune.inference.engine.hf_runner import HFRunner
-from emojitune.inference.engine.kv_cache import ForwardRequest, KVCache
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache
 from emojitune.models.loader import LoadedModel
 
 
@@ -29,14 +30,14 @@ def ranking(
     prompt = cache.match_prefix(PROMPT, None)
     rules = [TopKFound(count) if count else exhaustive]
     search = rank(LabelQuery(prompt, label_trie(labels), STOPS), rules, width=width)
-    requests: list[ForwardRequest] = next(search)
     computed = 0
-    while True:
+
+    def forward(requests: list[ForwardRequest]) -> list[ForwardResult]:
+        nonlocal computed
         computed += sum(len(request.ids) for request in requests)
-        try:
-            requests = search.send(cache.forward([requests], [None])[0])
-        except StopIteration as stop:
-            return stop.value, computed
+        return cache.forward([requests], [None])[0]
+
+    return run_decoder(search, forward), computed
 
 
 @pytest.mark.parametrize("width", [1, 2, 50])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from decoder_loop import run_decoder
 
 from emojitune.inference.decoding.constraint import label_trie
 from emojitune.inference.decoding.label_search import LabelQuery
@@ -37,7 +38,11 @@ class FakeModel:
         weights[[*follow, *([STOP] if reply in LABELS else [])]] *= self._sure
         return (weights / weights.sum()).log()
 
-    def forward(self, request: ForwardRequest) -> ForwardResult:
+    def forward(self, requests: list[ForwardRequest]) -> list[ForwardResult]:
+        self.passes += 1
+        return [self._result(request) for request in requests]
+
+    def _result(self, request: ForwardRequest) -> ForwardResult:
         tokens = (*request.parent.slots.tolist(), *request.ids)
         self.tokens += len(request.ids)
         assert request.logprob_tokens is not None
@@ -61,14 +66,7 @@ def sampled(model: FakeModel, temperature: float, seeds: Sequence[int]) -> list[
     prompt = Prompt(PROMPT, Path(np.array(PROMPT[:1])))
     query = LabelQuery(prompt, label_trie(LABELS), frozenset({STOP}))
     decoder = sample_labels(query, temperature, [seeded_generator(seed, 0) for seed in seeds])
-    requests = next(decoder)
-    while True:
-        model.passes += 1
-        try:
-            requests = decoder.send([model.forward(request) for request in requests])
-        except StopIteration as stop:
-            labels: list[Tokens | None] = stop.value
-            return labels
+    return run_decoder(decoder, model.forward)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

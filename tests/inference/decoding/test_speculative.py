@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
+from decoder_loop import run_decoder
 from torch import Tensor
 
 from emojitune.inference.decoding.constraint import Guide, label_trie
@@ -41,7 +42,11 @@ class FakeModel:
             logits[self.favourite[len(reply)]] += self.strength
         return logits.log_softmax(0)
 
-    def forward(self, request: ForwardRequest) -> ForwardResult:
+    def forward(self, requests: list[ForwardRequest]) -> list[ForwardResult]:
+        self.passes += 1
+        return [self._result(request) for request in requests]
+
+    def _result(self, request: ForwardRequest) -> ForwardResult:
         path = np.concatenate([request.parent.slots, request.ids])
         assert request.logprob_tokens is not None
         assert all(tokens is None for tokens in request.logprob_tokens)
@@ -67,13 +72,7 @@ class FakeModel:
             make_guide=make_guide,
             proposer=proposer,
         )
-        requests = next(decoder)
-        while True:
-            self.passes += 1
-            try:
-                requests = decoder.send([self.forward(request) for request in requests])
-            except StopIteration:
-                break
+        run_decoder(decoder, self.forward)
         return [
             (index, sink.tokens[index], sink.logprobs[index], sink.ends[index])
             for index in range(params.n)
