@@ -1,10 +1,10 @@
-"""Conversations: what is rendered says what was written, and what is learned is the replies."""
+"""Conversations: rendering preserves their text, and the loss mask covers exactly the replies."""
 
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
-from values import ODD_TEXTS, words
+from schema_values import ODD_TEXTS, words
 
 from emojitune.dataset.example import Message
 from emojitune.models.renderer import Renderer
@@ -22,20 +22,21 @@ _MESSAGES = st.builds(
     _TEXTS,
     st.sampled_from([None, 0, 1]),
 )
-_SHOWN = {"developer": "system", "tool": "user"}  # as a template knows the role
+_TEMPLATE_ROLES = {"developer": "system", "tool": "user"}
 
-conversations: SearchStrategy[list[Message]] = st.lists(_MESSAGES, min_size=1, max_size=5)
+cases: SearchStrategy[list[Message]] = st.lists(_MESSAGES, min_size=1, max_size=5)
 
 
-def faults(messages: Sequence[Message], renderer: Renderer) -> list[str]:
-    """What the Renderer promises of the tiny model's template, ChatML, and does not keep."""
+def violations(messages: Sequence[Message], renderer: Renderer) -> list[str]:
+    """The promises of the Renderer about the tiny model's template, ChatML, that it breaks."""
     rendered = renderer.render_example(messages)
     prompt = renderer.render_prompt(messages)
+    roles = [_TEMPLATE_ROLES.get(message.role, message.role) for message in messages]
     text = "".join(
-        f"<|im_start|>{_SHOWN.get(message.role, message.role)}\n{message.content}<|im_end|>\n"
-        for message in messages
+        f"<|im_start|>{role}\n{message.content}<|im_end|>\n"
+        for role, message in zip(roles, messages, strict=True)
     )
-    learned = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    trained = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
     [stop] = renderer.stop_ids
     replies = [
         token
@@ -44,9 +45,9 @@ def faults(messages: Sequence[Message], renderer: Renderer) -> list[str]:
         for token in (*renderer.encode_text(message.content), stop)
     ]
     promises = {
-        "what is rendered decodes to the conversation": _text(renderer, rendered.ids) == text,
-        "learned are exactly the replies and their ends": learned == replies,
-        "nobody forges the end of a turn": rendered.ids.count(stop) == len(messages),
+        "rendered ids decode to the conversation": _text(renderer, rendered.ids) == text,
+        "the loss mask covers exactly the replies and their ends": trained == replies,
+        "text cannot forge the end of a turn": rendered.ids.count(stop) == len(messages),
         "a prompt is its conversation and an open turn": _text(renderer, prompt)
         == f"{text}<|im_start|>assistant\n",
     }

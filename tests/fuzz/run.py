@@ -1,8 +1,8 @@
-"""A long run of everything that is fuzzed, and a table of what was found.
+"""A long run of all fuzz targets, and a table of the results.
 
     python tests/fuzz/run.py --cases 10000 --seed 1
 
-Goes on behind a fault. Each is printed with the case that showed it.
+Continues after a violation. Each is printed with its case.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from collections import Counter
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from kinds import Kind, all_kinds
+from targets import FuzzTarget, open_targets
 
-_TOLD = 5  # faults of a kind that are printed
+_MAX_PRINTED = 5  # violations per target
 
 
-def run(kind: Kind, cases: int, number: int) -> Counter[str]:
-    """So many cases of a kind; returns how many there were, and how many had faults."""
+def run(target: FuzzTarget, cases: int, number: int) -> Counter[str]:
+    """Run `cases` cases of a target and count them and those with violations."""
     found: Counter[str] = Counter()
 
     @seed(number)
@@ -31,20 +31,20 @@ def run(kind: Kind, cases: int, number: int) -> Counter[str]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(kind.cases)
+    @given(target.cases)
     def look(case: object) -> None:
-        faults = kind.faults(case)
+        violations = target.violations(case)
         found["cases"] += 1
-        found["faults"] += bool(faults)
-        if faults and found["faults"] <= _TOLD:
-            print(f"{kind.title}: {faults[0]}\n    {str(case)[:2000]}\n", file=sys.stderr)
+        found["violations"] += bool(violations)
+        if violations and found["violations"] <= _MAX_PRINTED:
+            print(f"{target.title}: {violations[0]}\n    {str(case)[:2000]}\n", file=sys.stderr)
 
     look()
     return found
 
 
 def main() -> None:
-    """Run, and print a table; the exit status says whether anything was found."""
+    """Run and print a table; the exit status is 1 if there was a violation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -52,15 +52,15 @@ def main() -> None:
     logging.disable(logging.WARNING)
     began = time.monotonic()
     total: Counter[str] = Counter()
-    print("| what | cases | server errors and other faults |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder, all_kinds(Path(folder)) as kinds:
-        for kind in kinds.values():
-            found = run(kind, given_.cases * kind.share // 100, given_.seed)
+    print("| what | cases | server errors and other violations |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder, open_targets(Path(folder)) as targets:
+        for target in targets.values():
+            found = run(target, given_.cases * target.share // 100, given_.seed)
             total += found
-            print(f"| {kind.title} | {found['cases']} | {found['faults']} |", flush=True)
-    print(f"| all | {total['cases']} | {total['faults']} |")
+            print(f"| {target.title} | {found['cases']} | {found['violations']} |", flush=True)
+    print(f"| all | {total['cases']} | {total['violations']} |")
     print(f"\n{time.monotonic() - began:.0f} s, seed {given_.seed}")
-    sys.exit(bool(total["faults"]))
+    sys.exit(bool(total["violations"]))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A short run of everything that is fuzzed, the same on every day; `make fuzz` is the long one."""
+"""A short deterministic run of all fuzz targets; `make fuzz` is the long one."""
 
 from collections.abc import Iterator
 
 import pytest
-import wire
-from asking import Asked
+import raw_http
+from api_requests import ApiRequest
 from hypothesis import HealthCheck, given, settings
-from kinds import NAMES, Kind, all_kinds
+from targets import TARGET_NAMES, FuzzTarget, open_targets
 
 from emojitune.server.files import routes as files
 
@@ -20,56 +20,59 @@ SHORT = settings(
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Kind]]:
-    with all_kinds(tmp_path_factory.mktemp("fuzz")) as opened:
+def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FuzzTarget]]:
+    with open_targets(tmp_path_factory.mktemp("fuzz")) as opened:
         yield opened
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_promise_is_kept(kinds: dict[str, Kind], name: str) -> None:
-    kind = kinds[name]
+@pytest.mark.parametrize("name", TARGET_NAMES)
+def test_every_promise_is_kept(targets: dict[str, FuzzTarget], name: str) -> None:
+    target = targets[name]
 
     @SHORT
-    @given(kind.cases)
+    @given(target.cases)
     def check(case: object) -> None:
-        assert kind.faults(case) == []
+        assert target.violations(case) == []
 
     check()
 
 
-def test_a_mistake_of_ours_is_a_fault(
-    kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch
+def test_a_bug_of_the_server_is_a_violation(
+    targets: dict[str, FuzzTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults = kinds["described"].faults
-    asked = Asked("GET", "/v1/files/@file")
-    assert faults(asked) == []
+    violations = targets["described"].violations
+    request = ApiRequest("GET", "/v1/files/@file")
+    assert violations(request) == []
     monkeypatch.setattr(files, "file_object", lambda stored: stored.no_such_thing)
-    [fault] = faults(asked)
-    assert fault.startswith("GET /v1/files/@file: 500")
-    assert "no attribute 'no_such_thing'" in fault
+    [violation] = violations(request)
+    assert violation.startswith("GET /v1/files/@file: 500")
+    assert "no attribute 'no_such_thing'" in violation
 
 
-def test_an_answer_of_another_shape_is_a_fault(
-    kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch
+def test_a_response_of_another_shape_is_a_violation(
+    targets: dict[str, FuzzTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "reply", lambda item: files.Response(b"{}"))
-    [fault] = kinds["described"].faults(Asked("GET", "/v1/files/@file"))
-    assert fault.startswith("GET /v1/files/@file: 200")
+    monkeypatch.setattr(files, "json_response", lambda item: files.Response(b"{}"))
+    [violation] = targets["described"].violations(ApiRequest("GET", "/v1/files/@file"))
+    assert violation.startswith("GET /v1/files/@file: 200")
 
 
-def test_every_answer_on_a_connection_is_looked_at() -> None:
+def test_every_response_on_a_connection_is_checked() -> None:
     refused = b"HTTP/1.1 401 U\r\nContent-Length: 2\r\n\r\n{}"
     broken = b"HTTP/1.1 500 E\r\nContent-Length: 1\r\n\r\nx"
-    assert list(wire.answers(refused + broken, with_bodies=True)) == [(401, b"{}"), (500, b"x")]
-    assert list(wire.answers(refused + broken, with_bodies=False)) == [(401, None)]
+    assert list(raw_http.responses(refused + broken, with_bodies=True)) == [
+        (401, b"{}"),
+        (500, b"x"),
+    ]
+    assert list(raw_http.responses(refused + broken, with_bodies=False)) == [(401, None)]
 
 
-def test_an_error_on_the_wire_without_an_object_is_a_fault(
-    kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch
+def test_a_raw_error_response_without_an_error_object_is_a_violation(
+    targets: dict[str, FuzzTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"
-    assert kinds["wire"].faults(sent) == []
+    assert targets["raw_http"].violations(sent) == []
     empty = b"HTTP/1.1 400 B\r\nContent-Length: 0\r\n\r\n"
-    monkeypatch.setattr(wire, "_heard", lambda sent, url: empty)
-    [fault] = kinds["wire"].faults(sent)
-    assert fault.startswith("400: ")
+    monkeypatch.setattr(raw_http, "_received", lambda sent, url: empty)
+    [violation] = targets["raw_http"].violations(sent)
+    assert violation.startswith("400: ")

@@ -33,7 +33,7 @@ Label = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class LabelSearch:
     """A closed set of labels, and a model that is nothing but a seed."""
 
     labels: tuple[Label, ...]
@@ -45,8 +45,8 @@ class Search:
     sums: bool  # whether the score of all labels together is needed, too
 
 
-searches = st.builds(
-    Search,
+cases = st.builds(
+    LabelSearch,
     st.lists(
         st.lists(st.sampled_from(_TOKENS), min_size=1, max_size=5).map(tuple),
         min_size=1,
@@ -61,16 +61,16 @@ searches = st.builds(
 )
 
 
-def faults(search: Search) -> list[str]:
+def violations(search: LabelSearch) -> list[str]:
     """Differences between trie or search and a scan of all labels."""
     trie = label_trie(search.labels)
     labels = set(search.labels)
-    if _language(trie, trie.start) != labels:
+    if _labels_of(trie, trie.start) != labels:
         return ["the trie spells other labels than it was made of"]
     scorer = _scorer(search, trie)
-    expected = {label: _joint(search, label, labels) for label in labels}
+    expected = {label: _log_probability(search, label, labels) for label in labels}
     scores = {
-        label: scorer.score(log_probability, _end(trie, label))
+        label: scorer.score(log_probability, _final_state(trie, label))
         for label, log_probability in expected.items()
     }
     found = _ranked(search, trie, scorer)[: search.count]
@@ -90,51 +90,52 @@ def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-4)
 
 
-def _language(trie: LabelTrie, state: int) -> set[Label]:
+def _labels_of(trie: LabelTrie, state: int) -> set[Label]:
     here = {()} if trie.can_end(state) else set()
     return here.union(
         *(
-            {(token, *rest) for rest in _language(trie, trie.advance(state, token))}
+            {(token, *rest) for rest in _labels_of(trie, trie.advance(state, token))}
             for token in trie.allowed_tokens(state)
         )
     )
 
 
-def _following(search: Search, path: Sequence[int]) -> torch.Tensor:
+def _next_logprobs(search: LabelSearch, path: Sequence[int]) -> torch.Tensor:
     """The model: log-probabilities of what comes next."""
     rng = random.Random(f"{search.seed} {tuple(path)}")
     logits = [rng.gauss(0, search.sharpness) for _ in range(10)]
     return torch.log_softmax(torch.tensor(logits), 0)
 
 
-def _joint(search: Search, label: Label, labels: set[Label]) -> float:
+def _log_probability(search: LabelSearch, label: Label, labels: set[Label]) -> float:
     ways = [(*_PROMPT, *label[:place]) for place in range(len(label) + 1)]
     score = sum(
-        float(_following(search, way)[token]) for way, token in zip(ways, label, strict=False)
+        float(_next_logprobs(search, way)[token]) for way, token in zip(ways, label, strict=False)
     )
     if any(other != label and other[: len(label)] == label for other in labels):
-        score += float(_following(search, ways[-1])[list(_STOPS)].logsumexp(0))
+        score += float(_next_logprobs(search, ways[-1])[list(_STOPS)].logsumexp(0))
     return score
 
 
-def _scorer(search: Search, trie: LabelTrie) -> Scorer:
+def _scorer(search: LabelSearch, trie: LabelTrie) -> Scorer:
     if not search.similarity:
         return MODEL_SCORER
     rng = random.Random(search.seed)
     labels = sorted(set(search.labels))
     return KNNScorer(
-        trie, {_end(trie, label): math.exp(rng.gauss(0, search.similarity)) for label in labels}
+        trie,
+        {_final_state(trie, label): math.exp(rng.gauss(0, search.similarity)) for label in labels},
     )
 
 
-def _end(trie: LabelTrie, label: Label) -> int:
+def _final_state(trie: LabelTrie, label: Label) -> int:
     state = trie.start
     for token in label:
         state = trie.advance(state, token)
     return state
 
 
-def _ranked(search: Search, trie: LabelTrie, scorer: Scorer) -> list[ScoredLabel]:
+def _ranked(search: LabelSearch, trie: LabelTrie, scorer: Scorer) -> list[ScoredLabel]:
     rules = [TopKFound(search.count) if search.count else exhaustive]
     if search.sums:
         rules.append(mass_covered(1.0))
@@ -151,12 +152,12 @@ def _ranked(search: Search, trie: LabelTrie, scorer: Scorer) -> list[ScoredLabel
             return found
 
 
-def _result(search: Search, request: ForwardRequest) -> ForwardResult:
+def _result(search: LabelSearch, request: ForwardRequest) -> ForwardResult:
     path = (*request.parent.slots.tolist(), *request.ids)
     wanted = request.logprob_tokens or []
     ends = range(len(path) - len(wanted) + 1, len(path) + 1)
     rows = [
-        _following(search, path[:end])[list(tokens)]
+        _next_logprobs(search, path[:end])[list(tokens)]
         for end, tokens in zip(ends, wanted, strict=True)
     ]
     state = None if request.hidden_at is None else torch.zeros(1)

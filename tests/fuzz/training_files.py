@@ -1,4 +1,4 @@
-"""Training files: whatever their bytes are, the report is complete and the mended copy sound."""
+"""Training files: for any bytes, the report is complete and the repaired copy is valid."""
 
 import json
 import tempfile
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asking import spoiled
+from api_requests import mutated_bytes
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
-from values import anything, nearly, texts
+from schema_values import any_value, mutated, texts
 
 from emojitune.dataset.parse import parse_line, read_lines
 from emojitune.dataset.repair import repair
@@ -27,18 +27,18 @@ _ARGUMENTS = st.one_of(
 )
 _TOOLS = st.one_of(
     st.just([{"type": "function", "function": {"name": "weather", "description": "Wind, rain"}}]),
-    anything,
+    any_value,
 )
 
 
 @st.composite
-def files(draw: DrawFn) -> bytes:
-    """The bytes of a training file, in which hardly a line is sound."""
+def cases(draw: DrawFn) -> bytes:
+    """The bytes of a training file, with hardly a valid line."""
     content = draw(_MARKS)
     for _ in range(draw(st.integers(0, 4))):
-        line = json.dumps(draw(nearly(_rows())), ensure_ascii=draw(st.booleans()))
+        line = json.dumps(draw(mutated(_rows())), ensure_ascii=draw(st.booleans()))
         raw = line.encode("utf-8", "surrogatepass")
-        content += draw(spoiled(raw)) if draw(st.integers(0, 5)) == 0 else raw
+        content += draw(mutated_bytes(raw)) if draw(st.integers(0, 5)) == 0 else raw
         content += draw(_ENDS)
     return content
 
@@ -54,7 +54,7 @@ def _rows(draw: DrawFn) -> dict[str, Any]:
 
 @st.composite
 def _calls(draw: DrawFn) -> list[dict[str, Any]]:
-    """A call of a tool, and what came of it."""
+    """A tool call and its result."""
     function = {"name": draw(_NAMES), "arguments": draw(_ARGUMENTS)}
     call = {"id": draw(texts), "type": "function", "function": function}
     return [
@@ -71,21 +71,21 @@ def _messages(
     more: Mapping[str, SearchStrategy[Any]] = {
         "weight": st.sampled_from([0, 0, 1, 1, 1, 2, "1", True, 1.0, None]),
         "name": texts,
-        "tool_calls": anything,
+        "tool_calls": any_value,
     }
     for key in draw(st.lists(st.sampled_from(sorted(more)), max_size=1)):
         message[key] = draw(more[key])
     return message
 
 
-def faults(content: bytes) -> list[str]:
-    """What the checker promises, and does not keep with a file of these bytes."""
+def violations(content: bytes) -> list[str]:
+    """The checker's promises that it breaks for a file of these bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.jsonl"
         path.write_bytes(content)
         try:
-            return [*_of_lines(path), *_of_repair(path, Path(folder) / "mended.jsonl")]
-        except Exception as error:  # it never raises over what a file holds
+            return [*_of_lines(path), *_of_repair(path, Path(folder) / "repaired.jsonl")]
+        except Exception as error:  # no contents may raise
             return [f"{type(error).__name__}: {error}"]
 
 
@@ -112,7 +112,7 @@ def _of_repair(path: Path, copy: Path) -> list[str]:
     copy.write_text("".join(f"{line}\n" for line in repaired.lines), encoding="utf-8", newline="")
     report = check_file(copy, minimum_examples=0)
     if len(report.examples) != len(repaired.lines):
-        return [f"a mended line is unusable: {report.errors}"]
+        return [f"a repaired line is unusable: {report.errors}"]
     if repair(report).changes:
-        return [f"mending is never done: {repair(report).changes}"]
+        return [f"repairing is never done: {repair(report).changes}"]
     return []

@@ -1,6 +1,6 @@
-"""Multipart forms, most of them with something wrong: in a header, a boundary, a length, a byte."""
+"""Multipart forms, most of them broken: in a header, a boundary, a length, a byte."""
 
-from asking import Asked, spoiled
+from api_requests import ApiRequest, mutated_bytes
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
@@ -59,28 +59,36 @@ _MORE_HEADERS = (
 
 
 @st.composite
-def forms(draw: DrawFn) -> Asked:
-    """A form for one of the endpoints that take one."""
+def cases(draw: DrawFn) -> ApiRequest:
+    """A request with a form for one of the endpoints that accept forms."""
     boundary = draw(st.sampled_from([b"limit", b"limit", b"limit", b"", b"--", b"x" * 300, b"a b"]))
-    sound = draw(st.integers(0, 4)) == 0
-    parts = _SOUND if sound else draw(st.lists(_parts(), max_size=4))
+    valid = draw(st.integers(0, 4)) == 0
+    parts = _VALID_PARTS if valid else draw(st.lists(_parts(), max_size=4))
     content = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
     content += b"--" + boundary + draw(st.sampled_from([b"--\r\n", b"--", b"\r\n", b""]))
     if draw(st.booleans()):
-        content = draw(spoiled(content))
-    kind = b"multipart/form-data; boundary=" + boundary
+        content = draw(mutated_bytes(content))
+    content_type = b"multipart/form-data; boundary=" + boundary
     if draw(st.integers(0, 3)) == 0:
-        kind += b"; charset=" + draw(st.sampled_from(_CHARSETS))
+        content_type += b"; charset=" + draw(st.sampled_from(_CHARSETS))
     if draw(st.integers(0, 9)) == 0:
-        kind = draw(
-            st.sampled_from([b"multipart/form-data", b"multipart/form-data; boundary", kind])
+        content_type = draw(
+            st.sampled_from(
+                [b"multipart/form-data", b"multipart/form-data; boundary", content_type]
+            )
         )
     path = draw(st.sampled_from(_PATHS))
-    cut = draw(st.sampled_from([1, 7, 2**20])) if len(content) < 2000 else 2**16
-    return Asked("POST", path, headers=(("content-type", kind),), content=content, cut=cut)
+    chunk_size = draw(st.sampled_from([1, 7, 2**20])) if len(content) < 2000 else 2**16
+    return ApiRequest(
+        "POST",
+        path,
+        headers=(("content-type", content_type),),
+        content=content,
+        chunk_size=chunk_size,
+    )
 
 
-_SOUND = [
+_VALID_PARTS = [
     b'Content-Disposition: form-data; name="purpose"\r\n\r\nuser_data',
     b'Content-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\ntext',
 ]

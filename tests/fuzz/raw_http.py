@@ -1,4 +1,4 @@
-"""Bytes on a connection that are hardly HTTP: refused in words, or not answered; never a 5xx."""
+"""Bytes that are hardly HTTP: refused with an error object or without a response, never a 5xx."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import schemas
-from asking import spoiled
+from api_requests import mutated_bytes
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
@@ -51,40 +51,40 @@ _BODIES = st.sampled_from([b"", b"{}", b"2\r\n{}\r\n0\r\n\r\n", b"zz\r\n", b"fff
 
 
 @st.composite
-def wires(draw: DrawFn) -> bytes:
-    """What a client may send that is no client."""
+def cases(draw: DrawFn) -> bytes:
+    """Bytes that only a broken client sends."""
     lines = [draw(_LINES), *draw(st.lists(_HEADERS, max_size=6))]
     sent = b"\r\n".join(lines) + b"\r\n\r\n" + draw(_BODIES)
-    return draw(spoiled(sent)) if draw(st.booleans()) else sent
+    return draw(mutated_bytes(sent)) if draw(st.booleans()) else sent
 
 
-def faults(sent: bytes, url: str) -> list[str]:
-    """What is promised of every answer, and not kept by those to these bytes."""
+def violations(sent: bytes, url: str) -> list[str]:
+    """The promises about every response that those to these bytes break."""
     try:
-        heard = _heard(sent, url)
+        received = _received(sent, url)
     except TimeoutError:
         return ["the connection is neither answered nor closed"]
     return [
-        fault
-        for status, body in answers(heard, with_bodies=not sent.startswith(b"HEAD"))
-        for fault in _faults(status, body)
+        violation
+        for status, body in responses(received, with_bodies=not sent.startswith(b"HEAD"))
+        for violation in _violations(status, body)
     ]
 
 
-def answers(heard: bytes, *, with_bodies: bool) -> Iterator[tuple[int, bytes | None]]:
-    """Status and body of each answer: bytes behind a whole request are another one.
+def responses(received: bytes, *, with_bodies: bool) -> Iterator[tuple[int, bytes | None]]:
+    """Status and body of each response: bytes after a complete request are another one.
 
-    Without bodies, of the first alone: HEAD has none, and one that is refused unread has.
+    Without bodies only of the first: one to HEAD has no body, one to an unread request has.
     """
-    while heard:
-        head, _, rest = heard.partition(b"\r\n\r\n")
+    while received:
+        head, _, rest = received.partition(b"\r\n\r\n")
         length = re.search(rb"(?im)^content-length: *(\d+)", head)
         size = int(length[1]) if length else len(rest)
         yield int(head.split()[1]), rest[:size] if with_bodies else None
-        heard = rest[size:] if with_bodies else b""
+        received = rest[size:] if with_bodies else b""
 
 
-def _faults(status: int, body: bytes | None) -> list[str]:
+def _violations(status: int, body: bytes | None) -> list[str]:
     if status >= 500 or status < 200:
         return [f"{status}: {(body or b'')[:300]!r}"]
     if status < 400 or body is None:
@@ -96,8 +96,8 @@ def _faults(status: int, body: bytes | None) -> list[str]:
     return []
 
 
-def _heard(sent: bytes, url: str) -> bytes:
-    """All of what comes back, or nothing where the connection was cut before it was heard."""
+def _received(sent: bytes, url: str) -> bytes:
+    """Everything that comes back; empty if the connection was cut."""
     address = urlsplit(url)
     try:
         with socket.create_connection((address.hostname, address.port), timeout=10) as connection:

@@ -1,12 +1,12 @@
-"""What a description cannot say: values that get past a request's first checks, and odd ones that
-are aimed at what lies behind them. By property, or by the title of its object and the property."""
+"""Values that a description cannot specify: valid ones that pass a request's first checks, and odd
+ones that test the later checks. By property, or by the title of its object and the property."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
-from values import ODD_TEXTS, anything, texts
+from schema_values import ODD_TEXTS, any_value, texts
 
 _MODELS = st.sampled_from(["gpt-3.5-turbo", "gpt-4o-mini-2024-07-18", *["@model"] * 6, "", "x:y"])
 _ROLES = st.sampled_from(["system", "developer", "user", "user", "assistant"])
@@ -17,7 +17,7 @@ _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object", "
 
 @st.composite
 def _json_schemas(draw: DrawFn, deep: int = 2) -> dict[str, Any]:
-    """JSON Schemas, of which many are none."""
+    """JSON Schemas, many of them invalid."""
     inner = _json_schemas(deep - 1) if deep else st.sampled_from([{}, {"type": "string"}])
     counts = st.sampled_from([0, 1, 3, 10**9, 2**64, -1, 0.5])
     keywords: Mapping[str, SearchStrategy[Any]] = {
@@ -26,8 +26,8 @@ def _json_schemas(draw: DrawFn, deep: int = 2) -> dict[str, Any]:
         "additionalProperties": st.one_of(st.booleans(), inner),
         "items": inner,
         "prefixItems": st.lists(inner, max_size=2),
-        "enum": st.lists(anything, max_size=3),
-        "const": anything,
+        "enum": st.lists(any_value, max_size=3),
+        "const": any_value,
         "pattern": st.sampled_from(_PATTERNS),
         "format": st.sampled_from(["date-time", "uuid", "email", "odd"]),
         "minLength": counts,
@@ -51,7 +51,7 @@ def _json_schemas(draw: DrawFn, deep: int = 2) -> dict[str, Any]:
 
 @st.composite
 def _messages(draw: DrawFn) -> list[Any]:
-    """A conversation; now and then with a call of a tool in it."""
+    """A conversation, sometimes with a tool call."""
     turns: list[Any] = [
         {"role": draw(_ROLES), "content": draw(texts)} for _ in range(draw(st.integers(0, 3)))
     ]
@@ -77,7 +77,7 @@ _TEMPLATES = st.one_of(
     ),
 )
 
-KNOWN: Mapping[str, SearchStrategy[Any]] = {
+KNOWN_VALUES: Mapping[str, SearchStrategy[Any]] = {
     "model": _MODELS,
     "ResponseRequest.model": _MODELS,
     "EmbeddingRequest.model": st.sampled_from(["text-embedding-3-small", "@model", "gpt-4"]),
@@ -116,5 +116,5 @@ KNOWN: Mapping[str, SearchStrategy[Any]] = {
     "TextSimilarity.reference": _TEMPLATES,
     "StringCheck.name": st.sampled_from(["a", "b", "a b"]),
     "TextSimilarity.name": st.sampled_from(["a", "b", "sqrt"]),
-    "item": st.dictionaries(st.sampled_from(["a", "b"]), anything, max_size=2),
+    "item": st.dictionaries(st.sampled_from(["a", "b"]), any_value, max_size=2),
 }

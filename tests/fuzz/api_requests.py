@@ -1,6 +1,6 @@
-"""Requests by the server's own description, right ones and nearly right ones.
+"""Requests generated from the server's own description, valid ones and mutated ones.
 
-An id is written as `@kind` until the request is sent: what it stands for is only known then.
+An id is written as `@kind`, which is replaced when the request is sent.
 """
 
 import json
@@ -11,10 +11,10 @@ from urllib.parse import quote, quote_from_bytes
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
-from known import KNOWN
-from values import Fitting, Schema, anything, nearly, texts
+from known_values import KNOWN_VALUES
+from schema_values import Schema, SchemaStrategies, any_value, mutated, texts
 
-# Path parameter: the kind of id that belongs there.
+# Path parameter to the kind of its id.
 KINDS = {
     "file_id": "file",
     "upload_id": "upload",
@@ -41,7 +41,7 @@ _HEADERS: Mapping[str, SearchStrategy[bytes]] = {
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A method of a path, and what its body is like; None where there is none."""
+    """A method of a path and the schema of its body, None if it has no body."""
 
     method: str
     path: str
@@ -50,14 +50,14 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that can be sent once the `@kind`s are known.
+class ApiRequest:
+    """A request with `@kind` for ids.
 
     Attributes:
-        path: Percent-encoded, but for ids.
-        content: The body: bytes as they are, anything else as JSON.
-        cut: It arrives in pieces of so many bytes.
-        template: The path as the description has it.
+        path: Percent-encoded, except for ids.
+        content: The body: bytes, or a value to be sent as JSON.
+        chunk_size: Bytes of each chunk in which the body arrives.
+        template: The path as in the description.
     """
 
     method: str
@@ -65,12 +65,12 @@ class Asked:
     query: str = ""
     headers: tuple[tuple[str, bytes], ...] = ()
     content: Any = b""
-    cut: int = 2**20
+    chunk_size: int = 2**20
     template: str = ""
 
 
 def operations(document: Schema) -> Iterator[Operation]:
-    """All of a description."""
+    """All operations of a description."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {})
@@ -78,38 +78,38 @@ def operations(document: Schema) -> Iterator[Operation]:
             yield Operation(method.upper(), path, operation.get("parameters", ()), body)
 
 
-def described(document: Schema) -> SearchStrategy[Asked]:
-    """Requests for every operation that takes JSON or nothing."""
-    fitting = Fitting(document["components"]["schemas"], KNOWN)
-    every = [one for one in operations(document) if not _takes_form(document, one)]
-    with_body = [one for one in every if one.body is not None]  # the most can go wrong there
-    return st.sampled_from([*every, *with_body, *with_body]).flatmap(
-        lambda one: _request(one, fitting)
+def described(document: Schema) -> SearchStrategy[ApiRequest]:
+    """Requests for every operation whose body is JSON or absent."""
+    strategies = SchemaStrategies(document["components"]["schemas"], KNOWN_VALUES)
+    chosen = [one for one in operations(document) if not _takes_form(document, one)]
+    with_body = [one for one in chosen if one.body is not None]  # where most can go wrong
+    return st.sampled_from([*chosen, *with_body, *with_body]).flatmap(
+        lambda one: _request(one, strategies)
     )
 
 
-def garbled(document: Schema) -> SearchStrategy[Asked]:
-    """Requests whose body is bytes that were JSON once."""
-    fitting = Fitting(document["components"]["schemas"], KNOWN)
-    every = [one for one in operations(document) if one.body is not None]
+def corrupted(document: Schema) -> SearchStrategy[ApiRequest]:
+    """Requests whose body is mutated JSON."""
+    strategies = SchemaStrategies(document["components"]["schemas"], KNOWN_VALUES)
+    chosen = [one for one in operations(document) if one.body is not None]
 
     @st.composite
-    def made(draw: DrawFn) -> Asked:
-        operation = draw(st.sampled_from(every))
-        body = json.dumps(draw(fitting.value(operation.body or {}))).encode()
-        return Asked(
+    def made(draw: DrawFn) -> ApiRequest:
+        operation = draw(st.sampled_from(chosen))
+        body = json.dumps(draw(strategies.value(operation.body or {}))).encode()
+        return ApiRequest(
             operation.method,
             draw(_path(operation)),
-            content=draw(spoiled(body)),
-            cut=draw(st.sampled_from([1, 7, 2**20])),
+            content=draw(mutated_bytes(body)),
+            chunk_size=draw(st.sampled_from([1, 7, 2**20])),
         )
 
     return made()
 
 
 @st.composite
-def spoiled(draw: DrawFn, content: bytes) -> bytes:
-    """Bytes, with pieces cut out, doubled, or put in."""
+def mutated_bytes(draw: DrawFn, content: bytes) -> bytes:
+    """Bytes with pieces removed, repeated or inserted."""
     for _ in range(draw(st.integers(1, 3))):
         first = draw(st.integers(0, len(content)))
         last = draw(st.integers(first, min(len(content), first + 20)))
@@ -140,17 +140,17 @@ def _takes_form(document: Schema, operation: Operation) -> bool:
 
 
 @st.composite
-def _request(draw: DrawFn, operation: Operation, fitting: Fitting) -> Asked:
+def _request(draw: DrawFn, operation: Operation, strategies: SchemaStrategies) -> ApiRequest:
     content: Any = b""
     if operation.body is not None:
-        content = draw(nearly(fitting.value(operation.body)))
+        content = draw(mutated(strategies.value(operation.body)))
     names = draw(st.lists(st.sampled_from(sorted(_HEADERS)), max_size=2, unique=True))
     few = draw(st.integers(0, 3)) == 0
     headers = tuple((name, draw(_HEADERS[name])) for name in names) if few else ()
-    return Asked(
+    return ApiRequest(
         operation.method,
         draw(_path(operation)),
-        draw(_query(operation, fitting)),
+        draw(_query(operation, strategies)),
         headers,
         content,
         template=operation.path,
@@ -170,14 +170,14 @@ def _path(draw: DrawFn, operation: Operation) -> str:
 
 
 @st.composite
-def _query(draw: DrawFn, operation: Operation, fitting: Fitting) -> str:
-    """Percent-encoded; its bytes need be no text."""
+def _query(draw: DrawFn, operation: Operation, strategies: SchemaStrategies) -> str:
+    """Percent-encoded; its bytes may not be UTF-8."""
     own = [one for one in operation.parameters if one["in"] == "query"]
     pairs = []
     for _ in range(draw(st.integers(0, 3)) if own else 0):
         parameter = draw(st.sampled_from(own))
-        right = st.one_of(fitting.value(parameter["schema"]), _CURSORS)
-        value = draw(st.one_of(right, right, anything))
+        right = st.one_of(strategies.value(parameter["schema"]), _CURSORS)
+        value = draw(st.one_of(right, right, any_value))
         raw = draw(st.binary(max_size=3)) if draw(st.integers(0, 9)) == 0 else _bytes(value)
         pairs.append(f"{quote(parameter['name'])}={quote_from_bytes(raw)}")
     return "&".join(pairs)

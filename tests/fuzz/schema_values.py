@@ -1,4 +1,4 @@
-"""Values by a JSON Schema: those that fit it, and those that nearly do. Knows nothing of HTTP."""
+"""Values for a JSON Schema, valid ones and mutated ones. Knows nothing of HTTP."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -44,20 +44,20 @@ ODD_NUMBERS = (
     float("nan"),
     float("inf"),
 )
-# All of Latin, and some of what else goes wrong. Not st.text(), which first needs four seconds to
-# look at every character that there is.
+# Latin and some characters that often cause trouble. Not st.text(), which takes four seconds to
+# categorize all of Unicode.
 _SIGNS = [*map(chr, range(0x250)), *"İßあ漢😈\u200d\u2028\u202e\ue000\ue001\ufeff\ufffd\U0010ffff"]
 
 
 def words(most: int, least: int = 0) -> SearchStrategy[str]:
-    """Texts of so many characters."""
+    """Texts of `least` to `most` characters."""
     return st.lists(st.sampled_from(_SIGNS), min_size=least, max_size=most).map("".join)
 
 
 texts = st.one_of(st.sampled_from(ODD_TEXTS), words(12))
 numbers = st.one_of(st.sampled_from(ODD_NUMBERS), st.integers(-5, 300), st.floats(-3, 3))
 scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
-anything = st.recursive(
+any_value = st.recursive(
     scalars,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(words(5), inner, max_size=3)
@@ -65,16 +65,16 @@ anything = st.recursive(
     max_leaves=5,
 )
 
-_MOST_OPTIONAL = 4  # keys of an object beside the required ones: more rarely go together
+_MOST_OPTIONAL = 4  # optional keys of an object: more are rarely valid together
 
 
-class Fitting:
-    """Strategies for what the schemas of a document describe.
+class SchemaStrategies:
+    """Strategies for the schemas of a document.
 
     Args:
-        definitions: What a `$ref` refers to by its last step.
-        known: Better values than any by the schema: by the name of a property, or by its
-            object's title, a dot and its name, and then it is always there.
+        definitions: Schemas by the last part of a `$ref`.
+        known: Better values than those of the schema, by the name of a property, or by
+            "title.name" with the title of its object, which makes the property required.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Fitting:
         self._referred: dict[str, SearchStrategy[Any]] = {}
 
     def value(self, schema: Schema) -> SearchStrategy[Any]:
-        """Values that fit `schema`."""
+        """Valid values for `schema`."""
         if "$ref" in schema:
             return self._reference(schema["$ref"].rsplit("/", 1)[1])
         for key in ("anyOf", "oneOf"):
@@ -103,12 +103,12 @@ class Fitting:
             "number": _number,
             "boolean": lambda _schema: st.booleans(),
             "null": lambda _schema: st.none(),
-        }.get(schema.get("type", ""), lambda _schema: anything)
+        }.get(schema.get("type", ""), lambda _schema: any_value)
         return make(schema)
 
     def _reference(self, name: str) -> SearchStrategy[Any]:
         if name not in self._referred:
-            # Deferred, because a definition may hold itself.
+            # Deferred, because definitions may be recursive.
             self._referred[name] = st.deferred(lambda: self.value(self._definitions[name]))
         return self._referred[name]
 
@@ -116,7 +116,7 @@ class Fitting:
         properties = schema.get("properties")
         if properties is None:
             more = schema.get("additionalProperties")
-            values = self.value(more) if isinstance(more, dict) else anything
+            values = self.value(more) if isinstance(more, dict) else any_value
             least = schema.get("minProperties", 0)
             return st.dictionaries(words(5), values, min_size=least, max_size=least + 2)
         title = schema.get("title")
@@ -124,7 +124,7 @@ class Fitting:
         needed = {name for name in inside if f"{title}.{name}" in self._known}
         needed.update(schema.get("required", ()))
         optional = sorted(set(inside) - needed)
-        # What is refused whatever it says is tried seldom.
+        # Properties that are always refused are rarely useful.
         likely = [name for name in optional if not _refused(properties[name])]
         one = st.one_of([st.sampled_from(names) for names in (likely, likely, optional) if names])
         chosen = st.lists(one, max_size=_MOST_OPTIONAL, unique=True)
@@ -170,29 +170,29 @@ def _number(schema: Schema) -> SearchStrategy[float]:
 
 
 @st.composite
-def nearly(draw: DrawFn, values: SearchStrategy[Any]) -> Any:
-    """A value, half of the time with one or two of its places spoiled."""
+def mutated(draw: DrawFn, values: SearchStrategy[Any]) -> Any:
+    """A value, half of the time with one or two mutations."""
     value = deepcopy(draw(values))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 1, 2]))):
         places = [([value], 0), *_places(value)]
         holder, key = places[draw(st.integers(0, len(places) - 1))]
         if isinstance(holder, dict) and draw(st.booleans()):
-            _spoil_keys(draw, holder, key)
+            _mutate_keys(draw, holder, key)
         elif holder[key] is value:
-            value = draw(anything)
+            value = draw(any_value)
         else:
-            holder[key] = draw(anything)
+            holder[key] = draw(any_value)
     return value
 
 
-def _spoil_keys(draw: DrawFn, holder: dict[str, Any], key: str) -> None:
+def _mutate_keys(draw: DrawFn, holder: dict[str, Any], key: str) -> None:
     kept = holder.pop(key)
     if draw(st.booleans()):
         holder[draw(texts)] = kept
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place inside a value: who holds it, and under which key or index."""
+    """Every place inside a value: its container, and the key or index."""
     if isinstance(value, dict | list):
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             yield value, key

@@ -1,4 +1,4 @@
-"""The whole application in this process, over the tiny model, with one of everything in it."""
+"""The entire application in this process, with the tiny model and one object of every kind."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import jsonschema
 import schemas
-from asking import Asked, operations
+from api_requests import ApiRequest, operations
 from fakes import FakeDispatcher
 from fastapi import FastAPI
 from starlette.types import Message
@@ -36,7 +36,7 @@ from emojitune.store.scope import DEFAULT_PROJECT, EVERY_PROJECT
 KEY = "sk-fuzz"
 TUNED = "ft:gpt-3.5-turbo-0125:local:fuzz:abcdefgh"
 LABELS = ("(party)", "(devil)", "(yawn)", "(yawningface)")
-_PATIENCE = 60  # seconds, for one answer
+_TIMEOUT = 60  # seconds, for one response
 _CHAT = {
     "model": "@model",
     "messages": [{"role": "user", "content": "hi"}],
@@ -47,17 +47,17 @@ _BATCHED = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole response; `failure` is what the log says of it, where that is an error."""
+class ApiResponse:
+    """A complete response; `failure` is what was logged as an error while it was made."""
 
     status: int
-    kind: str
+    content_type: str
     body: bytes
     failure: str
 
 
-class World:
-    """Answers requests, one after the other, and knows an id of every kind."""
+class Harness:
+    """Sends requests to the application one by one, and holds an id of every kind of object."""
 
     def __init__(self, app: FastAPI, runner: asyncio.Runner, log: "_Failures") -> None:
         self._app = app
@@ -73,43 +73,48 @@ class World:
             if operation.body is not None
         }
         for kind in ("file", "batch_file", "upload", "job", "model", *_NEEDING_A_MODEL):
-            self.make(kind)
+            self.create(kind)
 
-    def send(self, asked: Asked) -> Answer:
-        """The answer to a request, with an id of its kind for every `@kind` in it."""
-        content = asked.content
+    def send(self, request: ApiRequest) -> ApiResponse:
+        """Send a request after replacing every `@kind` in it by an id of that kind."""
+        content = request.content
         if not isinstance(content, bytes):
-            content = json.dumps(self._known(content)).encode()
-        self._log.told.clear()
-        exchange = self._exchange(asked, self._url(asked.path), self._url(asked.query), content)
-        answer = self._runner.run(asyncio.wait_for(exchange, _PATIENCE))
-        self._renew(asked, answer)
-        return answer
+            content = json.dumps(self._with_ids(content)).encode()
+        self._log.records.clear()
+        exchange = self._exchange(
+            request, self._url_with_ids(request.path), self._url_with_ids(request.query), content
+        )
+        response = self._runner.run(asyncio.wait_for(exchange, _TIMEOUT))
+        self._recreate(request, response)
+        return response
 
-    async def _exchange(self, asked: Asked, path: str, query: str, content: bytes) -> Answer:
-        headers = [("authorization", f"Bearer {KEY}".encode()), *asked.headers]
-        pieces = [content[at : at + asked.cut] for at in range(0, len(content), asked.cut)] or [b""]
-        status, kind, body = 0, "", bytearray()
+    async def _exchange(
+        self, request: ApiRequest, path: str, query: str, content: bytes
+    ) -> ApiResponse:
+        headers = [("authorization", f"Bearer {KEY}".encode()), *request.headers]
+        starts = range(0, max(1, len(content)), request.chunk_size)
+        chunks = [content[start : start + request.chunk_size] for start in starts]
+        status, content_type, body = 0, "", bytearray()
 
         async def receive() -> Message:
-            if pieces:
-                piece = pieces.pop(0)
-                return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
-            await asyncio.Event().wait()  # the client stays until it has its answer
+            if chunks:
+                chunk = chunks.pop(0)
+                return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+            await asyncio.Event().wait()  # the client stays until it has its response
             raise AssertionError("nobody sets that event")
 
         async def send(message: Message) -> None:
-            nonlocal status, kind
+            nonlocal status, content_type
             if message["type"] == "http.response.start":
                 status = message["status"]
-                kind = dict(message["headers"]).get(b"content-type", b"").decode()
+                content_type = dict(message["headers"]).get(b"content-type", b"").decode()
             body.extend(message.get("body", b""))
 
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
-            "method": asked.method,
+            "method": request.method,
             "scheme": "http",
             "path": unquote(path),
             "raw_path": path.encode(),
@@ -121,37 +126,37 @@ class World:
             "state": {},
         }
         await self._app(scope, receive, send)
-        return Answer(status, kind, bytes(body), "\n".join(self._log.told))
+        return ApiResponse(status, content_type, bytes(body), "\n".join(self._log.records))
 
-    def _known(self, value: Any) -> Any:
+    def _with_ids(self, value: Any) -> Any:
         if isinstance(value, str) and value.startswith("@"):
             return self.ids.get(value[1:], value)
         if isinstance(value, list):
-            return [self._known(inner) for inner in value]
+            return [self._with_ids(inner) for inner in value]
         if isinstance(value, dict):
-            return {key: self._known(inner) for key, inner in value.items()}
+            return {key: self._with_ids(inner) for key, inner in value.items()}
         return value
 
-    def _url(self, part: str) -> str:
+    def _url_with_ids(self, part: str) -> str:
         return _ID.sub(lambda found: quote(self.ids.get(found[1], found[0]), safe=""), part)
 
-    def _renew(self, asked: Asked, answer: Answer) -> None:
-        """What was deleted, or has ended, is made anew."""
-        ended = asked.method == "DELETE" or asked.path.endswith(("/complete", "/cancel"))
-        if answer.status == 200 and ended:
-            self.make(_ID.findall(asked.path)[-1])
+    def _recreate(self, request: ApiRequest, response: ApiResponse) -> None:
+        """Create another object in place of one that was deleted or has ended."""
+        ended = request.method == "DELETE" or request.path.endswith(("/complete", "/cancel"))
+        if response.status == 200 and ended:
+            self.create(_ID.findall(request.path)[-1])
 
-    def make(self, kind: str) -> None:
-        """Something of this kind, which its id then stands for."""
+    def create(self, kind: str) -> None:
+        """Create an object of this kind and hold its id."""
         if kind == "model":
             self._register_model()
             return
-        answer = self.send(_MADE_BY[kind])
-        assert answer.status == 200, f"{kind}: {answer.body!r}"
-        made = json.loads(answer.body)
-        self.ids[kind] = made["data"][0]["id"] if kind == "permission" else made["id"]
+        response = self.send(_CREATED_BY[kind])
+        assert response.status == 200, f"{kind}: {response.body!r}"
+        created = json.loads(response.body)
+        self.ids[kind] = created["data"][0]["id"] if kind == "permission" else created["id"]
         if kind == "upload":
-            self.make("part")
+            self.create("part")
 
     def _register_model(self) -> None:
         context: RequestContext = self._app.state.context_for(DEFAULT_PROJECT)
@@ -161,50 +166,50 @@ class World:
         context.stores.models.register(FineTunedModel(TUNED, 1, job, base, hosted, "fuzz"))
         self.ids["model"] = TUNED
 
-    def faults(self, asked: Asked, answer: Answer) -> list[str]:
-        """What is promised of every answer, and not kept by this one."""
-        where = f"{asked.method} {asked.path}: {answer.status}"
-        if answer.failure or not 200 <= answer.status < 500:
-            return [f"{where} {answer.body[:300]!r} {answer.failure}"]
+    def violations(self, request: ApiRequest, response: ApiResponse) -> list[str]:
+        """The promises about every response that this one breaks."""
+        where = f"{request.method} {request.path}: {response.status}"
+        if response.failure or not 200 <= response.status < 500:
+            return [f"{where} {response.body[:300]!r} {response.failure}"]
         try:
-            self._check(asked, answer)
+            self._check(request, response)
         except (AssertionError, LookupError, ValueError, jsonschema.ValidationError) as error:
             return [f"{where}: {error}"]
         return []
 
-    def _check(self, asked: Asked, answer: Answer) -> None:
-        path = unquote(asked.path)
-        if answer.kind == "application/octet-stream":
+    def _check(self, request: ApiRequest, response: ApiResponse) -> None:
+        path = unquote(request.path)
+        if response.content_type == "application/octet-stream":
             assert path.endswith("/content"), "bytes where an object should be"
             return
-        for reply in replies_of(answer.kind, answer.body):
+        for reply in replies_of(response.content_type, response.body):
             schemas.check(reply, path)
-            if answer.status >= 400:
+            if response.status >= 400:
                 jsonschema.validate(reply, self.document["components"]["schemas"]["Error"])
-        if answer.status < 400 and not isinstance(asked.content, bytes):
-            self._check_described(asked)
+        if response.status < 400 and not isinstance(request.content, bytes):
+            self._check_described(request)
 
-    def _check_described(self, asked: Asked) -> None:
-        """What is accepted must be what the description says, but for null, which is absent."""
-        body, validator = self._known(asked.content), self._bodies[asked.template]
+    def _check_described(self, request: ApiRequest) -> None:
+        """Check that an accepted body fits the description, where null counts as absent."""
+        body, validator = self._with_ids(request.content), self._bodies[request.template]
         if not validator.is_valid(body):
             validator.validate(_without_nulls(body))
 
 
 class _Failures(logging.Handler):
-    """What is logged as an error: the tracebacks that no client sees."""
+    """Collects logged errors: the tracebacks that no client sees."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.told: list[str] = []
+        self.records: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(logging.Formatter().format(record))
+        self.records.append(logging.Formatter().format(record))
 
 
 @contextmanager
-def open_world(folder: Path) -> Iterator[World]:
-    """A world whose home is in `folder`."""
+def open_harness(folder: Path) -> Iterator[Harness]:
+    """A harness with its home in `folder`."""
     base = make_tiny_base(folder / "base").resolve()
     settings = Settings(
         home=folder / "home",
@@ -230,7 +235,7 @@ def open_world(folder: Path) -> Iterator[World]:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
         try:
-            yield World(app, runner, failures)
+            yield Harness(app, runner, failures)
         finally:
             runner.run(lifespan.__aexit__(None, None, None))
             logging.getLogger("emojitune").removeHandler(failures)
@@ -243,11 +248,11 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _json(path: str, content: Any, method: str = "POST") -> Asked:
-    return Asked(method, path, content=content)
+def _json(path: str, content: Any, method: str = "POST") -> ApiRequest:
+    return ApiRequest(method, path, content=content)
 
 
-def _form(path: str, **fields: str) -> Asked:
+def _form(path: str, **fields: str) -> ApiRequest:
     """A form whose last field is a file."""
     *_, last = fields
     parts = "".join(
@@ -256,21 +261,23 @@ def _form(path: str, **fields: str) -> Asked:
         + f"\r\n\r\n{value}\r\n"
         for name, value in fields.items()
     )
-    kind = b"multipart/form-data; boundary=limit"
-    return Asked("POST", path, "", (("content-type", kind),), f"{parts}--limit--\r\n".encode())
+    content_type = b"multipart/form-data; boundary=limit"
+    return ApiRequest(
+        "POST", path, "", (("content-type", content_type),), f"{parts}--limit--\r\n".encode()
+    )
 
 
 _ID = re.compile(r"(?:@|%40)(\w+)")
 _GRANT: dict[str, Any] = {"project_ids": ["other"]}
-_ANNOUNCED = {"filename": "a", "purpose": "user_data", "bytes": 3, "mime_type": "text/plain"}
+_UPLOAD = {"filename": "a", "purpose": "user_data", "bytes": 3, "mime_type": "text/plain"}
 _JOB = {"model": "gpt-3.5-turbo", "training_file": "@file"}
 _BATCH = {"input_file_id": "@batch_file", "endpoint": _BATCHED["url"], "completion_window": "24h"}
 
 _NEEDING_A_MODEL = ("permission", "completion", "response", "batch")
-_MADE_BY = {
+_CREATED_BY = {
     "file": _form("/v1/files", purpose="fine-tune", file='{"messages": []}\n'),
     "batch_file": _form("/v1/files", purpose="batch", file=json.dumps(_BATCHED) + "\n"),
-    "upload": _json("/v1/uploads", _ANNOUNCED),
+    "upload": _json("/v1/uploads", _UPLOAD),
     "part": _form("/v1/uploads/@upload/parts", data="abc"),
     "job": _json("/v1/fine_tuning/jobs", _JOB),
     "permission": _json("/v1/fine_tuning/checkpoints/@model/permissions", _GRANT),
