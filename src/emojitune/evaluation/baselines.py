@@ -78,7 +78,7 @@ def nearest_neighbour(training: Sequence[TrainingExample], embed: Embed) -> Comp
     return complete
 
 
-_INVERSE_PENALTY = 100.0  # the best of 1, 10, 100 and 1000: see docs/log.md
+_INVERSE_PENALTY = 100.0  # the best of 1, 10, 100 and 1000: see docs/log
 
 
 def _question(messages: Sequence[Message]) -> str:

@@ -5,7 +5,7 @@ to the system at once and asks for them anew for the next tensor; kept, they nee
 again. OpenMP's threads, when they wait for one another, spin before they sleep: long spinning is
 fastest on an idle machine and ruins a busy one. Training hardly needs them (see
 training/gradients.py) and does not spin; a reply is many small products, and spins a little.
-docs/log.md has what each choice costs.
+docs/log has what each choice costs.
 """
 
 import gc

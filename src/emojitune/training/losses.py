@@ -9,7 +9,7 @@ Label smoothing (Szegedy et al., 2016, arXiv:1512.00567) spreads a share of a ta
 over all classes. Here it goes only to tokens that continue some reply of the closed set, each in
 proportion to the number of replies it leads to. To plain cross-entropy a token that spells another
 label is as wrong as one that spells none, so an unsure model may as well invent a label; smoothed
-within the set, it learns the set beside the label. docs/log.md has the measured effect.
+within the set, it learns the set beside the label. docs/log has the measured effect.
 """
 
 from collections import Counter, defaultdict

@@ -9,7 +9,7 @@ always give it the highest probability. So the score of a label y for a prompt x
 with a sum over the examples (x', y); h are hidden states, summed over three layers, less their mean
 over all examples. The ratio of the two weights decides which label is best, their size how sharp
 the distribution over labels is. Khandelwal et al. (2020) score next tokens from such a datastore,
-here it scores entire labels. docs/log.md reports its effect, and how the constants were chosen.
+here it scores entire labels. docs/log reports its effect, and how the constants were chosen.
 
 Shapes: N examples, C hidden.
 """

@@ -3,7 +3,7 @@
 A pass is many small products, and after each its threads wait for one another. Alone on a machine
 that costs nothing. Beside a training, or any other computation, a thread that has lost its core
 stalls all the others at each of a thousand barriers, and a single thread is several times as fast;
-docs/log.md has the numbers.
+docs/log has the numbers.
 """
 
 import time
