@@ -2,10 +2,9 @@
 
 Entire labels are compared, by the joint probability of their tokens. Token ids only.
 
-                        allowed        computed in one pass             left open
-    prompt ─ ( ─┬─ p ─┬─ arty )    (p, arty, ): step and chain
-                │     └─ izza )                                   a child: step `izza`
-                └─ d ─── og )                                     a child: step `d`
+    prompt ─ ( ─┬─ p ─┬─ arty ─ )      opened now: step `p`, with the chain `arty )`, a draft
+                │     └─ izza ─ )      left open by that: step `izza`
+                └─ d ─── og ─── )      left open by the prompt: step `d`
 
 A path is opened by computing its step, and with it the chain of tokens that follow without a choice
 or by a good guess. Every token that is allowed beside the chain becomes a path to be opened later,

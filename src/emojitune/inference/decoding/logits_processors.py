@@ -1,7 +1,7 @@
 """Logits processors: additions to the model's log-probabilities before a token is sampled.
 
 Each gives additions for a few tokens; those of several processors add up. A processor sees only
-how often each token has been used in the reply, so a whole reply can be scored without a model.
+how often each token has been used in the reply, so an entire reply can be scored without a model.
 """
 
 from collections import Counter

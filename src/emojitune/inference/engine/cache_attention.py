@@ -1,16 +1,15 @@
 """Attention of new tokens to slots of the cache, requests of similar size together.
 
-    one request's scores              a group of R = 3, padded to Q × K each
+The bias of a group of two requests, q new tokens with the slots a to i that they see:
 
-            K seen slots                  ┌────────┬┐ ┌─────┬───┐ ┌─────────┐
-          ┌──────────┐                    │        ││ │     │ ∞ │ │         │
-    Q new │ q · k    │                    │        ││ ├─────┘   │ │         │
-    tokens│  + bias  │                    └────────┴┘ └─────────┘ └─────────┘
-          └──────────┘                    ∞: padding, a bias of -inf
+        a   b   c   d   e               f   g   h   i   -
+    q0  0   0   0  -∞  -∞           q3  0   0   0  -∞  -∞
+    q1  0   0   0   0  -∞           q4  0   0   0   0  -∞
+    q2  0   0   0   0   0           -   0   0   0   0   0      -: padding
 
 Requests attend to slots of their own only: in one product over the entire batch each would pay for
 the slots of all others; in one product each there would be many small ones. Groups of similar size
-waste little padding and stay few.
+waste little on padding, and are few.
 """
 
 from collections.abc import Iterator, Sequence

@@ -173,8 +173,8 @@ class KVCache(Generic[Adapter]):
             adapters: One for each group; equal ones should be adjacent, which takes fewer calls.
         """
         flat = [request for group in requests for request in group]
-        # New slots are taken before the pass, so that each path is known as a whole: the mask and
-        # the positions of new tokens are read off it.
+        # New slots are allocated before the pass, so that each path is complete: masks and
+        # positions of the new tokens are derived from it.
         own = self._allocate([len(request.ids) for request in flat])
         paths = [
             Path(np.concatenate([request.parent.slots, slots]))
