@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -237,10 +237,12 @@ class Undisturbed:
 
     def check(self) -> None: ...
 
+    def stop(self) -> None: ...
+
     def stopping(self) -> bool:
         return False
 
-    def saving(self) -> contextlib.AbstractContextManager[object]:
+    def fence(self, statuses: Collection[str]) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
 
 

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from emojitune.jobs import pipeline
-from emojitune.jobs.heartbeat import Control, Interrupted
+from emojitune.jobs.prepare import Prepared
+from emojitune.jobs.publish import EpochCheckpoint
+from emojitune.jobs.run import Control, Interrupted, Run
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.stores import Stores, open_stores
-from emojitune.training import memory
+from emojitune.training import loop, memory
+from emojitune.training.config import TrainingConfig
 from emojitune.training.gradients import ThreadedGradients
 
 
@@ -66,7 +69,9 @@ class Patient:
 
     def check(self) -> None: ...
 
-    def saving(self) -> AbstractContextManager[object]:
+    def stop(self) -> None: ...
+
+    def fence(self, statuses: Collection[str]) -> AbstractContextManager[object]:
         return nullcontext()
 
 
@@ -119,22 +124,22 @@ def test_an_interruption_at_an_epochs_end_loses_no_checkpoint(
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_crash_between_saving_and_registering_loses_none_either(
+def test_a_crash_between_saving_and_publishing_loses_none_either(
     job: Job,
     stores: Stores,
     settings: Settings,
     epoch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    register = pipeline._Run._register
+    publish = pipeline.publish
 
-    def crash(self: Any, saved: Any, *args: Any, **named: Any) -> None:
-        if saved.epoch == epoch:
+    def crash(run: Run, prepared: Prepared, checkpoint: EpochCheckpoint) -> None:
+        if checkpoint.step == 2 * epoch:
             raise Interrupted
-        register(self, saved, *args, **named)
+        publish(run, prepared, checkpoint)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline._Run, "_register", crash)
+        patch.setattr(pipeline, "publish", crash)
         with pytest.raises(Interrupted):
             run(job, stores, settings)
     assert_whole(run(job, stores, settings), stores)
@@ -164,8 +169,17 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
 
 
 def test_a_line_that_is_far_too_long_is_cut_and_said_to_be(
-    stores: Stores, settings: Settings
+    stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    train, configs = loop.train, []
+
+    def spy(
+        model: Any, device: Any, examples: Any, config: TrainingConfig, *rest: Any, **named: Any
+    ):
+        configs.append(config)
+        return train(model, device, examples, config, *rest, **named)
+
+    monkeypatch.setattr(loop, "train", spy)
     questions = [f"number {n}" for n in range(11)] + ["word " * 2000]
     done = run(job_of(questions, stores), stores, settings)
     assert done.status == "succeeded", done.error
@@ -174,6 +188,7 @@ def test_a_line_that_is_far_too_long_is_cut_and_said_to_be(
         "Training file: 1 of 12 examples cut at 256 tokens, where the base model reads no further "
         "(line 12); no reply is left to learn in line 12"
     ]
+    assert [config.max_tokens for config in configs] == [256], "the base model's context"
     assert done.trained_tokens is not None
     assert 2 * 256 < done.trained_tokens < 2 * (256 + 11 * 60)
 

@@ -8,7 +8,7 @@ from emojitune.training.config import TrainingConfig
 
 
 def plan(examples: int, **requested: Any) -> Plan:
-    return make_plan(requested, examples=examples, seed=7, learning_rate=2e-3, max_tokens=256)
+    return make_plan(requested, examples=examples, seed=7, learning_rate=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,7 @@ def test_what_is_asked_for_is_what_is_done() -> None:
     asked = {"n_epochs": 7, "batch_size": 3, "learning_rate_multiplier": 0.5}
     found = plan(569, **asked)
     assert found.hyperparameters == asked
-    assert found.config == TrainingConfig(
-        epochs=7, batch_size=3, learning_rate=1e-3, seed=7, max_tokens=256
-    )
+    assert found.config == TrainingConfig(epochs=7, batch_size=3, learning_rate=1e-3, seed=7)
     assert all("as asked" in reason for reason in found.reasons)
 
 
@@ -67,9 +65,7 @@ def test_auto_neither_starves_nor_drowns(examples: int) -> None:
 
 def test_meanings_that_are_trained_beside_the_examples_are_told() -> None:
     requested: dict[str, Any] = {}
-    found = make_plan(
-        requested, examples=569, seed=7, learning_rate=2e-3, max_tokens=256, meanings=698
-    )
+    found = make_plan(requested, examples=569, seed=7, learning_rate=2e-3, meanings=698)
     assert replace(found.config, learning_rate=0.0) == replace(plan(569).config, learning_rate=0.0)
     assert found.config.learning_rate == pytest.approx(1e-3), "they are steps, too: 240"
     assert found.reasons[-1].startswith("meanings 698: ")
@@ -78,7 +74,7 @@ def test_meanings_that_are_trained_beside_the_examples_are_told() -> None:
 
 @pytest.mark.parametrize(("labels", "smoothing"), [(0, 0.0), (1, 0.0), (349, 0.15)])
 def test_a_closed_set_of_replies_is_learned_too(labels: int, smoothing: float) -> None:
-    found = make_plan({}, examples=569, seed=7, learning_rate=2e-3, max_tokens=256, labels=labels)
+    found = make_plan({}, examples=569, seed=7, learning_rate=2e-3, labels=labels)
     assert found.config == replace(plan(569).config, smoothing=smoothing)
     told = [reason for reason in found.reasons if reason.startswith("smoothing 0.15: ")]
     assert len(told) == bool(smoothing)

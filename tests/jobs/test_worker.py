@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from emojitune.jobs import pipeline, states
+from emojitune.dataset.validation import DatasetReport
+from emojitune.jobs import pipeline, prepare, states
+from emojitune.jobs.job_log import JobLog
 from emojitune.jobs.worker import Worker
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
@@ -99,34 +101,53 @@ def small(settings: Settings) -> tuple[Job, Stores]:
 
 
 def stop_before(
-    method: str, call: int, stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    write: tuple[object, str], call: int, stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody stops the job just before the worker stores what it has done."""
-    store, calls = getattr(pipeline._Run, method), itertools.count(1)
+    store, calls = getattr(*write), itertools.count(1)
 
-    def stopped(*told: Any, **named: Any) -> None:
+    def stopped(*arguments: Any) -> None:
         if next(calls) == call:
             stop()
-        store(*told, **named)
+        store(*arguments)
 
-    monkeypatch.setattr(pipeline._Run, method, stopped)
+    monkeypatch.setattr(*write, stopped)
 
 
 STORY = ["Step 1", "Step 2", "Checkpoint", "Step 3", "Step 4"]
-STOPS = [("_tell_step", 1, 0), ("_tell_step", 2, 1), ("_register", 1, 2)]
 
 
-@pytest.mark.parametrize(("method", "call", "told"), STOPS)
+def test_a_file_is_parsed_once(
+    small: tuple[Job, Stores], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, stores = small
+    load_report, read = prepare.load_report, []
+
+    def count(path: Path, **named: Any) -> DatasetReport:
+        read.append(path)
+        return load_report(path, **named)
+
+    monkeypatch.setattr(prepare, "load_report", count)
+    Worker(job.id, "worker-1", settings).work()
+    assert stores.jobs.get(job.id).status == "succeeded"
+    assert read == [stores.files.path(job.training_file)]
+
+
+STEP, PUBLISH = (JobLog, "step"), (pipeline, "publish")
+STOPS = [(STEP, 1, 0), (STEP, 2, 1), (PUBLISH, 1, 2)]
+
+
+@pytest.mark.parametrize(("write", "call", "told"), STOPS)
 def test_a_cancelled_job_gets_nothing_any_more(
     small: tuple[Job, Stores],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
-    method: str,
+    write: tuple[object, str],
     call: int,
     told: int,
 ) -> None:
     job, stores = small
-    stop_before(method, call, lambda: ask(job, stores, "cancelled"), monkeypatch)
+    stop_before(write, call, lambda: ask(job, stores, "cancelled"), monkeypatch)
     Worker(job.id, "worker-1", settings).work()
     assert story(job, stores) == [*STORY[:told], "cancelled"]
     assert stores.jobs.checkpoints(job.id).items == ()
@@ -134,13 +155,13 @@ def test_a_cancelled_job_gets_nothing_any_more(
     assert not list(settings.adapters.glob("*"))
 
 
-@pytest.mark.parametrize(("method", "call", "told"), STOPS)
+@pytest.mark.parametrize(("write", "call", "told"), STOPS)
 @pytest.mark.parametrize("at_once", [False, True])
 def test_what_a_paused_job_has_done_is_told_when_it_goes_on(
     small: tuple[Job, Stores],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
-    method: str,
+    write: tuple[object, str],
     call: int,
     told: int,
     at_once: bool,
@@ -153,7 +174,7 @@ def test_what_a_paused_job_has_done_is_told_when_it_goes_on(
             ask(job, stores, "resumed")
 
     with monkeypatch.context() as patch:
-        stop_before(method, call, stop, patch)
+        stop_before(write, call, stop, patch)
         Worker(job.id, "worker-1", settings).work()
     saved = settings.runs / job.id / "checkpoints" / f"step-{min(told + 1, 2)}"
     assert saved.exists(), "no step is lost"

@@ -8,12 +8,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from typing import Protocol
 
 from emojitune.errors import StorageError
 from emojitune.jobs import states
+from emojitune.jobs.run import Interrupted
 from emojitune.store.leases import LeaseStore
 
 LEASE_SECONDS = 20.0
@@ -24,26 +24,6 @@ _TO_LEAVE = 1.0  # and for one that is not
 
 
 _log = logging.getLogger(__name__)
-
-
-class Interrupted(Exception):
-    """The job is to stop here: cancelled, paused, or its process is asked to end."""
-
-
-class Control(Protocol):
-    """What a running job asks."""
-
-    def check(self) -> None:
-        """Raise Interrupted when the job is to be left at once, without another word."""
-        ...
-
-    def stopping(self) -> bool:
-        """Whether the job is to be left behind its next checkpoint."""
-        ...
-
-    def saving(self) -> AbstractContextManager[object]:
-        """Entered while a checkpoint appears; raises where the job will not go on from it here."""
-        ...
 
 
 class Heartbeat:
@@ -84,10 +64,8 @@ class Heartbeat:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
-    def saving(self) -> AbstractContextManager[object]:
-        # Also of a job that was paused, or put back into the queue: it goes on later.
-        unfinished = states.JOB.unfinished
-        return self._leases.fence(self._job_id, self._worker, statuses=unfinished)
+    def fence(self, statuses: Collection[str]) -> AbstractContextManager[object]:
+        return self._leases.fence(self._job_id, self._worker, statuses=statuses)
 
     def _watch(self) -> None:
         while not self._closed.wait(_LOOK_EVERY):

@@ -32,7 +32,8 @@ class Plan:
     """A job's numbers.
 
     Attributes:
-        config: What training runs with.
+        config: What training runs with, but for the numbers that depend on the loaded model and
+            the device: see load.py.
         hyperparameters: The resolved hyperparameters, as the job object shows them.
         reasons: A sentence for each number that was decided here.
     """
@@ -48,7 +49,6 @@ def make_plan(
     examples: int,
     seed: int,
     learning_rate: float,
-    max_tokens: int,
     meanings: int = 0,
     labels: int = 0,
 ) -> Plan:
@@ -58,7 +58,6 @@ def make_plan(
         requested: `n_epochs`, `batch_size`, `learning_rate_multiplier`; absent means "auto".
         examples: Training examples.
         learning_rate: The base model's own, for few steps, which a multiplier of 1 stands for.
-        max_tokens: The base model's context length.
         meanings: Examples that are trained beside them, and say what labels mean.
         labels: Size of the closed set of replies; 0 where it is open.
     """
@@ -73,7 +72,6 @@ def make_plan(
         batch_size=batch_size,
         learning_rate=learning_rate * multiplier,
         seed=seed,
-        max_tokens=max_tokens,
         smoothing=_SMOOTHING if labels > 1 else 0.0,
     )
     return Plan(

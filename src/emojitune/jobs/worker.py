@@ -22,8 +22,9 @@ from pathlib import Path
 from emojitune.errors import InvalidStateError, StorageError, TrainingError
 from emojitune.jobs import crash_policy, pipeline
 from emojitune.jobs.failure import fail
-from emojitune.jobs.heartbeat import LEASE_SECONDS, Heartbeat, Interrupted, end_process
+from emojitune.jobs.heartbeat import LEASE_SECONDS, Heartbeat, end_process
 from emojitune.jobs.process_lock import only_process
+from emojitune.jobs.run import Interrupted
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.jobs import JobStore
@@ -73,14 +74,15 @@ class Worker:
             self._leases.release(self._job_id, self._name)
 
     def _advance(self) -> None:
-        job = self._jobs.get(self._job_id)
+        job, files = self._jobs.get(self._job_id), None
         if job.status == "validating_files":
-            pipeline.validate(job, self._stores_while(job.status))
+            files = pipeline.validate(job, self._stores_while(job.status))
             job = self._jobs.get(self._job_id)
         if job.status == "queued" and self._is_next():
             job = pipeline.start(job, self._stores_while(job.status))
         if job.status == "running":
-            pipeline.run(job, self._stores_while(job.status), self._settings, self._heartbeat)
+            stores = self._stores_while(job.status)
+            pipeline.run(job, stores, self._settings, self._heartbeat, files)
 
     def _stores_while(self, *statuses: str) -> Stores:
         """The stores of the job's project, to write into while it is held and has such a status."""

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from emojitune.jobs.estimate import FinishEstimate
+from emojitune.jobs.job_log import FinishEstimate
 
 EPOCHS, STEPS, THEN = 3, 36, 12
 STEP, FIRST_STEP, EPOCH_END = 0.8, 4.0, 3.0  # seconds, of which the end of an epoch is no step
