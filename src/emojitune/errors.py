@@ -7,6 +7,7 @@
     ├── DatasetError             a training or validation file that cannot be used
     ├── NotFoundError            a file, job or model that is not here
     ├── ModelError               a base model or adapter that cannot be had, read or trusted
+    │   └── ConversationError    messages that a model's chat template refuses
     ├── TrainingError            training cannot start, or cannot go on
     ├── StorageError             a disk or a database that takes no more, or no longer answers
     └── ProviderError            the API on the other side refused, or cannot be reached
@@ -54,6 +55,10 @@ class NotFoundError(EmojituneError):
 
 class ModelError(EmojituneError):
     """A base model or adapter that cannot be had, read or trusted."""
+
+
+class ConversationError(ModelError):
+    """Messages that a model's chat template refuses."""
 
 
 class TrainingError(EmojituneError):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emojitune.errors import EmojituneError, InvalidRequestError
+from emojitune.errors import EmojituneError
+from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.types import (
     Alternative,
     Delta,
@@ -58,8 +59,8 @@ class FakeChatModel:
         self.requests.append(request)
         prompt = request.messages[-1].content
         if prompt == "too long":
-            raise InvalidRequestError(
-                "This prompt is too long.", code="context_length_exceeded", param="messages"
+            raise RequestFault(
+                Field.MESSAGES, "This prompt is too long.", code="context_length_exceeded"
             )
         if prompt == "break at once":
             raise RuntimeError("a secret detail")

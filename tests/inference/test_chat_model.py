@@ -7,8 +7,8 @@ from gathered import LABELS, USER, ask, request_for, text
 from tiny_model import chat_tiny, make_adapter
 
 from emojitune.dataset.example import Message
-from emojitune.errors import InvalidRequestError
 from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.types import Alternative
 
 
@@ -124,7 +124,7 @@ def test_what_is_far_too_long_is_refused_without_being_encoded(
         lambda: open_model.start(request, lambda _event: None),
         lambda: open_model.count_tokens(request),
     ):
-        with pytest.raises(InvalidRequestError, match="Please reduce the length") as caught:
+        with pytest.raises(RequestFault, match="Please reduce the length") as caught:
             call()
         assert caught.value.code == "context_length_exceeded"
 
@@ -142,23 +142,23 @@ def test_many_replies_share_the_cache(
     open_model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_model.runtime.scheduler, "capacity", 320)
-    with pytest.raises(InvalidRequestError, match="at most 320 tokens together") as caught:
+    with pytest.raises(RequestFault, match="at most 320 tokens together") as caught:
         ask(open_model, request_for(n=64, max_tokens=6))
-    assert caught.value.param == "max_tokens"
+    assert caught.value.field == Field.MAX_TOKENS
     assert ask(open_model, request_for(n=64, max_tokens=5))[1].completion_tokens <= 320
     assert ask(open_model, request_for(n=64))[1].completion_tokens <= 320
 
 
 def test_a_prompt_beyond_the_context_is_refused(open_model: ChatModel) -> None:
-    with pytest.raises(InvalidRequestError, match="maximum context length is 256") as caught:
+    with pytest.raises(RequestFault, match="maximum context length is 256") as caught:
         ask(open_model, request_for(max_tokens=1000))
     assert caught.value.code == "context_length_exceeded"
 
 
 def test_labels_need_a_vocabulary(open_model: ChatModel) -> None:
-    with pytest.raises(InvalidRequestError, match="closed vocabulary"):
+    with pytest.raises(RequestFault, match="closed vocabulary"):
         ask(open_model, request_for(decoding="labels"))
-    with pytest.raises(InvalidRequestError, match="alternatives"):
+    with pytest.raises(RequestFault, match="alternatives"):
         ask(open_model, request_for(alternatives=2))
 
 

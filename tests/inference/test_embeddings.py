@@ -10,10 +10,10 @@ from gathered import request_for
 from tiny_model import chat_tiny, load_tiny, make_adapter
 
 from emojitune.dataset.example import Message
-from emojitune.errors import InvalidRequestError
 from emojitune.inference import embeddings
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.embeddings import batches_by_length
+from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.loading import from_modules, load_base
 from emojitune.inference.types import Delta
 from emojitune.models import loader
@@ -100,7 +100,7 @@ def test_a_tuned_model_embeds_with_its_own_weights(tiny_base: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("inputs", "code", "words"),
     [
-        (["fine", [1, 400]], "invalid_value", r"Invalid token id in 'input\[1\]': 400"),
+        (["fine", [1, 400]], "invalid_value", r"Invalid token id in 'input': 400"),
         (["fine", ""], "invalid_value", "needs at least one token"),
         ([[-1]], "invalid_value", "Invalid token id"),
         ([[5] * 257], "context_length_exceeded", "maximum context length is 256 tokens, however"),
@@ -110,9 +110,9 @@ def test_a_tuned_model_embeds_with_its_own_weights(tiny_base: Path, tmp_path: Pa
 def test_inputs_that_cannot_be_embedded_are_refused(
     chat: ChatModel, inputs: list[str | list[int]], code: str, words: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match=words) as caught:
+    with pytest.raises(RequestFault, match=words) as caught:
         chat.embed(inputs, lambda: False)
-    assert (caught.value.code, caught.value.param) == (code, "input")
+    assert (caught.value.code, caught.value.field) == (code, Field.INPUT)
 
 
 def test_a_text_in_chunks_has_the_vector_of_the_text_at_once(

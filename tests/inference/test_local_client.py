@@ -6,8 +6,8 @@ import pytest
 from tiny_model import make_adapter
 
 from emojitune.dataset.example import Message
-from emojitune.errors import InvalidRequestError
 from emojitune.inference.decoding.params import SamplingParams
+from emojitune.inference.faults import RequestFault
 from emojitune.inference.local_client import LocalClient, open_adapter
 from emojitune.inference.types import InferenceRequest
 from emojitune.models import adapter
@@ -37,5 +37,5 @@ def test_every_reply_is_complete(client: LocalClient) -> None:
 
 
 def test_an_error_reaches_the_caller(client: LocalClient) -> None:
-    with pytest.raises(InvalidRequestError, match="tokens"):
+    with pytest.raises(RequestFault, match="tokens"):
         client.ask(InferenceRequest((Message("user", "long " * 500),)))

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache, partial, reduce
 
 from torch import Tensor
 
-from emojitune.errors import EmojituneError, InvalidRequestError, ModelError
+from emojitune.errors import ConversationError, EmojituneError, ModelError
 from emojitune.inference.decoding.constraint import Guide, LabelTrie, State, label_trie
 from emojitune.inference.decoding.grammar import Vocabulary
 from emojitune.inference.decoding.knn import KNNDatastore, KNNScorer
@@ -25,6 +25,7 @@ from emojitune.inference.embeddings import Embedder
 from emojitune.inference.engine.batch import ModelRunner
 from emojitune.inference.engine.kv_cache import Prompt
 from emojitune.inference.engine.scheduler import Decoder, Scheduler
+from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.tool_calls import with_format_notes
 from emojitune.inference.types import (
     Embeddings,
@@ -108,7 +109,7 @@ class ChatModel:
         error that ended the replies.
 
         Raises:
-            InvalidRequestError: The prompt is too long, or the request contradicts the model.
+            RequestFault: The prompt is too long, or the request contradicts the model.
         """
         labels = self._labels(request)
         self._check_bias(request.sampling.logit_bias)
@@ -203,10 +204,8 @@ class ChatModel:
             raise self._far_too_long(len(messages), characters)
         try:
             return self._renderer.render_prompt(messages)
-        except ModelError as error:  # the order of the messages is at fault, not the model
-            raise InvalidRequestError(
-                error.message, code="invalid_value", param="messages"
-            ) from error
+        except ConversationError as error:
+            raise RequestFault(Field.MESSAGES, error.message, code="invalid_value") from error
 
     def _make_guide(self, request: InferenceRequest) -> Callable[[], Guide] | None:
         if not request.structured:
@@ -219,32 +218,34 @@ class ChatModel:
         size = self.runtime.runner.vocabulary_size
         unknown = [token for token in bias if token >= size]
         if unknown:
-            raise InvalidRequestError(
-                f"Invalid key in 'logit_bias': {unknown[0]}. Keys are ids of this model's tokens, "
-                f"0 to {size - 1}.",
+            raise RequestFault(
+                Field.LOGIT_BIAS,
+                lambda name: (
+                    f"Invalid key in '{name}': {unknown[0]}. Keys are ids of this model's tokens, "
+                    f"0 to {size - 1}."
+                ),
                 code="invalid_value",
-                param="logit_bias",
             )
 
     def _labels(self, request: InferenceRequest) -> "_LabelSet | None":
         """The labels that the reply is one of; None where it is free."""
         if request.decoding == "labels" and not (self.vocabulary or request.labels):
-            raise InvalidRequestError(
+            raise RequestFault(
+                Field.DECODING,
                 "decoding 'labels' needs a model with a closed vocabulary, and this one has none: "
                 "its training replies were no small set. Leave `decoding` out, or send `labels`.",
                 code="invalid_value",
-                param="decoding",
             )
         own = self.vocabulary if request.decoding != "free" else ()
         if labels := request.labels or own:
             _refuse_structured(request)
             return self._label_set(labels)
         if request.alternatives:
-            raise InvalidRequestError(
+            raise RequestFault(
+                Field.ALTERNATIVES,
                 "alternatives are ranked among labels, and this reply is free. Leave them out, "
                 "send `labels`, or use a model with a closed vocabulary and decoding 'labels'.",
                 code="invalid_value",
-                param="alternatives",
             )
         return None
 
@@ -285,31 +286,31 @@ class ChatModel:
         n, requested = sampling.n, sampling.max_tokens
         share = max(self.runtime.scheduler.capacity, self._context_length) // n
         if requested is not None and requested > share:
-            raise InvalidRequestError(
+            raise RequestFault(
+                Field.MAX_TOKENS,
                 f"'n' replies of this model may have at most {share * n} tokens together, so "
                 f"{n} may have {share} each, and you asked for {requested}. Ask for fewer or "
                 "shorter ones.",
                 code="integer_above_max_value",
-                param="max_tokens",
             )
         return requested or min(room, DEFAULT_MAX_TOKENS, share)
 
-    def _far_too_long(self, messages: int, characters: int) -> InvalidRequestError:
-        return InvalidRequestError(
+    def _far_too_long(self, messages: int, characters: int) -> RequestFault:
+        return RequestFault(
+            Field.MESSAGES,
             f"This model's maximum context length is {self._context_length} tokens. However, you "
             f"sent {messages} messages of {characters} characters, which are more. Please reduce "
             "the length of the messages.",
             code="context_length_exceeded",
-            param="messages",
         )
 
-    def _too_long(self, prompt: int, completion: int) -> InvalidRequestError:
-        return InvalidRequestError(
+    def _too_long(self, prompt: int, completion: int) -> RequestFault:
+        return RequestFault(
+            Field.MESSAGES,
             f"This model's maximum context length is {self._context_length} tokens. However, you "
             f"requested {prompt + completion} tokens ({prompt} in the messages, {completion} in "
             "the completion). Please reduce the length of the messages or completion.",
             code="context_length_exceeded",
-            param="messages",
         )
 
 
@@ -338,14 +339,19 @@ class _LabelSet:
 
 def _refuse_structured(request: InferenceRequest) -> None:
     """A reply that is a label is neither JSON nor a call."""
-    for param, value in (("response_format", request.json_schema), ("tools", request.tools)):
+    for field, value in (
+        (Field.OUTPUT_FORMAT, request.json_schema),
+        (Field.TOOLS, request.tools),
+    ):
         if value is not None:
-            raise InvalidRequestError(
-                f"'{param}' contradicts a reply that is held to a set of labels, as those of this "
-                'model or of `labels` are. Leave it out, or send `decoding`: "free" to let the '
-                "model answer freely.",
+            raise RequestFault(
+                field,
+                lambda name: (
+                    f"'{name}' contradicts a reply that is held to a set of labels, as those of "
+                    'this model or of `labels` are. Leave it out, or send `decoding`: "free" to '
+                    "let the model answer freely."
+                ),
                 code="unsupported_parameter",
-                param=param,
             )
 
 

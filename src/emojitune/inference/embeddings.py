@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emojitune.errors import InvalidRequestError
 from emojitune.inference.engine.batch import ModelRunner, Past
+from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.types import Embeddings
 from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
@@ -44,16 +44,16 @@ class Embedder:
         """A vector for each input: (inputs, hidden_size); None when `cancelled` came true before.
 
         Raises:
-            InvalidRequestError: An input has no tokens, unknown ones or too many.
+            RequestFault: An input has no tokens, unknown ones or too many.
         """
-        ids = [self._token_ids(value, f"input[{at}]") for at, value in enumerate(inputs)]
+        ids = [self._token_ids(value, at) for at, value in enumerate(inputs)]
         total = sum(map(len, ids))
         if total > MAX_TOKENS:
-            raise InvalidRequestError(
+            raise RequestFault(
+                Field.INPUT,
                 f"Requested {total} tokens, max {MAX_TOKENS} tokens per request. Send fewer "
                 "inputs at a time.",
                 code="max_tokens_per_request",
-                param="input",
             )
         vectors = np.zeros((len(ids), self._forward.hidden_size), dtype=np.float32)
         for batch in batches_by_length([len(row) for row in ids], _PASS_TOKENS):
@@ -78,36 +78,45 @@ class Embedder:
             sums += more
         return sums
 
-    def _token_ids(self, value: str | Sequence[int], place: str) -> Sequence[int]:
+    def _token_ids(self, value: str | Sequence[int], index: int) -> Sequence[int]:
         if isinstance(value, str) and self._renderer.exceeds(len(value), self._context_length):
-            raise self._too_long(f"{len(value)} characters, which are more", place)
+            raise self._too_long(f"{len(value)} characters, which are more", index)
         ids = self._renderer.encode_text(value) if isinstance(value, str) else value
         if not ids:
-            raise InvalidRequestError(
-                f"Invalid '{place}': a text needs at least one token, and this one has none.",
+            raise RequestFault(
+                Field.INPUT,
+                lambda name: (
+                    f"Invalid '{name}': a text needs at least one token, and this one has none."
+                ),
                 code="invalid_value",
-                param="input",
+                index=index,
             )
         if len(ids) > self._context_length:
-            raise self._too_long(f"{len(ids)} tokens", place)
+            raise self._too_long(f"{len(ids)} tokens", index)
         known = range(self._forward.vocabulary_size)
         unknown = next((i for i in ids if i not in known), None)
         if unknown is not None:
-            raise InvalidRequestError(
-                f"Invalid token id in '{place}': {unknown}. This model's token ids go from 0 to "
-                f"{len(known) - 1}; those of another tokenizer mean nothing to it, so "
-                "send the text instead.",
+            raise RequestFault(
+                Field.INPUT,
+                lambda name: (
+                    f"Invalid token id in '{name}': {unknown}. This model's token ids go from 0 to "
+                    f"{len(known) - 1}; those of another tokenizer mean nothing to it, so "
+                    "send the text instead."
+                ),
                 code="invalid_value",
-                param="input",
+                index=index,
             )
         return ids
 
-    def _too_long(self, what: str, place: str) -> InvalidRequestError:
-        return InvalidRequestError(
-            f"This model's maximum context length is {self._context_length} tokens, however you "
-            f"requested {what} (in '{place}'). Please reduce the length of this input.",
+    def _too_long(self, size: str, index: int) -> RequestFault:
+        return RequestFault(
+            Field.INPUT,
+            lambda name: (
+                f"This model's maximum context length is {self._context_length} tokens, however "
+                f"you requested {size} (in '{name}'). Please reduce the length of this input."
+            ),
             code="context_length_exceeded",
-            param="input",
+            index=index,
         )
 
     def _forward_chunk(self, rows: Sequence[Sequence[int]], past: Past) -> tuple[Tensor, Past]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emojitune.errors import EmojituneError, InvalidStateError, TrainingError
+from emojitune.errors import ConversationError, EmojituneError, InvalidStateError, TrainingError
 from emojitune.jobs import states
 from emojitune.store.database import DatabaseUnavailableError
 from emojitune.store.jobs import Job, JobError
@@ -33,13 +33,14 @@ def fail(job: Job, stores: Stores, error: EmojituneError) -> None:
     As on the hosted API, a job whose files were refused never began, and so has no finish.
     """
     code = error.code or "server_error"
+    param = "messages" if isinstance(error, ConversationError) else error.param
     with stores.transaction():
         began = stores.jobs.get(job.id).status != "validating_files"
         states.JOB.move(
             stores.jobs,
             job.id,
             "failed",
-            error=JobError(code, error.message, error.param),
+            error=JobError(code, error.message, param),
             finished_at=int(time.time()) if began else None,
             estimated_finish=None,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emojitune.dataset.example import Message
-from emojitune.errors import ModelError
+from emojitune.errors import ConversationError, ModelError
 from emojitune.models.token_bytes import TokenBytes
 
 # Private-use characters around a message's number: no template contains them, and a template
@@ -125,10 +125,9 @@ class Renderer:
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except Exception as error:  # a template may raise anything, jinja's errors among them
-            raise ModelError(
+            raise ConversationError(
                 f"The model's chat template refuses this conversation: {error} "
-                "Check the order of the roles.",
-                param="messages",
+                "Check the order of the roles."
             ) from error
         # re.split with one group alternates: scaffold, number, scaffold, number, ..., scaffold.
         parts = _PLACEHOLDER.split(rendered)

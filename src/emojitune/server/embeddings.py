@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from emojitune.errors import InvalidRequestError
+from emojitune.inference import faults
 from emojitune.inference.types import Embeddings
 from emojitune.server.context import Context, RequestContext
+from emojitune.server.generation.faults import FieldName, spelled
 from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import StrictModel, json_body, refuse
 from emojitune.server.http.json_responses import encode_json
@@ -20,6 +22,7 @@ from emojitune.server.models.resolver import load_embedding_model, snapshot_name
 
 router = APIRouter(prefix="/v1/embeddings")
 
+_FIELD_NAMES = {faults.Field.INPUT: FieldName("input", in_message="input[{index}]")}
 _MAX_INPUTS = 2048
 _KINDS = "a string, an array of strings, an array of token ids, or an array of such arrays"
 
@@ -126,7 +129,8 @@ async def _embed(body: EmbeddingRequest, context: RequestContext) -> Response:
 
     def work() -> Response:
         model = load_embedding_model(body.model, context)
-        embeddings = model.embed(body.inputs, lambda: disconnected)
+        with spelled(_FIELD_NAMES):
+            embeddings = model.embed(body.inputs, lambda: disconnected)
         # Written in this thread too: it may be a million numbers.
         return Response(status_code=499) if embeddings is None else _reply(body, embeddings)
 

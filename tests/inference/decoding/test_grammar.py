@@ -15,10 +15,11 @@ from tiny_model import chat_tiny
 
 from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool
-from emojitune.errors import EmojituneError, InvalidRequestError
+from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.decoding.grammar import Vocabulary
 from emojitune.inference.decoding.params import ToolUse
+from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.types import Delta, Usage
 
 SCHEMA = {
@@ -118,15 +119,15 @@ def test_any_object_is_json(model: ChatModel) -> None:
 def test_a_strict_schema_that_cannot_be_held_to_is_refused_in_words(
     model: ChatModel, schema: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
+    with pytest.raises(RequestFault) as caught:
         ask(model, json_schema=schema, strict=True)
     assert words in caught.value.message
-    assert caught.value.param == "response_format"
-    with pytest.raises(InvalidRequestError) as caught:
+    assert (caught.value.field, caught.value.index) == (Field.SCHEMA, None)
+    with pytest.raises(RequestFault) as caught:
         ask(model, tools=ToolUse((STOP, Tool("f", schema, strict=True))))
     assert words in caught.value.message
     assert "function 'f'" in caught.value.message
-    assert caught.value.param == "tools[1].function.parameters"
+    assert (caught.value.field, caught.value.index) == (Field.TOOL_PARAMETERS, 1)
 
 
 def test_a_required_call_is_made_and_fits_its_parameters(model: ChatModel) -> None:

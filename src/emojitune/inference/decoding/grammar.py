@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, Tool, call_prefix
-from emojitune.errors import InvalidRequestError
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.decoding.schema_relaxation import relaxed
+from emojitune.inference.faults import Field, RequestFault
 
 # One way to write each value: a small model that may write any white space anywhere never ends.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -48,7 +48,7 @@ class Vocabulary:
         JSON.
 
         Raises:
-            InvalidRequestError: A strict schema is invalid, or cannot be enforced.
+            RequestFault: A strict schema is invalid, or cannot be enforced.
         """
         count = (len(tools.tools) if tools else 0) + (schema is not None)
         limit = _MAX_REMAINDERS // max(1, count)
@@ -59,8 +59,13 @@ class Vocabulary:
             ),
         )
         if schema is not None and strict:
-            what = "Invalid schema for response_format"
-            self._check(schema, limit, "response_format", what, "invalid_value")
+            self._check(
+                schema,
+                limit,
+                Field.SCHEMA,
+                lambda name: f"Invalid schema for {name}",
+                "invalid_value",
+            )
         elif schema is not None:
             schema = relaxed(schema, partial(self._compiles, limit))
         matcher = self._matcher(reply_grammar(schema, enforced))
@@ -78,9 +83,10 @@ class Vocabulary:
             self._check(
                 tool.parameters,
                 limit,
-                f"tools[{number}].function.parameters",
-                f"Invalid schema for function '{tool.name}'",
+                Field.TOOL_PARAMETERS,
+                lambda _: f"Invalid schema for function '{tool.name}'",
                 "invalid_function_parameters",
+                number,
             )
             return tool
         return replace(
@@ -88,16 +94,25 @@ class Vocabulary:
         )
 
     def _check(
-        self, schema: Mapping[str, Any], limit: int, param: str, what: str, code: str
+        self,
+        schema: Mapping[str, Any],
+        limit: int,
+        field: Field,
+        what: Callable[[str], str],
+        code: str,
+        index: int | None = None,
     ) -> None:
         error = self._compile_error(schema, limit, lenient=False)
         if error:
-            raise InvalidRequestError(
-                f"{what}: {_reason(error)}. With 'strict' replies are held to the schema token "
-                "by token, and not every keyword of JSON Schema can be: leave it out, write it "
-                "otherwise, or set 'strict' to false.",
+            raise RequestFault(
+                field,
+                lambda name: (
+                    f"{what(name)}: {_reason(error)}. With 'strict' replies are held to the schema "
+                    "token by token, and not every keyword of JSON Schema can be: leave it out, "
+                    "write it otherwise, or set 'strict' to false."
+                ),
                 code=code,
-                param=param,
+                index=index,
             )
 
     def _compiles(self, limit: int, schema: Mapping[str, Any]) -> bool:
@@ -162,10 +177,10 @@ class GrammarGuide:
     def _raise_error(self) -> None:
         if self._matcher.is_error():
             reason = self._matcher.get_error().splitlines()[0]
-            raise InvalidRequestError(
+            raise RequestFault(
+                Field.SCHEMA,
                 f"The reply could not be held to its schema: {reason}. Use a simpler schema.",
                 code="invalid_value",
-                param="response_format",
             )
 
 

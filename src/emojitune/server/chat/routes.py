@@ -6,15 +6,23 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 
+from emojitune.inference.faults import Field
 from emojitune.server.chat.assembler import ChatAssembler
 from emojitune.server.chat.request import ChatRequest
 from emojitune.server.context import Context
+from emojitune.server.generation.faults import FieldName
 from emojitune.server.generation.generate import generate
 from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import json_body
 from emojitune.store.chat_completions import StoredChatCompletion
 
 router = APIRouter(prefix="/v1/chat/completions")
+
+_FIELD_NAMES = {
+    Field.OUTPUT_FORMAT: FieldName("response_format"),
+    Field.SCHEMA: FieldName("response_format"),
+    Field.TOOL_PARAMETERS: FieldName("tools[{index}].function.parameters"),
+}
 
 
 @router.post("")
@@ -31,7 +39,7 @@ async def create(
                 context.stores.chat_completions.add, _stored_completion(completion, body)
             )
 
-    work = generate(body, body.prompt, ChatAssembler(body), store, context)
+    work = generate(body, body.prompt, ChatAssembler(body), store, context, _FIELD_NAMES)
     return await while_connected(request, work)
 
 

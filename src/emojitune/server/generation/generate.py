@@ -12,7 +12,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,12 +22,12 @@ from emojitune.errors import EmojituneError
 from emojitune.inference.types import Delta, InferenceModel, InferenceRequest, Usage
 from emojitune.server.context import RequestContext
 from emojitune.server.generation.bridge import Bridge
+from emojitune.server.generation.faults import FieldNames, spelled
 from emojitune.server.generation.streaming import EventStream
 from emojitune.server.http.json_responses import json_response
 from emojitune.server.models.resolver import load_chat_model
 
 Store = Callable[[Mapping[str, Any]], Awaitable[None]]
-FaultContext = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +87,19 @@ async def generate(
     assembler: Assembler,
     store: Store,
     context: RequestContext,
-    faults: FaultContext = nullcontext,
+    field_names: FieldNames,
 ) -> Response:
     """Respond with a model's reply to `messages`: the complete object, or a stream of frames.
 
     Args:
         store: Keeps the complete object, if the request wants that.
-        faults: Within it the model works: translates its errors into the words of the API.
+        field_names: The words of the API for the fields of requests.
     """
     bridge = Bridge()
     try:
-        with faults():
+        with spelled(field_names):
             await _start(bridge, body, messages, context)
-        events = _events(bridge, faults)
+        events = _events(bridge, field_names)
         # The first event is awaited, so that an error before it is an ordinary HTTP error.
         first = await anext(events)
         if not body.stream:
@@ -121,8 +120,8 @@ async def _start(
     await bridge.start(load, request, context.load_limiter)
 
 
-async def _events(bridge: Bridge, faults: FaultContext) -> AsyncIterator[Delta | Usage]:
-    with faults():
+async def _events(bridge: Bridge, field_names: FieldNames) -> AsyncIterator[Delta | Usage]:
+    with spelled(field_names):
         async for event in bridge.events():
             yield event
 

@@ -1,15 +1,16 @@
 """Responses: create and continue, plain and streamed; retrieve, delete, input items."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
 
-from emojitune.errors import EmojituneError, InvalidRequestError
+from emojitune.errors import InvalidRequestError
+from emojitune.inference.faults import Field
 from emojitune.server.context import Context, RequestContext
+from emojitune.server.generation.faults import FieldName, spelled
 from emojitune.server.generation.generate import generate
 from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import json_body
@@ -24,10 +25,13 @@ from emojitune.store.responses import StoredResponse
 
 router = APIRouter(prefix="/v1/responses")
 
-_CALLED_HERE = {
-    "messages": "input",
-    "max_tokens": "max_output_tokens",
-    "response_format": "text.format",
+_FIELD_NAMES = {
+    Field.MESSAGES: FieldName("input"),
+    Field.MAX_TOKENS: FieldName("max_output_tokens"),
+    Field.OUTPUT_FORMAT: FieldName("text.format"),
+    # As on the hosted API, whose messages name chat completions' parameter here, too.
+    Field.SCHEMA: FieldName("text.format.schema", "response_format", "invalid_json_schema"),
+    Field.TOOL_PARAMETERS: FieldName("tools[{index}].parameters"),
 }
 
 IncludeQuery = Annotated[
@@ -65,7 +69,7 @@ async def count_input_tokens(
         name = body.model or context.settings.base_model
         messages = read_conversation(body, context.stores.responses).messages
         model = load_chat_model(name, context)
-        with _called_as_here():
+        with spelled(_FIELD_NAMES):
             return model.count_tokens(body.inference_request(messages, context.project))
 
     async def work() -> Response:
@@ -157,9 +161,7 @@ async def _respond(body: ResponseRequest, context: RequestContext) -> Response:
             await to_thread.run_sync(context.stores.responses.add, stored, conversation.new)
 
     assembler = ResponseAssembler(body)
-    return await generate(
-        body, conversation.messages, assembler, store, context, faults=_called_as_here
-    )
+    return await generate(body, conversation.messages, assembler, store, context, _FIELD_NAMES)
 
 
 def _stored_response(
@@ -172,18 +174,3 @@ def _stored_response(
         response=response,
         input_items=conversation.items,
     )
-
-
-@contextmanager
-def _called_as_here() -> Iterator[None]:
-    """The chat models name what is wrong as chat completions call it."""
-    try:
-        yield
-    except EmojituneError as error:
-        if (error.param, error.code) == ("response_format", "invalid_value"):
-            error.param, error.code = "text.format.schema", "invalid_json_schema"
-        elif error.param is not None:
-            named = _CALLED_HERE.get(error.param, error.param)
-            error.message = error.message.replace(f"'{error.param}'", f"'{named}'")
-            error.param = named.replace(".function.parameters", ".parameters")
-        raise
