@@ -22,7 +22,7 @@ INFO = adapter.AdapterInfo(SMOLLM2_135M.name, rank=RANK, alpha=2.0 * RANK)
 def noisy(base: Path, folder: Path, *, std: float) -> Path:
     """An adapter with A sides initialized as in a job, and B sides of noise instead of zero, so
     that no part's gradient is zero. Two calls make the same adapter."""
-    module = loader.load(base, loader.choose_precision(Settings(device="cpu"))).module
+    module = loader.load_hf(base, loader.choose_precision(Settings(device="cpu"))).module
     lora.attach(module, rank=INFO.rank, alpha=INFO.alpha, seed=1)
     state, generator = lora.adapter_state(module), torch.Generator().manual_seed(2)
     for name, tensor in state.items():

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=report.RESULTS / "agreement.json")
     given = parser.parse_args()
     console, before, base = Console(), machine.state(), base_model()
-    renderer = loader.load(base, fast_paths.precision(torch.float32)).renderer
+    renderer = loader.load_hf(base, fast_paths.precision(torch.float32)).renderer
     examples = load_examples(TRAIN)
     batch = [renderer.render_example(e.messages) for e in examples[: given.batch]]
     prompts = Prompts.of(

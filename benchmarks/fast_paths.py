@@ -21,6 +21,7 @@ from emojitune.inference.engine.kv_cache import ForwardRequest, Prompt
 from emojitune.inference.engine.scheduler import Decoder
 from emojitune.inference.types import Delta, InferenceRequest, Usage
 from emojitune.models import adapter, loader, lora
+from emojitune.models.backend import choose_backend
 from emojitune.models.loader import Precision
 from emojitune.models.renderer import RenderedExample
 from emojitune.training.forward import attach_lora
@@ -57,8 +58,16 @@ class Chat:
     its replies: the reference knows none."""
 
     def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
-        opened = loading.load_tuned(base, adapter_folder, numbers, ThreadPoolExecutor(1))
-        self._model = ChatModel(opened.runtime, opened.vocabulary, opened.adapter)
+        backend, executor = choose_backend(base), ThreadPoolExecutor(1)
+        tuned = loading.load_tuned(
+            backend,
+            adapter_folder,
+            numbers,
+            executor,
+            lambda: loading.load_base(backend, numbers, executor),
+        )
+        assert isinstance(tuned, ChatModel)
+        self._model = ChatModel(tuned.runtime, tuned.vocabulary, tuned.adapter)
 
     def log_probabilities(self, prompts: Prompts) -> list[Tensor]:
         """For each prompt the log-probabilities of all tokens after it and after each token of its

@@ -73,7 +73,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tiny_base: Path) -> Any:
-    """The tiny model as a LoadedModel, fresh: a test may train it."""
+    """The tiny model as a LoadedHF, fresh: a test may train it."""
     from tiny_model import load_tiny
 
     return load_tiny(tiny_base)

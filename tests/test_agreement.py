@@ -12,8 +12,8 @@ from benchmarks.reference import ReferenceModel
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.dataset.validation import load_examples
-from emojitune.models import loader
-from emojitune.models.loader import LoadedModel
+from emojitune.models import backend, loader
+from emojitune.models.loader import LoadedHF
 
 # peft's own
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -40,7 +40,7 @@ LABELS = ("(party)", "(devil)", "(yawn)", "(yawningface)", "(dog)", "(dog)s")
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All this must hold for Llamas, and for models that only their own modules can run."""
     if request.param == "modules":
-        monkeypatch.setattr(loader, "is_llama", lambda folder: False)
+        monkeypatch.setattr(backend, "read_llama", lambda folder: None)
 
 
 needs_cuda = pytest.mark.skipif(
@@ -56,7 +56,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.usefixtures("_both_ways")
 def test_training_has_the_loss_and_gradients_of_plain_autograd(
-    tiny: LoadedModel, tiny_base: Path, tmp_path: Path, device: str
+    tiny: LoadedHF, tiny_base: Path, tmp_path: Path, device: str
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
     examples = [tiny.renderer.render_example(example.messages) for example in EXAMPLES]
@@ -71,7 +71,7 @@ def test_training_has_the_loss_and_gradients_of_plain_autograd(
 
 @pytest.mark.usefixtures("_both_ways")
 def test_chat_says_and_chooses_what_plain_modules_do(
-    tiny: LoadedModel, tiny_base: Path, tmp_path: Path, device: str
+    tiny: LoadedHF, tiny_base: Path, tmp_path: Path, device: str
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
     prompts = Prompts.of(EXAMPLES, LABELS, tiny.renderer)
@@ -87,7 +87,7 @@ def test_chat_says_and_chooses_what_plain_modules_do(
 @needs_cuda
 @pytest.mark.usefixtures("_both_ways")
 def test_a_gpus_own_kernels_round_no_worse_than_a_processor(
-    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+    tiny: LoadedHF, tiny_base: Path, tmp_path: Path
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
     examples = [tiny.renderer.render_example(example.messages) for example in EXAMPLES]
@@ -110,7 +110,7 @@ def test_training_of_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) 
     base = base_model()
     adapter = adapters.noisy(base, tmp_path / "noise", std=agreement.NOISE)
     examples = load_examples(agreement.TRAIN)[:8]
-    renderer = loader.load(base, fast_paths.precision(torch.float32)).renderer
+    renderer = loader.load_hf(base, fast_paths.precision(torch.float32)).renderer
     off = agreement.training(base, adapter, [renderer.render_example(e.messages) for e in examples])
     exact, ours = off["emojitune, float32"], off["emojitune, bf16"]
     # Sums of at most a few thousand float32 numbers in another order: measured 1e-6 and 1e-5.
@@ -126,7 +126,7 @@ def test_training_of_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) 
 def test_chat_on_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) -> None:
     base = base_model()
     adapter = adapters.noisy(base, tmp_path / "noise", std=agreement.NOISE)
-    renderer = loader.load(base, fast_paths.precision(torch.float32)).renderer
+    renderer = loader.load_hf(base, fast_paths.precision(torch.float32)).renderer
     # The reference looks at each label alone, and takes a minute for all.
     labels = closed_vocabulary(load_examples(agreement.TRAIN))[::10]
     prompts = Prompts.of(load_examples(agreement.VALID)[:2], labels, renderer)

@@ -8,7 +8,8 @@ import torch
 from emojitune.inference import loading
 from emojitune.inference.chat_model import ChatModel
 from emojitune.models import adapter, loader, lora
-from emojitune.models.loader import LoadedModel, Trainable
+from emojitune.models.backend import choose_backend
+from emojitune.models.loader import LoadedHF, TrainableModel
 from emojitune.settings import Settings
 
 CHATML = (
@@ -66,12 +67,12 @@ def make_tiny_base(folder: Path, context_length: int = 256, layers: int = 2) -> 
     return folder
 
 
-def load_tiny(folder: Path, adapter: Path | None = None) -> LoadedModel:
+def load_tiny(folder: Path, adapter: Path | None = None) -> LoadedHF:
     """The model in float32, so that tests may compare closely."""
-    return loader.load(folder, float32(), adapter)
+    return loader.load_hf(folder, float32(), adapter)
 
 
-def trainable_tiny(folder: Path) -> Trainable:
+def trainable_tiny(folder: Path) -> TrainableModel:
     """The model as it is trained, in float32."""
     return loader.load_for_training(folder, float32())
 
@@ -80,10 +81,11 @@ def chat_tiny(
     folder: Path, adapter: Path | None = None, *, context_length: int | None = None
 ) -> ChatModel:
     """The model, with an adapter beside it if one is given, ready to reply, in float32."""
-    runtime = loading.load_base(folder, float32(), ThreadPoolExecutor(1)).runtime
+    backend = choose_backend(folder)
+    runtime = loading.load_base(backend, float32(), ThreadPoolExecutor(1)).runtime
     runtime.context_length = context_length or runtime.context_length
     base = ChatModel(runtime)
-    return base if adapter is None else loading.load_beside(base, adapter)
+    return base if adapter is None else base.with_adapter(adapter)
 
 
 def float32() -> loader.Precision:

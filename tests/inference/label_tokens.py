@@ -2,7 +2,7 @@
 
 import torch
 
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 
 PROMPT = [1, 40, 41, 42]
 
@@ -13,7 +13,7 @@ STOPS = frozenset({2})
 LABELS = [(30, 31, 32), (30, 31, 34), (30, 33), (30, 33, 35, 32), (36, 37)]
 
 
-def joint(model: LoadedModel, label: tuple[int, ...]) -> float:
+def joint(model: LoadedHF, label: tuple[int, ...]) -> float:
     """The joint log-probability of a label, computed without search or cache."""
     # Only (30, 33) begins another label: there, to end is a choice.
     tokens = [*label, 2] if label == (30, 33) else list(label)

@@ -19,7 +19,7 @@ from emojitune.inference.decoding.sampling import TopLogprobs
 from emojitune.inference.detokenizer import Detokenizer, TextStream
 from emojitune.inference.types import Delta, TokenLogprob
 from emojitune.models import loader
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 from emojitune.models.renderer import Renderer
 
 STOP = Tool("stop_it", {"type": "object", "properties": {}, "additionalProperties": False})
@@ -27,7 +27,7 @@ CALL = call_text("stop_it", "{}")
 
 
 @pytest.fixture
-def renderer(tiny: LoadedModel) -> Renderer:
+def renderer(tiny: LoadedHF) -> Renderer:
     return tiny.renderer
 
 
@@ -150,7 +150,7 @@ def test_decoding_is_linear_in_the_reply(tiny_base: Path, text: str) -> None:
 
 
 @pytest.fixture
-def sentencepiece(tiny: LoadedModel) -> Renderer:
+def sentencepiece(tiny: LoadedHF) -> Renderer:
     """A renderer whose tokenizer falls back to bytes, which are decoded together."""
     pieces = [
         "<unk>",

@@ -17,7 +17,8 @@ from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.loading import from_modules, load_base
 from emojitune.inference.types import Delta
 from emojitune.models import loader
-from emojitune.models.loader import LoadedModel
+from emojitune.models.backend import choose_backend
+from emojitune.models.loader import LoadedHF
 from emojitune.settings import Settings
 
 TEXTS = [
@@ -33,7 +34,7 @@ TEXTS = [
 
 
 @pytest.fixture(params=["packed", "modules"])
-def chat(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedModel) -> ChatModel:
+def chat(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedHF) -> ChatModel:
     if request.param == "modules":
         return from_modules(tiny, ThreadPoolExecutor(1))
     return chat_tiny(tiny_base)
@@ -46,7 +47,7 @@ def vectors(model: ChatModel, inputs: Sequence[str | Sequence[int]]) -> np.ndarr
 
 
 def test_a_vector_is_the_normalized_mean_of_the_last_hidden_states(
-    tiny: LoadedModel, chat: ChatModel
+    tiny: LoadedHF, chat: ChatModel
 ) -> None:
     ids = tiny.renderer.encode_text(TEXTS[1])
     with torch.no_grad():
@@ -59,8 +60,8 @@ def test_bfloat16_changes_a_vector_by_no_more_than_rounding(tiny_base: Path) -> 
     # Eight bits a number: both ways are this far from float32, and from each other at most.
     precision = loader.choose_precision(Settings(device="cpu", dtype="bfloat16"))
     executor = ThreadPoolExecutor(1)
-    packed = vectors(load_base(tiny_base, precision, executor), TEXTS)
-    modules = vectors(from_modules(loader.load(tiny_base, precision), executor), TEXTS)
+    packed = vectors(load_base(choose_backend(tiny_base), precision, executor), TEXTS)
+    modules = vectors(from_modules(loader.load_hf(tiny_base, precision), executor), TEXTS)
     np.testing.assert_allclose(packed, modules, atol=0.01)
     np.testing.assert_allclose(packed, vectors(chat_tiny(tiny_base), TEXTS), atol=0.01)
 
@@ -75,7 +76,7 @@ def test_a_batch_of_eight_is_eight_of_one(chat: ChatModel) -> None:
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
-def test_a_text_and_its_token_ids_have_equal_vectors(tiny: LoadedModel, chat: ChatModel) -> None:
+def test_a_text_and_its_token_ids_have_equal_vectors(tiny: LoadedHF, chat: ChatModel) -> None:
     ids = [tiny.renderer.encode_text(text) for text in TEXTS]
     embedded = chat.embed(ids, lambda: False)
     assert embedded is not None

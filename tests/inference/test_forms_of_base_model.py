@@ -17,6 +17,7 @@ from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.loading import load_base
 from emojitune.inference.types import Delta, Usage
 from emojitune.models import loader
+from emojitune.models.backend import choose_backend
 from emojitune.models.catalog import SMOLLM2_135M
 from emojitune.models.download import fetch
 from emojitune.settings import Settings
@@ -49,7 +50,8 @@ WEATHER = Tool(
 def model() -> ChatModel:
     settings = Settings(device="cpu")
     precision = loader.choose_precision(settings)
-    return load_base(fetch(SMOLLM2_135M, settings), precision, ThreadPoolExecutor(1))
+    backend = choose_backend(fetch(SMOLLM2_135M, settings))
+    return load_base(backend, precision, ThreadPoolExecutor(1))
 
 
 def ask(model: ChatModel, text: str, **parameters: Any) -> list[Delta]:

@@ -7,7 +7,7 @@ from emojitune.dataset.example import Message
 from emojitune.models import loader
 from emojitune.models.catalog import SMOLLM2_135M
 from emojitune.models.download import fetch
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 from emojitune.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -20,20 +20,20 @@ START, STOP = 1, 2  # <|im_start|>, <|im_end|>
 
 
 @pytest.fixture(scope="module")
-def base() -> LoadedModel:
+def base() -> LoadedHF:
     """The base in the cache of the person who runs this; downloaded if it is not there."""
     settings = Settings(device="cpu")
-    return loader.load(fetch(SMOLLM2_135M, settings), loader.choose_precision(settings))
+    return loader.load_hf(fetch(SMOLLM2_135M, settings), loader.choose_precision(settings))
 
 
-def test_it_is_the_model_of_that_name(base: LoadedModel) -> None:
+def test_it_is_the_model_of_that_name(base: LoadedHF) -> None:
     parameters = sum(parameter.numel() for parameter in base.module.parameters())
     assert parameters == 134_515_008
     assert base.context_length == 8192
     assert base.renderer.stop_ids == {STOP}
 
 
-def test_a_prompt_is_chatml(base: LoadedModel) -> None:
+def test_a_prompt_is_chatml(base: LoadedHF) -> None:
     ids = base.renderer.render_prompt([SYSTEM, USER])
     assert base.renderer._tokenizer.decode(list(ids)) == (
         "<|im_start|>system\nYou're a chatbot that only responds with emojis!<|im_end|>\n"
@@ -43,7 +43,7 @@ def test_a_prompt_is_chatml(base: LoadedModel) -> None:
     assert (ids.count(START), ids.count(STOP)) == (3, 2)
 
 
-def test_supervised_is_the_label_and_its_stop_token(base: LoadedModel) -> None:
+def test_supervised_is_the_label_and_its_stop_token(base: LoadedHF) -> None:
     prompt = base.renderer.render_prompt([SYSTEM, USER])
     rendered = base.renderer.render_example([SYSTEM, USER, REPLY])
     label = (24, 16068, 25)  # "(", "party", ")"
@@ -53,7 +53,7 @@ def test_supervised_is_the_label_and_its_stop_token(base: LoadedModel) -> None:
     assert rendered.mask == (*[False] * len(prompt), True, True, True, True, False)
 
 
-def test_untuned_it_knows_the_capital_of_france(base: LoadedModel) -> None:
+def test_untuned_it_knows_the_capital_of_france(base: LoadedHF) -> None:
     ids = list(base.renderer.render_prompt([Message("user", "What is the capital of France?")]))
     reply: list[int] = []
     with torch.inference_mode():

@@ -12,13 +12,13 @@ from tiny_model import load_tiny
 from emojitune.dataset.example import Message
 from emojitune.errors import ConfigurationError, ModelError
 from emojitune.models import adapter, loader, lora
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 from emojitune.settings import Settings
 
 IDS = torch.tensor([[1, 50, 60, 70, 2]])
 
 
-def logits(model: LoadedModel) -> torch.Tensor:
+def logits(model: LoadedHF) -> torch.Tensor:
     with torch.no_grad():
         return model.module(IDS).logits  # type: ignore[no-any-return]
 
@@ -60,7 +60,7 @@ def with_another_kind_of_model(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "clip"}')
 
 
-def test_a_base_loads_ready_to_reply(tiny: LoadedModel) -> None:
+def test_a_base_loads_ready_to_reply(tiny: LoadedHF) -> None:
     assert tiny.context_length == 256
     assert tiny.vocabulary == ()
     assert tiny.renderer.stop_ids == {2}
@@ -71,7 +71,7 @@ def test_a_base_loads_ready_to_reply(tiny: LoadedModel) -> None:
 def test_a_model_computes_in_the_dtype_that_is_set(tiny_base: Path) -> None:
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         precision = loader.choose_precision(Settings(device="cpu", dtype=name))
-        model = loader.load(tiny_base, precision)
+        model = loader.load_hf(tiny_base, precision)
         assert {parameter.dtype for parameter in model.module.parameters()} == {dtype}
         assert precision.reason == f"{name} as set"
 
@@ -157,7 +157,7 @@ def test_pickled_weights_are_never_read(tiny_base: Path, tmp_path: Path) -> None
 
 
 def test_an_adapter_changes_the_replies_and_brings_its_vocabulary(
-    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+    tiny: LoadedHF, tiny_base: Path, tmp_path: Path
 ) -> None:
     untuned = logits(tiny)
     lora.attach(tiny.module, rank=4, alpha=8.0, seed=0)
@@ -175,7 +175,7 @@ def test_an_adapter_changes_the_replies_and_brings_its_vocabulary(
     assert torch.equal(logits(load_tiny(tiny_base)), untuned), "the base on disk is as it was"
 
 
-def test_the_renderer_alone_is_the_loaded_model_s(tiny: LoadedModel, tiny_base: Path) -> None:
+def test_the_renderer_alone_is_the_loaded_model_s(tiny: LoadedHF, tiny_base: Path) -> None:
     messages = [Message("user", "hi"), Message("assistant", "(party)")]
     alone = loader.load_renderer(tiny_base)
     assert alone.stop_ids == tiny.renderer.stop_ids

@@ -7,13 +7,12 @@ from torch import nn
 
 from emojitune.errors import ModelError
 from emojitune.models import adapter, loader, lora
-from emojitune.models.linear import PackedLinear
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF, LoadedLlama
 
 IDS = torch.tensor([[1, 50, 60, 70, 2]])
 
 
-def perturbed(model: LoadedModel) -> dict[str, torch.Tensor]:
+def perturbed(model: LoadedHF) -> dict[str, torch.Tensor]:
     """LoRA layers whose update is not zero."""
     lora.attach(model.module, rank=4, alpha=8.0, seed=0)
     state = lora.adapter_state(model.module)
@@ -30,25 +29,26 @@ def logits(module: nn.Module) -> torch.Tensor:
 
 
 def test_tensors_made_without_modules_are_those_that_modules_get(
-    tiny: LoadedModel, tiny_base: Path
+    tiny: LoadedHF, tiny_base: Path
 ) -> None:
     lora.attach(tiny.module, rank=4, alpha=8.0, seed=3)
     attached = lora.adapter_state(tiny.module)
-    llama = loader.load_llama(tiny_base, float32(), PackedLinear).llama
-    made = lora.init_state(llama.linear_shapes, rank=4, seed=3, device=torch.device("cpu"))
+    model = loader.load_for_training(tiny_base, float32())
+    assert isinstance(model, LoadedLlama)
+    made = lora.init_state(model.llama.linear_shapes, rank=4, seed=3, device=torch.device("cpu"))
     assert list(made) == list(attached)
     assert all(torch.equal(made[name], attached[name]) for name in made)
     assert all(tensor.requires_grad for tensor in made.values())
 
 
-def test_every_linear_layer_but_the_head_is_adapted(tiny: LoadedModel) -> None:
+def test_every_linear_layer_but_the_head_is_adapted(tiny: LoadedHF) -> None:
     lora.attach(tiny.module, rank=4, alpha=8.0, seed=0)
     adapted = {name.rpartition(".")[0] for name in lora.adapter_state(tiny.module)}
     assert len(adapted) == 2 * 7  # layers x (q, k, v, o, gate, up, down)
     assert not any("lm_head" in name for name in adapted)
 
 
-def test_a_fresh_adapter_changes_nothing(tiny: LoadedModel) -> None:
+def test_a_fresh_adapter_changes_nothing(tiny: LoadedHF) -> None:
     before = logits(tiny.module)
     lora.attach(tiny.module, rank=4, alpha=8.0, seed=0)
     assert torch.equal(logits(tiny.module), before)
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_the_plain_formula() -> None:
         torch.testing.assert_close(mine, expected)
 
 
-def test_merged_weights_reply_as_the_layers_do(tiny: LoadedModel, tiny_base: Path) -> None:
+def test_merged_weights_reply_as_the_layers_do(tiny: LoadedHF, tiny_base: Path) -> None:
     state = perturbed(tiny)
     merged = load_tiny(tiny_base).module
     base = logits(merged)
@@ -94,7 +94,7 @@ def test_merged_weights_reply_as_the_layers_do(tiny: LoadedModel, tiny_base: Pat
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft's own
 def test_peft_loads_the_adapter_and_computes_the_same(
-    tiny: LoadedModel, tiny_base: Path, tmp_path: Path
+    tiny: LoadedHF, tiny_base: Path, tmp_path: Path
 ) -> None:
     import peft
 
@@ -104,7 +104,7 @@ def test_peft_loads_the_adapter_and_computes_the_same(
     torch.testing.assert_close(logits(theirs), logits(tiny.module), atol=1e-4, rtol=1e-4)
 
 
-def test_an_adapter_folder_comes_back_as_it_was(tiny: LoadedModel, tmp_path: Path) -> None:
+def test_an_adapter_folder_comes_back_as_it_was(tiny: LoadedHF, tmp_path: Path) -> None:
     state = perturbed(tiny)
     info = adapter.AdapterInfo("tiny", rank=4, alpha=8.0, vocabulary=("(devil)", "(party)"))
     adapter.write(tmp_path / "adapter", state, info)
@@ -114,7 +114,7 @@ def test_an_adapter_folder_comes_back_as_it_was(tiny: LoadedModel, tmp_path: Pat
     assert all(torch.equal(tensors[name], state[name]) for name in state)
 
 
-def test_a_torn_adapter_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
+def test_a_torn_adapter_is_refused(tiny: LoadedHF, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     adapter.write(folder, perturbed(tiny), adapter.AdapterInfo("tiny", rank=4, alpha=8.0))
     weights = folder / "adapter_model.safetensors"
@@ -123,7 +123,7 @@ def test_a_torn_adapter_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
         adapter.read(folder)
 
 
-def test_an_adapter_that_is_not_finite_is_refused(tiny: LoadedModel, tmp_path: Path) -> None:
+def test_an_adapter_that_is_not_finite_is_refused(tiny: LoadedHF, tmp_path: Path) -> None:
     state = perturbed(tiny)
     with torch.no_grad():
         next(iter(state.values()))[0, 0] = float("nan")

@@ -12,10 +12,11 @@ from tiny_model import float32, load_tiny, make_adapter
 
 from emojitune.errors import ModelError
 from emojitune.models import adapter, loader, lora
+from emojitune.models.backend import HFBackend, LlamaBackend, choose_backend
 from emojitune.models.linear import PackedLinear, TrainableLinear
 from emojitune.models.llama import FUSED_LINEARS
-from emojitune.models.loader import LoadedModel
-from emojitune.models.packed_llama import PackedLlama
+from emojitune.models.loader import LoadedHF
+from emojitune.models.packed_llama import LlamaAdapter, PackedLlama
 
 
 def changed(base: Path, folder: Path, **config: Any) -> Path:
@@ -26,12 +27,18 @@ def changed(base: Path, folder: Path, **config: Any) -> Path:
     return folder
 
 
+def plain_llama(folder: Path) -> LlamaBackend:
+    backend = choose_backend(folder)
+    assert isinstance(backend, LlamaBackend)
+    return backend
+
+
 def packed(folder: Path) -> PackedLlama[PackedLinear]:
-    return loader.load_llama(folder, float32(), PackedLinear).llama
+    return loader.load_llama(plain_llama(folder), float32(), PackedLinear).llama
 
 
-def test_it_holds_what_the_modules_hold(tiny_base: Path, tiny: LoadedModel) -> None:
-    loaded = loader.load_llama(tiny_base, float32(), PackedLinear)
+def test_it_holds_what_the_modules_hold(tiny_base: Path, tiny: LoadedHF) -> None:
+    loaded = loader.load_llama(plain_llama(tiny_base), float32(), PackedLinear)
     assert loaded.context_length == tiny.context_length
     assert loaded.renderer.stop_ids == tiny.renderer.stop_ids
     body: Any = tiny.module.model
@@ -46,7 +53,7 @@ def test_it_holds_what_the_modules_hold(tiny_base: Path, tiny: LoadedModel) -> N
             torch.testing.assert_close(product(x), expected)
 
 
-def test_its_size_is_that_of_its_weights_held_once(tiny_base: Path, tiny: LoadedModel) -> None:
+def test_its_size_is_that_of_its_weights_held_once(tiny_base: Path, tiny: LoadedHF) -> None:
     norms = sum(p.nbytes for p in tiny.module.parameters() if p.dim() == 1)
     assert packed(tiny_base).bytes == sum(p.nbytes for p in tiny.module.parameters()) - norms
 
@@ -75,15 +82,16 @@ def test_packed_weights_multiply_as_plain_ones() -> None:
 def test_what_is_no_such_llama_is_left_to_its_modules(
     tiny_base: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    assert loader.is_llama(tiny_base)
-    assert not loader.is_llama(changed(tiny_base, tmp_path / "base", **config))
+    assert isinstance(choose_backend(tiny_base), LlamaBackend)
+    folder = changed(tiny_base, tmp_path / "base", **config)
+    assert choose_backend(folder) == HFBackend(folder)
 
 
 def test_scaled_rotations_are_those_of_transformers(tiny_base: Path, tmp_path: Path) -> None:
     rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
     folder = changed(tiny_base, tmp_path / "base", rope_parameters=rope)
-    assert loader.is_llama(folder)
+    assert isinstance(choose_backend(folder), LlamaBackend)
     positions = torch.tensor([0, 5, 200])
     cos, sin = packed(folder).rotary(positions)
     body: Any = load_tiny(folder).module.model
@@ -125,7 +133,7 @@ def test_weights_in_several_files_are_found(tiny_base: Path, tmp_path: Path) -> 
     (folder / "model.safetensors").unlink()
     module.save_pretrained(folder, max_shard_size="30KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
-    assert loader.is_llama(folder)
+    assert isinstance(choose_backend(folder), LlamaBackend)
     assert torch.equal(packed(folder).embedding, packed(tiny_base).embedding)
 
 
@@ -155,7 +163,7 @@ def test_a_folder_that_is_not_whole_is_refused(
     shutil.copytree(tiny_base, folder)
     damage(folder)
     with pytest.raises(ModelError, match="could not be loaded"):
-        loader.load_llama(folder, float32(), PackedLinear)
+        loader.load_for_training(folder, float32())
 
 
 def test_a_file_that_is_written_over_leaves_a_loaded_model_as_it_is(
@@ -206,7 +214,7 @@ def test_an_adapter_of_another_base_is_refused(
     damage(state)
     adapter.write(folder, state, info)
     with pytest.raises(ModelError, match="very base model it is put on: of its"):
-        loader.load_llama_adapter(packed(tiny_base), folder)
+        LlamaAdapter(packed(tiny_base), adapter.read(folder)[1], info.scale)
     with pytest.raises(ModelError, match="very base model it is put on: of its"):
         load_tiny(tiny_base, folder)
     module = load_tiny(tiny_base).module

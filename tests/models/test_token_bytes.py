@@ -4,26 +4,26 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, decoders
 
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 from emojitune.models.token_bytes import TokenBytes
 
 
 @pytest.mark.parametrize("text", ["plain text", "é 日本語 🎉\n\t", "\x00\x7f\xad", "<|im_end|>"])
-def test_the_bytes_of_tokens_spell_their_text(tiny: LoadedModel, text: str) -> None:
+def test_the_bytes_of_tokens_spell_their_text(tiny: LoadedHF, text: str) -> None:
     found = [tiny.renderer.token_bytes(token) for token in tiny.renderer.encode_text(text)]
     assert b"".join(own or b"" for _, own in found).decode() == text
 
 
-def test_all_bytes_are_known(tiny: LoadedModel) -> None:
+def test_all_bytes_are_known(tiny: LoadedHF) -> None:
     singles = {own for token in range(365) if (own := tiny.renderer.token_bytes(token)[1])}
     assert {bytes([byte]) for byte in range(256)} <= singles
 
 
-def test_a_special_token_has_a_name_and_no_bytes(tiny: LoadedModel) -> None:
+def test_a_special_token_has_a_name_and_no_bytes(tiny: LoadedHF) -> None:
     assert tiny.renderer.token_bytes(2) == ("<|im_end|>", None)
 
 
-def test_a_piece_of_a_character_is_shown_as_unknown(tiny: LoadedModel) -> None:
+def test_a_piece_of_a_character_is_shown_as_unknown(tiny: LoadedHF) -> None:
     first, *_ = tiny.renderer.encode_text("日")
     shown, own = tiny.renderer.token_bytes(first)
     assert (shown, own) == ("\ufffd", "日".encode()[:1])

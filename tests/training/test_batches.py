@@ -5,8 +5,8 @@ import torch
 from tiny_model import trainable_tiny
 
 from emojitune.dataset.example import Message
-from emojitune.models import loader
-from emojitune.models.loader import LoadedModel
+from emojitune.models import backend
+from emojitune.models.loader import LoadedHF
 from emojitune.models.renderer import RenderedExample
 from emojitune.training.batches import (
     forward_tokens,
@@ -27,7 +27,7 @@ CHATS = [
 ]
 
 
-def rendered(model: LoadedModel) -> list[RenderedExample]:
+def rendered(model: LoadedHF) -> list[RenderedExample]:
     return [
         model.renderer.render_example([SYSTEM, Message("user", u), Message("assistant", a)])
         for u, a in CHATS
@@ -38,7 +38,7 @@ def rendered(model: LoadedModel) -> list[RenderedExample]:
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All this must hold for Llamas, and for models that only their own modules can run."""
     if request.param == "modules":
-        monkeypatch.setattr(loader, "is_llama", lambda folder: False)
+        monkeypatch.setattr(backend, "read_llama", lambda folder: None)
 
 
 def adapted(base: Path) -> tuple[Forward, list[torch.Tensor]]:
@@ -66,7 +66,7 @@ def gradients(base: Path, batches: list[list[RenderedExample]]) -> tuple[float, 
 
 
 def test_examples_that_share_nothing_are_packed_all_the_same(
-    tiny: LoadedModel, tiny_base: Path
+    tiny: LoadedHF, tiny_base: Path
 ) -> None:
     whole = [(ids, (True,) * len(ids)) for ids in ((5, 6, 7), (8, 9, 10, 11), (12, 13))]
     examples = [RenderedExample(*one) for one in whole]
@@ -79,11 +79,11 @@ def test_examples_that_share_nothing_are_packed_all_the_same(
 
 
 def test_both_ways_have_the_same_loss_and_gradients(
-    tiny: LoadedModel, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedHF, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = rendered(tiny)
     loss, mine = gradients(tiny_base, [examples])
-    monkeypatch.setattr(loader, "is_llama", lambda folder: False)
+    monkeypatch.setattr(backend, "read_llama", lambda folder: None)
     plain_loss, plain = gradients(tiny_base, [examples])
     assert loss == pytest.approx(plain_loss, rel=1e-5)
     for one, other in zip(mine, plain, strict=True):
@@ -91,7 +91,7 @@ def test_both_ways_have_the_same_loss_and_gradients(
 
 
 def test_packed_and_separate_examples_have_the_same_loss_and_gradients(
-    tiny: LoadedModel, tiny_base: Path
+    tiny: LoadedHF, tiny_base: Path
 ) -> None:
     examples = rendered(tiny)
     packed_loss, packed = gradients(tiny_base, [examples])
@@ -102,7 +102,7 @@ def test_packed_and_separate_examples_have_the_same_loss_and_gradients(
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Path) -> None:
+def test_the_loss_is_that_of_plain_transformers(tiny: LoadedHF, tiny_base: Path) -> None:
     examples = rendered(tiny)
     expected = 0.0
     for example in examples:
@@ -121,7 +121,7 @@ def test_the_loss_is_that_of_plain_transformers(tiny: LoadedModel, tiny_base: Pa
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_common_prefix_is_in_a_row_once(tiny: LoadedModel) -> None:
+def test_the_common_prefix_is_in_a_row_once(tiny: LoadedHF) -> None:
     examples = rendered(tiny)
     row = pack_row(examples)
     prefix = row.layout.prefix
@@ -131,7 +131,7 @@ def test_the_common_prefix_is_in_a_row_once(tiny: LoadedModel) -> None:
     assert row.positions[0, prefix : prefix + 2].tolist() == [prefix, prefix + 1]
 
 
-def test_places_and_targets_are_the_learned_tokens(tiny: LoadedModel) -> None:
+def test_places_and_targets_are_the_learned_tokens(tiny: LoadedHF) -> None:
     examples = rendered(tiny)
     row = pack_row(examples)
     learned = [i for e in examples for i, on in zip(e.ids, e.mask, strict=True) if on]
@@ -142,7 +142,7 @@ def test_places_and_targets_are_the_learned_tokens(tiny: LoadedModel) -> None:
 
 
 def test_what_stands_behind_the_last_learned_token_is_not_run(
-    tiny: LoadedModel, tiny_base: Path
+    tiny: LoadedHF, tiny_base: Path
 ) -> None:
     examples = rendered(tiny)
     assert all(e.ids[forward_tokens(e)] in tiny.renderer.stop_ids for e in examples)
@@ -161,7 +161,7 @@ def test_what_stands_behind_the_last_learned_token_is_not_run(
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_equal_prompts_with_different_replies_keep_their_own_places(tiny: LoadedModel) -> None:
+def test_equal_prompts_with_different_replies_keep_their_own_places(tiny: LoadedHF) -> None:
     user = Message("user", "what")
     twins = [
         tiny.renderer.render_example([SYSTEM, user, Message("assistant", a)])
@@ -183,7 +183,7 @@ def test_an_example_that_learns_from_its_first_token_on_shares_nothing() -> None
     assert row.targets.tolist() == [6, 7, 6, 8]
 
 
-def test_rows_are_bounded(tiny: LoadedModel) -> None:
+def test_rows_are_bounded(tiny: LoadedHF) -> None:
     examples = rendered(tiny)
     bound = 2 * max(len(example.ids) for example in examples)
     rows = list(pack_rows(examples, max_tokens=bound))
@@ -228,7 +228,7 @@ def test_shares_of_a_batch_have_about_as_many_tokens_each() -> None:
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_a_batch_shared_out_to_threads_has_the_gradients_of_the_whole(
-    tiny: LoadedModel, tiny_base: Path, cores: int
+    tiny: LoadedHF, tiny_base: Path, cores: int
 ) -> None:
     examples = rendered(tiny) * 6
     learned = sum(len(pack_row([example]).targets) for example in examples)

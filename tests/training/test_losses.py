@@ -101,7 +101,7 @@ def test_the_loss_is_that_of_soft_targets(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     if way == "modules":
-        monkeypatch.setattr("emojitune.models.loader.is_llama", lambda folder: False)
+        monkeypatch.setattr("emojitune.models.backend.read_llama", lambda folder: None)
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)
     smoothing = LabelSmoothing(EXAMPLES, EPSILON)
     row = pack_row(EXAMPLES, smoothing)

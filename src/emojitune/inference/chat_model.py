@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial, reduce
+from pathlib import Path
 
 from torch import Tensor
 
@@ -34,6 +35,7 @@ from emojitune.inference.types import (
     Listener,
     Usage,
 )
+from emojitune.models import adapter
 from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
 
@@ -101,6 +103,19 @@ class ChatModel:
     def busy(self) -> bool:
         """Whether replies are computed with its weights; an adapter may go at any time."""
         return self.adapter is None and self.runtime.scheduler.busy
+
+    def with_adapter(self, folder: Path) -> "ChatModel":
+        """A fine-tuned model that shares all but its adapter with this base.
+
+        Computes: call it in the executor's thread.
+
+        Raises:
+            ModelError: The adapter's folder is not whole, or it is for another base model.
+        """
+        info, state = adapter.read(folder)
+        tuned = self.runtime.runner.make_adapter(state, info.scale)
+        neighbours = KNNDatastore.load(folder, len(info.vocabulary))
+        return ChatModel(self.runtime, info.vocabulary, tuned, neighbours)
 
     def start(self, request: InferenceRequest, listener: Listener) -> Generation:
         """Begin to answer, and return at once.

@@ -37,14 +37,19 @@ def open_adapter(folder: Path, settings: Settings) -> LocalClient:
     """Load an adapter folder with the base model that it names, downloading that if necessary."""
     prepare_inference()
     import_libraries()
-    from emojitune.inference.loading import load_tuned
+    from emojitune.inference.loading import load_base, load_tuned
     from emojitune.models import adapter, loader
+    from emojitune.models.backend import choose_backend
     from emojitune.models.download import fetch
 
     info = adapter.read_info(folder)
-    base = fetch(stored_base(info.base), settings)
+    backend = choose_backend(fetch(stored_base(info.base), settings))
     # All torch code of this process runs in one thread: see inference/engine/scheduler.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     precision = loader.choose_precision(settings)
-    model = executor.submit(load_tuned, base, folder, precision, executor).result()
+
+    def base() -> InferenceModel:
+        return load_base(backend, precision, executor)
+
+    model = load_tuned(backend, folder, precision, executor, base)
     return LocalClient(model, info.vocabulary)

@@ -5,6 +5,7 @@ The server builds and reads these; `chat_model.py` computes the events.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -152,6 +153,10 @@ class InferenceModel(Protocol):
     @property
     def busy(self) -> bool:
         """Whether replies are computed with its weights, so that evicting it frees nothing yet."""
+        ...
+
+    def with_adapter(self, folder: Path) -> "InferenceModel":
+        """The model of an adapter's folder, sharing the weights of this base."""
         ...
 
     def start(self, request: InferenceRequest, listener: Listener) -> Generation:

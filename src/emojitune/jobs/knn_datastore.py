@@ -11,8 +11,9 @@ from torch import Tensor
 from emojitune.dataset.example import TrainingExample
 from emojitune.inference.decoding.knn import KNNDatastore, hidden_states, round_robin
 from emojitune.inference.engine.llama_runner import LlamaRunner
+from emojitune.models import adapter
 from emojitune.models.linear import TrainableLinear
-from emojitune.models.loader import LoadedLlama, Trainable, load_llama_adapter
+from emojitune.models.loader import LoadedLlama, TrainableModel
 from emojitune.models.packed_llama import LlamaAdapter
 
 # More would add little, and take long to compute.
@@ -40,17 +41,18 @@ class KNNExamples:
         """How long computing their datastore takes, in training steps of that batch size."""
         return len(self.prompts) / batch_size / _FASTER_THAN_A_STEP
 
-    def datastore(self, adapter: Path, check: Callable[[], None]) -> KNNDatastore:
-        """Their hidden states in the model with this adapter, each with its reply.
+    def datastore(self, folder: Path, check: Callable[[], None]) -> KNNDatastore:
+        """Their hidden states in the model with the adapter in `folder`, each with its reply.
 
         `check` is called often, and may raise.
         """
-        tuned, _ = load_llama_adapter(self.model.llama, adapter)
+        info, state = adapter.read(folder)
+        tuned = LlamaAdapter(self.model.llama, state, info.scale)
         return KNNDatastore.of(_hidden_states(self.model, tuned, self.prompts, check), self.replies)
 
 
 def choose_examples(
-    model: Trainable, examples: Sequence[TrainingExample], vocabulary: Sequence[str]
+    model: TrainableModel, examples: Sequence[TrainingExample], vocabulary: Sequence[str]
 ) -> KNNExamples | None:
     """Choose the examples that a model with this closed set of replies looks up.
 

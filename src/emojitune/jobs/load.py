@@ -19,7 +19,7 @@ from emojitune.jobs.plan import Plan
 from emojitune.jobs.prepare import Prepared
 from emojitune.jobs.run import Run
 from emojitune.models import adapter, loader
-from emojitune.models.loader import Trainable
+from emojitune.models.loader import TrainableModel
 from emojitune.models.renderer import RenderedExample, Renderer
 from emojitune.training.batches import supervised_tokens, truncate
 from emojitune.training.config import TrainingConfig
@@ -37,7 +37,7 @@ class Loaded:
         knn_examples: Examples that the finished model compares prompts with.
     """
 
-    model: Trainable
+    model: TrainableModel
     device: torch.device
     config: TrainingConfig
     training: Sequence[RenderedExample]
@@ -99,7 +99,7 @@ def _report_plan(run: Run, plan: Plan, precision: str) -> None:
 
 
 def _render_file(
-    run: Run, file: DatasetReport, model: Trainable, which: str
+    run: Run, file: DatasetReport, model: TrainableModel, which: str
 ) -> list[RenderedExample]:
     """A file's examples as token ids; reports which of them were cut."""
     examples, cut = render_file(file, model.renderer, model.context_length)
@@ -136,7 +136,7 @@ def _cut_message(cut: Sequence[int], silent: Sequence[int], count: int, max_toke
 
 def _knn_examples(
     run: Run,
-    model: Trainable,
+    model: TrainableModel,
     examples: Sequence[TrainingExample],
     rendered: Sequence[RenderedExample],
     vocabulary: Sequence[str],

@@ -45,6 +45,11 @@ class AdapterInfo:
     alpha: float
     vocabulary: tuple[str, ...] = ()
 
+    @property
+    def scale(self) -> float:
+        """The factor of the updates: alpha / rank."""
+        return self.alpha / self.rank
+
 
 def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
     """Write an adapter folder, whole or not at all.

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from emojitune.errors import ConfigurationError, EmojituneError, ModelError
-from emojitune.models import adapter, lora, packed_llama
-from emojitune.models.linear import PackedLinear, TrainableLinear
-from emojitune.models.llama import read_config
-from emojitune.models.packed_llama import LlamaAdapter, P, PackedLlama
+from emojitune.models import adapter, lora
+from emojitune.models.backend import HFBackend, LlamaBackend, choose_backend
+from emojitune.models.linear import TrainableLinear
+from emojitune.models.packed_llama import P, PackedLlama
 from emojitune.models.renderer import Renderer
-from emojitune.models.safetensors_folder import SafetensorsFolder
 from emojitune.settings import Settings
 
 
@@ -31,8 +30,13 @@ class Precision:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model in memory. `context_length` is in tokens; `vocabulary` is the adapter's."""
+class LoadedHF:
+    """A model as transformers' modules, in evaluation mode.
+
+    Attributes:
+        context_length: In tokens.
+        vocabulary: The closed set of replies of the adapter that is merged into it; () without.
+    """
 
     module: nn.Module
     renderer: Renderer
@@ -43,14 +47,14 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedLlama(Generic[P]):
-    """A Llama without modules. `context_length` is in tokens."""
+    """A plain Llama without modules. `context_length` is in tokens."""
 
     llama: PackedLlama[P]
     renderer: Renderer
     context_length: int
 
 
-Trainable = LoadedModel | LoadedLlama[TrainableLinear]
+TrainableModel = LoadedHF | LoadedLlama[TrainableLinear]
 
 
 def choose_precision(settings: Settings) -> Precision:
@@ -73,8 +77,8 @@ def choose_precision(settings: Settings) -> Precision:
     return Precision(device, torch.bfloat16 if fast else torch.float32, why)
 
 
-def load(folder: Path, precision: Precision, adapter_folder: Path | None = None) -> LoadedModel:
-    """A base model from its folder, with an adapter merged into it if one is given.
+def load_hf(folder: Path, precision: Precision, adapter_folder: Path | None = None) -> LoadedHF:
+    """A base model through transformers, with an adapter merged into it if one is given.
 
     Raises:
         ModelError: The folder holds no causal language model with a chat template, or the adapter
@@ -99,9 +103,9 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
     vocabulary: tuple[str, ...] = ()
     if adapter_folder is not None:
         info, state = adapter.read(adapter_folder)
-        lora.merge(module, state, scale=info.alpha / info.rank)
+        lora.merge(module, state, scale=info.scale)
         vocabulary = info.vocabulary
-    return LoadedModel(
+    return LoadedHF(
         module=module,
         renderer=renderer,
         precision=precision,
@@ -110,53 +114,35 @@ def load(folder: Path, precision: Precision, adapter_folder: Path | None = None)
     )
 
 
-def load_for_training(folder: Path, precision: Precision) -> Trainable:
-    """A base model in the form that trains it fastest. Raises ModelError as `load` does."""
-    if is_llama(folder):
-        return load_llama(folder, precision, TrainableLinear)
-    return load(folder, precision)
+def load_for_training(folder: Path, precision: Precision) -> TrainableModel:
+    """A base model in the form that trains it fastest.
+
+    Raises:
+        ModelError: The folder holds no causal language model with a chat template.
+    """
+    match choose_backend(folder):
+        case LlamaBackend() as backend:
+            return load_llama(backend, precision, TrainableLinear)
+        case HFBackend():
+            return load_hf(folder, precision)
 
 
-def is_llama(folder: Path) -> bool:
-    """Whether `load_llama` can load it. Anything else, broken folders too, is for `load`."""
-    try:
-        config = read_config(folder)
-        return config is not None and packed_llama.has_all_weights(
-            config, SafetensorsFolder(folder)
-        )
-    except Exception:
-        return False
-
-
-def load_llama(folder: Path, precision: Precision, pack: Callable[[Tensor], P]) -> LoadedLlama[P]:
-    """A base model that `is_llama`, without its modules: adapters go beside it.
+def load_llama(
+    backend: LlamaBackend, precision: Precision, pack: Callable[[Tensor], P]
+) -> LoadedLlama[P]:
+    """A plain Llama without modules: adapters go beside it.
 
     Args:
-        pack: See PackedLlama.
+        pack: Makes a linear layer of a weight; see PackedLlama.
 
     Raises:
-        ModelError: The folder is not whole.
+        ModelError: A weight has another shape than config.json says, or there is no tokenizer.
     """
-    with _reading(folder):
-        config = read_config(folder)
-        assert config is not None, "asked for by is_llama"
-        llama = PackedLlama(
-            config, SafetensorsFolder(folder), precision.device, precision.dtype, pack
-        )
-        renderer = _renderer(folder, config.values.get("eos_token_id"))
+    config = backend.config
+    with _reading(backend.folder):
+        llama = PackedLlama(config, backend.weights, precision.device, precision.dtype, pack)
+        renderer = _renderer(backend.folder, config.values.get("eos_token_id"))
     return LoadedLlama(llama, renderer, config.max_position_embeddings)
-
-
-def load_llama_adapter(
-    llama: PackedLlama[PackedLinear], adapter_folder: Path
-) -> tuple[LlamaAdapter, tuple[str, ...]]:
-    """An adapter for `llama`, and its closed vocabulary.
-
-    Raises:
-        ModelError: Its folder is not whole, or it is for another base model.
-    """
-    info, state = adapter.read(adapter_folder)
-    return LlamaAdapter(llama, state, info.alpha / info.rank), info.vocabulary
 
 
 def load_renderer(folder: Path) -> Renderer:

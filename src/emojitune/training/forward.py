@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from emojitune.models.loader import LoadedLlama, Trainable
+from emojitune.models.loader import LoadedHF, LoadedLlama, TrainableModel
 from emojitune.training.batches import Pack
 
 
@@ -34,13 +34,15 @@ class Forward(Protocol):
         ...
 
 
-def attach_lora(model: Trainable, *, rank: int, alpha: float, seed: int) -> Forward:
+def attach_lora(model: TrainableModel, *, rank: int, alpha: float, seed: int) -> Forward:
     """LoRA layers for `model`, and the best way through both."""
-    if isinstance(model, LoadedLlama):
-        from emojitune.training.llama_forward import LlamaForward
+    match model:
+        case LoadedLlama():
+            from emojitune.training.llama_forward import LlamaForward
 
-        return LlamaForward(model.llama, rank=rank, alpha=alpha, seed=seed)
-    # Only here: transformers' models take most of a second to import.
-    from emojitune.training.hf_forward import HFForward
+            return LlamaForward(model.llama, rank=rank, alpha=alpha, seed=seed)
+        case LoadedHF():
+            # Imported only here: transformers' models take most of a second.
+            from emojitune.training.hf_forward import HFForward
 
-    return HFForward(model.module, rank=rank, alpha=alpha, seed=seed)
+            return HFForward(model.module, rank=rank, alpha=alpha, seed=seed)

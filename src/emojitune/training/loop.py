@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from emojitune.errors import TrainingError
 from emojitune.models import lora
-from emojitune.models.loader import Trainable
+from emojitune.models.loader import TrainableModel
 from emojitune.models.renderer import RenderedExample
 from emojitune.training.adam import Adam
 from emojitune.training.batches import shuffled_batches, supervised_tokens
@@ -26,7 +26,7 @@ from emojitune.training.losses import LabelSmoothing
 
 
 def train(
-    model: Trainable,
+    model: TrainableModel,
     device: torch.device,
     examples: Sequence[RenderedExample],
     config: TrainingConfig,

@@ -40,8 +40,7 @@ from emojitune.inference.engine import cache_attention
 from emojitune.inference.engine.hf_runner import HFRunner
 from emojitune.inference.engine.kv_cache import KVCache
 from emojitune.inference.engine.llama_runner import LlamaRunner
-from emojitune.inference.loading import load_beside
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 
 
 def states(count: int, seed: int = 0) -> Tensor:
@@ -86,7 +85,7 @@ def test_no_label_exceeds_the_bounds_of_the_paths_to_it() -> None:
 
 
 def ranked(
-    model: LoadedModel,
+    model: LoadedHF,
     make_scorer: ScorerFactory,
     rules: Sequence[StopRule],
     labels: Sequence[Sequence[int]] = LABELS,
@@ -118,7 +117,7 @@ def ranked(
     ],
 )
 def test_the_search_finds_the_labels_of_the_best_scores(
-    tiny: LoadedModel, seed: int, count: int | None, rules: list[StopRule]
+    tiny: LoadedHF, seed: int, count: int | None, rules: list[StopRule]
 ) -> None:
     chance = random.Random(seed)
     similarity = {label: math.exp(chance.uniform(-8, 8)) for label in LABELS}
@@ -140,7 +139,7 @@ def test_the_search_finds_the_labels_of_the_best_scores(
     torch.testing.assert_close(states_seen[0], layers[1][0, -1], atol=1e-4, rtol=1e-4)
 
 
-def test_many_labels_with_one_prefix_do_not_make_one_of_them_likelier(tiny: LoadedModel) -> None:
+def test_many_labels_with_one_prefix_do_not_make_one_of_them_likelier(tiny: LoadedHF) -> None:
     labels = [(30, 31, token, 32) for token in range(40, 60)] + [(36, token) for token in (37, 38)]
     trie = label_trie(labels)
 
@@ -168,7 +167,7 @@ def test_hidden_states_are_those_of_each_prompt_alone(
         monkeypatch.setattr(knn, "_PASS_TOKENS", 50)
         monkeypatch.setattr(cache_attention, "_MANY_SCORES", 0)
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
-    model = load_beside(chat_tiny(tiny_base), adapter)
+    model = chat_tiny(tiny_base, adapter)
     prompts = [(1, 40, 41, *range(50, 50 + length)) for length in (*range(1, 40), 1, 7)]
     found = hidden_states(model.runtime.runner, model.adapter, prompts, lambda: None)
     alone = load_tiny(tiny_base, adapter).module
@@ -259,7 +258,7 @@ def test_hidden_states_are_summed_over_three_layers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     if way == "modules":
-        monkeypatch.setattr("emojitune.models.loader.is_llama", lambda folder: False)
+        monkeypatch.setattr("emojitune.models.backend.read_llama", lambda folder: None)
     base = make_tiny_base(tmp_path / "base", layers=16)
     prompts = [(1, 40, 41), (1, 42, 43, 44)]
     found = hidden_states(chat_tiny(base).runtime.runner, None, prompts, lambda: None)
@@ -280,14 +279,14 @@ def test_a_model_replies_as_the_examples_similar_to_a_prompt(
     tiny_base: Path, tmp_path: Path
 ) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
-    alone = load_beside(chat_tiny(tiny_base), adapter)
+    alone = chat_tiny(tiny_base, adapter)
     usual = label_of(alone)
     other = next(number for number, label in enumerate(WORDS) if number and label != usual)
     prompt = alone.runtime.renderer.render_prompt([USER])
     own = hidden_states(alone.runtime.runner, alone.adapter, [prompt], lambda: None)
     examples = torch.cat([own.repeat(4, 1), own + 1])
     KNNDatastore.of(examples, [other] * 4 + [0]).save(adapter)
-    tuned = load_beside(chat_tiny(tiny_base), adapter)
+    tuned = chat_tiny(tiny_base, adapter)
     assert label_of(tuned) == WORDS[other] != usual
     assert label_of(tuned, labels=(usual, WORDS[other])) == WORDS[other], "of a subset of them too"
     assert label_of(tuned, labels=(*WORDS, "(cat)")) == usual, "not where one has no examples"
@@ -313,7 +312,7 @@ def test_the_best_label_under_noise_is_a_sample_at_the_temperature(temperature: 
 def test_replies_of_a_model_with_examples_are_sampled_too(tiny_base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", None, WORDS)
     KNNDatastore.of(torch.randn(10, 32), [0, 1, 2, 3, 4] * 2).save(adapter)
-    tuned = load_beside(chat_tiny(tiny_base), adapter)
+    tuned = chat_tiny(tiny_base, adapter)
 
     def sampled(seed: int, n: int = 1) -> list[str]:
         replies, _ = ask(tuned, request_for(temperature=2.0, seed=seed, n=n))

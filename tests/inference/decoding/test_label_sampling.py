@@ -17,7 +17,7 @@ from emojitune.inference.decoding.params import SamplingParams
 from emojitune.inference.decoding.sampling import TopLogprobs
 from emojitune.inference.engine.hf_runner import HFRunner
 from emojitune.inference.engine.kv_cache import KVCache
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 
 
 class Replies:
@@ -44,7 +44,7 @@ class Replies:
 
 
 def replies(
-    model: LoadedModel, params: SamplingParams, *, stop_after: int = 99, **options: Any
+    model: LoadedHF, params: SamplingParams, *, stop_after: int = 99, **options: Any
 ) -> Replies:
     cache = KVCache(HFRunner(model.module, torch.device("cpu")))
     query = LabelQuery(cache.match_prefix(PROMPT, None), label_trie(LABELS), STOPS)
@@ -55,12 +55,12 @@ def replies(
 
 
 @pytest.fixture
-def joints(tiny: LoadedModel) -> dict[tuple[int, ...], float]:
+def joints(tiny: LoadedHF) -> dict[tuple[int, ...], float]:
     return {label: joint(tiny, label) for label in LABELS}
 
 
 def test_temperature_zero_replies_with_the_best_label_and_its_alternatives(
-    tiny: LoadedModel, joints: dict[tuple[int, ...], float]
+    tiny: LoadedHF, joints: dict[tuple[int, ...], float]
 ) -> None:
     best = sorted(LABELS, key=lambda label: -joints[label])
     found = replies(tiny, SamplingParams(temperature=0.0), alternatives=3)
@@ -74,7 +74,7 @@ def test_temperature_zero_replies_with_the_best_label_and_its_alternatives(
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.4, 1.0), (2.0, 1.0), (0.9, 0.99999)])
 def test_ranked_samples_follow_the_distribution_over_labels(
-    tiny: LoadedModel, joints: dict[tuple[int, ...], float], temperature: float, top_p: float
+    tiny: LoadedHF, joints: dict[tuple[int, ...], float], temperature: float, top_p: float
 ) -> None:
     params = SamplingParams(n=3000, temperature=temperature, top_p=top_p, seed=1)
     counts = Counter(map(tuple, replies(tiny, params).tokens))
@@ -84,7 +84,7 @@ def test_ranked_samples_follow_the_distribution_over_labels(
 
 
 def test_a_bias_lifts_a_label_by_its_sum_over_the_tokens(
-    tiny: LoadedModel, joints: dict[tuple[int, ...], float]
+    tiny: LoadedHF, joints: dict[tuple[int, ...], float]
 ) -> None:
     worst = min(LABELS, key=lambda label: joints[label])
     own = [token for token in worst if sum(token in label for label in LABELS) == 1]
@@ -92,7 +92,7 @@ def test_a_bias_lifts_a_label_by_its_sum_over_the_tokens(
     assert tuple(replies(tiny, biased).tokens[0]) == worst
 
 
-def test_max_tokens_and_the_sink_cut_labels(tiny: LoadedModel) -> None:
+def test_max_tokens_and_the_sink_cut_labels(tiny: LoadedHF) -> None:
     cut = replies(tiny, SamplingParams(temperature=0.0, max_tokens=1))
     assert (len(cut.tokens[0]), cut.ends) == (1, {0: "length"})
     stopped = replies(tiny, SamplingParams(temperature=0.0), stop_after=1)
@@ -100,7 +100,7 @@ def test_max_tokens_and_the_sink_cut_labels(tiny: LoadedModel) -> None:
 
 
 def test_reported_log_probabilities_are_the_models_own(
-    tiny: LoadedModel,
+    tiny: LoadedHF,
 ) -> None:
     found = replies(tiny, SamplingParams(temperature=0.0, top_logprobs=2))
     tokens = found.tokens[0]

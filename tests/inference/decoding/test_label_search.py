@@ -19,11 +19,11 @@ from emojitune.inference.decoding.label_search import (
 )
 from emojitune.inference.engine.hf_runner import HFRunner
 from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 
 
 def ranking(
-    model: LoadedModel, count: int | None, width: int, labels: Sequence[Sequence[int]] = LABELS
+    model: LoadedHF, count: int | None, width: int, labels: Sequence[Sequence[int]] = LABELS
 ) -> tuple[list[ScoredLabel], int]:
     """The labels that a search finds, and the number of tokens that it computes."""
     cache = KVCache(HFRunner(model.module, torch.device("cpu")))
@@ -43,7 +43,7 @@ def ranking(
 @pytest.mark.parametrize("width", [1, 2, 50])
 @pytest.mark.parametrize("count", [1, 3, None])
 def test_the_search_finds_exactly_the_labels_of_highest_joint_probability(
-    tiny: LoadedModel, count: int | None, width: int
+    tiny: LoadedHF, count: int | None, width: int
 ) -> None:
     expected = sorted(((joint(tiny, label), label) for label in LABELS), reverse=True)[:count]
     found, _ = ranking(tiny, count, width)
@@ -53,7 +53,7 @@ def test_the_search_finds_exactly_the_labels_of_highest_joint_probability(
     )
 
 
-def test_a_search_for_the_best_label_computes_less_than_one_for_all(tiny: LoadedModel) -> None:
+def test_a_search_for_the_best_label_computes_less_than_one_for_all(tiny: LoadedHF) -> None:
     with torch.no_grad():  # a model that is sure of itself, as a tuned one is
         tiny.module.get_output_embeddings().weight.mul_(10)
         likely = [30]

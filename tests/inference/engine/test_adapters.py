@@ -15,7 +15,6 @@ from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.engine.kv_cache import ForwardRequest, KVCache, Prompt
 from emojitune.inference.engine.scheduler import Decoder
-from emojitune.inference.loading import load_beside
 from emojitune.inference.types import Delta, Usage
 from emojitune.models.linear import PackedLinear
 
@@ -34,7 +33,7 @@ def adapters(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 def models(tiny_base: Path, adapters: list[Path]) -> list[ChatModel]:
     """The bare base, and two models on it."""
     base = chat_tiny(tiny_base)
-    return [base, *(load_beside(base, folder) for folder in adapters)]
+    return [base, *(base.with_adapter(folder) for folder in adapters)]
 
 
 @pytest.fixture

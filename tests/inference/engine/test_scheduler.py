@@ -12,12 +12,12 @@ from emojitune.inference.engine.batch import ModelRunner
 from emojitune.inference.engine.hf_runner import HFRunner
 from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache, Prompt
 from emojitune.inference.engine.scheduler import Decoder, Scheduler
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 
 PROMPT = [1, 40, 41, 42, 43]
 
 
-def plain(model: LoadedModel, ids: Sequence[int]) -> torch.Tensor:
+def plain(model: LoadedHF, ids: Sequence[int]) -> torch.Tensor:
     """Log-probabilities after each of `ids`, without any cache."""
     with torch.no_grad():
         return torch.log_softmax(model.module(torch.tensor([list(ids)])).logits[0].float(), -1)
@@ -49,7 +49,7 @@ def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> 
 
 
 @pytest.fixture(params=["packed", "modules"])
-def runner(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedModel) -> ModelRunner:
+def runner(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedHF) -> ModelRunner:
     """All this must hold for Llamas, and for models that only their own modules can run."""
     if request.param == "modules":
         return HFRunner(tiny.module, torch.device("cpu"))
@@ -61,14 +61,14 @@ def scheduler(runner: ModelRunner) -> Scheduler:
     return Scheduler(runner, ThreadPoolExecutor(1))
 
 
-def test_step_by_step_is_all_at_once(tiny: LoadedModel, scheduler: Scheduler) -> None:
+def test_step_by_step_is_all_at_once(tiny: LoadedHF, scheduler: Scheduler) -> None:
     found = run(scheduler, PROMPT, [[50], [51, 52], [53]])
     expected = plain(tiny, [*PROMPT, 50, 51, 52, 53])
     for mine, place in zip(found, (4, 5, 7, 8), strict=True):
         torch.testing.assert_close(mine, expected[place], atol=1e-4, rtol=1e-4)
 
 
-def test_a_cached_prompt_is_not_computed_again(tiny: LoadedModel, scheduler: Scheduler) -> None:
+def test_a_cached_prompt_is_not_computed_again(tiny: LoadedHF, scheduler: Scheduler) -> None:
     first = run(scheduler, PROMPT, [])
     again = run(scheduler, PROMPT, [])
     longer = run(scheduler, [*PROMPT, 60, 61], [])
@@ -79,7 +79,7 @@ def test_a_cached_prompt_is_not_computed_again(tiny: LoadedModel, scheduler: Sch
 
 
 def test_requests_at_the_same_time_do_not_see_each_other(
-    tiny: LoadedModel, scheduler: Scheduler
+    tiny: LoadedHF, scheduler: Scheduler
 ) -> None:
     prompts = [[1, 40 + n, 41, 42 + n] for n in range(8)]
     results: dict[int, list[torch.Tensor]] = {}
@@ -100,7 +100,7 @@ def test_requests_at_the_same_time_do_not_see_each_other(
 
 
 def test_branches_of_one_path_share_it_and_nothing_else(
-    tiny: LoadedModel, runner: ModelRunner
+    tiny: LoadedHF, runner: ModelRunner
 ) -> None:
     cache = KVCache(runner)
     [[root]] = cache.forward([[ForwardRequest(cache.match_prefix([], None).path, PROMPT)]], [None])
@@ -118,7 +118,7 @@ def test_branches_of_one_path_share_it_and_nothing_else(
 
 
 def test_requests_of_very_different_lengths_share_a_pass(
-    tiny: LoadedModel, runner: ModelRunner
+    tiny: LoadedHF, runner: ModelRunner
 ) -> None:
     cache = KVCache(runner)
     empty = cache.match_prefix([], None).path
@@ -128,7 +128,7 @@ def test_requests_of_very_different_lengths_share_a_pass(
         torch.testing.assert_close(one.logprobs[-1], plain(tiny, prompt)[-1], atol=1e-4, rtol=1e-4)
 
 
-def test_freed_slots_are_used_again(tiny: LoadedModel, scheduler: Scheduler) -> None:
+def test_freed_slots_are_used_again(tiny: LoadedHF, scheduler: Scheduler) -> None:
     run(scheduler, PROMPT, [[50]] * 20)
     size = len(scheduler._cache._ref_counts)
     for number in range(30):
@@ -137,9 +137,7 @@ def test_freed_slots_are_used_again(tiny: LoadedModel, scheduler: Scheduler) -> 
     assert np.all(scheduler._cache._ref_counts >= 0)
 
 
-def test_a_request_that_fails_does_not_end_the_others(
-    tiny: LoadedModel, scheduler: Scheduler
-) -> None:
+def test_a_request_that_fails_does_not_end_the_others(tiny: LoadedHF, scheduler: Scheduler) -> None:
     with pytest.raises(IndexError):
         run(scheduler, PROMPT, [[10**6]])  # no such token: the pass itself fails
     assert len(run(scheduler, PROMPT, [[50]])) == 2
@@ -176,7 +174,7 @@ def test_a_request_that_does_not_fit_waits_for_room(runner: ModelRunner) -> None
 
 
 def test_a_cache_that_was_needed_once_is_given_back(
-    tiny: LoadedModel, runner: ModelRunner, scheduler: Scheduler
+    tiny: LoadedHF, runner: ModelRunner, scheduler: Scheduler
 ) -> None:
     first = run(scheduler, PROMPT, [[50]])
     before = runner.bytes

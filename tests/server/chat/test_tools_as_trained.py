@@ -7,7 +7,7 @@ import pytest
 
 from emojitune.dataset.parse import parse_line
 from emojitune.inference.tool_calls import with_format_notes
-from emojitune.models.loader import LoadedModel
+from emojitune.models.loader import LoadedHF
 from emojitune.server.chat.request import ChatRequest
 
 CALL = {"name": "weather", "arguments": '{"place": "Oslo", "days": [1, 2]}'}
@@ -41,7 +41,7 @@ OLDER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("asked", [NEWER, OLDER], ids=["tools", "functions"])
-def test_a_chat_is_the_beginning_of_its_example(tiny: LoadedModel, asked: dict[str, Any]) -> None:
+def test_a_chat_is_the_beginning_of_its_example(tiny: LoadedHF, asked: dict[str, Any]) -> None:
     line = json.dumps({**asked, "messages": [*asked["messages"], SAID]}).encode()
     example = parse_line(1, line, [])
     assert example is not None

@@ -13,8 +13,9 @@ import torch
 from tiny_model import make_adapter
 
 from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.inference.model_pool import ModelPool
-from emojitune.models import loader, packed_llama
+from emojitune.models import backend, loader
 from emojitune.server.models.loading import capacity, model_loader
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
@@ -46,17 +47,18 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of what was loaded, in order."""
     found: list[str] = []
 
-    def count(name: str) -> None:
-        real = getattr(loader, name)
+    def count(owner: object, name: str) -> None:
+        real = getattr(owner, name)
 
         def counted(*arguments: Any) -> Any:
             found.append(name)
             return real(*arguments)
 
-        monkeypatch.setattr(loader, name, counted)
+        monkeypatch.setattr(owner, name, counted)
 
-    for name in ("load", "load_llama", "load_llama_adapter"):
-        count(name)
+    count(loader, "load_hf")
+    count(loader, "load_llama")
+    count(LlamaRunner, "make_adapter")
     return found
 
 
@@ -68,8 +70,8 @@ def get(pool: ModelPool, name: str) -> ChatModel:
 
 def test_the_models_of_a_base_share_it(pool: ModelPool, loads: list[str], tiny_base: Path) -> None:
     bare, first, second = (get(pool, name) for name in (str(tiny_base.resolve()), *TUNED[:2]))
-    assert loads == ["load_llama", "load_llama_adapter", "load_llama_adapter"]
-    assert bare.base is first.base is second.base
+    assert loads == ["load_llama", "make_adapter", "make_adapter"]
+    assert bare.runtime is first.runtime is second.runtime
     assert (bare.vocabulary, first.vocabulary) == ((), ("(party)",))
     assert first.bytes == second.bytes < bare.bytes
 
@@ -77,26 +79,26 @@ def test_the_models_of_a_base_share_it(pool: ModelPool, loads: list[str], tiny_b
 def test_many_who_ask_at_once_load_once(pool: ModelPool, loads: list[str]) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(pool.get, [*TUNED] * 8))
-    assert sorted(loads) == ["load_llama", *["load_llama_adapter"] * 3]
+    assert sorted(loads) == ["load_llama", *["make_adapter"] * 3]
 
 
 def test_a_deleted_model_leaves_the_memory_and_its_base_stays(
     pool: ModelPool, loads: list[str]
 ) -> None:
-    base, adapter = get(pool, TUNED[0]).base, weakref.ref(get(pool, TUNED[0]).adapter)
+    base, adapter = get(pool, TUNED[0]).runtime, weakref.ref(get(pool, TUNED[0]).adapter)
     pool.forget(TUNED[0])
     gc.collect()
     assert adapter() is None
-    assert get(pool, TUNED[1]).base is base
+    assert get(pool, TUNED[1]).runtime is base
 
 
 def test_other_models_are_merged_and_loaded_whole(
     pool: ModelPool, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_llama, "has_all_weights", lambda *_: False)
+    monkeypatch.setattr(backend, "has_all_weights", lambda *_: False)
     first, second = get(pool, TUNED[0]), get(pool, TUNED[1])
-    assert loads == ["load", "load"]
-    assert first.base is not second.base
+    assert loads == ["load_hf", "load_hf"]
+    assert first.runtime is not second.runtime
     assert first.vocabulary == ("(party)",)
     assert first.bytes == second.bytes > 10_000
 

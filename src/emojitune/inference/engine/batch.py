@@ -5,7 +5,7 @@ it, and returns logits and hidden states at the requested tokens. It owns keys a
 slots are free is the cache's business. Adapters are opaque here: only a runner looks inside one.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -76,6 +76,10 @@ class ModelRunner(Protocol[Adapter]):
     @property
     def bytes(self) -> int:
         """Memory of its weights, keys and values."""
+        ...
+
+    def make_adapter(self, state: Mapping[str, Tensor], scale: float) -> Adapter:
+        """An adapter's tensors, A (R, in) and B (out, R) by layer, in the form of this runner."""
         ...
 
     def forward(self, batch: ForwardBatch[Adapter]) -> tuple[Tensor, Tensor]:

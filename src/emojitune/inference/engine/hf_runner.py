@@ -3,7 +3,8 @@
 Knows no adapters: a tuned model of this kind has weights of its own, with its adapter merged.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -41,6 +42,9 @@ class HFRunner:
     def bytes(self) -> int:
         weights: int = sum(parameter.nbytes for parameter in self._module.parameters())
         return weights + self._cache.bytes
+
+    def make_adapter(self, state: Mapping[str, Tensor], scale: float) -> NoReturn:
+        raise NotImplementedError("adapters are merged into the modules before they run")
 
     def forward(self, batch: ForwardBatch[Any]) -> tuple[Tensor, Tensor]:
         # One row of tokens for the modules, so one mask (T, seen) over the slots of all requests;

@@ -5,7 +5,7 @@ adds its update to its own rows, as in Punica and S-LoRA. Shapes: T tokens, C hi
 size D, K heads of keys and values.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -55,6 +55,9 @@ class LlamaRunner:
     @property
     def bytes(self) -> int:
         return self.llama.bytes + sum(side.nbytes for side in (*self._keys, *self._values))
+
+    def make_adapter(self, state: Mapping[str, Tensor], scale: float) -> LlamaAdapter:
+        return LlamaAdapter(self.llama, state, scale)
 
     def forward(self, batch: ForwardBatch[LlamaAdapter]) -> tuple[Tensor, Tensor]:
         size = 1 + max(int(mask.slots.max()) for mask in batch.masks)

@@ -23,23 +23,19 @@ def model_loader(settings: Settings, tuned: ModelStore) -> LoadModel:
 
     def load(name: str, get: GetModel) -> InferenceModel:
         imported.result()
-        from emojitune.inference import loading
-        from emojitune.inference.chat_model import ChatModel
-        from emojitune.models import loader
+        from emojitune.inference.loading import load_base, load_tuned
+        from emojitune.models.backend import choose_backend
         from emojitune.models.download import fetch
+        from emojitune.models.loader import choose_precision
 
-        precision = loader.choose_precision(settings)
+        precision = choose_precision(settings)
         if not is_fine_tuned(name):
-            folder = fetch(stored_base(name), settings)
-            return executor.submit(loading.load_base, folder, precision, executor).result()
+            backend = choose_backend(fetch(stored_base(name), settings))
+            return load_base(backend, precision, executor)
         model = tuned.get(name)
-        folder = fetch(stored_base(model.base), settings)
+        backend = choose_backend(fetch(stored_base(model.base), settings))
         adapter = settings.adapters / model.adapter
-        if loader.is_llama(folder):
-            base = get(model.base)
-            assert isinstance(base, ChatModel)
-            return executor.submit(loading.load_beside, base, adapter).result()
-        return executor.submit(loading.load_merged, folder, adapter, precision, executor).result()
+        return load_tuned(backend, adapter, precision, executor, lambda: get(model.base))
 
     return load
 
