@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from emojitune.disk import full
-from emojitune.jobs import crash_policy, dispatcher, heartbeat, process_lock
+from emojitune.jobs import dispatcher, failure, heartbeat, process_lock
 from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
@@ -323,12 +323,12 @@ def test_first_come_first_served_and_who_was_interrupted_keeps_the_place(
     assert started[:3] == [jobs[2], jobs[0], jobs[1]]
 
 
-def test_a_disk_that_is_full_holds_a_dead_workers_job_back_until_it_can_be_noted(
+def test_a_disk_that_is_full_holds_a_crashed_workers_job_back_until_it_can_be_reported(
     settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a worker would be started every second, and none of their deaths be told."""
+    """Else a worker would be started every second, and none of their crashes be reported."""
     noted, spawned = threading.Event(), []
-    spawn, note = Dispatcher._spawn, crash_policy.note
+    spawn, recover = Dispatcher._spawn, failure.recover
 
     def count(self: Dispatcher, job: Job, *, trains: bool) -> None:
         spawned.append(job.id)
@@ -337,11 +337,11 @@ def test_a_disk_that_is_full_holds_a_dead_workers_job_back_until_it_can_be_noted
     def refuse(*arguments: Any) -> None:
         if not noted.is_set():
             raise full(settings.home)
-        note(*arguments)
+        recover(*arguments)
 
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     monkeypatch.setattr(Dispatcher, "_spawn", count)
-    monkeypatch.setattr(crash_policy, "note", refuse)
+    monkeypatch.setattr(failure, "recover", refuse)
     job = create(stores)
     running.start()
     wait(lambda: spawned)

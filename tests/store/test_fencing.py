@@ -141,7 +141,7 @@ def test_a_database_whose_folder_was_deleted_is_no_longer_in_place(
         jobs.create(model="m", training_file="file-a", hyperparameters={})
 
 
-def test_deaths_are_counted_from_the_last_step(jobs: JobStore) -> None:
+def test_crashes_are_counted_from_the_last_step(jobs: JobStore) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
     assert jobs.events_since_step(job.id, "death-") == 0
     for worker in ("a", "b"):
@@ -152,7 +152,7 @@ def test_deaths_are_counted_from_the_last_step(jobs: JobStore) -> None:
     jobs.add_event(job.id, "died", key="death-c")
     jobs.add_event(job.id, "Step 1/9", type="metrics", data={"step": 1}, key="step-1")
     assert jobs.events_since_step(job.id, "death-") == 1, (
-        "a step that was told before is no progress"
+        "a step that was reported before is no progress"
     )
 
 

@@ -58,6 +58,13 @@ def test_an_item_is_found_by_an_index(responses: ResponseStore, database: Databa
     assert not any("SCAN" in step for step in plan), plan
 
 
+def test_any_number_of_items_is_found_in_their_order(responses: ResponseStore) -> None:
+    items = [{"id": f"msg_{number}"} for number in range(12_000)]
+    responses.add(STORED, items)
+    ids = [str(item["id"]) for item in reversed(items)]
+    assert list(responses.items([*ids, ids[0]])) == ids
+
+
 def test_slices_page_to_the_end_and_stop() -> None:
     for order, expected in (("asc", ITEMS), ("desc", ITEMS[::-1])):
         found: list[object] = []

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from emojitune.disk import disk_errors, make_private, open_private
 from emojitune.errors import StorageError
-from emojitune.jobs import crash_policy, states
+from emojitune.jobs import failure, states
 from emojitune.jobs.process_lock import end_holder
 from emojitune.jobs.worker import log_file
 from emojitune.models import torch_environment
@@ -158,7 +158,7 @@ class Dispatcher:
                 # Its own group: Ctrl-C in the terminal is the server's to handle.
                 start_new_session=True,
             )
-        self._children[job.id] = _Child(process, worker, trains, crash_policy.oom_kills())
+        self._children[job.id] = _Child(process, worker, trains, failure.oom_kills())
         threading.Thread(target=self._await, args=[process], daemon=True).start()
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # it died at once, and will be noticed
@@ -183,12 +183,12 @@ class Dispatcher:
                 job = self._stores.jobs.get(job_id)
                 if status != 0 and job.status not in states.JOB.terminal:
                     _log.warning("The process of job %s ended with status %d.", job_id, status)
-                    killed_for_memory = (
-                        status == -signal.SIGKILL and crash_policy.oom_kills() > child.oom_kills
+                    out_of_memory = (
+                        status == -signal.SIGKILL and failure.oom_kills() > child.oom_kills
                     )
                     log = log_file(self._settings, job_id)
-                    death = crash_policy.Death(child.worker, status, killed_for_memory, log)
-                    crash_policy.note(job, self._stores, death)
+                    crash = failure.Crash(child.worker, status, out_of_memory, log)
+                    failure.recover(job, self._stores, crash)
             del self._children[job_id]
 
     def _sweep(self) -> None:

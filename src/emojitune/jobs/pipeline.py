@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any
 
 from emojitune.jobs import states
-from emojitune.jobs.failure import failing
+from emojitune.jobs.failure import fail_on_error
 from emojitune.jobs.job_log import JobLog
 from emojitune.jobs.plan import Plan, make_plan
 from emojitune.jobs.prepare import JobFiles, Prepared, prepare, read_files
@@ -28,7 +28,7 @@ def validate(job: Job, stores: Stores) -> JobFiles | None:
     Returns:
         The files' examples, for `run` in the same process; None if the job failed.
     """
-    with failing(job, stores):
+    with fail_on_error(job, stores):
         files = read_files(job, stores)
         states.queue_validated(stores, job.id)
         return files
@@ -37,7 +37,7 @@ def validate(job: Job, stores: Stores) -> JobFiles | None:
 
 def start(job: Job, stores: Stores) -> Job:
     """Give a queued job its turn."""
-    with failing(job, stores), stores.transaction():
+    with fail_on_error(job, stores), stores.transaction():
         states.JOB.move(stores.jobs, job.id, "running")
         JobLog(job.id, stores).info("Fine-tuning job started", "started")
     return stores.jobs.get(job.id)
@@ -55,7 +55,7 @@ def run(
         Interrupted: `control` stopped the job; it can be resumed from its last checkpoint.
         InvalidStateError: A write was refused, since the job was stopped from outside.
     """
-    with failing(job, stores):
+    with fail_on_error(job, stores):
         _execute(Run(job, stores, settings, control), files or read_files(job, stores))
 
 

@@ -20,8 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emojitune.errors import InvalidStateError, StorageError, TrainingError
-from emojitune.jobs import crash_policy, pipeline
-from emojitune.jobs.failure import fail
+from emojitune.jobs import failure, pipeline
 from emojitune.jobs.heartbeat import LEASE_SECONDS, Heartbeat, end_process
 from emojitune.jobs.process_lock import only_process
 from emojitune.jobs.run import Interrupted
@@ -105,7 +104,9 @@ class Worker:
         )
         stores = self._stores_while("validating_files", "queued", "running")
         with _unless_stopped():
-            fail(self._jobs.get(self._job_id), stores, TrainingError(message, code="server_error"))
+            failure.fail(
+                self._jobs.get(self._job_id), stores, TrainingError(message, code="server_error")
+            )
 
     def _requeue(self) -> None:
         jobs = self._stores_while("running").jobs
@@ -150,7 +151,7 @@ def main() -> None:
             if error.code != "disk_full":
                 raise
             _log.error(error.message)
-            sys.exit(crash_policy.DISK_FULL)
+            sys.exit(failure.DISK_FULL)
 
 
 def _stop_with_server(worker: Worker) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert
+from sqlalchemy import bindparam, func, insert
 
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
@@ -18,6 +18,7 @@ _responses = tables.responses
 _items = tables.response_items
 
 Item = Mapping[str, Any]
+_IDS_AT_ONCE = 10_000  # a statement of SQLite has at most 32,766 parameters, or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,19 @@ class ResponseStore:
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
         self._rows = ScopedTable(_responses, project)
-        # An id that a client chose may stand in several responses: the last one's counts.
-        self._item = (
-            self._rows.select(_items.c.item)
-            .where(_items.c.response_id == _responses.c.id, _items.c.item_id == bindparam("id"))
-            .order_by(_items.c.number.desc())
-            .limit(1)
+        # Clients choose ids too, so several responses may have an item of one id: the last counts.
+        same = _items.alias()
+        last = (
+            self._rows.select(func.max(same.c.number))
+            .where(
+                same.c.response_id == _responses.c.id,
+                same.c.item_id.in_(bindparam("ids", expanding=True)),
+            )
+            .group_by(same.c.item_id)
+            .correlate(None)
+        )
+        self._last_items = self._rows.select(_items.c.item_id, _items.c.item).where(
+            _items.c.response_id == _responses.c.id, _items.c.number.in_(last)
         )
 
     def add(self, stored: StoredResponse, new: Iterable[Item]) -> None:
@@ -82,13 +90,22 @@ class ResponseStore:
         )
 
     def items(self, ids: Iterable[str]) -> dict[str, Item]:
-        """The items of these ids, for as long as the responses are stored that they belong to.
+        """The items of these ids, while the responses that they belong to are stored.
 
         Raises:
             NotFoundError: There is no such item.
         """
+        requested = list(dict.fromkeys(ids))
+        found: dict[str, Item] = {}
         with self._database.read() as connection:
-            return {item_id: self._get_item(connection, item_id) for item_id in dict.fromkeys(ids)}
+            for start in range(0, len(requested), _IDS_AT_ONCE):
+                some = {"ids": requested[start : start + _IDS_AT_ONCE]}
+                rows = connection.execute(self._last_items, some)
+                found.update((row.item_id, row.item) for row in rows)
+        for item_id in requested:
+            if item_id not in found:
+                raise _unknown_item(item_id)
+        return {item_id: found[item_id] for item_id in requested}
 
     def delete(self, response_id: str) -> None:
         """Forget a response with its items; those that continue it stay whole.
@@ -101,16 +118,14 @@ class ResponseStore:
             if not connection.execute(statement).rowcount:
                 raise _unknown(response_id)
 
-    def _get_item(self, connection: Connection, item_id: str) -> Item:
-        item: Item | None = connection.scalar(self._item, {"id": item_id})
-        if item is None:
-            raise NotFoundError(
-                f"Item with id '{item_id}' not found. An item is kept for as long as its response "
-                "is stored. Send the whole item instead of its id.",
-                param="input",
-            )
-        return item
-
 
 def _unknown(response_id: str) -> NotFoundError:
     return NotFoundError(f"Response with id '{response_id}' not found.")
+
+
+def _unknown_item(item_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"Item with id '{item_id}' not found. An item is kept for as long as its response is "
+        "stored. Send the whole item instead of its id.",
+        param="input",
+    )

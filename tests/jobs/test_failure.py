@@ -1,12 +1,12 @@
-"""What becomes of a job whose worker dies."""
+"""A job whose worker crashes is queued again, and fails after too many crashes."""
 
 import signal
 from pathlib import Path
 
 import pytest
 
-from emojitune.jobs import crash_policy
-from emojitune.jobs.crash_policy import Death
+from emojitune.jobs import failure
+from emojitune.jobs.failure import Crash
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.stores import Stores, open_stores
@@ -24,37 +24,37 @@ def job(stores: Stores) -> Job:
     return made
 
 
-def die(
+def crash(
     job: Job,
     stores: Stores,
     number: int,
     *,
     status: int = -signal.SIGKILL,
-    for_memory: bool = False,
+    out_of_memory: bool = False,
 ) -> Job:
     if stores.jobs.get(job.id).status == "queued":
         stores.jobs.transition(job.id, "running", sources=["queued"])
     log = Path("/home/worker.log")
-    death = Death(f"worker-{number}", status, for_memory=for_memory, log=log)
-    crash_policy.note(stores.jobs.get(job.id), stores, death)
+    found = Crash(f"worker-{number}", status, out_of_memory=out_of_memory, log=log)
+    failure.recover(stores.jobs.get(job.id), stores, found)
     return stores.jobs.get(job.id)
 
 
-def test_a_job_goes_on_after_a_death_and_says_so(job: Job, stores: Stores) -> None:
-    assert die(job, stores, 1).status == "queued"
+def test_a_job_is_resumed_after_a_crash_and_reports_it(job: Job, stores: Stores) -> None:
+    assert crash(job, stores, 1).status == "queued"
     event = stores.jobs.events(job.id).items[0]
     assert event.level == "warn"
     assert "killed by SIGKILL" in event.message
     assert "goes on from its last checkpoint" in event.message
 
 
-def test_the_third_death_without_a_step_in_between_ends_it(
+def test_the_third_crash_without_a_step_in_between_fails_it(
     job: Job, stores: Stores, tmp_path: Path
 ) -> None:
-    die(job, stores, 1)
-    die(job, stores, 2)
+    crash(job, stores, 1)
+    crash(job, stores, 2)
     stores = open_stores(Settings(home=tmp_path), "default")  # the count outlives the server
-    found = die(job, stores, 3)
+    found = crash(job, stores, 3)
     assert found.status == "failed"
     assert found.error
     assert found.error.code == "server_error"
@@ -65,17 +65,17 @@ def test_the_third_death_without_a_step_in_between_ends_it(
 
 def test_a_disk_that_stays_full_is_the_reason(job: Job, stores: Stores) -> None:
     for number in range(3):
-        found = die(job, stores, number, status=crash_policy.DISK_FULL)
+        found = crash(job, stores, number, status=failure.DISK_FULL)
     assert found.error
     assert found.error.code == "disk_full"
-    told = [event.message for event in stores.jobs.events(job.id).items]
-    assert told[0] == found.error.message
-    assert "(the disk is full)" in told[1]
+    messages = [event.message for event in stores.jobs.events(job.id).items]
+    assert messages[0] == found.error.message
+    assert "(the disk is full)" in messages[1]
 
 
 def test_a_job_that_gets_further_each_time_is_never_given_up(job: Job, stores: Stores) -> None:
     for number in range(10):
-        assert die(job, stores, number).status == "queued"
+        assert crash(job, stores, number).status == "queued"
         if number % 2:
             key = f"step-{number}"
             stores.jobs.add_event(job.id, "Step", type="metrics", data={"step": number}, key=key)
@@ -83,7 +83,7 @@ def test_a_job_that_gets_further_each_time_is_never_given_up(job: Job, stores: S
 
 def test_a_lack_of_memory_is_named_where_the_system_tells(job: Job, stores: Stores) -> None:
     for number in range(3):
-        die(job, stores, number, for_memory=True)
+        crash(job, stores, number, out_of_memory=True)
     found = stores.jobs.get(job.id)
     assert found.error
     assert found.error.code == "out_of_memory"
@@ -93,8 +93,8 @@ def test_a_lack_of_memory_is_named_where_the_system_tells(job: Job, stores: Stor
 def test_a_paused_job_stays_paused_whatever_its_worker_does(job: Job, stores: Stores) -> None:
     stores.jobs.transition(job.id, "paused", sources=["queued"])
     for number in range(4):
-        assert die(job, stores, number).status == "paused"
+        assert crash(job, stores, number).status == "paused"
 
 
 def test_the_systems_count_can_be_read() -> None:
-    assert crash_policy.oom_kills() >= 0
+    assert failure.oom_kills() >= 0
