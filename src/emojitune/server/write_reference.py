@@ -11,7 +11,7 @@ from emojitune.settings import Settings
 
 
 def reference() -> str:
-    """The text of docs/api.md. No server is started and no folder is made."""
+    """The text of docs/api.md, without starting a server or creating a folder."""
     app = create_app(Settings(api_key="none"))
     return markdown(endpoints(openapi_document(app)))
 

@@ -109,7 +109,8 @@ def test_marks_say_what_is_refused_and_what_is_ignored() -> None:
     table = rows(make_app(Order))
     assert table["colour"].status == "refused"
     assert table["colour"].text == (
-        "400 unsupported_parameter. All is grey. Only grey or 0 passes, which asks for nothing."
+        "400 unsupported_parameter. All is grey. "
+        "Only grey or 0 is accepted, which requests nothing."
     )
     assert (table["user"].status, table["user"].text) == ("ignored", "Nobody looks.")
 

@@ -1,4 +1,4 @@
-"""The input file of a batch: read line by line, and checked as a whole before anything is run."""
+"""The input file of a batch: read line by line, and validated before any request is run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from emojitune.store.batches import BatchError
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 * 1024**2
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors begin a file with it
-_MAX_ERRORS = 100  # the rest adds nothing for someone who has to mend the file
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some editors write at the start of a file
+_MAX_ERRORS = 100  # more would not help to repair the file
 
 
 class BatchRequest(StrictModel):
-    """One line: a request to be run."""
+    """One line of the file: a request to run."""
 
-    custom_id: str = Field(min_length=1, description="Your name for the request, once in a file.")
+    custom_id: str = Field(min_length=1, description="Your id of the request, unique in the file.")
     method: Literal["POST"] = Field(description="The HTTP method.")
     url: str = Field(description="The endpoint of the batch.")
-    body: dict[str, Any] = Field(description="What the endpoint would be sent.")
+    body: dict[str, Any] = Field(description="The request body for the endpoint.")
 
     def body_as_json(self) -> bytes:
         return to_json(self.body)
@@ -32,7 +32,7 @@ class BatchRequest(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class InputReport:
-    """What a file holds: its number of requests, the one model they name, what is wrong."""
+    """The result of validation: number of requests, their model if all have the same, errors."""
 
     total: int
     model: str | None
@@ -40,13 +40,13 @@ class InputReport:
 
 
 def read_requests(path: Path) -> Iterator[tuple[int, BatchRequest]]:
-    """The requests of a checked file with their lines."""
+    """The requests of a validated file, with their line numbers."""
     for line, content in _lines(path):
         yield line, parse_json(content, BatchRequest)
 
 
 def validate_input(path: Path, endpoint: str) -> InputReport:
-    """Check the whole file; rules of the endpoint itself are left to it."""
+    """Validate the entire file; the endpoint itself validates the request bodies."""
     if path.stat().st_size > MAX_BYTES:
         return _refused("file_too_large", f"The input file may have at most {MAX_BYTES} bytes.")
     errors: list[BatchError] = []
@@ -76,7 +76,7 @@ def _check_line(
     try:
         request = parse_json(content, BatchRequest)
     except InvalidRequestError as error:
-        # Of all that can be wrong, only what is no JSON has no code.
+        # Only a line that is not JSON has no code.
         message = error.message if error.code else "This line is not parseable as valid JSON."
         return BatchError(error.code or "invalid_json_line", message, error.param, line)
     if request.url != endpoint:
@@ -100,7 +100,7 @@ def _refused(code: str, message: str) -> InputReport:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines with their numbers; blank ones are no requests."""
+    """The lines that are not blank, with their numbers."""
     with path.open("rb") as file:
         for number, content in enumerate(file, 1):
             if number == 1:

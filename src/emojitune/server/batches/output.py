@@ -16,7 +16,7 @@ from emojitune.store.ids import new_id
 
 
 def response_result(line: int, request: BatchRequest, answer: AsgiResponse) -> BatchResult:
-    """What an endpoint said to a request; a refusal belongs in the error file."""
+    """The result of a request that was sent to its endpoint; errors go to the error file."""
     body = from_json(answer.body)
     response = {
         "status_code": answer.status,
@@ -27,7 +27,7 @@ def response_result(line: int, request: BatchRequest, answer: AsgiResponse) -> B
 
 
 def stream_refused_result(line: int, request: BatchRequest) -> BatchResult:
-    """A file holds whole replies."""
+    """The result of a streaming request, which a batch refuses."""
     error = InvalidRequestError(
         "A batch has no streams: leave 'stream' out.", code="unsupported_value", param="stream"
     )
@@ -37,7 +37,7 @@ def stream_refused_result(line: int, request: BatchRequest) -> BatchResult:
 
 
 def not_run_result(line: int, request: BatchRequest, code: str, message: str) -> BatchResult:
-    """There was no time for this request."""
+    """The result of a request that was not run."""
     return _result(line, request, None, {"code": code, "message": message})
 
 
@@ -59,7 +59,7 @@ def _result(
 
 
 def _usage(usage: Mapping[str, Any]) -> TokenUsage:
-    """Chat counts prompt and completion, Responses input and output."""
+    """The token usage of a response: chat has prompt and completion, Responses input and output."""
     read = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
     written = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
     return TokenUsage(

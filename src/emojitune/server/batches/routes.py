@@ -23,7 +23,7 @@ from emojitune.store.batches import BATCH_PREFIX, Batch
 
 router = APIRouter(prefix="/v1/batches")
 
-# Of those that OpenAI has; which of them work follows from the application's own models.
+# The endpoints that OpenAI supports in batches, of which the application has these.
 _BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
 
 _TIMESTAMPS = (
@@ -54,11 +54,11 @@ class CreateBatch(StrictModel):
         "/v1/videos",
     ] = Field(description="The endpoint of all requests in the file.")
     completion_window: Literal["24h"] = Field(
-        description="Within what time the batch is run; after it, it expires."
+        description="The time after which an unfinished batch expires."
     )
-    metadata: Metadata | None = Field(None, description="Up to 16 pairs of your own.")
+    metadata: Metadata | None = Field(None, description="Up to 16 key-value pairs of your own.")
     output_expires_after: ExpiresAfter | None = Field(
-        None, description="When the output and error files end, counted from their creation."
+        None, description="When the output and error files expire, counted from their creation."
     )
 
 
@@ -70,8 +70,8 @@ async def create(
 ) -> Response:
     """Run the requests of a file, a few at a time.
 
-    A client that repeats this request because its connection was cut gets the batch that the first
-    attempt made.
+    A client that retries this request because its connection broke gets the batch that the first
+    attempt created.
     """
     _require_endpoint(body.endpoint, request)
 
@@ -94,22 +94,22 @@ def list_batches(
 
 @router.get("/{batch_id}")
 def retrieve(batch_id: str, context: Context) -> Response:
-    """Show a batch."""
+    """Retrieve a batch."""
     return json_response(_batch_object(context.stores.batches.get(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
 def cancel(batch_id: str, context: Context) -> Response:
-    """Stop a batch; what was answered by then is in its output file."""
+    """Cancel a batch; its output file has the responses up to then."""
     batch = context.stores.batches.get(batch_id)
-    if batch.status != "cancelling":  # a client that asks again because it heard nothing is right
+    if batch.status != "cancelling":  # a retry finds the batch cancelling, and is right
         batch = BATCH.move(context.stores.batches, batch_id, "cancelling")
         context.batch_runner.interrupt(batch_id)
     return json_response(_batch_object(batch))
 
 
 def _create_batch(batch_id: str, body: CreateBatch, context: RequestContext) -> Batch:
-    # A repetition finds its batch, though the input may be gone by now.
+    # A retry finds its batch even if the input file has been deleted since.
     with contextlib.suppress(NotFoundError):
         return context.stores.batches.get(batch_id)
     require_file(

@@ -1,7 +1,7 @@
-"""Runs batches: a few requests at a time, each as if its project had sent it over HTTP.
+"""The batch runner: a few requests at a time, each as if its project had sent it over HTTP.
 
-All that it decides, it reads from the database: a batch that a dead server left behind goes on with
-the lines that have no result.
+Its only state is in the database: a batch that a killed server left unfinished continues with the
+lines that have no result.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from emojitune.server.http.asgi_client import AsgiResponse
 from emojitune.store.batches import Batch, BatchError, BatchStore
 from emojitune.store.files import FileStore
 
-_MAX_CONCURRENT_REQUESTS = 2  # of all batches together: who chats shall hardly notice them
-_POLL_SECONDS = 10.0  # seconds, should a step have failed; otherwise it is woken
+_MAX_CONCURRENT_REQUESTS = 2  # of all batches together, so that interactive chats hardly notice
+_POLL_SECONDS = 10.0  # a retry after a failed step; new batches wake it
 _RECORD_CHUNK = 500
 
 _log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ PostRequest = Callable[[str, str, bytes], Awaitable[AsgiResponse]]
 
 
 class BatchRunner:
-    """Carries every unfinished batch to its end while it is started.
+    """Runs all unfinished batches, from `start` to `stop`.
 
     Args:
-        batches: Those of every project.
-        files_of: From a project to its files.
-        ask: Sends, for a project, to a path of ours, a JSON body.
+        batches: The batches of all projects.
+        files_of: The file store of a project.
+        post: Sends a JSON body to a path of the application, on behalf of a project.
     """
 
     def __init__(
@@ -56,24 +56,24 @@ class BatchRunner:
         self._executing: dict[str, CancelScope] = {}
 
     def start(self) -> None:
-        """Begin with what is there, in the running event loop."""
+        """Start in the running event loop, with the batches that are unfinished."""
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._slots = anyio.Semaphore(_MAX_CONCURRENT_REQUESTS)
         self._task = self._loop.create_task(self._run())
 
     async def stop(self) -> None:
-        """Leave everything where it is; requests without a result are run again some day."""
+        """Stop; requests without a result are run after the next start."""
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
     def wake(self) -> None:
-        """From any thread: a batch was created."""
+        """Look for new batches; may be called from any thread."""
         self._loop.call_soon_threadsafe(self._changed.set)
 
     def interrupt(self, batch_id: str) -> None:
-        """From any thread: this batch is to be cancelled."""
+        """Stop running a batch that is being cancelled; may be called from any thread."""
         self._loop.call_soon_threadsafe(self._interrupt, batch_id)
 
     def _interrupt(self, batch_id: str) -> None:
@@ -95,7 +95,7 @@ class BatchRunner:
     async def _unfinished(self) -> Iterable[str]:
         try:
             return await to_thread.run_sync(self._batches.unfinished)
-        except Exception:  # the next look may succeed
+        except Exception:  # the next poll may succeed
             _log.exception("The batches could not be read.")
             return ()
 
@@ -106,10 +106,10 @@ class BatchRunner:
                 step = self._steps.get(batch.status)
                 if step is None:
                     return
-                # A batch may be cancelled during any step, which then can't end as it would.
+                # A batch may be cancelled during any step, whose own transition then fails.
                 with contextlib.suppress(InvalidStateError):
                     await step(batch)
-        except Exception:  # a full disk, say: it is tried again at the next look
+        except Exception:  # a full disk, say: the next poll retries
             _log.exception("Batch %s could not go on.", batch_id)
         finally:
             self._processing.discard(batch_id)
@@ -140,7 +140,7 @@ class BatchRunner:
             anyio.move_on_after(self._batches.seconds_left(batch)) as scope,
             self._interruptible(batch.id, scope),
         ):
-            # Only now a cancelling is noticed; it may have come a moment before.
+            # A cancellation from before the scope was registered interrupts nothing.
             if (await to_thread.run_sync(self._batches.get, batch.id)).status == batch.status:
                 await self._run_all(batch, rows)
         if not scope.cancelled_caught:
@@ -206,7 +206,7 @@ class BatchRunner:
         self._finish(batch, "failed", errors=[error])
 
     def _pending_requests(self, batch: Batch) -> Generator[tuple[int, BatchRequest], None, None]:
-        """The requests without a result."""
+        """The requests that have no result yet, with their line numbers."""
         path, done = self._input(batch), self._batches.lines_done(batch.id)
         return ((line, request) for line, request in read_requests(path) if line not in done)
 
@@ -214,8 +214,8 @@ class BatchRunner:
         return self._files_of(batch.project).path(batch.input_file_id)
 
     def _record_not_run(self, batch: Batch, code: str, message: str) -> None:
-        """Say for each request that was not run why not."""
-        if not batch.total:  # not even its input was looked at
+        """Record a result for each request that was not run, with the reason."""
+        if not batch.total:  # its input was never validated
             return
         with contextlib.suppress(NotFoundError, FileNotFoundError):
             rest = (
@@ -226,7 +226,7 @@ class BatchRunner:
                 self._batches.record(batch.id, results)
 
     def _finish(self, batch: Batch, status: str, **changes: object) -> None:
-        """Write what there is and end the batch; a file that was written before stays."""
+        """Write the output and error files that are missing, and end the batch."""
         batch = self._batches.get(batch.id)
         if batch.completed and batch.output_file_id is None:
             self._write(batch, failed=False)

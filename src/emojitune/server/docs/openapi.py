@@ -1,7 +1,7 @@
-"""The API's description in OpenAPI 3.1, made from the routes and from the models of their bodies.
+"""The API's description in OpenAPI 3.1, generated from the routes and their body models.
 
-FastAPI describes what it reads itself: paths, queries, docstrings. Bodies come in through
-dependencies, which name the model that checks them (`body_model`): they are added here.
+FastAPI describes what it parses itself: paths, queries, docstrings. Bodies are parsed by
+dependencies, which name the model that validates them (`body_model`): they are added here.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ _ERROR = {
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """The document for the routes of `app`, whose paths are those under /v1."""
+    """The OpenAPI document of the routes of `app` under /v1."""
     operations = app.openapi()["paths"]
     bodies = {
         (method.lower(), path): body
@@ -95,14 +95,14 @@ def _operation(operation: dict[str, Any]) -> dict[str, Any]:
     }
     error = {"application/json": {"schema": {"$ref": _REFERENCE.format(model="Error")}}}
     kept["responses"] = {
-        "200": {"description": "What OpenAI answers, as the official client reads it."},
+        "200": {"description": "OpenAI's object, as the official client reads it."},
         "4XX": {"description": "OpenAI's error object.", "content": error},
     }
     return kept
 
 
 class _BodySchema(GenerateJsonSchema):
-    """What a client may send: a file of a form is bytes."""
+    """JSON schemas of request bodies; a file in a form is binary."""
 
     def is_instance_schema(self, schema: core_schema.IsInstanceSchema) -> JsonSchemaValue:
         return {"type": "string", "format": "binary"}
@@ -111,7 +111,7 @@ class _BodySchema(GenerateJsonSchema):
 def _schemas(
     models: set[type[BaseModel]],
 ) -> tuple[dict[type[BaseModel], JsonSchemaValue], dict[str, Any]]:
-    """How each model is referred to, and all the definitions."""
+    """A reference to each model, and the definitions of all."""
     ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
     references, definitions = models_json_schema(
         [(model, "validation") for model in ordered],

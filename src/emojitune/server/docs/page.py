@@ -1,6 +1,6 @@
-"""`/docs` and `/openapi.json`: the API's description, for readers and for machines.
+"""`/docs` and `/openapi.json`: the API's description, for people and for programs.
 
-One page without scripts or anything from elsewhere, so that it works on a plane.
+The page has no scripts and loads nothing from other hosts, so that it works offline.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def serve_docs(request: Request) -> Response:
 
 
 def page(listed: Sequence[Endpoint]) -> str:
-    """The whole page."""
+    """The HTML of the page."""
     return "\n".join(_lines(listed))
 
 
@@ -52,10 +52,10 @@ def _lines(listed: Sequence[Endpoint]) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>emojitune: the API</title><style>{_STYLE}</style></head><body>"
     yield "<h1>emojitune: the API</h1>"
-    yield "<p>Every endpoint and every parameter. <b>supported</b>: does what OpenAI says. "
+    yield "<p>Every endpoint and every parameter. <b>supported</b>: works as OpenAI documents it. "
     yield "<b>refused</b>: a 400 that names the parameter and the reason. <b>ignored</b>: accepted "
-    yield "and, on purpose, not used. null stands for a parameter that is left out. "
-    yield 'For machines: <a href="/openapi.json">openapi.json</a>.</p><nav>'
+    yield "and deliberately not used. null means that a parameter is left out. "
+    yield 'For programs: <a href="/openapi.json">openapi.json</a>.</p><nav>'
     for endpoint in listed:
         title = escape(endpoint.title)
         yield f'<a href="#{_anchor(endpoint)}">{title}</a>'
@@ -64,8 +64,8 @@ def _lines(listed: Sequence[Endpoint]) -> Iterator[str]:
         yield f"<h2>{escape(group)}</h2>"
         for endpoint in members:
             yield from _section(endpoint)
-    yield "<h2>What OpenAI has and this server has not</h2>"
-    yield "<p>A request there is answered as on every unknown path: 404, Invalid URL.</p><ul>"
+    yield "<h2>Not supported</h2>"
+    yield "<p>OpenAI has these, this server does not. A request is a 404, Invalid URL.</p><ul>"
     yield from (
         f"<li><code>{escape(path)}</code> {escape(text)}</li>" for path, text in UNSUPPORTED_PATHS
     )

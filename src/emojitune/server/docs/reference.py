@@ -1,4 +1,4 @@
-"""The API's description as a list of endpoints with rows, one for each parameter, however deep.
+"""The API's description as a list of endpoints, with a row for each parameter at any depth.
 
 Reads the OpenAPI document and nothing else; `markdown.py` and `page.py` write them out.
 """
@@ -10,20 +10,20 @@ from typing import Any, Literal
 
 from emojitune.server.http.unsupported import MARK_KEY
 
-# OpenAI has them and this server has not: a request there is a 404, as on every unknown path.
+# Paths of OpenAI's that this server lacks: a request is a 404, as on every unknown path.
 UNSUPPORTED_PATHS = (
-    ("/v1/completions", "completions of the old kind; use chat completions or responses"),
+    ("/v1/completions", "legacy completions; use chat completions or responses"),
     ("/v1/audio/*", "speech and transcription"),
-    ("/v1/images/*", "pictures"),
-    ("/v1/videos", "films"),
+    ("/v1/images/*", "image generation"),
+    ("/v1/videos", "video generation"),
     ("/v1/moderations", "moderation"),
     ("/v1/vector_stores", "vector stores and file search"),
-    ("/v1/assistants, /v1/threads", "assistants, which OpenAI has closed as well"),
+    ("/v1/assistants, /v1/threads", "assistants, which OpenAI has shut down too"),
     ("/v1/conversations", "conversations; use previous_response_id of responses"),
-    ("/v1/evals", "evals, whose end at OpenAI was 2026-11-30"),
+    ("/v1/evals", "evals, which OpenAI shut down on 2026-11-30"),
     ("/v1/realtime/*", "realtime sessions"),
     ("/v1/containers, /v1/skills", "containers and skills"),
-    ("/v1/organization/*", "the administration of organizations"),
+    ("/v1/organization/*", "administration of organizations"),
 )
 
 _BOUNDS = (
@@ -42,7 +42,7 @@ _BOUNDS = (
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A row of the table: what may be sent, and what comes of it."""
+    """A row of the reference: one parameter, and whether it is supported."""
 
     name: str
     place: str
@@ -54,7 +54,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One method of one path."""
+    """One method of one path, with its parameters."""
 
     method: str
     path: str
@@ -67,13 +67,13 @@ class Endpoint:
 
     @property
     def group(self) -> str:
-        """The path up to where it is about one object: what endpoints are grouped by."""
+        """The path before the first id, by which endpoints are grouped."""
         steps = self.path.removeprefix("/v1/").split("/{")[0].split("/")
         return "/".join(steps[:2])
 
 
 def endpoints(document: Mapping[str, Any]) -> list[Endpoint]:
-    """Every endpoint of the document, in its order."""
+    """The endpoints of an OpenAPI document, in its order."""
     reader = _SchemaReader(document["components"]["schemas"])
     return [
         Endpoint(
@@ -88,7 +88,7 @@ def endpoints(document: Mapping[str, Any]) -> list[Endpoint]:
 
 
 class _SchemaReader:
-    """From schemas to rows."""
+    """Turns schemas into rows."""
 
     def __init__(self, schemas: Mapping[str, Any]) -> None:
         self._schemas = schemas
@@ -110,9 +110,9 @@ class _SchemaReader:
     def _fields(
         self, schema: Mapping[str, Any], prefix: str, place: str, above: tuple[str, ...]
     ) -> Iterator[Parameter]:
-        """The rows of everything inside of `schema`; `above` are the models that it is part of."""
+        """The rows of all fields in `schema`; `above` are the models that contain it."""
         if "$ref" in schema:
-            if schema["$ref"] in above:  # a model inside of itself: said once
+            if schema["$ref"] in above:  # a recursive model is described once
                 return
             above = (*above, schema["$ref"])
             schema = self._resolved(schema)
@@ -128,7 +128,7 @@ class _SchemaReader:
     def _alternatives(
         self, schemas: Sequence[Mapping[str, Any]], prefix: str, place: str, above: tuple[str, ...]
     ) -> Iterator[Parameter]:
-        """The rows of each; a row that only some have says which."""
+        """The rows of all alternatives; a row that only some have names them."""
         tables = [list(self._fields(schema, prefix, place, above)) for schema in schemas]
         filled = [table for table in tables if table]
         seen: set[Parameter] = set()
@@ -144,7 +144,7 @@ class _SchemaReader:
                     yield row
 
     def _label(self, schema: Mapping[str, Any]) -> str:
-        """What tells this alternative from the others, such as `role` tool."""
+        """The tag that distinguishes this alternative from the others, such as `role` tool."""
         properties = self._resolved(schema).get("properties", {})
         for name in ("type", "role"):
             field = properties.get(name, {})
@@ -188,13 +188,13 @@ class _SchemaReader:
 
 
 def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a value may be; null is left out, because it stands for a parameter left out."""
+    """The alternatives of a value without null, which means that the parameter is left out."""
     found = schema.get("anyOf") or schema.get("oneOf") or []
     return [alternative for alternative in found if alternative.get("type") != "null"]
 
 
 def _path_description(parameter: Mapping[str, Any]) -> str:
-    """A part of the path needs no words but its name; a query has to bring its own."""
+    """A description of a path parameter by its name; a query parameter has to have its own."""
     return f"The {parameter['name'].replace('_', ' ')}." if parameter["in"] == "path" else ""
 
 
@@ -203,7 +203,7 @@ def _mark_description(mark: Mapping[str, Any]) -> str:
     if mark["status"] == "ignored":
         return reason
     accepted = " or ".join(_display(value) for value in mark["accepted"])
-    passes = f" Only {accepted} passes, which asks for nothing." if accepted else ""
+    passes = f" Only {accepted} is accepted, which requests nothing." if accepted else ""
     return f"400 {mark['code']}. {reason}{passes}"
 
 
@@ -213,5 +213,5 @@ def _default(schema: Mapping[str, Any]) -> str:
 
 
 def _display(value: Any) -> str:
-    """A value as JSON has it; a word stands without quotes."""
+    """A value as JSON, without quotes around a word."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

@@ -9,7 +9,7 @@ def require_file(files: FileStore, file_id: str, *, purpose: str, role: str, par
 
     Args:
         purpose: The purpose that the file must have been uploaded with.
-        role: What the file is to the request, as a message says it: "A training file".
+        role: The file's role in the request, as messages name it: "A training file".
         param: The request's parameter that holds the id.
 
     Raises:

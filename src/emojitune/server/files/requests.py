@@ -1,4 +1,4 @@
-"""The bodies that make a file: a form with the file in it, or the announcement of an upload."""
+"""The request bodies that create files: a form with the file in it, and uploads in parts."""
 
 from typing import Annotated, Literal
 
@@ -12,20 +12,22 @@ from emojitune.store.uploads import MAX_UPLOAD_BYTES
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
 _BATCH_SECONDS = 30 * 24 * 3600
-_EXPIRY = "When the file ends; by default one for a batch after 30 days, and others never."
-_NAME = "What the file is called."
-_PURPOSE = "What the file is for."
+_EXPIRY = "When the file expires; by default after 30 days for purpose batch, and never for others."
+_NAME = "The name of the file."
+_PURPOSE = "The purpose of the file."
 
 
 class ExpiresAfter(StrictModel):
-    """When a file ends, counted from its creation."""
+    """When a file expires, counted from its creation."""
 
-    anchor: Literal["created_at"] = Field(description="What the seconds are counted from.")
+    anchor: Literal["created_at"] = Field(
+        description="The time from which the seconds are counted."
+    )
     seconds: int = Field(ge=3600, le=2_592_000, description="How long the file lives.")
 
 
 class FormExpiresAfter(ExpiresAfter):
-    """The same in a form, where every value is text: the number is read from it."""
+    """`ExpiresAfter` in a form, where every value is text: the number is parsed."""
 
     seconds: int = Field(
         strict=False, ge=3600, le=2_592_000, description="How long the file lives."
@@ -45,8 +47,8 @@ class CreateUpload(StrictModel):
 
     filename: str = Field(min_length=1, description=_NAME)
     purpose: Purpose = Field(description=_PURPOSE)
-    bytes: int = Field(ge=1, le=MAX_UPLOAD_BYTES, description="How many bytes the parts will have.")
-    mime_type: Annotated[str, Ignored("what a file is shows when it is used")] = Field(
+    bytes: int = Field(ge=1, le=MAX_UPLOAD_BYTES, description="The size of all parts together.")
+    mime_type: Annotated[str, Ignored("a file's type is determined when the file is used")] = Field(
         min_length=1, description="The media type of the file."
     )
     expires_after: ExpiresAfter | None = Field(None, description=_EXPIRY)
@@ -65,12 +67,12 @@ class CompleteUpload(StrictModel):
         min_length=1, description="The ids of the parts, in the order of the content."
     )
     md5: str | None = Field(
-        None, description="The MD5 of the whole content in hexadecimal digits, to be checked."
+        None, description="The MD5 of the entire content in hexadecimal digits, for verification."
     )
 
 
 def lifetime_seconds(purpose: str, expires_after: ExpiresAfter | None) -> int | None:
-    """How many seconds a new file lives; None is for ever."""
+    """The lifetime of a new file; None is unlimited."""
     if expires_after is not None:
         return expires_after.seconds
     return _BATCH_SECONDS if purpose == "batch" else None

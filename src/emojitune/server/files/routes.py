@@ -32,7 +32,7 @@ _Form = Annotated[FileForm, Depends(form_body(FileForm, lambda settings: setting
 
 @router.post("")
 def create(form: _Form, context: Context) -> Response:
-    """Upload a file; of a training file only the first line is looked at here."""
+    """Upload a file; of a training file only the first line is checked here."""
     if not form.file.size:
         raise InvalidRequestError(
             "A file must not be empty, and this one has 0 bytes.", param="file"
@@ -66,7 +66,7 @@ def list_files(
 
 @router.get("/{file_id}")
 def retrieve(file_id: str, context: Context) -> Response:
-    """Show a file."""
+    """Retrieve a file."""
     return json_response(file_object(context.stores.files.get(file_id)))
 
 
@@ -79,15 +79,15 @@ def delete(file_id: str, context: Context) -> Response:
 
 @router.get("/{file_id}/content")
 def content(file_id: str, request: Request, context: Context) -> Response:
-    """Send the bytes of a file."""
+    """Download the content of a file."""
     stored = context.stores.files.get(file_id)
     return _FileDownload(stored, context.stores.files.open(file_id), request.headers)
 
 
 class _FileDownload(StreamingResponse):
-    """The bytes of an open file, or of a download that broke off those that are left.
+    """Sends an open file, or the byte range of it with which an interrupted download resumes.
 
-    A range that is not one part of the file is passed over, as HTTP allows: the whole is no error.
+    A range that is not a single part of the file is ignored, as HTTP allows: all of it is sent.
     """
 
     def __init__(self, stored: StoredFile, file: BinaryIO, request_headers: Headers) -> None:
@@ -122,10 +122,10 @@ def _chunks(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
 
 
 def check_upload(purpose: str, path: Path) -> None:
-    """What is asked of a file before it is kept.
+    """Check the content of a file before it is stored.
 
     Raises:
-        DatasetError: A training file that is no JSON lines.
+        DatasetError: It is a training file, and not JSON lines.
     """
     if purpose == "fine-tune":
         with path.open("rb") as file:
@@ -133,8 +133,8 @@ def check_upload(purpose: str, path: Path) -> None:
 
 
 def file_object(stored: StoredFile) -> FileObject:
-    """A file as OpenAI shows it."""
-    # OpenAI accepts the purpose "evals", yet its own type of the reply does not know it.
+    """A file as OpenAI's object."""
+    # OpenAI accepts the purpose "evals", but its own response type does not know it.
     build = FileObject.construct if stored.purpose == "evals" else FileObject
     fields: dict[str, Any] = {
         "id": stored.id,
@@ -151,7 +151,7 @@ def file_object(stored: StoredFile) -> FileObject:
 
 
 def _byte_range(request_headers: Headers, size: int) -> tuple[int, int] | None:
-    """Where the range that is asked for begins and ends, if a file of this size has it."""
+    """The start and end of the requested range, if a file of this size has it."""
     found = _RANGE.fullmatch(request_headers.get("range", ""))
     if found is None:
         return None
@@ -160,8 +160,8 @@ def _byte_range(request_headers: Headers, size: int) -> tuple[int, int] | None:
 
 
 def _content_disposition(filename: str) -> str:
-    """The header with a name that any client reads, and the exact one for those that know how."""
-    filename = filename.replace("/", "_")  # an upload in parts may have folders in its name
+    """The header with an ASCII name for any client, and the exact name where the two differ."""
+    filename = filename.replace("/", "_")  # the name of an upload in parts may contain folders
     plain = "".join(c if " " <= c <= "~" and c not in '"\\' else "_" for c in filename)
     exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
     return f'attachment; filename="{plain}"{exact}'

@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1/uploads")
 def create(
     body: Annotated[CreateUpload, Depends(json_body(CreateUpload))], context: Context
 ) -> Response:
-    """Announce a file that is sent in parts within an hour."""
+    """Create an upload, whose parts are added within an hour."""
     upload = context.stores.uploads.create(
         filename=body.filename,
         purpose=body.purpose,
@@ -41,7 +41,7 @@ def add_part(
     form: Annotated[PartForm, Depends(form_body(PartForm, lambda _settings: MAX_PART_BYTES))],
     context: Context,
 ) -> Response:
-    """Add a part; several may arrive at the same time, in any order."""
+    """Add a part; several may be sent concurrently, in any order."""
     if not form.data.size:
         raise InvalidRequestError("A part must not be empty, and this one is.", param="data")
     part = context.stores.uploads.add_part(upload_id, form.data.file)
@@ -62,8 +62,8 @@ def complete(
     body: Annotated[CompleteUpload, Depends(json_body(CompleteUpload))],
     context: Context,
 ) -> Response:
-    """Make a file of the parts. A client that repeats this request because its connection was cut
-    is told the same again."""
+    """Combine the parts into a file. A client that retries this request because its connection
+    broke gets the same response again."""
     purpose = context.stores.uploads.get(upload_id).purpose
     try:
         upload, stored = context.stores.uploads.complete(
@@ -78,7 +78,7 @@ def complete(
 
 @router.post("/{upload_id}/cancel")
 def cancel(request: Request, upload_id: str, context: Context) -> Response:
-    """Give an upload up; no parts can be added any more."""
+    """Cancel an upload; no more parts can be added."""
     try:
         return json_response(_upload_object(context.stores.uploads.cancel(upload_id)))
     except InvalidStateError:
@@ -90,8 +90,10 @@ def cancel(request: Request, upload_id: str, context: Context) -> Response:
 def _replayed(
     request: Request, upload_id: str, status: str, context: RequestContext
 ) -> Response | None:
-    """The answer that a client did not hear, and repeats its request for; None if it is no
-    repetition, or the upload did not end in this way."""
+    """The response of an earlier attempt that the client did not receive.
+
+    None if this request is not a retry, or the upload has another status.
+    """
     upload = context.stores.uploads.get(upload_id)
     if not retry_count(request) or upload.status != status:
         return None
@@ -100,7 +102,7 @@ def _replayed(
 
 
 def _upload_object(upload: Upload, stored: StoredFile | None = None) -> UploadObject:
-    # `construct`: a file for "evals" is none of the purposes that OpenAI's own type knows.
+    # `construct`: OpenAI's own type does not know the purpose "evals".
     return UploadObject.construct(
         id=upload.id,
         object="upload",

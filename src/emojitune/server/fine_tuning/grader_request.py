@@ -1,4 +1,4 @@
-"""Graders as requests name them: their shapes, and what they become when they can be run here."""
+"""Graders in requests: their schemas, and the graders built from those that are supported."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -24,22 +24,22 @@ _TYPES = ("string_check", "text_similarity", "multi", *_UNSUPPORTED)
 class StringCheck(StrictModel):
     """Compares two texts: 1 when the comparison holds, else 0."""
 
-    type: Literal["string_check"] = Field(description="Names this grader.")
-    name: str = Field(min_length=1, description="What a formula calls its score.")
-    input: str = Field(description="The text to grade; may hold templates.")
-    reference: str = Field(description="What it is compared with; may hold templates.")
+    type: Literal["string_check"] = Field(description="The type of the grader.")
+    name: str = Field(min_length=1, description="The name of its score in a formula.")
+    input: str = Field(description="The text to grade; may contain templates.")
+    reference: str = Field(description="The text to compare with; may contain templates.")
     operation: Literal["eq", "ne", "like", "ilike"] = Field(
-        description="Equal, not equal, contains, or contains whatever the case of letters."
+        description="Equal, not equal, contains, or contains regardless of case."
     )
 
 
 class TextSimilarity(StrictModel):
-    """Measures how alike two texts are, from 0 to 1."""
+    """Measures the similarity of two texts, from 0 to 1."""
 
-    type: Literal["text_similarity"] = Field(description="Names this grader.")
-    name: str = Field(min_length=1, description="What a formula calls its score.")
-    input: str = Field(description="The text to grade; may hold templates.")
-    reference: str = Field(description="What it is compared with; may hold templates.")
+    type: Literal["text_similarity"] = Field(description="The type of the grader.")
+    name: str = Field(min_length=1, description="The name of its score in a formula.")
+    input: str = Field(description="The text to grade; may contain templates.")
+    reference: str = Field(description="The text to compare with; may contain templates.")
     evaluation_metric: Literal[
         "cosine",
         "fuzzy_match",
@@ -52,45 +52,47 @@ class TextSimilarity(StrictModel):
         "rouge_4",
         "rouge_5",
         "rouge_l",
-    ] = Field(description="The measure; cosine needs an embedding model and is refused here.")
+    ] = Field(description="The metric; cosine needs an embedding model and is refused here.")
 
 
 class Python(StrictModel):
-    """Runs a program. Known, and refused."""
+    """Runs a program: validated, then refused."""
 
-    type: Literal["python"] = Field(description="Names this grader.")
-    name: str = Field(min_length=1, description="What a formula calls its score.")
+    type: Literal["python"] = Field(description="The type of the grader.")
+    name: str = Field(min_length=1, description="The name of its score in a formula.")
     source: str = Field(description="The program.")
     image_tag: str | None = Field(None, description="The image that the program runs in.")
 
 
 class ScoreModel(StrictModel):
-    """Asks a model for a score. Known, and refused."""
+    """Prompts a model for a score: validated, then refused."""
 
-    type: Literal["score_model"] = Field(description="Names this grader.")
-    name: str = Field(min_length=1, description="What a formula calls its score.")
-    model: str = Field(min_length=1, description="The model that is asked.")
-    input: list[dict[str, Any]] = Field(description="The messages that it is asked with.")
+    type: Literal["score_model"] = Field(description="The type of the grader.")
+    name: str = Field(min_length=1, description="The name of its score in a formula.")
+    model: str = Field(min_length=1, description="The grading model.")
+    input: list[dict[str, Any]] = Field(description="The messages of its prompt.")
     range: list[_Number] | None = Field(
         None, min_length=2, max_length=2, description="The lowest and the highest score."
     )
-    sampling_params: dict[str, Any] | None = Field(None, description="How the model is sampled.")
+    sampling_params: dict[str, Any] | None = Field(
+        None, description="The sampling parameters of the model."
+    )
 
 
 class LabelModel(StrictModel):
-    """Asks a model for a label. Known, and refused."""
+    """Prompts a model for a label: validated, then refused."""
 
-    type: Literal["label_model"] = Field(description="Names this grader.")
-    name: str = Field(min_length=1, description="What a formula calls its score.")
-    model: str = Field(min_length=1, description="The model that is asked.")
-    input: list[dict[str, Any]] = Field(description="The messages that it is asked with.")
-    labels: list[str] = Field(description="The labels that it may give.")
-    passing_labels: list[str] = Field(description="Those of them that score 1.")
+    type: Literal["label_model"] = Field(description="The type of the grader.")
+    name: str = Field(min_length=1, description="The name of its score in a formula.")
+    model: str = Field(min_length=1, description="The grading model.")
+    input: list[dict[str, Any]] = Field(description="The messages of its prompt.")
+    labels: list[str] = Field(description="The possible labels.")
+    passing_labels: list[str] = Field(description="The labels that score 1.")
 
 
 def _type_of(value: Any) -> str:
     kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
-    # Whatever else is wrong with it, any of the types will say.
+    # If anything else is wrong, every type reports it.
     return UNION_TAG + (kind if isinstance(kind, str) else _TYPES[0])
 
 
@@ -126,15 +128,15 @@ _SubGraders = Annotated[
 class Multi(StrictModel):
     """Combines other graders' scores by a formula over their names."""
 
-    type: Literal["multi"] = Field(description="Names this grader.")
-    name: str = Field(min_length=1, description="What it is called.")
+    type: Literal["multi"] = Field(description="The type of the grader.")
+    name: str = Field(min_length=1, description="The name of the grader.")
     graders: _SubGraders = Field(
-        description="The graders by the names that the formula uses; a single grader, or each of "
-        "a list, goes by its own name."
+        description="The graders by their names in the formula; a single grader, or each of a "
+        "list, has its own name."
     )
     calculate_output: str = Field(
         description="Numbers, names, + - * / ^, brackets, min, max, abs, floor, ceil, exp, sqrt, "
-        "log. TYPE_score also means the score of the only grader of that type."
+        "log. TYPE_score is another name for the score of the only grader of that type."
     )
 
     @field_validator("graders")
@@ -165,11 +167,11 @@ AnyGrader = Annotated[
 
 
 def build_grader(grader: AnyGrader) -> graders.Grader:
-    """What a grader becomes here.
+    """The grader that a request describes.
 
     Raises:
-        InvalidRequestError: It is of a kind that is not built here, or a template or the formula
-            makes no sense.
+        InvalidRequestError: Its type is not supported here, or a template or the formula is
+            invalid.
     """
     if not isinstance(grader, Multi):
         return _build_simple(grader, "grader")

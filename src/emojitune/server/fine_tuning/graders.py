@@ -37,7 +37,7 @@ _ERROR_DETAILS = (
 class ValidateGrader(StrictModel):
     """The body of `POST /fine_tuning/alpha/graders/validate`."""
 
-    grader: AnyGrader = Field(description="The grader to look at.")
+    grader: AnyGrader = Field(description="The grader to validate.")
 
 
 class RunGrader(StrictModel):
@@ -45,11 +45,11 @@ class RunGrader(StrictModel):
 
     grader: AnyGrader = Field(description="The grader to run.")
     model_sample: str = Field(description="The reply to grade: `sample` in templates.")
-    item: dict[str, Any] = Field({}, description="What the reply answers: `item` in templates.")
+    item: dict[str, Any] = Field({}, description="The data of the prompt: `item` in templates.")
 
 
 class _Validated(GraderValidateResponse):
-    # As it was sent: OpenAI's own type knows one of the three forms of a multi grader's parts.
+    # As it was sent: OpenAI's own type knows one of the three forms of a multi grader's `graders`.
     grader: Any
 
 
@@ -57,14 +57,14 @@ class _Validated(GraderValidateResponse):
 def validate(
     body: Annotated[ValidateGrader, Depends(json_body(ValidateGrader))],
 ) -> Response:
-    """Check that a grader can be run here; answers with it."""
+    """Check that a grader can be run here; returns the grader."""
     build_grader(body.grader)
     return json_response(_Validated(grader=body.grader.model_dump(exclude_unset=True)))
 
 
 @router.post("/run")
 def run(body: Annotated[RunGrader, Depends(json_body(RunGrader))]) -> Response:
-    """Grade one reply; what goes wrong in a template or formula is told in `metadata.errors`."""
+    """Grade one reply; errors in a template or formula are reported in `metadata.errors`."""
     grader = build_grader(body.grader)
     begun = perf_counter()
     graded = grade(grader, body.model_sample, body.item)
@@ -72,7 +72,7 @@ def run(body: Annotated[RunGrader, Depends(json_body(RunGrader))]) -> Response:
 
 
 def _run_object(grader: Any, graded: Grade, seconds: float) -> GraderRunResponse:
-    # Without the second names that a formula may use.
+    # Without the aliases that a formula may use.
     names = grader.parts if isinstance(grader, Multi) else ()
     parts = {name: graded.sub_rewards[name] for name in names}
     return GraderRunResponse.model_validate(

@@ -1,4 +1,4 @@
-"""Checkpoint permissions: which other projects may use a project's checkpoint, or tuned model."""
+"""Checkpoint permissions: the other projects that may use a checkpoint or fine-tuned model."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +13,7 @@ from emojitune.server.http.json_responses import json_response, page_response
 from emojitune.server.http.query_params import After, FullOrder, Limit
 from emojitune.store.permissions import Permission
 
-# `path`, because a model's name may hold a slash; colons come literally or percent-encoded.
+# `path`, because a model's name may contain a slash; colons may be percent-encoded.
 router = APIRouter(prefix="/v1/fine_tuning/checkpoints/{model:path}/permissions")
 
 _ProjectId = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -33,10 +33,10 @@ def create(
     body: Annotated[GrantPermissions, Depends(json_body(GrantPermissions))],
     context: Context,
 ) -> Response:
-    """Let projects use a checkpoint; answers with the list of their permissions.
+    """Let projects use a checkpoint; returns the list of their permissions.
 
-    They find it among their models, chat with it and tune it further, but cannot delete it, nor
-    share it in their turn.
+    The checkpoint is among their models: they can chat with it and fine-tune it further, but
+    neither delete nor share it.
     """
     name = context.stores.models.own(model).name
     return _permission_page(
@@ -55,7 +55,7 @@ def list_permissions(
     limit: Limit = 10,
     order: FullOrder = "descending",
 ) -> Response:
-    """List a checkpoint's permissions, page by page."""
+    """List a checkpoint's permissions."""
     page = context.stores.permissions.list(
         context.stores.models.own(model).name,
         project_id,
@@ -68,7 +68,7 @@ def list_permissions(
 
 @router.delete("/{permission_id}")
 def delete(model: str, permission_id: str, context: Context) -> Response:
-    """Take a permission back."""
+    """Revoke a permission."""
     context.stores.permissions.revoke(context.stores.models.own(model).name, permission_id)
     return json_response(
         PermissionDeleteResponse(id=permission_id, object="checkpoint.permission", deleted=True)

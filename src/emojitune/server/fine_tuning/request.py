@@ -1,4 +1,4 @@
-"""What a fine-tuning job is asked with. Every method is checked whole; supervised is built."""
+"""The request body of a fine-tuning job. All methods are validated; supervised is supported."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,7 @@ from emojitune.server.http.json_bodies import Metadata, StrictModel, refuse
 
 
 def _or_auto(number: Any) -> BeforeValidator:
-    """Takes "auto" for None, beside what `number` takes."""
+    """A validator that accepts "auto", as None, in addition to `number`."""
     return BeforeValidator(
         lambda value: None if value == "auto" else value,
         json_schema_input_type=number | Literal["auto"] | None,
@@ -32,72 +32,77 @@ _ComputeMultiplier = Annotated[_ComputeFactor | None, _or_auto(_ComputeFactor)]
 
 
 class Hyperparameters(StrictModel):
-    """Each a number or "auto", which is also what a missing one means; None stands for it here."""
+    """Hyperparameters of every method: numbers or "auto", the default; here None is "auto"."""
 
     n_epochs: _Epochs = Field(None, description="Passes over the training file: 1 to 50, or auto.")
     batch_size: _BatchSize = Field(
         None, description="Examples of one optimizer step: 1 to 256, or auto."
     )
     learning_rate_multiplier: _Multiplier = Field(
-        None, description="Times the base model's own learning rate: above 0, or auto."
+        None, description="Multiplies the base model's own learning rate: above 0, or auto."
     )
 
 
 class DPOHyperparameters(Hyperparameters):
-    """Those of preference learning."""
+    """Hyperparameters of preference learning."""
 
     beta: _Beta = Field(
-        None, description="Weight of the penalty for leaving the base model: to 2, or auto."
+        None,
+        description="Weight of the penalty for diverging from the base model: up to 2, or auto.",
     )
 
 
 class ReinforcementHyperparameters(Hyperparameters):
-    """Those of reinforcement learning."""
+    """Hyperparameters of reinforcement learning."""
 
     reasoning_effort: Literal["default", "low", "medium", "high"] = Field(
-        "default", description="How long a reasoning model may think."
+        "default", description="The reasoning effort of a reasoning model."
     )
     compute_multiplier: _ComputeMultiplier = Field(
-        None, description="How much is explored: above 0.00001 and to 10, or auto."
+        None, description="Amount of exploration: above 0.00001 and up to 10, or auto."
     )
     eval_interval: _Count = Field(None, description="Steps between evaluations, or auto.")
     eval_samples: _Count = Field(None, description="Samples of one evaluation, or auto.")
 
 
 class Supervised(StrictModel):
-    """How the supervised method is asked to learn."""
+    """The configuration of supervised fine-tuning."""
 
-    hyperparameters: Hyperparameters = Field(Hyperparameters(), description="Its numbers.")
+    hyperparameters: Hyperparameters = Field(
+        Hyperparameters(), description="The hyperparameters of the method."
+    )
 
 
 class DPO(StrictModel):
-    """How preference learning is asked to learn."""
+    """The configuration of preference learning."""
 
-    hyperparameters: DPOHyperparameters = Field(DPOHyperparameters(), description="Its numbers.")
+    hyperparameters: DPOHyperparameters = Field(
+        DPOHyperparameters(), description="The hyperparameters of the method."
+    )
 
 
 class Reinforcement(StrictModel):
-    """How reinforcement learning is asked to learn."""
+    """The configuration of reinforcement learning."""
 
-    grader: AnyGrader = Field(description="What scores the replies.")
+    grader: AnyGrader = Field(description="The grader that scores replies.")
     hyperparameters: ReinforcementHyperparameters = Field(
-        ReinforcementHyperparameters(), description="Its numbers."
+        ReinforcementHyperparameters(), description="The hyperparameters of the method."
     )
 
 
 class Method(StrictModel):
-    """The method by name; the other methods' parts are checked too, and then not looked at."""
+    """The method by name; the configurations of other methods are validated, then ignored."""
 
     type: Literal["supervised", "dpo", "reinforcement"] = Field(
         description="The method: supervised; dpo and reinforcement are refused."
     )
-    supervised: Supervised = Field(Supervised(), description="The supervised method's part.")
-    dpo: DPO | None = Field(None, description="The part of dpo; not looked at by supervised.")
+    supervised: Supervised = Field(Supervised(), description="The configuration of supervised.")
+    dpo: DPO | None = Field(None, description="The configuration of dpo; ignored by supervised.")
     reinforcement: Reinforcement | None = Field(
-        None, description="The part of reinforcement; not looked at by supervised."
+        None, description="The configuration of reinforcement; ignored by supervised."
     )
 
-    # Afterwards: a request that is wrong in itself is told so first, as on the hosted API.
+    # After validation: an invalid request is reported first, as on the hosted API.
     @model_validator(mode="after")
     def _is_built(self) -> "Method":
         if self.type == "reinforcement" and self.reinforcement is None:
@@ -114,20 +119,20 @@ class Method(StrictModel):
 
 
 class WandbSettings(StrictModel):
-    """Where in Weights & Biases the metrics go."""
+    """The run in Weights & Biases that gets the metrics."""
 
     project: str = Field(min_length=1, description="The project of the run.")
     name: str | None = Field(None, description="The run's name; without one, the job's id.")
     entity: str | None = Field(None, description="The team or user that the run belongs to.")
     tags: list[Annotated[str, StringConstraints(min_length=1, max_length=64)]] = Field(
-        [], description="The run's tags, beside emojitune's own."
+        [], description="The run's tags, in addition to emojitune's own."
     )
 
 
 class Integration(StrictModel):
-    """Who else is told how the training goes."""
+    """Another service that gets the metrics of the training."""
 
-    type: Literal["wandb"] = Field(description="Weights & Biases, the only one there is.")
+    type: Literal["wandb"] = Field(description="Weights & Biases, the only integration there is.")
     wandb: WandbSettings = Field(
         description="The metrics are written into an offline run in the job's folder, if the "
         "wandb package is installed; else the job's events say that they are not."
@@ -135,7 +140,7 @@ class Integration(StrictModel):
 
     @property
     def to_stored(self) -> dict[str, Any]:
-        """As the job object shows it: with every key."""
+        """The integration as the job object has it: with all keys."""
         return self.model_dump(mode="json")
 
 
@@ -149,28 +154,31 @@ class CreateJob(StrictModel):
         min_length=1, description="The id of a file that was uploaded with purpose fine-tune."
     )
     hyperparameters: Hyperparameters = Field(
-        Hyperparameters(), description="The older place; what `method` says wins."
+        Hyperparameters(), description="The older place for hyperparameters; those of `method` win."
     )
     suffix: str | None = Field(
-        None, min_length=1, max_length=64, description="Becomes a part of the model's name."
+        None, min_length=1, max_length=64, description="A part of the fine-tuned model's name."
     )
     validation_file: str | None = Field(
-        None, min_length=1, description="The id of a file to measure on after each epoch."
+        None, min_length=1, description="The id of a file to evaluate on after each epoch."
     )
     integrations: list[Integration] | None = Field(
-        None, max_length=5, description="Who else is told how the training goes."
+        None, max_length=5, description="Other services that get the metrics of the training."
     )
     seed: int | None = Field(
-        None, ge=0, le=2_147_483_647, description="Same seed, same data, same adapter."
+        None,
+        ge=0,
+        le=2_147_483_647,
+        description="The random seed: the same seed and data give the same adapter.",
     )
-    method: Method = Field(Method(type="supervised"), description="How to learn.")
+    method: Method = Field(Method(type="supervised"), description="The training method.")
     metadata: Metadata | None = Field(
-        None, description="Up to 16 texts of your own, by which jobs can be listed."
+        None, description="Up to 16 key-value pairs of your own, by which jobs can be listed."
     )
 
     @property
     def requested_hyperparameters(self) -> dict[str, int | float | str]:
-        """The hyperparameters; `method` is the newer of their two places, and wins."""
+        """The hyperparameters; those of `method`, the newer of the two places, win."""
         newer, older = self.method.supervised.hyperparameters, self.hyperparameters
         return {
             name: getattr(newer, name) or getattr(older, name) or "auto"

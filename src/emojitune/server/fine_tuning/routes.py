@@ -31,8 +31,8 @@ async def create(
 ) -> Response:
     """Create a fine-tuning job.
 
-    A client that repeats this request because its connection was cut gets the job that the first
-    attempt made; a request that is no repetition always makes a job of its own.
+    A client that retries this request because its connection broke gets the job that the first
+    attempt created; a request that is not a retry always creates a new job.
     """
 
     def make(job_id: str) -> Response:
@@ -50,7 +50,7 @@ def list_jobs(
     metadata: Annotated[
         Literal["null"] | None,
         Query(
-            description="`metadata[key]=value`, as often as you like: only jobs with all of these; "
+            description="`metadata[key]=value`, any number of times: only jobs with all of these; "
             "`metadata=null`: only jobs without metadata."
         ),
     ] = None,
@@ -70,7 +70,7 @@ def retrieve(job_id: str, context: Context) -> Response:
 
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, request: Request, context: Context) -> Response:
-    """Cancel a job that has not ended; its checkpoints stay usable."""
+    """Cancel an unfinished job; its checkpoints stay usable."""
 
     def change() -> Job:
         return states.JOB.move(
@@ -83,7 +83,7 @@ def cancel(job_id: str, request: Request, context: Context) -> Response:
 
 @router.post("/{job_id}/pause")
 def pause(job_id: str, request: Request, context: Context) -> Response:
-    """Pause a job that waits or runs; one that runs stops within a step."""
+    """Pause a waiting or running job; a running one stops within a step."""
 
     def change() -> Job:
         return states.JOB.move(context.stores.jobs, job_id, "paused", estimated_finish=None)
@@ -93,7 +93,7 @@ def pause(job_id: str, request: Request, context: Context) -> Response:
 
 @router.post("/{job_id}/resume")
 def resume(job_id: str, request: Request, context: Context) -> Response:
-    """Put a paused job back to where it waited; it goes on from its last checkpoint."""
+    """Resume a paused job; it continues from its last checkpoint."""
 
     def change() -> Job:
         return states.resume(context.stores.jobs, job_id)
@@ -113,21 +113,21 @@ def list_events(job_id: str, context: Context, after: After = None, limit: Limit
 def list_checkpoints(
     job_id: str, context: Context, after: After = None, limit: Limit = 10
 ) -> Response:
-    """List a job's checkpoints, the last step first: one an epoch, of the last three epochs."""
+    """List a job's checkpoints, the last step first: one per epoch, of the last three epochs."""
     page = context.stores.jobs.checkpoints(job_id, after, limit)
     checkpoints = [_checkpoint_object(checkpoint) for checkpoint in page.items]
     return page_response(checkpoints, has_more=page.has_more, empty_id=None)
 
 
 class _JobObject(FineTuningJob):
-    # OpenAI's own /pause answers "paused", which its type does not know; there is no better word.
+    # OpenAI's own /pause returns "paused", which its type does not know; there is no better word.
     status: Literal[  # type: ignore[assignment]
         "validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"
     ]
 
 
 def _create_job(job_id: str, body: CreateJob, context: RequestContext) -> Job:
-    """The job of this id: made now, or by an earlier attempt of the same request."""
+    """The job of this id: created now, or by an earlier attempt of the same request."""
     with contextlib.suppress(NotFoundError):
         return context.stores.jobs.get(job_id)
     resolve(body.model, context)
@@ -158,10 +158,10 @@ def _change_status(
     request: Request,
     context: RequestContext,
 ) -> Response:
-    """Change a job's status, and tell its story and the dispatcher.
+    """Change a job's status, add an event about it, and wake the dispatcher.
 
-    A client that repeats its request, since the first answer was lost, is not blamed for finding
-    the job in one of the states in which that one left it: `done`.
+    A retry of a request whose response was lost succeeds too: it finds the job in one of the states
+    `done` in which the first attempt left it.
     """
     try:
         with context.stores.transaction():
@@ -206,9 +206,9 @@ def _job_object(job: Job, context: RequestContext) -> FineTuningJob:
                 "supervised": {"hyperparameters": job.hyperparameters},
             },
             "trained_tokens": job.trained_tokens,
-            # Left behind by whoever stopped it: a job that does not run has no finish in sight.
+            # A stopped worker may leave a value: a job that is not running has no estimated finish.
             "estimated_finish": job.estimated_finish if job.status == "running" else None,
-            "error": error,  # null when all is well: the SDK chokes on an object of nulls
+            "error": error,  # null without an error: the SDK fails on an object of nulls
             "integrations": list(job.integrations),
             "metadata": job.metadata,
             "user_provided_suffix": job.suffix,
@@ -232,7 +232,7 @@ def _event_object(event: JobEvent) -> FineTuningJobEvent:
 
 
 def _checkpoint_object(checkpoint: JobCheckpoint) -> FineTuningJobCheckpoint:
-    # Each metric is optional but never null: what is not known, or no number, is left out.
+    # Each metric is optional but never null: unknown and non-finite ones are left out.
     metrics = {
         name: value
         for name, value in checkpoint.metrics.items()
