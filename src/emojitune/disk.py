@@ -28,8 +28,8 @@ _SQLITE = {13: errno.ENOSPC, 8: errno.EROFS}
 # and how libraries that are not written in Python name the number.
 _NUMBER = re.compile(r"os error (\d+)")
 
-# Entered while something is put in its place; forbids it by an error.
-Permit = Callable[[], AbstractContextManager[object]]
+# Entered while something is put in its place; raises where that is no longer allowed.
+Fence = Callable[[], AbstractContextManager[object]]
 
 
 def make_private(folder: Path) -> None:
@@ -78,14 +78,14 @@ def close_to_others(path: Path) -> None:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
 
 
-def put_in_place(staging: Path, target: Path, permit: Permit = nullcontext) -> None:
+def put_in_place(staging: Path, target: Path, fence: Fence = nullcontext) -> None:
     """Make the folder that was written as `staging` appear as `target`, for good.
 
     All of it is on the disk before it has its name: not even a power cut leaves half of it there.
     """
     for path in [*staging.rglob("*"), staging]:
         sync(path)
-    with permit():
+    with fence():
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staging, target)
     sync(target.parent)
@@ -93,7 +93,7 @@ def put_in_place(staging: Path, target: Path, permit: Permit = nullcontext) -> N
 
 @contextmanager
 def new_folder(
-    target: Path, *, staging: Path | None = None, permit: Permit = nullcontext
+    target: Path, *, staging: Path | None = None, fence: Fence = nullcontext
 ) -> Iterator[Path]:
     """A folder to write into, which appears as `target` when the block ends, or not at all.
 
@@ -104,7 +104,7 @@ def new_folder(
 
     Args:
         staging: Where it is written, beside `target`. One that a killed process left is emptied.
-        permit: Entered while it appears.
+        fence: Entered while it appears.
 
     Raises:
         StorageError: The disk is full or closed; a `target` of before stays.
@@ -118,7 +118,7 @@ def new_folder(
             yield staging
             for path in staging.rglob("*"):
                 close_to_others(path)
-            put_in_place(staging, target, permit)
+            put_in_place(staging, target, fence)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

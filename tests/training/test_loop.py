@@ -187,20 +187,20 @@ def test_a_run_does_not_go_on_with_another_base_model(tiny_base: Path, tmp_path:
     assert error.value.code == "base_model_changed"
 
 
-@pytest.mark.parametrize("permitted", [0, 1])  # not even to be written, or not to appear
-def test_what_is_not_permitted_is_not_saved(
-    tiny_base: Path, tmp_path: Path, permitted: int
+@pytest.mark.parametrize("passed", [0, 1])  # not even to be written, or not to appear
+def test_a_checkpoint_that_the_fence_refuses_is_not_saved(
+    tiny_base: Path, tmp_path: Path, passed: int
 ) -> None:
     asked = count()
 
-    def permit() -> AbstractContextManager[None]:
-        if next(asked) == permitted:
+    def fence() -> AbstractContextManager[None]:
+        if next(asked) == passed:
             raise PermissionError
         return nullcontext()
 
     model = loader.load_for_training(tiny_base, float32())
     example = model.renderer.render_example([Message("user", "a"), Message("assistant", "(yawn)")])
-    checkpoints = CheckpointFolder(tmp_path, AdapterInfo("tiny", 4, 8.0), permit=permit)
+    checkpoints = CheckpointFolder(tmp_path, AdapterInfo("tiny", 4, 8.0), fence=fence)
     with pytest.raises(PermissionError):
         list(train(model, torch.device("cpu"), [example] * 10, CONFIG, checkpoints))
     assert list(tmp_path.iterdir()) == []

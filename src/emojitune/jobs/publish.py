@@ -154,7 +154,7 @@ def _copy_adapter(run: Run, checkpoint: EpochCheckpoint, target: Path) -> None:
     """Copy a checkpoint's adapter so that `target` appears complete or not at all."""
     if target.is_dir():
         return
-    with new_folder(target, permit=partial(run.control.fence, ["running"])) as staging:
+    with new_folder(target, fence=partial(run.control.fence, ["running"])) as staging:
         shutil.copytree(checkpoint.adapter, staging, dirs_exist_ok=True)
         if checkpoint.complete is not None:
             checkpoint.complete(staging)

@@ -128,7 +128,7 @@ def _checkpoint_folder(run: Run, prepared: Prepared, loaded: Loaded) -> Checkpoi
     )
     # A job that was paused, or put back into the queue, is resumed from its checkpoint too.
     fence = partial(run.control.fence, states.JOB.unfinished)
-    return CheckpointFolder(run.checkpoints, info, permit=fence)
+    return CheckpointFolder(run.checkpoints, info, fence=fence)
 
 
 def _report_integration(run: Run, level: Literal["info", "warn"], message: str) -> None:

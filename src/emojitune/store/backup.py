@@ -46,7 +46,7 @@ def back_up(home: Path, target: Path) -> Backup:
 
 def _back_up(home: Path, target: Path) -> Backup:
     # Looked at once more when the copy appears: what was put there meanwhile is not ours to delete.
-    with new_folder(target, permit=partial(_new_or_empty, target)) as staging:
+    with new_folder(target, fence=partial(_new_or_empty, target)) as staging:
         for _ in range(_TRIES):
             _copy_database(home / _DATABASE, staging / _DATABASE)
             content = _Content(staging / _DATABASE, "?immutable=1")

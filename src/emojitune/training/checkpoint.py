@@ -22,7 +22,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emojitune.disk import Permit, new_folder
+from emojitune.disk import Fence, new_folder
 from emojitune.errors import TrainingError
 from emojitune.models import adapter, lora
 from emojitune.training.adam import Adam
@@ -57,7 +57,7 @@ class SavedCheckpoint:
 class CheckpointFolder:
     """The checkpoints of one run; `keep` of them, the newest, stay.
 
-    `permit` is entered before anything is written, and again while a checkpoint appears: writing
+    `fence` is entered before anything is written, and again while a checkpoint appears: writing
     one takes a while, in which the run may become another process's.
     """
 
@@ -67,12 +67,12 @@ class CheckpointFolder:
         info: adapter.AdapterInfo,
         *,
         keep: int = 2,
-        permit: Permit = nullcontext,
+        fence: Fence = nullcontext,
     ) -> None:
         self._folder = folder
         self._info = info
         self._keep = keep
-        self._permit = permit
+        self._fence = fence
 
     def save(
         self, state: Mapping[str, Tensor], optimizer: Adam, position: Position
@@ -82,10 +82,10 @@ class CheckpointFolder:
         Raises:
             StorageError: The disk is full or closed; the checkpoints before this one stay.
         """
-        with self._permit():
+        with self._fence():  # before anything is written, which would be in another process's way
             pass
         target, half = self._folder / f"step-{position.steps}", self._folder / "saving.partial"
-        with new_folder(target, staging=half, permit=self._permit) as staging:
+        with new_folder(target, staging=half, fence=self._fence) as staging:
             self._write(staging, state, optimizer, position)
         for old in self._newest_first()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
