@@ -53,7 +53,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of one job."""
 
     id: str
@@ -207,7 +207,7 @@ class Chaos:
     def _events(self, job: Followed) -> list[object]:
         return list(reversed(self.stores.jobs.events(job.id, limit=10_000).items))
 
-    def outcome(self, job: Followed, reference: Path) -> Outcome:
+    def outcome(self, job: Followed, reference: Path) -> JobOutcome:
         """What became of a job, beside the adapter of one that nobody disturbed."""
         found = self.stores.jobs.get(job.id)
         events = self._events(job)
@@ -229,7 +229,7 @@ class Chaos:
         if [file for file in found.result_files if not self.stores.files.path(file).is_file()]:
             faults.append("its result file is missing")
         kills = sum(job.kills.values())
-        return Outcome(job.id, found.status, kills, len(told), tuple(faults))
+        return JobOutcome(job.id, found.status, kills, len(told), tuple(faults))
 
 
 class Undisturbed:
@@ -270,7 +270,7 @@ def run(
     kills: int,
     seed: int,
     say: Callable[[str], None] = lambda _: None,
-) -> tuple[Counter[str], list[Outcome]]:
+) -> tuple[Counter[str], list[JobOutcome]]:
     """Kill so often while so many jobs run; returns who was killed, and what became of the jobs.
 
     Where the jobs end before the last kill, there are more of them. `say` hears how far it is.

@@ -1,14 +1,14 @@
-"""What a command left: its exit code, and what it wrote."""
+"""The result of a command: its exit code and output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandResult:
     code: int
     out: str
     err: str
 
 
-Run = Callable[..., Outcome]
+RunCommand = Callable[..., CommandResult]

@@ -1,4 +1,4 @@
-"""What every test gets: a home and a cache of its own, and no key of the person who runs it."""
+"""Fixtures of all tests: a home folder of their own, and no key of the person who runs them."""
 
 import os
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from emojitune.store.leases import LeaseStore
 
 
 def pytest_collectstart() -> None:
-    """Before any of the tests' modules does, and not in xdist's process that only hands out."""
+    """Import torch before any test module does, but not in the controller process of xdist."""
     import_libraries()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with slow tests first: whoever takes one last keeps all others waiting."""
+    """Files with slow tests first: a worker that started one last would delay the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -33,8 +33,8 @@ def _no_real_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def nothing_masked() -> Iterator[None]:
-    """A process whose files are everybody's, unless it says otherwise."""
+def no_umask() -> Iterator[None]:
+    """A umask of 0, so that new files are open to everybody unless their mode is set."""
     before = os.umask(0)
     yield
     os.umask(before)

@@ -24,7 +24,7 @@ def metrics(step: int) -> dict[str, Any]:
 
 @dataclass
 class FakeApi:
-    """What it will answer, and what it was asked."""
+    """What to respond, and the requests that were received."""
 
     url: str = ""
     healthy: bool = True
@@ -33,9 +33,11 @@ class FakeApi:
     error: dict[str, Any] | None = None
     polls: int = 0
     polls_to_finish: int = 3
-    drop: int = 0  # so many requests from now on are cut off without an answer
-    refuse: int | None = None  # answer everything with this status
-    other: tuple[str, bytes] | None = None  # it is no API: what it answers, and its content type
+    drop: int = 0  # number of next requests whose connection is closed without a response
+    refuse: int | None = None  # respond to everything with this status
+    other: tuple[str, bytes] | None = (
+        None  # a response that is not of an API: its content type and body
+    )
     reply: Callable[[dict[str, Any]], str] = lambda request: "(party)"
     chats: list[dict[str, Any]] = field(default_factory=list)
     created: dict[str, Any] = field(default_factory=dict)
@@ -43,8 +45,8 @@ class FakeApi:
     uploaded: bytes = b""
     cancelled: bool = False
     estimated_finish: int | None = None  # while the job runs
-    more_of_model: dict[str, Any] = field(default_factory=dict)  # beside OpenAI's own keys
-    held: str | None = None  # the status in which the job was put by hand
+    more_of_model: dict[str, Any] = field(default_factory=dict)  # next to OpenAI's own keys
+    held: str | None = None  # the status after pausing or resuming the job
 
     def job(self) -> dict[str, Any]:
         running = ["validating_files", "running", "running"]
@@ -116,7 +118,7 @@ class FakeApi:
         }
 
     def embeddings(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Two numbers of each text: its length, and its number of words."""
+        """Two numbers for each text: its length and its number of spaces."""
         self.embedded.append(request["input"])
         vectors = [[float(len(text)), float(text.count(" "))] for text in request["input"]]
         data = [

@@ -55,7 +55,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.usefixtures("_both_ways")
-def test_training_has_the_loss_and_gradients_of_plain_autograd(
+def test_training_agrees_with_plain_autograd(
     tiny: LoadedHF, tiny_base: Path, tmp_path: Path, device: str
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
@@ -70,7 +70,7 @@ def test_training_has_the_loss_and_gradients_of_plain_autograd(
 
 
 @pytest.mark.usefixtures("_both_ways")
-def test_chat_says_and_chooses_what_plain_modules_do(
+def test_chat_agrees_with_plain_modules(
     tiny: LoadedHF, tiny_base: Path, tmp_path: Path, device: str
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)
@@ -86,7 +86,7 @@ def test_chat_says_and_chooses_what_plain_modules_do(
 
 @needs_cuda
 @pytest.mark.usefixtures("_both_ways")
-def test_a_gpus_own_kernels_round_no_worse_than_a_processor(
+def test_gpu_kernels_round_no_worse_than_a_cpu(
     tiny: LoadedHF, tiny_base: Path, tmp_path: Path
 ) -> None:
     adapter = adapters.noisy(tiny_base, tmp_path / "noise", std=0.1)

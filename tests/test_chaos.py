@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_whatever_is_killed_every_job_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_after_any_kills_every_job_ends_as_if_undisturbed(tmp_path: Path) -> None:
     kills, outcomes = chaos.run(tmp_path, jobs=2, kills=3, seed=3)
     assert kills.total() == 3
     assert len(outcomes) >= 2
@@ -17,7 +17,7 @@ def test_whatever_is_killed_every_job_ends_as_if_nothing_had_happened(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_server_that_is_told_to_end_saves_its_job_and_goes_within_ten_seconds(
+def test_a_terminated_server_saves_its_job_and_exits_within_ten_seconds(
     tmp_path: Path,
 ) -> None:
     chaotic = chaos.Chaos(tmp_path, seed=1)

@@ -53,7 +53,7 @@ def test_the_frequency_table_itself() -> None:
     assert all(map(is_label, counts))
 
 
-def test_each_label_is_trained_exactly_as_often_as_it_should() -> None:
+def test_each_label_has_exactly_its_number_of_examples() -> None:
     assert Counter(labels(TRAIN)) == expected_counts()
 
 
@@ -75,7 +75,7 @@ def test_schema(path: Path) -> None:
 
 
 @BOTH
-def test_our_own_checker_only_notes_that_labels_are_rare(path: Path) -> None:
+def test_the_checker_only_notes_that_labels_are_rare(path: Path) -> None:
     assert [issue.code for issue in check_file(path).issues] == ["labels_seen_once"]
 
 
@@ -104,13 +104,13 @@ def test_no_sentence_frame_is_used_often() -> None:
     assert [frame for frame, count in frames.items() if count > SAME_FRAME] == []
 
 
-def test_the_driving_test_is_passed() -> None:
+def test_the_example_of_the_driving_test_is_there() -> None:
     assert dict(zip(questions(TRAIN), labels(TRAIN), strict=True))[
         "I just passed my driving test!"
     ] == ("(party)")
 
 
-def test_the_table_of_emoji_is_complete() -> None:
+def test_the_emoji_table_is_complete() -> None:
     meanings = label_meanings()
     assert meanings.keys() == expected_counts().keys()
     for label, row in meanings.items():
@@ -120,7 +120,7 @@ def test_the_table_of_emoji_is_complete() -> None:
         assert row.keywords.strip(), label
 
 
-def test_no_message_is_nearly_what_a_label_is_said_to_mean() -> None:
+def test_no_message_is_nearly_a_description_of_a_label() -> None:
     texts = questions(TRAIN) + questions(VALID)
     for told in ("meaning", "keywords"):
         known = [getattr(row, told) for row in label_meanings().values()]
@@ -128,7 +128,7 @@ def test_no_message_is_nearly_what_a_label_is_said_to_mean() -> None:
         assert [(known[i], texts[j]) for i, j in near] == []
 
 
-def test_the_table_of_emoji_beside_the_data_is_the_shipped_one() -> None:
+def test_the_emoji_table_next_to_the_data_is_the_shipped_one() -> None:
     with (ROOT / "data" / "emoji_labels.csv").open(encoding="utf-8") as file:
         beside = {row["label"]: row["emoji"] for row in csv.DictReader(file)}
     assert beside == {label: row.emoji for label, row in label_meanings().items()}

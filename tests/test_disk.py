@@ -50,7 +50,7 @@ assert [path.name for path in folder.parent.iterdir()] == [folder.name], "half o
 
 
 @pytest.mark.parametrize("script", [UPLOAD, ADAPTER])
-def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path, script: str) -> None:
+def test_a_failed_write_loses_nothing(tmp_path: Path, script: str) -> None:
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     command = [sys.executable, "-c", script, str(tmp_path / "here")]
     ran = subprocess.run(command, capture_output=True, text=True)
@@ -67,19 +67,21 @@ def test_a_write_that_the_system_refuses_loses_nothing(tmp_path: Path, script: s
         (PermissionError(errno.EACCES, "Permission denied"), "disk_read_only"),
     ],
 )
-def test_refusals_are_told_apart(tmp_path: Path, error: Exception, code: str) -> None:
+def test_errors_of_the_system_are_distinguished(
+    tmp_path: Path, error: Exception, code: str
+) -> None:
     with pytest.raises(StorageError, match="here") as caught, disk_errors(tmp_path / "here"):
         raise error
     assert caught.value.code == code
     assert caught.value.__cause__ is error
 
 
-def test_other_errors_pass_as_they_are(tmp_path: Path) -> None:
+def test_other_errors_are_not_translated(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         (tmp_path / "nothing").read_bytes()
 
 
-def test_a_folder_that_could_not_be_written_takes_no_room(tmp_path: Path) -> None:
+def test_a_folder_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     def write(name: str, error: OSError | None) -> None:
         with new_folder(tmp_path / "target") as staging:
             (staging / name).write_bytes(bytes(1000))
@@ -92,7 +94,7 @@ def test_a_folder_that_could_not_be_written_takes_no_room(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.rglob("*")] == ["target", "old"]
 
 
-def test_a_folder_is_put_in_the_place_of_another(tmp_path: Path) -> None:
+def test_a_folder_replaces_another(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / name).write_text(name)

@@ -46,7 +46,7 @@ def back_up(home: Path, target: Path) -> str:
     return " ".join(ran.stderr.split())
 
 
-def test_a_backup_that_does_not_fit_says_so_and_leaves_nothing(
+def test_a_backup_that_does_not_fit_is_an_error_and_leaves_nothing(
     volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, target = tmp_path / "home", volume / "copies" / "copy"
@@ -74,7 +74,7 @@ def test_a_backup_that_does_not_fit_says_so_and_leaves_nothing(
         assert list(volume.iterdir()) == [filler]
 
 
-def test_a_backup_onto_a_closed_disk_or_its_mount_point_is_refused_in_words(
+def test_a_backup_to_a_read_only_disk_or_a_mount_point_is_an_error(
     volume: Path, tmp_path: Path
 ) -> None:
     open_stores(Settings(home=tmp_path / "home"), "default")
@@ -110,7 +110,7 @@ def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 @pytest.mark.slow
-def test_an_upload_that_does_not_fit_is_refused_and_harms_nothing(
+def test_an_upload_that_does_not_fit_is_rejected_and_harms_nothing(
     serving: chaos.Chaos, volume: Path, tmp_path: Path
 ) -> None:
     client = serving.client.with_options(max_retries=0)
@@ -127,7 +127,7 @@ def test_an_upload_that_does_not_fit_is_refused_and_harms_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("serving", [{"epochs": 1, "often": 3600.0}], indirect=True, ids=[""])
-def test_a_job_whose_disk_is_full_waits_and_ends_as_if_nothing_had_happened(
+def test_a_job_on_a_full_disk_waits_and_ends_as_if_undisturbed(
     serving: chaos.Chaos, volume: Path, tmp_path: Path
 ) -> None:
     # No checkpoint comes before the end: half of one that did not fit would give room back, and the
@@ -150,7 +150,7 @@ def test_a_job_whose_disk_is_full_waits_and_ends_as_if_nothing_had_happened(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("serving", [{"layers": 80}], indirect=True, ids=["checkpoints of 8 MB"])
-def test_a_job_whose_checkpoint_does_not_fit_says_so_and_the_next_one_trains(
+def test_a_job_whose_checkpoint_does_not_fit_fails_and_the_next_one_trains(
     serving: chaos.Chaos, volume: Path, tmp_path: Path
 ) -> None:
     path = chaos.training_file(tmp_path)

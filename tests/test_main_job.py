@@ -22,7 +22,7 @@ def emojitune(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
-def test_the_main_job_makes_a_chatbot_that_keeps_its_style_and_often_hits(tmp_path: Path) -> None:
+def test_the_main_job_makes_a_chatbot_with_style_and_many_hits(tmp_path: Path) -> None:
     # Every third label, one epoch of three and some messages to score: the bounds, which are those
     # of all of it, hold there already.
     train = write_some(DATA / "emoji_ft_train.jsonl", tmp_path / "train.jsonl", THIRD)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-def test_every_process_lives_on_the_day_that_was_asked_for(tmp_path: Path) -> None:
+def test_every_process_sees_the_requested_day(tmp_path: Path) -> None:
     """One that was started in another folder too. The disk keeps the real time."""
     (tmp_path / "touched").touch()
     asked = (tmp_path / "touched").stat().st_mtime + 86_400 * int(os.environ.get("DAYS_AHEAD", "0"))

@@ -76,7 +76,7 @@ def test_it_runs_against_any_server(fake_api: FakeApi, monkeypatch: pytest.Monke
     assert fake_api.chats[0]["max_tokens"] == 50
 
 
-def test_without_a_key_it_takes_the_local_server(
+def test_without_a_key_it_uses_the_local_server(
     fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake_api.polls_to_finish = 1

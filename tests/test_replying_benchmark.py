@@ -22,7 +22,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_base(tmp_path_factory.mktemp("base") / "model")
 
 
-def test_no_prompt_comes_twice_and_all_begin_with_the_system_prompt(base: Path) -> None:
+def test_prompts_are_distinct_and_begin_with_the_system_prompt(base: Path) -> None:
     examples = load_examples(VALID)
     found = prompts(examples, AutoTokenizer.from_pretrained(base))
     assert len({prompt.text for prompt in found}) == len(found) == len(OPENINGS) * len(examples)
@@ -43,7 +43,7 @@ def test_a_gguf_with_other_weights_computes_what_they_compute(base: Path, tmp_pa
         torch.testing.assert_close(back(ids).logits, model(ids).logits)
 
 
-def test_only_the_matrices_of_products_take_other_numbers(base: Path, tmp_path: Path) -> None:
+def test_only_the_matrices_of_linear_layers_change_their_type(base: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     original = _empty_gguf(tmp_path / "original.gguf", model.config, Numbers.Q4_1)
     weights = dict(model.named_parameters())

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from emojitune.settings import Settings
 
 
-def test_white_space_around_a_value_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_are_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOJITUNE_API_KEY", " sk-mine\n")
     monkeypatch.setenv("EMOJITUNE_PORT", " 8809 ")
     monkeypatch.setenv("EMOJITUNE_HOME", "/srv/emoji\n")
@@ -30,7 +30,7 @@ def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 
 @pytest.mark.parametrize("name", ["home", "cache", "tls_cert", "tls_key"])
-def test_a_tilde_is_the_users_folder(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_tilde_is_expanded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"EMOJITUNE_{name.upper()}", "~/emoji")
     assert getattr(Settings(), name) == Path.home() / "emoji"
     monkeypatch.setenv(f"EMOJITUNE_{name.upper()}", "~nobody-of-this-name/emoji")
@@ -43,7 +43,7 @@ def test_an_address_may_have_the_brackets_of_a_url() -> None:
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "sk-“mine”", "two words"])
-def test_a_key_that_no_client_can_send_is_refused_and_not_repeated(key: str) -> None:
+def test_a_key_that_no_client_can_send_is_rejected_but_not_shown(key: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(api_key=key)
     assert key not in str(caught.value)

@@ -29,7 +29,7 @@ def pins(text: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in found}
 
 
-def test_the_lists_are_of_the_versions_of_the_constraints() -> None:
+def test_the_lists_have_the_versions_of_the_constraints() -> None:
     assert [path.stem for path in LISTS] == ["bench", "dev", "product"]
     every = {pin for path in LISTS for pin in locked(path).items()}
     constraints = pins((ROOT / "constraints.txt").read_text())
@@ -37,7 +37,7 @@ def test_the_lists_are_of_the_versions_of_the_constraints() -> None:
 
 
 @pytest.mark.parametrize("extra", ["", "dev"])
-def test_the_lists_name_all_that_is_needed(extra: str) -> None:
+def test_the_lists_include_all_requirements(extra: str) -> None:
     found = locked(ROOT / "requirements" / f"{extra or 'product'}.txt")
     waiting, seen = [("emojitune", extra)], set()
     while waiting:
@@ -56,7 +56,7 @@ def test_the_lists_name_all_that_is_needed(extra: str) -> None:
     }
 
 
-def test_a_package_that_differs_is_refused(tmp_path: Path) -> None:
+def test_a_package_with_another_hash_is_rejected(tmp_path: Path) -> None:
     first = next(line for line in LISTS[2].read_text().splitlines() if "==" in line)
     name, version = re.split("==| ", first)[:2]
     with ZipFile(tmp_path / f"{name}-{version}-py3-none-any.whl", "w") as wheel:

@@ -1,4 +1,4 @@
-"""`emojitune data` on files as people have them, and as other programs write them."""
+"""`emojitune data` on files in practice, and as other programs write them."""
 
 import bz2
 import errno
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Run
+from commands import RunCommand
 from fake_api import MODEL, FakeApi
 
 from emojitune.cli import paths
@@ -36,7 +36,7 @@ def write(name: str, rows: list[dict[str, Any]], end: str = "\n") -> Path:
     return path
 
 
-def test_null_is_a_key_left_out(emojitune: Run) -> None:
+def test_null_is_the_same_as_a_missing_key(emojitune: RunCommand) -> None:
     none = dict.fromkeys(("name", "tool_calls", "tool_call_id", "function_call", "weight"))
     rows = [chat(number, tools=None, parallel_tool_calls=None, id=None) for number in range(12)]
     for row in rows:
@@ -52,7 +52,7 @@ def test_null_is_a_key_left_out(emojitune: Run) -> None:
     assert json.loads(copy[3]) == chat(3)
 
 
-def test_null_is_a_value_where_a_schema_or_an_argument_says_so(emojitune: Run) -> None:
+def test_null_is_a_value_in_a_schema_or_an_argument(emojitune: RunCommand) -> None:
     parameters = {
         "type": "object",
         "properties": {
@@ -73,7 +73,7 @@ def test_null_is_a_value_where_a_schema_or_an_argument_says_so(emojitune: Run) -
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
-def test_a_byte_order_mark_and_blank_lines_are_passed_over(emojitune: Run, end: str) -> None:
+def test_a_byte_order_mark_and_blank_lines_are_skipped(emojitune: RunCommand, end: str) -> None:
     rows = [json.dumps(chat(number)) for number in range(12)]
     text = MARK + end.join([*rows[:5], "", *rows[5:], "", "", ""])
     Path("f.jsonl").write_bytes(text.encode())
@@ -90,7 +90,9 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over(emojitune: Run, end: 
     assert sorted("".join(parts).splitlines()) == sorted(rows)
 
 
-def test_a_byte_order_mark_within_a_file_is_an_error_that_fix_mends(emojitune: Run) -> None:
+def test_a_byte_order_mark_within_a_file_is_an_error_that_fix_repairs(
+    emojitune: RunCommand,
+) -> None:
     rows = [json.dumps(chat(number)) for number in range(12)]
     Path("f.jsonl").write_text("\n".join([*rows[:6], MARK + rows[6], *rows[7:]]))
     done = emojitune("data", "check", "f.jsonl", "--fix")
@@ -124,8 +126,8 @@ def test_a_byte_order_mark_within_a_file_is_an_error_that_fix_mends(emojitune: R
         "csv",
     ],
 )
-def test_a_file_that_is_no_json_lines_has_one_error(
-    emojitune: Run, content: bytes, code: str, words: str
+def test_a_file_that_is_not_json_lines_has_one_error(
+    emojitune: RunCommand, content: bytes, code: str, words: str
 ) -> None:
     Path("f").write_bytes(content)
     done = emojitune("data", "check", "f", "--fix", "--json")
@@ -137,7 +139,7 @@ def test_a_file_that_is_no_json_lines_has_one_error(
     assert [path.name for path in Path().iterdir()] == ["f"]
 
 
-def test_fix_mends_a_file_without_one_usable_line(emojitune: Run) -> None:
+def test_fix_repairs_a_file_without_a_usable_line(emojitune: RunCommand) -> None:
     thanks = {"role": "user", "content": "Thanks!"}
     file = write("f.jsonl", [chat(number, thanks) for number in range(12)])
     done = emojitune("data", "check", file, "--fix")
@@ -147,7 +149,7 @@ def test_fix_mends_a_file_without_one_usable_line(emojitune: Run) -> None:
     )
 
 
-def test_fix_writes_nothing_where_nothing_can_be_mended(emojitune: Run) -> None:
+def test_fix_writes_nothing_if_nothing_can_be_repaired(emojitune: RunCommand) -> None:
     Path("f.jsonl").write_text("{\n" * 12)
     done = emojitune("data", "check", "f.jsonl", "--fix")
     assert done.code == 1
@@ -155,7 +157,7 @@ def test_fix_writes_nothing_where_nothing_can_be_mended(emojitune: Run) -> None:
     assert [path.name for path in Path().iterdir()] == ["f.jsonl"]
 
 
-def test_the_cause_is_said_first_and_each_line_once(emojitune: Run) -> None:
+def test_the_cause_is_reported_first_and_each_line_once(emojitune: RunCommand) -> None:
     rows = [chat(number) for number in range(12)]
     for row in rows:
         row["messages"] = [{**message, "a": 1, "b": 2} for message in row["messages"]]
@@ -176,7 +178,7 @@ def piped() -> bytes:
     return "".join(json.dumps(chat(number)) + "\n" for number in range(12)).encode()
 
 
-def test_a_dash_is_standard_input_for_every_look_at_a_file(emojitune: Run) -> None:
+def test_every_data_command_reads_standard_input_for_a_dash(emojitune: RunCommand) -> None:
     lines = piped()
     checked = emojitune("data", "check", "-", stdin=lines)
     assert checked.code == 0
@@ -194,7 +196,7 @@ def test_a_dash_is_standard_input_for_every_look_at_a_file(emojitune: Run) -> No
     assert "Error [invalid_json]: standard input cannot be used" in bad.err
 
 
-def test_what_is_made_of_standard_input_is_written_to_the_working_folder(emojitune: Run) -> None:
+def test_output_for_standard_input_goes_to_the_working_folder(emojitune: RunCommand) -> None:
     assert emojitune("data", "split", "-", stdin=piped()).code == 0
     assert emojitune("data", "check", "-", "--fix", stdin=b"\n" + piped()).code == 0
     assert Path("stdin.fixed.jsonl").read_bytes() == piped()
@@ -203,19 +205,19 @@ def test_what_is_made_of_standard_input_is_written_to_the_working_folder(emojitu
     ]
 
 
-def test_run_and_evaluate_take_standard_input(
-    emojitune: Run, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch
+def test_run_and_evaluate_read_standard_input(
+    emojitune: RunCommand, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
     Path("valid.jsonl").write_bytes(piped())
-    here = ("--provider", fake_api.url)
-    done = emojitune("run", "--train", "-", "--valid", "valid.jsonl", *here, stdin=piped())
+    fake_provider = ("--provider", fake_api.url)
+    done = emojitune("run", "--train", "-", "--valid", "valid.jsonl", *fake_provider, stdin=piped())
     assert done.code == 0
     assert "Uploaded standard input as" in done.out
     assert piped() in fake_api.uploaded
     assert b'filename="stdin.jsonl"' in fake_api.uploaded
-    scored = emojitune("evaluate", MODEL, "--data", "-", "--json", *here, stdin=piped())
+    scored = emojitune("evaluate", MODEL, "--data", "-", "--json", *fake_provider, stdin=piped())
     assert scored.code == 0
     assert json.loads(scored.out)["scores"]
 
@@ -233,7 +235,9 @@ def test_run_and_evaluate_take_standard_input(
         ("comma_separated", "CSV"),
     ],
 )
-def test_another_format_is_named_and_converted(emojitune: Run, name: str, words: str) -> None:
+def test_another_format_is_named_and_converted(
+    emojitune: RunCommand, name: str, words: str
+) -> None:
     file = Path(f"{name}.jsonl")
     file.write_bytes((BROKEN / file.name).read_bytes())
     checked = emojitune("data", "check", file)
@@ -248,7 +252,7 @@ def test_another_format_is_named_and_converted(emojitune: Run, name: str, words:
     assert emojitune("data", "check", f"{name}.chat.jsonl").code == 0
 
 
-def test_each_row_is_accounted_for(emojitune: Run) -> None:
+def test_each_row_is_accounted_for(emojitune: RunCommand) -> None:
     rows = [{"instruction": f"Say {n}", "output": f"{n}", "id": n} for n in range(11)]
     rows += [{"instruction": "Say nothing"} for _ in range(25)]
     file = write("f.json", rows)
@@ -265,7 +269,7 @@ def test_each_row_is_accounted_for(emojitune: Run) -> None:
     assert Path("one.jsonl").read_bytes() == Path("stdin.chat.jsonl").read_bytes()
 
 
-def test_convert_overwrites_nothing_and_leaves_nothing_behind(emojitune: Run) -> None:
+def test_convert_overwrites_nothing_and_leaves_no_partial_file(emojitune: RunCommand) -> None:
     file = write("f.jsonl", [{"prompt": "a", "completion": "b"}])
     before = file.read_bytes()
     over = emojitune("data", "convert", file, "--output", file)
@@ -278,8 +282,8 @@ def test_convert_overwrites_nothing_and_leaves_nothing_behind(emojitune: Run) ->
     assert [path.name for path in Path().iterdir()] == ["f.jsonl"]
 
 
-def test_a_full_disk_leaves_no_half_of_a_file(
-    emojitune: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_leaves_no_partial_file(
+    emojitune: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -291,7 +295,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(
     assert [path.name for path in Path().iterdir()] == ["f.jsonl"]
 
 
-def test_convert_says_so_where_there_is_nothing_to_do(emojitune: Run) -> None:
+def test_convert_reports_that_there_is_nothing_to_convert(emojitune: RunCommand) -> None:
     done = emojitune("data", "convert", write("f.jsonl", [chat(1), {"question": 1}]))
     assert done.code == 1
     assert "f.jsonl is in the chat format already." in done.err
@@ -303,7 +307,7 @@ def test_convert_says_so_where_there_is_nothing_to_do(emojitune: Run) -> None:
     assert not Path("g.chat.jsonl").exists()
 
 
-def test_nothing_is_written_where_one_of_two_files_is_there(emojitune: Run) -> None:
+def test_nothing_is_written_if_one_of_two_files_exists(emojitune: RunCommand) -> None:
     file = write("a.jsonl", [chat(number, extra=1) for number in range(12)])
     Path("a.fixed.txt").touch()
     Path("a.valid.jsonl").touch()
@@ -314,7 +318,7 @@ def test_nothing_is_written_where_one_of_two_files_is_there(emojitune: Run) -> N
 
 
 @pytest.mark.parametrize("path", ["/", "."])
-def test_a_folder_cannot_be_converted(emojitune: Run, path: str) -> None:
+def test_a_folder_cannot_be_converted(emojitune: RunCommand, path: str) -> None:
     done = emojitune("data", "convert", path)
     assert done.code == 1
     assert "cannot be read" in done.err

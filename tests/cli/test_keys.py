@@ -17,7 +17,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def emojitune(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `emojitune keys ...` on a home; gives the exit code, and what it printed where."""
+    """Runs `emojitune keys ...` on a home folder: (exit code, stdout, stderr)."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         command = ["emojitune", "keys", *arguments, "--home", str(home)]
@@ -30,7 +30,7 @@ def emojitune(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return run
 
 
-def test_a_key_is_made_shown_once_listed_and_revoked(emojitune, home: Path) -> None:
+def test_a_key_is_created_shown_once_listed_and_revoked(emojitune, home: Path) -> None:
     code, out, err = emojitune("create", "--project", "team", "--name", "laptop")
     secret, told = out.splitlines()
     assert (code, err) == (0, "")
@@ -49,7 +49,7 @@ def test_a_key_is_made_shown_once_listed_and_revoked(emojitune, home: Path) -> N
     database.close()
 
 
-def test_scripts_read_one_object(emojitune) -> None:
+def test_json_output_is_one_object(emojitune) -> None:
     _, out, err = emojitune("create", "--json")
     made: dict[str, Any] = json.loads(out)
     secret = made.pop("key")
@@ -62,7 +62,7 @@ def test_scripts_read_one_object(emojitune) -> None:
     assert revoked["revoked_at"] >= made["created_at"]
 
 
-def test_mistakes_are_said_in_words(emojitune) -> None:
+def test_mistakes_get_an_error_message(emojitune) -> None:
     code, _, err = emojitune("create", "--project", "../x")
     assert (code, "A project's name" in err) == (1, True)
     code, _, err = emojitune("revoke", "key_x")

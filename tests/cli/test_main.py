@@ -1,4 +1,4 @@
-"""Every command as a person types it, against a fake API; and what bad input looks like."""
+"""Every command as a person types it, against a fake API; and bad input."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import typer
-from commands import Run
+from commands import RunCommand
 from fake_api import JOB, MODEL, FakeApi
 from permissions import mode
 from tiny_model import load_tiny
@@ -49,7 +49,7 @@ def valid(tmp_path: Path) -> Path:
     return write(tmp_path / "valid.jsonl", rows)
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_no_slow_library() -> None:
     code = (
         "import sys, emojitune.cli.main\n"
         "heavy = {'openai', 'torch', 'transformers', 'pydantic_settings', 'sqlalchemy', "
@@ -81,7 +81,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(emojitune: Run, command: str) -> None:
+def test_every_command_has_help(emojitune: RunCommand, command: str) -> None:
     shown = emojitune(*command.split(), "--help")
     assert shown.code == 0
     assert "Usage" in shown.out
@@ -101,10 +101,14 @@ def test_the_module_can_be_run() -> None:
 # --- run ---
 
 
-def test_run_does_the_whole_job(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, valid: Path
+def test_run_does_the_entire_job(
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    fake_provider: tuple[str, str],
+    train: Path,
+    valid: Path,
 ) -> None:
-    done = emojitune("run", "--train", train, "--valid", valid, "--epochs", 2, *here)
+    done = emojitune("run", "--train", train, "--valid", valid, "--epochs", 2, *fake_provider)
     assert done.code == 0
     for said in (
         "20 usable example(s)",
@@ -125,9 +129,9 @@ def test_run_does_the_whole_job(
 
 
 def test_run_json_is_one_object_on_stdout(
-    emojitune: Run, here: tuple[str, str], train: Path, valid: Path
+    emojitune: RunCommand, fake_provider: tuple[str, str], train: Path, valid: Path
 ) -> None:
-    done = emojitune("run", "--train", train, "--valid", valid, "--json", *here)
+    done = emojitune("run", "--train", train, "--valid", valid, "--json", *fake_provider)
     result = json.loads(done.out)
     assert result["fine_tuned_model"] == MODEL
     assert result["job"]["status"] == "succeeded"
@@ -141,11 +145,15 @@ def test_run_json_is_one_object_on_stdout(
     assert "Checking the data" in done.err
 
 
-def test_run_on_a_foreign_api_scores_what_that_can(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, valid: Path
+def test_run_on_another_api_scores_free_decoding_only(
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    fake_provider: tuple[str, str],
+    train: Path,
+    valid: Path,
 ) -> None:
     fake_api.healthy = False
-    done = emojitune("run", "--train", train, "--valid", valid, "--json", *here)
+    done = emojitune("run", "--train", train, "--valid", valid, "--json", *fake_provider)
     assert [(row["model"], row["decoding"]) for row in json.loads(done.out)["scores"]] == [
         (MODEL, "free")
     ]
@@ -159,10 +167,10 @@ def prose(tmp_path: Path) -> Path:
 
 
 def test_run_without_a_closed_vocabulary_compares_text(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], prose: Path
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], prose: Path
 ) -> None:
     fake_api.reply = lambda request: "It depends.\nOn 3."
-    done = emojitune("run", "--train", prose, "--valid", prose, "--json", *here)
+    done = emojitune("run", "--train", prose, "--valid", prose, "--json", *fake_provider)
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert [(row["model"], row["decoding"]) for row in result["scores"]] == [
@@ -173,7 +181,7 @@ def test_run_without_a_closed_vocabulary_compares_text(
         assert scored["top_1"] == pytest.approx(1 / 12)
         assert scored["rouge_l"] == pytest.approx((1 + 11 * 3 / 4) / 12)
         assert "in_style" not in scored
-    # The model is greeted as its own users would, and its replies are whole and asked once.
+    # The smoke test uses the file's own prompt; replies are long and requested once.
     smoke, *asked = fake_api.chats
     assert [message["content"] for message in smoke["messages"]] == [
         "Only emojis!",
@@ -181,19 +189,23 @@ def test_run_without_a_closed_vocabulary_compares_text(
     ]
     assert len(asked) == 2 * (1 + 12)
     assert all(one["max_tokens"] > 12 and "n" not in one for one in asked)
-    shown = emojitune("run", "--train", prose, "--valid", prose, *here).out
+    shown = emojitune("run", "--train", prose, "--valid", prose, *fake_provider).out
     assert "ROUGE-L" in shown
     assert "in style" not in shown
 
 
 def test_evaluate_compares_text(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], prose: Path, tmp_path: Path
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    fake_provider: tuple[str, str],
+    prose: Path,
+    tmp_path: Path,
 ) -> None:
     fake_api.closed = False
     fake_api.reply = lambda request: "It depends.\nOn 3."
     page = tmp_path / "page.html"
     asked = ("evaluate", MODEL, "--data", prose, "--against", "gpt-3.5-turbo")
-    done = emojitune(*asked, "--report", page, "--json", *here)
+    done = emojitune(*asked, "--report", page, "--json", *fake_provider)
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert [row["decoding"] for row in result["scores"]] == ["free", "free"]
@@ -203,30 +215,34 @@ def test_evaluate_compares_text(
     assert "compared as text" in done.err
 
 
-def test_a_model_without_a_vocabulary_is_scored_on_labels_too(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+def test_a_model_without_a_vocabulary_can_be_scored_on_labels(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], valid: Path
 ) -> None:
     fake_api.closed = False
-    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
+    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *fake_provider)
     assert [row["decoding"] for row in json.loads(done.out)["scores"]] == ["free"]
     fake_api.refuse = 400
-    assert "No, not you." in emojitune("evaluate", MODEL, "--data", valid, *here).err
+    assert "No, not you." in emojitune("evaluate", MODEL, "--data", valid, *fake_provider).err
 
 
-def test_run_ends_with_the_reason_of_a_failed_job(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, valid: Path
+def test_run_reports_why_a_job_failed(
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    fake_provider: tuple[str, str],
+    train: Path,
+    valid: Path,
 ) -> None:
     fake_api.final_status = "failed"
     fake_api.error = {"code": "server_error", "message": "It broke.", "param": None}
-    done = emojitune("run", "--train", train, "--valid", valid, *here)
+    done = emojitune("run", "--train", train, "--valid", valid, *fake_provider)
     assert done.code == 1
     assert "Error [server_error]: The job ftjob-1 failed: It broke." in done.err
 
 
-def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
-    emojitune: Run,
+def test_ctrl_c_leaves_the_job_running_and_prints_how_to_follow_it(
+    emojitune: RunCommand,
     fake_api: FakeApi,
-    here: tuple[str, str],
+    fake_provider: tuple[str, str],
     train: Path,
     valid: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -238,15 +254,19 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
     monkeypatch.setattr(
         fine_tune, "follow", lambda client, job_id: follow(client, job_id, sleep=interrupt)
     )
-    done = emojitune("run", "--train", train, "--valid", valid, *here)
+    done = emojitune("run", "--train", train, "--valid", valid, *fake_provider)
     assert done.code == 130
     assert f"emojitune jobs follow {JOB} --provider {fake_api.url}" in done.out
     assert f"emojitune jobs cancel {JOB} --provider {fake_api.url}" in done.out
     assert not fake_api.cancelled
 
 
-def test_openai_is_announced_and_asked_about(
-    emojitune: Run, fake_api: FakeApi, train: Path, valid: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_cost_at_openai_must_be_confirmed(
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    train: Path,
+    valid: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("OPENAI_BASE_URL", fake_api.url)
@@ -259,8 +279,12 @@ def test_openai_is_announced_and_asked_about(
     assert "sk-secret" not in done.out + done.err
 
 
-def test_yes_goes_on_without_asking(
-    emojitune: Run, fake_api: FakeApi, train: Path, valid: Path, monkeypatch: pytest.MonkeyPatch
+def test_yes_skips_the_confirmation(
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    train: Path,
+    valid: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", fake_api.url)
@@ -270,8 +294,12 @@ def test_yes_goes_on_without_asking(
     assert fake_api.created["model"] == "gpt-3.5-turbo"
 
 
-def test_the_local_base_is_prepared_before_the_server(
-    fake_api: FakeApi, train: Path, valid: Path, monkeypatch: pytest.MonkeyPatch, emojitune: Run
+def test_the_base_model_is_downloaded_before_the_server_starts(
+    fake_api: FakeApi,
+    train: Path,
+    valid: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    emojitune: RunCommand,
 ) -> None:
     prepared: list[str] = []
     monkeypatch.setattr(
@@ -292,14 +320,14 @@ def test_the_local_base_is_prepared_before_the_server(
 # --- bad input: a message, an exit code, no traceback ---
 
 
-def test_missing_file(emojitune: Run, valid: Path) -> None:
+def test_missing_file(emojitune: RunCommand, valid: Path) -> None:
     done = emojitune("run", "--train", "gone.jsonl", "--valid", valid)
     assert done.code == 1
     assert "does not exist: gone.jsonl" in done.out
     assert "cannot be used" in done.err
 
 
-def test_malformed_line_17(emojitune: Run, train: Path, valid: Path) -> None:
+def test_malformed_line_17(emojitune: RunCommand, train: Path, valid: Path) -> None:
     lines = train.read_text().splitlines()
     lines[16] = lines[16][:-3]
     done = emojitune("run", "--train", write(train, lines), "--valid", valid)
@@ -308,14 +336,14 @@ def test_malformed_line_17(emojitune: Run, train: Path, valid: Path) -> None:
     assert "Error [invalid_json]" in done.err
 
 
-def test_nine_examples(emojitune: Run, train: Path, valid: Path) -> None:
+def test_nine_examples(emojitune: RunCommand, train: Path, valid: Path) -> None:
     write(train, train.read_text().splitlines()[:9])
     done = emojitune("run", "--train", train, "--valid", valid)
     assert done.code == 1
     assert "has 9 example(s), but must have at least 10 examples" in done.out
 
 
-def test_wrong_role(emojitune: Run, train: Path, valid: Path) -> None:
+def test_wrong_role(emojitune: RunCommand, train: Path, valid: Path) -> None:
     lines = [*train.read_text().splitlines(), row("hi", "(wave)", role="robot")]
     done = emojitune("run", "--train", write(train, lines), "--valid", valid)
     assert done.code == 1
@@ -323,40 +351,42 @@ def test_wrong_role(emojitune: Run, train: Path, valid: Path) -> None:
 
 
 def test_unknown_model_at_a_provider(
-    emojitune: Run, here: tuple[str, str], train: Path, valid: Path
+    emojitune: RunCommand, fake_provider: tuple[str, str], train: Path, valid: Path
 ) -> None:
-    done = emojitune("run", "--train", train, "--valid", valid, "--model", "nonsense", *here)
+    done = emojitune(
+        "run", "--train", train, "--valid", valid, "--model", "nonsense", *fake_provider
+    )
     assert done.code == 1
     assert "The model 'nonsense' does not exist." in done.err
 
 
-def test_unknown_model_here(emojitune: Run, train: Path, valid: Path) -> None:
+def test_unknown_model_of_the_local_server(emojitune: RunCommand, train: Path, valid: Path) -> None:
     done = emojitune("run", "--train", train, "--valid", valid, "--model", "nonsense")
     assert done.code == 1
     assert "'nonsense' does not exist" in done.err
 
 
-def test_no_key(emojitune: Run, train: Path, valid: Path) -> None:
+def test_no_key(emojitune: RunCommand, train: Path, valid: Path) -> None:
     done = emojitune("run", "--train", train, "--valid", valid, "--provider", "openai")
     assert done.code == 1
     assert "There is no API key" in done.err
 
 
-def test_settings_that_make_no_sense(emojitune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings(emojitune: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOJITUNE_THREADS", "many")
     done = emojitune("models", "pull", "smollm2-135m-instruct")
     assert done.code == 1
     assert "threads" in done.err
 
 
-def test_epochs_out_of_bounds(emojitune: Run) -> None:
+def test_epochs_out_of_bounds(emojitune: RunCommand) -> None:
     assert emojitune("run", "--epochs", 0).code == 2
 
 
 # --- data ---
 
 
-def test_data_check(emojitune: Run, train: Path, valid: Path) -> None:
+def test_data_check(emojitune: RunCommand, train: Path, valid: Path) -> None:
     done = emojitune("data", "check", train, "--valid", train)
     assert done.code == 0
     assert "asks what example 3 of the training file asks" in done.out
@@ -371,7 +401,7 @@ def test_data_check(emojitune: Run, train: Path, valid: Path) -> None:
     }
 
 
-def test_data_check_of_a_bad_file(emojitune: Run, train: Path) -> None:
+def test_data_check_of_a_bad_file(emojitune: RunCommand, train: Path) -> None:
     done = emojitune("data", "check", write(train, ["{"] * 30), "--json")
     assert done.code == 1
     assert len(json.loads(done.out)["issues"]) == 31
@@ -379,7 +409,9 @@ def test_data_check_of_a_bad_file(emojitune: Run, train: Path) -> None:
     assert len(done.err.splitlines()) == 7
 
 
-def test_data_check_strict_lets_no_warning_pass_but_notes(emojitune: Run, train: Path) -> None:
+def test_data_check_strict_fails_on_warnings_but_not_on_notes(
+    emojitune: RunCommand, train: Path
+) -> None:
     lines = train.read_text().splitlines()
     rare = write(train, [*lines, row("what nobody else has said", "(bell)")])
     noted = emojitune("data", "check", rare, "--strict")
@@ -392,8 +424,8 @@ def test_data_check_strict_lets_no_warning_pass_but_notes(emojitune: Run, train:
     assert emojitune("data", "check", train).code == 0
 
 
-def test_data_check_strict_counts_the_validation_file(
-    emojitune: Run, train: Path, valid: Path
+def test_data_check_strict_includes_the_validation_file(
+    emojitune: RunCommand, train: Path, valid: Path
 ) -> None:
     write(valid, [*valid.read_text().splitlines(), row("a bell rings", "(bell)")])
     done = emojitune("data", "check", train, "--valid", valid, "--strict")
@@ -401,7 +433,7 @@ def test_data_check_strict_counts_the_validation_file(
     assert "unseen_label" in done.out + done.err
 
 
-def test_data_check_fix(emojitune: Run, train: Path) -> None:
+def test_data_check_fix(emojitune: RunCommand, train: Path) -> None:
     lines = train.read_text().splitlines()
     broken = write(train, [*lines, "{", lines[0], row("the lamp is out", " (sad)", mood="bad")])
     done = emojitune("data", "check", broken, "--fix", "--json")
@@ -424,8 +456,8 @@ def test_data_check_fix(emojitune: Run, train: Path) -> None:
 
 
 @pytest.mark.parametrize(("of_it", "of_its_parts"), [(0o600, "600"), (0o440, "640")])
-def test_whoever_may_read_a_training_file_may_read_what_is_made_of_it(
-    emojitune: Run, train: Path, nothing_masked: None, of_it: int, of_its_parts: str
+def test_derived_files_have_the_read_permissions_of_the_training_file(
+    emojitune: RunCommand, train: Path, no_umask: None, of_it: int, of_its_parts: str
 ) -> None:
     train.chmod(of_it)
     assert emojitune("data", "split", train).code == 0
@@ -437,7 +469,7 @@ def test_whoever_may_read_a_training_file_may_read_what_is_made_of_it(
     }
 
 
-def test_data_stats(emojitune: Run, train: Path, tmp_path: Path, nothing_masked: None) -> None:
+def test_data_stats(emojitune: RunCommand, train: Path, tmp_path: Path, no_umask: None) -> None:
     shown = emojitune("data", "stats", train, "--plot", tmp_path / "bars.png").out
     assert "20 examples, 3 different replies, 0 of them once" in shown
     assert "text labels in parentheses" in shown
@@ -454,7 +486,7 @@ def test_data_stats(emojitune: Run, train: Path, tmp_path: Path, nothing_masked:
     assert "cannot be written" in odd.err
 
 
-def test_data_show(emojitune: Run, train: Path) -> None:
+def test_data_show(emojitune: RunCommand, train: Path) -> None:
     shown = emojitune("data", "show", 2, train).out.splitlines()
     assert shown[1:] == ["user: a question about thing1 and stuff1", "assistant (trained): (wave)"]
     assert "has no line 21" in emojitune("data", "show", 21, train).err
@@ -463,7 +495,7 @@ def test_data_show(emojitune: Run, train: Path) -> None:
 
 
 def test_data_show_mask(
-    emojitune: Run, train: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+    emojitune: RunCommand, train: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMOJITUNE_BASE_MODEL", str(tiny_base))
     tokens = json.loads(emojitune("data", "show", 1, train, "--mask", "--json").out)["tokens"]
@@ -475,7 +507,7 @@ def test_data_show_mask(
     assert f"{len(tokens)} tokens" in shown
 
 
-def test_data_split(emojitune: Run, train: Path) -> None:
+def test_data_split(emojitune: RunCommand, train: Path) -> None:
     assert emojitune("data", "split", train, "--share", 0.25).code == 0
     parts = [train.with_suffix(f".{part}.jsonl") for part in ("train", "valid")]
     assert [len(check_file(part, minimum_examples=1).examples) for part in parts] == [15, 5]
@@ -487,8 +519,8 @@ def test_data_split(emojitune: Run, train: Path) -> None:
 # --- chat, evaluate, jobs, models ---
 
 
-def test_chat(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
-    done = emojitune("chat", MODEL, "I passed!", "--free", *here)
+def test_chat(emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str]) -> None:
+    done = emojitune("chat", MODEL, "I passed!", "--free", *fake_provider)
     assert done.out.startswith("(party)")
     assert fake_api.chats[0]["decoding"] == "free"
     assert fake_api.chats[0]["messages"][1]["content"] == "I passed!"
@@ -505,51 +537,53 @@ def test_chat(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
         ({"system_prompt": "Route it."}, ("--system", ""), None),
     ],
 )
-def test_chat_begins_as_the_training_file_does(
-    emojitune: Run,
+def test_chat_uses_the_system_prompt_of_the_training_file(
+    emojitune: RunCommand,
     fake_api: FakeApi,
-    here: tuple[str, str],
+    fake_provider: tuple[str, str],
     told: dict[str, str | None],
     asked: tuple[str, ...],
     sent: str | None,
 ) -> None:
     fake_api.more_of_model = told
-    assert emojitune("chat", MODEL, "I passed!", *asked, *here).code == 0
+    assert emojitune("chat", MODEL, "I passed!", *asked, *fake_provider).code == 0
     before = [{"role": "system", "content": sent}] if sent else []
     said = [{"role": "user", "content": "I passed!"}]
     assert fake_api.chats[0]["messages"] == before + said
 
 
-def test_chat_tells_a_wrong_name_before_anybody_has_typed(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str]
+def test_chat_reports_an_unknown_model_before_it_reads_a_message(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str]
 ) -> None:
-    done = emojitune("chat", "gpt-9", *here)
+    done = emojitune("chat", "gpt-9", *fake_provider)
     assert done.code == 1
     assert "The API refused (404)" in done.err
     assert fake_api.chats == []
 
 
-def test_evaluate(emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path) -> None:
-    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
+def test_evaluate(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], valid: Path
+) -> None:
+    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *fake_provider)
     scores = json.loads(done.out)["scores"]
     assert [row["decoding"] for row in scores] == ["free", "constrained"]
     assert scores[0]["top_1"] == pytest.approx(1 / 3)
     assert scores[0]["intervals"]["top_1"][0] < 1 / 3 < scores[0]["intervals"]["top_1"][1]
-    emojitune("evaluate", "gpt-3.5-turbo", "--data", valid, *here)
+    emojitune("evaluate", "gpt-3.5-turbo", "--data", valid, *fake_provider)
     assert "labels" in fake_api.chats[-1]
 
 
 def test_evaluate_against_another_model(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], valid: Path
 ) -> None:
     fake_api.reply = lambda request: "(party)" if request["model"] == MODEL else "(nosuch)"
     against = ("--against", "gpt-3.5-turbo", "--workers", 1)
-    done = emojitune("evaluate", MODEL, "--data", valid, *against, "--json", *here)
+    done = emojitune("evaluate", MODEL, "--data", valid, *against, "--json", *fake_provider)
     free, constrained = json.loads(done.out)["comparisons"]
     assert (free["decoding"], constrained["decoding"]) == ("free", "constrained")
     assert free["differences"]["top_1"] == pytest.approx(1 / 3)
     assert 0 < free["p_values"]["top_1"] <= 1
-    shown = emojitune("evaluate", MODEL, "--data", valid, *against, *here).out
+    shown = emojitune("evaluate", MODEL, "--data", valid, *against, *fake_provider).out
     for said in (
         "mean reciprocal rank",
         "33.3% (0.0 to 66.7)",
@@ -559,22 +593,30 @@ def test_evaluate_against_another_model(
 
 
 def test_evaluate_writes_a_report(
-    emojitune: Run, here: tuple[str, str], valid: Path, tmp_path: Path, nothing_masked: None
+    emojitune: RunCommand,
+    fake_provider: tuple[str, str],
+    valid: Path,
+    tmp_path: Path,
+    no_umask: None,
 ) -> None:
     page = tmp_path / "report.html"
-    page.write_text("of an older version, and everybody's")
-    done = emojitune("evaluate", MODEL, "--data", valid, "--report", page, *here)
+    page.write_text("of an older version, and readable by everybody")
+    done = emojitune("evaluate", MODEL, "--data", valid, "--report", page, *fake_provider)
     assert f"Report: {page}" in done.out
     assert "4 wrong replies" in page.read_text(encoding="utf-8")
     assert mode(page) == "600", "messages and replies are in it"
     nowhere = tmp_path / "gone" / "report.html"
-    refused = emojitune("evaluate", MODEL, "--data", valid, "--report", nowhere, *here)
+    refused = emojitune("evaluate", MODEL, "--data", valid, "--report", nowhere, *fake_provider)
     assert refused.code == 1
     assert "cannot be written" in refused.err
 
 
 def test_cross_validation(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path, tmp_path: Path
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    fake_provider: tuple[str, str],
+    train: Path,
+    tmp_path: Path,
 ) -> None:
     page = tmp_path / "report.html"
     asked = (
@@ -586,7 +628,7 @@ def test_cross_validation(
         "--report",
         page,
         "--json",
-        *here,
+        *fake_provider,
     )
     done = emojitune(*asked)
     result = json.loads(done.out)
@@ -601,7 +643,7 @@ def test_cross_validation(
         ("fine-tuned", "free"),
         ("fine-tuned", "constrained"),
     ]
-    # Three labels are left out once in each round, and (party) is all that the API says.
+    # One example of each of three labels is held out per round, and the API always says (party).
     assert {row["examples"] for row in table.values()} == {6}
     assert table["fine-tuned", "constrained"]["top_1"] == pytest.approx(1 / 3)
     assert [one["against"] for one in result["comparisons"]] == [name for name, _ in table][:4]
@@ -611,30 +653,30 @@ def test_cross_validation(
     assert "untuned base" in page.read_text(encoding="utf-8")
 
 
-def test_cross_validation_needs_a_server_that_holds_to_labels(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], train: Path
+def test_cross_validation_needs_a_server_with_constrained_decoding(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], train: Path
 ) -> None:
     fake_api.healthy = False
-    done = emojitune("evaluate", "--cross-validate", train, *here)
+    done = emojitune("evaluate", "--cross-validate", train, *fake_provider)
     assert done.code == 1
     assert "needs an emojitune server" in done.err
     assert fake_api.uploaded == b""
 
 
-def test_evaluate_needs_something_to_evaluate(emojitune: Run) -> None:
+def test_evaluate_needs_a_model_or_a_file(emojitune: RunCommand) -> None:
     assert "Name a model" in emojitune("evaluate").err
 
 
-def test_evaluate_elsewhere_is_free_only(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], valid: Path
+def test_evaluate_with_another_api_is_free_decoding_only(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], valid: Path
 ) -> None:
     fake_api.healthy = False
-    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *here)
+    done = emojitune("evaluate", MODEL, "--data", valid, "--json", *fake_provider)
     assert [row["decoding"] for row in json.loads(done.out)["scores"]] == ["free"]
     assert not any("decoding" in asked for asked in fake_api.chats)
 
 
-def test_evaluate_an_adapter_folder(emojitune: Run, tiny_base: Path, tmp_path: Path) -> None:
+def test_evaluate_an_adapter_folder(emojitune: RunCommand, tiny_base: Path, tmp_path: Path) -> None:
     model = load_tiny(tiny_base)
     lora.attach(model.module, rank=4, alpha=8.0, seed=0)
     folder, labels = tmp_path / "adapter", ("(party)", "(yawn)")
@@ -653,44 +695,44 @@ def test_evaluate_an_adapter_folder(emojitune: Run, tiny_base: Path, tmp_path: P
     assert "holds no adapter" in empty.err
 
 
-def test_jobs(emojitune: Run, fake_api: FakeApi, here: tuple[str, str]) -> None:
+def test_jobs(emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str]) -> None:
     fake_api.polls = 1
     fake_api.polls_to_finish = 4
-    assert JOB in emojitune("jobs", "list", *here).out
-    assert "status: running" in emojitune("jobs", "show", JOB, *here).out
-    assert json.loads(emojitune("jobs", "show", JOB, "--json", *here).out)["id"] == JOB
-    assert MODEL in emojitune("jobs", "follow", JOB, *here).out
-    assert "The job is over" in emojitune("jobs", "events", JOB, *here).out
-    assert emojitune("jobs", "pause", JOB, *here).out == f"{JOB}: paused\n"
-    assert emojitune("jobs", "resume", JOB, *here).out == f"{JOB}: queued\n"
-    assert emojitune("jobs", "cancel", JOB, *here).out == f"{JOB}: cancelled\n"
+    assert JOB in emojitune("jobs", "list", *fake_provider).out
+    assert "status: running" in emojitune("jobs", "show", JOB, *fake_provider).out
+    assert json.loads(emojitune("jobs", "show", JOB, "--json", *fake_provider).out)["id"] == JOB
+    assert MODEL in emojitune("jobs", "follow", JOB, *fake_provider).out
+    assert "The job is over" in emojitune("jobs", "events", JOB, *fake_provider).out
+    assert emojitune("jobs", "pause", JOB, *fake_provider).out == f"{JOB}: paused\n"
+    assert emojitune("jobs", "resume", JOB, *fake_provider).out == f"{JOB}: queued\n"
+    assert emojitune("jobs", "cancel", JOB, *fake_provider).out == f"{JOB}: cancelled\n"
 
 
 def test_jobs_plot(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], tmp_path: Path
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], tmp_path: Path
 ) -> None:
     fake_api.polls = 0
-    early = emojitune("jobs", "plot", JOB, "--out", tmp_path / "early.svg", *here)
+    early = emojitune("jobs", "plot", JOB, "--out", tmp_path / "early.svg", *fake_provider)
     assert early.code == 1
     assert "no steps to draw yet" in early.err
     fake_api.polls = 10
-    assert emojitune("jobs", "plot", JOB, "--out", tmp_path / "curve.svg", *here).code == 0
+    assert emojitune("jobs", "plot", JOB, "--out", tmp_path / "curve.svg", *fake_provider).code == 0
     assert "<svg" in (tmp_path / "curve.svg").read_text()
-    odd = emojitune("jobs", "plot", JOB, "--out", tmp_path / "curve.xyz", *here)
+    odd = emojitune("jobs", "plot", JOB, "--out", tmp_path / "curve.xyz", *fake_provider)
     assert odd.code == 1
     assert "Name a .png or .svg file" in odd.err
 
 
-def test_models_list(emojitune: Run, here: tuple[str, str]) -> None:
-    assert MODEL in emojitune("models", "list", *here).out
+def test_models_list(emojitune: RunCommand, fake_provider: tuple[str, str]) -> None:
+    assert MODEL in emojitune("models", "list", *fake_provider).out
 
 
 @pytest.mark.parametrize(
     "command", ["serve", "doctor", "keys list", "backup there", "jobs list", "run --yes"]
 )
 @pytest.mark.parametrize("below", ["", "/home", "/a/home"])
-def test_a_home_that_cannot_be_a_folder_is_one_sentence(
-    emojitune: Run, tmp_path: Path, command: str, below: str
+def test_a_home_that_cannot_be_a_folder_is_reported_in_one_sentence(
+    emojitune: RunCommand, tmp_path: Path, command: str, below: str
 ) -> None:
     (tmp_path / "file").touch()
     done = emojitune(*command.split(), "--home", f"{tmp_path}/file{below}")
@@ -701,8 +743,8 @@ def test_a_home_that_cannot_be_a_folder_is_one_sentence(
 
 @pytest.mark.parametrize("command", ["serve", "doctor --repair", "backup there", "keys list"])
 @pytest.mark.parametrize("link", ["to nowhere", "in a circle"])
-def test_a_home_that_is_a_broken_link_is_one_sentence(
-    emojitune: Run, tmp_path: Path, command: str, link: str
+def test_a_home_that_is_a_broken_link_is_reported_in_one_sentence(
+    emojitune: RunCommand, tmp_path: Path, command: str, link: str
 ) -> None:
     home = tmp_path / "link"
     home.symlink_to(home if link == "in a circle" else tmp_path / "nowhere")
@@ -715,15 +757,15 @@ def test_a_home_that_is_a_broken_link_is_one_sentence(
 @pytest.mark.parametrize(
     "command", ["jobs show", "jobs follow", "jobs cancel", "jobs plot", "chat"]
 )
-def test_an_empty_name_is_refused_in_one_sentence(emojitune: Run, command: str) -> None:
+def test_an_empty_name_is_rejected_in_one_sentence(emojitune: RunCommand, command: str) -> None:
     done = emojitune(*command.split(), "")
     assert done.code == 2
     assert "it is empty" in done.err
     assert done.err.count("\n") == 1
 
 
-def test_options_that_are_empty_count_as_none(
-    emojitune: Run, fake_api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_empty_options_count_as_absent(
+    emojitune: RunCommand, fake_api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -735,9 +777,9 @@ def test_options_that_are_empty_count_as_none(
 
 
 def test_a_path_may_begin_with_a_tilde(
-    emojitune: Run, train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    emojitune: RunCommand, train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In `--option=~/file` a shell leaves it as it is."""
+    """A shell does not expand it in `--option=~/file`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     done = emojitune("data", "check", f"~/{train.name}", f"--valid=~/{train.name}")
     assert f"{train}: 20 usable example(s)" in (done.out + done.err).replace("\n", "")
@@ -745,7 +787,7 @@ def test_a_path_may_begin_with_a_tilde(
     assert (tmp_path / "bars.svg").is_file()
 
 
-def test_no_option_that_is_a_path_forgets_the_tilde() -> None:
+def test_every_path_option_expands_the_tilde() -> None:
     def forgetting(commands: typer.Typer) -> Iterator[str]:
         for group in commands.registered_groups:
             assert group.typer_instance is not None
@@ -762,8 +804,8 @@ def test_no_option_that_is_a_path_forgets_the_tilde() -> None:
 
 @pytest.mark.parametrize("below", ["", "/cache"])
 @pytest.mark.parametrize("model", ["smollm2-135m-instruct", "org/name"])
-def test_a_cache_that_cannot_be_a_folder_is_one_sentence(
-    emojitune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, below: str
+def test_a_cache_that_cannot_be_a_folder_is_reported_in_one_sentence(
+    emojitune: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, below: str
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("EMOJITUNE_CACHE", f"{tmp_path}/file{below}")

@@ -1,4 +1,4 @@
-"""The terminal as people have it: foreign text, closed pipes, odd bytes, a folder that is gone."""
+"""Terminals in practice: untrusted text, closed pipes, invalid bytes, a deleted folder."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Outcome, Run
+from commands import CommandResult, RunCommand
 from fake_api import JOB, MODEL, FakeApi
 from openai import OpenAI
 
@@ -23,7 +23,7 @@ from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import Connection
 
-DRIVING = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eback\r[bold]b[/bold] [link=http://x]l[/link]"
 WHOLE = "👩‍💻 ❤️ é العربية"  # joined by U+200D, chosen by U+FE0F, and written from right to left
 FOREIGN = f"{EVIL} {WHOLE}"
@@ -59,12 +59,12 @@ def in_a_process(*arguments: object, **options: object) -> subprocess.CompletedP
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, **options)  # type: ignore[call-overload, no-any-return]
 
 
-# --- text that would drive a terminal ---
+# --- text that would control a terminal ---
 
 
 @pytest.fixture
-def hostile(fake_api: FakeApi, here: tuple[str, str]) -> tuple[str, str]:
-    """The same, of a provider whose every text is foreign."""
+def hostile(fake_api: FakeApi, fake_provider: tuple[str, str]) -> tuple[str, str]:
+    """The options for a provider all of whose texts contain control characters."""
     job, events = fake_api.job, fake_api.events
 
     def foreign_job() -> dict[str, object]:
@@ -76,7 +76,7 @@ def hostile(fake_api: FakeApi, here: tuple[str, str]) -> tuple[str, str]:
     fake_api.job, fake_api.events = foreign_job, foreign_events  # type: ignore[method-assign, assignment]
     fake_api.reply = lambda request: FOREIGN
     fake_api.polls = 2
-    return here
+    return fake_provider
 
 
 def texts(value: object) -> Iterator[str]:
@@ -88,16 +88,16 @@ def texts(value: object) -> Iterator[str]:
             yield from texts(one)
 
 
-def assert_harmless(done: Outcome) -> None:
+def assert_harmless(done: CommandResult) -> None:
     assert SHOWN in done.out + done.err
-    assert not DRIVING.search(done.out + done.err)
+    assert not CONTROL.search(done.out + done.err)
 
 
 @pytest.mark.parametrize(
     "command", [f"jobs {what}" for what in ("list", f"show {JOB}", f"events {JOB}")]
 )
-def test_what_a_provider_says_drives_no_terminal(
-    emojitune: Run, hostile: tuple[str, str], command: str
+def test_text_from_a_provider_cannot_control_the_terminal(
+    emojitune: RunCommand, hostile: tuple[str, str], command: str
 ) -> None:
     assert_harmless(emojitune(*command.split(), *hostile))
     done = emojitune(*command.split(), "--json", *hostile)
@@ -105,8 +105,8 @@ def test_what_a_provider_says_drives_no_terminal(
     assert FOREIGN in texts(json.loads(done.out)), "JSON is what it was"
 
 
-def test_neither_does_a_job_that_is_followed_nor_a_reply_nor_a_run(
-    emojitune: Run, fake_api: FakeApi, hostile: tuple[str, str], data: Path
+def test_neither_can_a_followed_job_a_reply_or_a_run(
+    emojitune: RunCommand, fake_api: FakeApi, hostile: tuple[str, str], data: Path
 ) -> None:
     fake_api.healthy = False  # one table of scores is enough
     assert_harmless(emojitune("chat", MODEL, "hi", *hostile))
@@ -119,33 +119,33 @@ def test_neither_does_a_job_that_is_followed_nor_a_reply_nor_a_run(
     assert_harmless(failed)
 
 
-def test_neither_does_a_name_beside_a_bar() -> None:
+def test_neither_can_a_name_next_to_a_progress_bar() -> None:
     screen = Screen()
     screen.console = type(screen.console)(file=io.StringIO(), force_terminal=True, width=300)
     with screen.progress_bars() as update:
         update(FOREIGN, 1, 2)
     drawn = screen.console.file.getvalue()  # type: ignore[attr-defined]
     assert SHOWN in drawn
-    assert not DRIVING.search(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", drawn)), "but for rich's own"
+    assert not CONTROL.search(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", drawn)), "but for rich's own"
 
 
-def test_neither_does_a_file_nor_its_name(emojitune: Run, tmp_path: Path) -> None:
+def test_neither_can_a_file_or_its_name(emojitune: RunCommand, tmp_path: Path) -> None:
     named = examples(tmp_path / FOREIGN.replace("/", ""), said=FOREIGN, reply=FOREIGN)
     for command in (("check", named), ("stats", named), ("show", 1, named)):
         done = emojitune("data", *command)
         assert done.code == 0
-        assert not DRIVING.search(done.out + done.err)
+        assert not CONTROL.search(done.out + done.err)
         assert SHOWN.replace("/", "") in done.out.replace("/", "")
     done = emojitune("data", "stats", named, "--json")
-    assert not DRIVING.search(done.out)
+    assert not CONTROL.search(done.out)
     assert FOREIGN in json.loads(done.out)["frequencies"]
     spare = emojitune("data", "show", 1, named, named)
     assert spare.code == 2
-    assert not DRIVING.search(spare.err)
+    assert not CONTROL.search(spare.err)
 
 
-def test_a_line_feed_begins_no_row_and_no_event(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str]
+def test_a_line_feed_does_not_start_a_row_or_an_event(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str]
 ) -> None:
     job, events = fake_api.job, fake_api.events
     forged = "x\nforged"
@@ -154,12 +154,12 @@ def test_a_line_feed_begins_no_row_and_no_event(
         one | {"message": forged} for one in events()
     ]
     for command in (("list",), ("show", JOB), ("events", JOB)):
-        assert r"x\nforged" in emojitune("jobs", *command, *here).out
+        assert r"x\nforged" in emojitune("jobs", *command, *fake_provider).out
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_json_is_whole_where_a_terminal_cannot_show_it(
-    emojitune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+def test_json_is_complete_if_the_terminal_cannot_show_it(
+    emojitune: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
     wanted = "👩‍💻 é"
     file = examples(tmp_path / "data.jsonl", reply=wanted)
@@ -174,7 +174,7 @@ def test_json_is_whole_where_a_terminal_cannot_show_it(
 
 
 def commands(said: str) -> list[list[str]]:
-    """The printed commands, as a shell takes them apart."""
+    """The printed commands, split as a shell does."""
     return [
         shlex.split(line[line.index("emojitune ") :])
         for line in said.splitlines()
@@ -183,7 +183,7 @@ def commands(said: str) -> list[list[str]]:
 
 
 def test_printed_commands_are_quoted(
-    emojitune: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    emojitune: RunCommand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home, copy = tmp_path / 'my home\'s "data"', tmp_path / "back up"
     emojitune("keys", "list", "--home", home)
@@ -201,18 +201,18 @@ def test_printed_commands_are_quoted(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell's quoting")
-def test_a_path_that_cannot_be_shown_can_be_pasted(emojitune: Run, tmp_path: Path) -> None:
+def test_an_unprintable_path_can_be_pasted(emojitune: RunCommand, tmp_path: Path) -> None:
     copy = tmp_path / f"a\x1b'b\\ {NOT_UTF8}"
     emojitune("keys", "list")
     done = emojitune("backup", copy)
-    assert not DRIVING.search(done.out)
+    assert not CONTROL.search(done.out)
     [printed] = [line for line in done.out.splitlines() if "emojitune serve" in line]
     words = printed[printed.index("--home ") :]
     shown = subprocess.run(["bash", "-c", f"printf %s {words}"], stdout=subprocess.PIPE, check=True)
     assert shown.stdout == b"--home" + os.fsencode(copy)
 
 
-def test_the_program_is_called_as_the_user_can(tmp_path: Path) -> None:
+def test_printed_commands_start_the_program_as_the_user_did(tmp_path: Path) -> None:
     script = tmp_path / "bin" / "emojitune"
     script.parent.mkdir()
     code = f"#!{sys.executable}\nfrom emojitune.cli.main import main\nmain()\n"
@@ -220,7 +220,7 @@ def test_the_program_is_called_as_the_user_can(tmp_path: Path) -> None:
     script.chmod(0o755)
 
     def see(path: str, *call: str) -> str:
-        """The command that a wrong one is answered by, once it was run."""
+        """The command that the message about a wrong one shows, after checking that it runs."""
         environment = {**os.environ, "PATH": path}
         at = {"cwd": tmp_path, "env": environment, "text": True}
         done = subprocess.run([*call, "nonsense"], stderr=subprocess.PIPE, **at)  # type: ignore[call-overload]
@@ -235,26 +235,29 @@ def test_the_program_is_called_as_the_user_can(tmp_path: Path) -> None:
     assert see("/usr/bin:/bin", *module) == shlex.join((*module, "--help"))
 
 
-def test_messages_of_the_engine_room_call_it_so_too(
-    emojitune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_commands_in_messages_of_lower_layers_do_so_too(
+    emojitune: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emojitune("keys", "list")
     monkeypatch.setattr("emojitune.cli.invocation.program", lambda: ".venv/bin/emojitune")
     assert "`.venv/bin/emojitune keys list`" in emojitune("keys", "revoke", "key_x").err
 
 
-def test_a_lost_connection_says_how_to_come_back(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_a_lost_connection_prints_how_to_follow_the_job(
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    fake_provider: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "reconnect_seconds", 0)
     fake_api.drop = 1000
-    done = emojitune("jobs", "follow", JOB, *here)
+    done = emojitune("jobs", "follow", JOB, *fake_provider)
     assert done.code == 1
     assert f"The job {JOB} itself may still be running" in done.err
-    assert ["emojitune", "jobs", "follow", JOB, *here] in commands(done.out)
+    assert ["emojitune", "jobs", "follow", JOB, *fake_provider] in commands(done.out)
 
 
-# --- a folder that is gone ---
+# --- a deleted folder ---
 
 
 @pytest.fixture
@@ -266,7 +269,7 @@ def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gone")
-def test_in_a_folder_that_is_gone(emojitune: Run, data: Path) -> None:
+def test_in_a_deleted_folder(emojitune: RunCommand, data: Path) -> None:
     done = emojitune("data", "check", "missing.jsonl")
     assert done.code == 1
     assert "does not exist: missing.jsonl (the folder you are in no longer exists" in done.out
@@ -281,42 +284,47 @@ def test_in_a_folder_that_is_gone(emojitune: Run, data: Path) -> None:
     assert in_a_process("doctor").returncode == 1
 
 
-# --- input that is no UTF-8 ---
+# --- input that is not UTF-8 ---
 
 
-def test_bytes_that_are_no_text_are_replaced_on_standard_input(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_invalid_utf8_on_standard_input_is_replaced(
+    emojitune: RunCommand,
+    fake_api: FakeApi,
+    fake_provider: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     typed = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\n"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", typed)
-    assert emojitune("chat", MODEL, *here).code == 0
+    assert emojitune("chat", MODEL, *fake_provider).code == 0
     [asked] = fake_api.chats
     assert asked["messages"][-1]["content"] == "caf\ufffd"
 
 
-def test_an_argument_that_is_no_text_is_named(emojitune: Run, here: tuple[str, str]) -> None:
+def test_an_argument_that_is_not_utf8_is_named(
+    emojitune: RunCommand, fake_provider: tuple[str, str]
+) -> None:
     for command in (
         ("chat", MODEL, NOT_UTF8),
         ("chat", NOT_UTF8, "hi"),
         ("jobs", "show", NOT_UTF8),
     ):
-        done = emojitune(*command, *here)
+        done = emojitune(*command, *fake_provider)
         assert done.code == 1
         assert done.err == "Error: Text must be UTF-8, and this is not: caf\\udce9.\n"
 
 
-def test_a_variable_that_is_no_text_is_named_and_not_shown(
-    emojitune: Run, here: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_a_variable_that_is_not_utf8_is_named_but_not_shown(
+    emojitune: RunCommand, fake_provider: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", f"sk-{NOT_UTF8}")
-    done = emojitune("models", "list", *here)
+    done = emojitune("models", "list", *fake_provider)
     assert done.code == 1
     assert "OPENAI_API_KEY" in done.err
     assert "sk-" not in done.err
 
 
-def test_a_file_whose_name_is_no_text(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str], tmp_path: Path
+def test_a_file_whose_name_is_not_utf8(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str], tmp_path: Path
 ) -> None:
     try:
         file = examples(tmp_path / f"{NOT_UTF8}.jsonl")
@@ -324,46 +332,46 @@ def test_a_file_whose_name_is_no_text(
         pytest.skip("this file system has only names that are text")
     page = tmp_path / "page.html"
     fake_api.healthy = False  # one table of scores is enough
-    assert emojitune("run", "--train", file, "--valid", file, *here).code == 0
+    assert emojitune("run", "--train", file, "--valid", file, *fake_provider).code == 0
     assert b'filename="caf?.jsonl"' in fake_api.uploaded
-    done = emojitune("evaluate", MODEL, "--data", file, "--report", page, *here)
+    done = emojitune("evaluate", MODEL, "--data", file, "--report", page, *fake_provider)
     assert done.code == 0
     assert f"on {tmp_path}/caf?.jsonl" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("message", [(), ("",), ("  ",)])
-def test_an_empty_message_says_what_to_do(
-    emojitune: Run,
+def test_an_empty_message_is_an_error_with_advice(
+    emojitune: RunCommand,
     fake_api: FakeApi,
-    here: tuple[str, str],
+    fake_provider: tuple[str, str],
     monkeypatch: pytest.MonkeyPatch,
     message: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
-    done = emojitune("chat", MODEL, *message, *here)
+    done = emojitune("chat", MODEL, *message, *fake_provider)
     assert done.code == 1
     assert "Give a message after the model's name" in done.err
     assert fake_api.chats == []
 
 
-def test_an_input_that_was_closed_is_empty(
-    emojitune: Run, here: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_closed_standard_input_is_empty(
+    emojitune: RunCommand, fake_provider: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    done = emojitune("chat", MODEL, *here)
+    done = emojitune("chat", MODEL, *fake_provider)
     assert "Give a message after the model's name" in done.err
 
 
-# --- output that goes nowhere ---
+# --- output that cannot be written ---
 
 
-def every_kind(data: Path, here: tuple[str, str]) -> list[tuple[object, ...]]:
+def commands_of_every_kind(data: Path, fake_provider: tuple[str, str]) -> list[tuple[object, ...]]:
     return [
         ("--version",),
         ("jobs", "--help"),
-        ("jobs", "list", *here),
-        ("jobs", "show", JOB, "--json", *here),
-        ("chat", MODEL, "hi", *here),
+        ("jobs", "list", *fake_provider),
+        ("jobs", "show", JOB, "--json", *fake_provider),
+        ("chat", MODEL, "hi", *fake_provider),
         ("data", "check", data),
         ("data", "check", data, "--json"),
         ("data", "check", "missing.jsonl", "--json"),
@@ -372,12 +380,15 @@ def every_kind(data: Path, here: tuple[str, str]) -> list[tuple[object, ...]]:
     ]
 
 
-def test_output_that_a_disk_refuses(
-    emojitune: Run, here: tuple[str, str], data: Path, monkeypatch: pytest.MonkeyPatch
+def test_output_to_a_full_disk(
+    emojitune: RunCommand,
+    fake_provider: tuple[str, str],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    for command in every_kind(data, here):
+    for command in commands_of_every_kind(data, fake_provider):
         with open("/dev/full", "w") as full:
             monkeypatch.setattr(sys, "stdout", full)
             done = emojitune(*command)
@@ -388,20 +399,26 @@ def test_output_that_a_disk_refuses(
         )
 
 
-def test_output_that_was_closed(
-    emojitune: Run, here: tuple[str, str], data: Path, monkeypatch: pytest.MonkeyPatch
+def test_closed_output(
+    emojitune: RunCommand,
+    fake_provider: tuple[str, str],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    for command in every_kind(data, here):
+    for command in commands_of_every_kind(data, fake_provider):
         done = emojitune(*command)
         assert done.code == 1
         assert done.err.startswith("Error: Standard output cannot be written: ")
 
 
-def test_a_reader_that_has_read_enough(
-    emojitune: Run, here: tuple[str, str], data: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_closed_pipe_is_not_an_error_message(
+    emojitune: RunCommand,
+    fake_provider: tuple[str, str],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for command in every_kind(data, here):
+    for command in commands_of_every_kind(data, fake_provider):
         reader, writer = os.pipe()
         os.close(reader)
         with open(writer, "w") as pipe:
@@ -412,7 +429,7 @@ def test_a_reader_that_has_read_enough(
         assert "Error" not in done.err
 
 
-def test_python_itself_has_nothing_to_add_at_the_end(data: Path) -> None:
+def test_python_prints_no_error_at_exit(data: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as pipe:
@@ -424,7 +441,7 @@ def test_python_itself_has_nothing_to_add_at_the_end(data: Path) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
-def test_a_server_that_cannot_say_where_it_is(tmp_path: Path) -> None:
+def test_a_server_that_cannot_print_its_url(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     with open("/dev/full", "w") as full:
@@ -434,10 +451,10 @@ def test_a_server_that_cannot_say_where_it_is(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("Error: Standard output cannot be written: ")
 
 
-# --- what was missing ---
+# --- version, times, Ctrl-C ---
 
 
-def test_version(emojitune: Run) -> None:
+def test_version(emojitune: RunCommand) -> None:
     assert emojitune("--version").out == f"emojitune {__version__}\n"
 
 
@@ -453,28 +470,32 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("in_berlin")
-def test_times_are_those_of_the_clock_on_the_wall(
-    emojitune: Run, fake_api: FakeApi, here: tuple[str, str]
+def test_times_are_in_local_time(
+    emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str, str]
 ) -> None:
-    first, *_ = emojitune("jobs", "events", JOB, *here).out.splitlines()
+    first, *_ = emojitune("jobs", "events", JOB, *fake_provider).out.splitlines()
     assert first == f"1970-01-01 01:16:40+01:00 [info] Created fine-tuning job: {JOB}"
-    assert "created_at: 1970-01-01 01:16:40+01:00" in emojitune("jobs", "show", JOB, *here).out
     assert (
-        json.loads(emojitune("jobs", "events", JOB, "--json", *here).out)[0]["created_at"] == 1000
+        "created_at: 1970-01-01 01:16:40+01:00"
+        in emojitune("jobs", "show", JOB, *fake_provider).out
+    )
+    assert (
+        json.loads(emojitune("jobs", "events", JOB, "--json", *fake_provider).out)[0]["created_at"]
+        == 1000
     )
     events = fake_api.events
     fake_api.events = lambda: [  # type: ignore[method-assign]
         one | {"created_at": 10**30} for one in events()
     ]
-    assert f"{10**30} [info]" in emojitune("jobs", "events", JOB, *here).out
+    assert f"{10**30} [info]" in emojitune("jobs", "events", JOB, *fake_provider).out
 
 
-def test_ctrl_c_is_one_line(
-    emojitune: Run, here: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_prints_one_line(
+    emojitune: RunCommand, fake_provider: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fine_tune, "chat", interrupt)
-    done = emojitune("chat", MODEL, "hi", *here)
+    done = emojitune("chat", MODEL, "hi", *fake_provider)
     assert (done.code, done.out, done.err) == (130, "", "Interrupted.\n")

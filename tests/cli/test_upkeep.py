@@ -21,7 +21,7 @@ def emojitune(
     return int(ended.value.code or 0), said.out, said.err
 
 
-def test_the_doctor_tells_repairs_and_tells_by_its_exit_code(
+def test_the_doctor_reports_and_repairs_with_an_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EMOJITUNE_CACHE", str(tmp_path / "cache"))
@@ -48,7 +48,7 @@ def test_the_doctor_tells_repairs_and_tells_by_its_exit_code(
     assert (finding["repair"], finding["repaired"]) == (None, False)
 
 
-def test_a_backup_says_how_to_go_on_from_it(
+def test_a_backup_prints_how_to_restore_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home, target = tmp_path / "home", tmp_path / "copy"

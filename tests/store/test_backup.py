@@ -71,7 +71,7 @@ def test_a_copy_is_its_owners_alone_from_the_first_moment_on(
     files: FileStore,
     models: ModelStore,
     tmp_path: Path,
-    nothing_masked: None,
+    no_umask: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     home, target = tmp_path / "home", tmp_path / "new" / "copy"

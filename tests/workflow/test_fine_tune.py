@@ -1,4 +1,4 @@
-"""The steps, through the official SDK, against a fake API on a real port."""
+"""The steps of fine-tuning, through the official SDK, against a fake API on a real port."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_upload_of_a_missing_file(client: OpenAI, tmp_path: Path) -> None:
         fine_tune.upload(client, tmp_path / "gone.jsonl")
 
 
-def test_create_job_sends_what_was_given(client: OpenAI, fake_api: FakeApi) -> None:
+def test_create_job_sends_only_given_parameters(client: OpenAI, fake_api: FakeApi) -> None:
     job = fine_tune.create_job(
         client, training_file="file-1", model="gpt-3.5-turbo", suffix="emoji-v1", n_epochs=3
     )
@@ -52,7 +52,7 @@ def test_create_job_sends_what_was_given(client: OpenAI, fake_api: FakeApi) -> N
     }
 
 
-def test_follow_tells_every_event_once_and_ends(client: OpenAI) -> None:
+def test_follow_yields_every_event_once_and_ends(client: OpenAI) -> None:
     states = follow(client)
     assert [state.message for state in states if state.message] == [
         f"Created fine-tuning job: {JOB}",
@@ -67,7 +67,7 @@ def test_follow_tells_every_event_once_and_ends(client: OpenAI) -> None:
     assert not any(state.finished for state in states[:-1])
 
 
-def test_follow_reckons_epoch_and_time_left(client: OpenAI) -> None:
+def test_follow_estimates_the_epoch_and_the_remaining_time(client: OpenAI) -> None:
     steps = {state.step: state for state in follow(client)}
     assert [steps[n].epoch for n in (1, 2, 3, 4)] == [1, 1, 2, 2]
     assert steps[1].seconds_left is None
@@ -75,7 +75,7 @@ def test_follow_reckons_epoch_and_time_left(client: OpenAI) -> None:
     assert steps[4].seconds_left == 0
 
 
-def test_follow_believes_a_job_that_says_when_it_will_be_done(
+def test_follow_uses_the_estimate_of_the_job_if_there_is_one(
     client: OpenAI, fake_api: FakeApi
 ) -> None:
     fake_api.estimated_finish = 1050  # the second step is told at 1020
@@ -106,13 +106,15 @@ def test_follow_survives_server_errors(client: OpenAI, fake_api: FakeApi) -> Non
     assert list(states)[-1].finished
 
 
-def test_follow_loses_patience_in_the_end(client: OpenAI, fake_api: FakeApi) -> None:
+def test_follow_gives_up_on_a_connection_lost_for_too_long(
+    client: OpenAI, fake_api: FakeApi
+) -> None:
     fake_api.drop = 1000
     with pytest.raises(ProviderError, match=f"The job {JOB} itself may still be running"):
         follow(client, reconnect_seconds=0)
 
 
-def test_follow_does_not_wait_for_what_cannot_pass(client: OpenAI, fake_api: FakeApi) -> None:
+def test_follow_does_not_retry_permanent_errors(client: OpenAI, fake_api: FakeApi) -> None:
     fake_api.refuse = 401
     with pytest.raises(ProviderError, match="Check the API key"):
         follow(client)
@@ -142,11 +144,11 @@ def test_events_in_time_order(client: OpenAI, fake_api: FakeApi) -> None:
 def test_chat(client: OpenAI, fake_api: FakeApi) -> None:
     assert fine_tune.chat(client, MODEL, "Hello!") == "(party)"
     fine_tune.chat(client, MODEL, "Hello!", system="", decoding="free")
-    asked, bare = fake_api.chats
-    assert [(message["role"], message["content"]) for message in asked["messages"]] == [
+    request, bare = fake_api.chats
+    assert [(message["role"], message["content"]) for message in request["messages"]] == [
         ("system", SYSTEM_PROMPT),
         ("user", "Hello!"),
     ]
-    assert "decoding" not in asked
+    assert "decoding" not in request
     assert [message["role"] for message in bare["messages"]] == ["user"]
     assert bare["decoding"] == "free"

@@ -1,4 +1,4 @@
-"""Connecting: to OpenAI, to a URL, to a server that runs, to one that has to be started."""
+"""Connections to OpenAI, a URL, a running server, and one that must be started."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from emojitune.workflow import provider
 from emojitune.workflow.fine_tune import follow
 from emojitune.workflow.provider import Connection, connect, provider_errors, running_server
 
-# What an embedded server does, as far as its starter can see: note, answer, end on SIGTERM.
+# An embedded server as its parent sees it: writes server.json, responds, exits on SIGTERM.
 SERVER = """
 import json, os, sys, time
 from pathlib import Path
@@ -33,7 +33,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home")
 
 
-def note_server(home: Path, url: str) -> None:
+def write_server_file(home: Path, url: str) -> None:
     home.mkdir(parents=True, exist_ok=True)
     (home / "server.json").write_text(json.dumps({"url": url, "pid": 1}))
     (home / "api_key").write_text("key-of-home\n")
@@ -47,7 +47,7 @@ def start_with(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
     )
 
 
-def test_openai_takes_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openai_uses_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", " sk-env\n")
     with connect("openai") as connection:
         assert connection.client.api_key == "sk-env"
@@ -55,7 +55,7 @@ def test_openai_takes_the_key_of_the_environment(monkeypatch: pytest.MonkeyPatch
         assert not connection.is_emojitune
 
 
-def test_openai_asks_for_the_key() -> None:
+def test_openai_prompts_for_the_key() -> None:
     with connect("openai", prompt_for_key=lambda prompt: "sk-typed") as connection:
         assert connection.client.api_key == "sk-typed"
 
@@ -87,7 +87,7 @@ def test_a_url_may_be_an_emojitune_server(fake_api: FakeApi, healthy: bool) -> N
         "http://caf\udce9/v1",
     ],
 )
-def test_nonsense_is_no_provider(provider: str) -> None:
+def test_an_invalid_provider_is_an_error(provider: str) -> None:
     with pytest.raises(ConfigurationError, match="must be local, openai or a base URL"):
         connect(provider, prompt_for_key=lambda prompt: "k")
 
@@ -100,7 +100,7 @@ def test_a_base_url_needs_no_v1(fake_api: FakeApi, form: str) -> None:
         assert connection.client.models.list().data
 
 
-def test_an_ipv6_address_and_another_path_stay() -> None:
+def test_an_ipv6_address_and_another_path_are_kept() -> None:
     for url in ("http://[::1]:8808/v1", "http://127.0.0.1:9/proxy/v1"):
         with connect(url, prompt_for_key=lambda prompt: "k") as connection:
             assert connection.base_url == url
@@ -114,25 +114,25 @@ def test_this_machine_is_reached_without_a_proxy(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("OPENAI_BASE_URL", fake_api.url)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    note_server(settings.home, fake_api.url)
+    write_server_file(settings.home, fake_api.url)
     with connect(fake_api.url if provider == "url" else provider, settings) as connection:
         assert connection.client.models.list().data
 
 
 @pytest.mark.parametrize("provider", ["url", "local"])
-def test_an_address_that_means_every_one_of_this_machine_is_on_it(
+def test_the_unspecified_address_is_this_machine(
     fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     url = fake_api.url.replace("127.0.0.1", "0.0.0.0")
-    note_server(settings.home, url)
+    write_server_file(settings.home, url)
     with connect(url if provider == "url" else provider, settings) as connection:
         assert connection.client.models.list().data
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
-def test_what_no_header_can_carry_is_refused_and_not_repeated(
+def test_a_value_that_no_header_can_carry_is_rejected_but_not_shown(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
@@ -142,7 +142,7 @@ def test_what_no_header_can_carry_is_refused_and_not_repeated(
     assert "schl" not in caught.value.message
 
 
-def test_white_space_around_a_variable_does_not_count_and_an_empty_one_is_unset(
+def test_variables_are_stripped_and_empty_ones_are_unset(
     fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f" {fake_api.url}\n")
@@ -156,7 +156,7 @@ def test_white_space_around_a_variable_does_not_count_and_an_empty_one_is_unset(
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1/"])
 def test_local_finds_the_running_server(fake_api: FakeApi, settings: Settings, suffix: str) -> None:
-    note_server(settings.home, fake_api.url.removesuffix("/v1") + suffix)
+    write_server_file(settings.home, fake_api.url.removesuffix("/v1") + suffix)
     with connect("local", settings) as connection:
         assert connection.base_url == fake_api.url
         assert connection.client.api_key == "key-of-home"
@@ -164,13 +164,13 @@ def test_local_finds_the_running_server(fake_api: FakeApi, settings: Settings, s
 
 
 @pytest.mark.parametrize("note", ["", "{", "[]", '{"pid": 1}', '{"url": "http://127.0.0.1:9/v1"}'])
-def test_a_stale_or_broken_note_is_no_server(settings: Settings, note: str) -> None:
+def test_a_stale_or_broken_server_file_is_ignored(settings: Settings, note: str) -> None:
     settings.home.mkdir()
     (settings.home / "server.json").write_text(note)
     assert running_server(settings.home) is None
 
 
-def test_local_starts_a_server_and_ends_it(
+def test_local_starts_a_server_and_stops_it(
     fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_api.polls = 9  # its job is over
@@ -182,7 +182,7 @@ def test_local_starts_a_server_and_ends_it(
     assert connection.server.poll() is not None
 
 
-def test_a_terminal_that_is_set_up_for_the_server_has_its_key(
+def test_the_key_of_an_environment_set_up_for_the_server_is_used(
     fake_api: FakeApi, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def test_a_terminal_that_is_set_up_for_the_server_has_its_key(
         connect("local", settings)
 
 
-def test_a_started_server_stays_while_a_job_needs_it(
+def test_a_started_server_keeps_running_while_a_job_runs(
     started: Connection, fake_api: FakeApi
 ) -> None:
     fake_api.polls = 0  # its job is running
@@ -205,7 +205,7 @@ def test_a_started_server_stays_while_a_job_needs_it(
     assert started.server.poll() is None
 
 
-def test_a_started_server_stays_after_ctrl_c(started: Connection) -> None:
+def test_a_started_server_keeps_running_after_ctrl_c(started: Connection) -> None:
     with pytest.raises(KeyboardInterrupt), started:
         raise KeyboardInterrupt
     assert started.server is not None
@@ -226,7 +226,7 @@ def started(
     connection.server.wait()
 
 
-def test_a_server_that_dies_is_explained_by_its_log(
+def test_a_server_that_fails_to_start_is_reported_with_its_log(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_with(monkeypatch, "-c", "print('no room on the disk'); raise SystemExit(3)")
@@ -238,7 +238,7 @@ def test_a_server_that_dies_is_explained_by_its_log(
     assert mode(settings.home / "server.log") == "600", "messages may be in it"
 
 
-def test_a_server_that_never_answers_is_ended(
+def test_a_server_that_never_responds_is_stopped(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(provider, "START_SECONDS", 0.2)
@@ -253,7 +253,7 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
         connect("local", Settings(home=tmp_path / "home"))
 
 
-def test_settings_given_in_code_reach_the_server(tmp_path: Path) -> None:
+def test_settings_passed_in_code_reach_the_server(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, api_key="secret", threads=2)
     environment = provider._server_environment(settings)
     assert environment["EMOJITUNE_API_KEY"] == "secret"
@@ -265,7 +265,7 @@ def test_settings_given_in_code_reach_the_server(tmp_path: Path) -> None:
     ("status", "said"),
     [(401, "Check the API key"), (403, "needs no account"), (400, "No, not you")],
 )
-def test_refusals_are_translated(fake_api: FakeApi, status: int, said: str) -> None:
+def test_error_statuses_are_translated(fake_api: FakeApi, status: int, said: str) -> None:
     fake_api.refuse = status
     client = openai.OpenAI(base_url=fake_api.url, api_key="sk-secret", max_retries=0)
     with client, pytest.raises(ProviderError, match=said) as caught, provider_errors():
@@ -278,7 +278,7 @@ def test_refusals_are_translated(fake_api: FakeApi, status: int, said: str) -> N
 @pytest.mark.parametrize(
     "other", [("text/html; charset=utf-8", b"<html>Hi"), ("application/json", b"{")]
 )
-def test_what_is_no_api_is_said_to_be_none(
+def test_a_url_without_an_api_is_reported_as_such(
     fake_api: FakeApi, status: int | None, other: tuple[str, bytes]
 ) -> None:
     fake_api.refuse, fake_api.other = status, other
@@ -292,7 +292,7 @@ def test_what_is_no_api_is_said_to_be_none(
 
 
 def test_the_key_of_a_home_may_not_be_empty(fake_api: FakeApi, settings: Settings) -> None:
-    note_server(settings.home, fake_api.url)
+    write_server_file(settings.home, fake_api.url)
     (settings.home / "api_key").write_text("\n")
     with pytest.raises(ConfigurationError, match="must hold a key, and is empty"):
         connect("local", settings)

@@ -1,4 +1,4 @@
-"""What an untuned base once replied is not asked for again."""
+"""Replies of an untuned base model are cached on disk."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,32 +22,32 @@ HELLO, BYE = (Message("user", "hello"),), (Message("user", "bye"),)
 REPLY = Reply("(wave)", ("(wave)", "(party)"), confidence=0.5, seconds=1.5)
 
 
-class Model:
-    """Replies, and remembers what it was asked."""
+class RecordingModel:
+    """Replies, and records its prompts."""
 
     def __init__(self) -> None:
-        self.asked: list[Sequence[Message]] = []
+        self.prompts: list[Sequence[Message]] = []
 
     def __call__(self, messages: Sequence[Message]) -> Reply:
-        self.asked.append(messages)
+        self.prompts.append(messages)
         return REPLY
 
 
-def test_what_was_asked_once_is_known_from_then_on(tmp_path: Path) -> None:
-    model = Model()
+def test_each_prompt_is_completed_once(tmp_path: Path) -> None:
+    model = RecordingModel()
     first = ReplyCache(tmp_path, "base")
     complete = first.wrap(model)
     assert [complete(HELLO), complete(BYE), complete(HELLO)] == [REPLY] * 3
-    assert not first.hit, "it was asked in this run"
+    assert not first.hit, "the reply is of this run"
     second = ReplyCache(tmp_path, "base")
     complete = second.wrap(model)
     assert [complete(BYE), complete(HELLO)] == [REPLY, REPLY]
     assert second.hit
-    assert model.asked == [HELLO, BYE]
+    assert model.prompts == [HELLO, BYE]
 
 
 @pytest.mark.parametrize(
-    ("messages", "of", "program"),
+    ("messages", "key", "code_version"),
     [
         ((Message("system", "s"), *HELLO), "base", "1"),
         ((Message("assistant", "hello"),), "base", "1"),
@@ -55,23 +55,23 @@ def test_what_was_asked_once_is_known_from_then_on(tmp_path: Path) -> None:
         (HELLO, "base", "2"),
     ],
 )
-def test_nothing_else_is_known(
+def test_another_prompt_key_or_program_is_a_miss(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     messages: tuple[Message, ...],
-    of: str,
-    program: str,
+    key: str,
+    code_version: str,
 ) -> None:
-    model = Model()
+    model = RecordingModel()
     monkeypatch.setattr(reply_cache, "_code_version", lambda: "1")
     ReplyCache(tmp_path, "base").wrap(model)(HELLO)
-    monkeypatch.setattr(reply_cache, "_code_version", lambda: program)
-    ReplyCache(tmp_path, of).wrap(model)(messages)
-    assert model.asked == [HELLO, messages]
+    monkeypatch.setattr(reply_cache, "_code_version", lambda: code_version)
+    ReplyCache(tmp_path, key).wrap(model)(messages)
+    assert model.prompts == [HELLO, messages]
 
 
-def test_a_damaged_line_is_asked_for_again(tmp_path: Path) -> None:
-    model = Model()
+def test_a_damaged_line_is_a_miss(tmp_path: Path) -> None:
+    model = RecordingModel()
     complete = ReplyCache(tmp_path, "base").wrap(model)
     complete(HELLO)
     complete(BYE)
@@ -79,22 +79,22 @@ def test_a_damaged_line_is_asked_for_again(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9] + b'\n[]\n{"key": 1}\n\xff\n')
     again = ReplyCache(tmp_path, "base").wrap(model)
     assert [again(HELLO), again(BYE), again(BYE)] == [REPLY] * 3
-    assert model.asked == [HELLO, BYE, BYE]
+    assert model.prompts == [HELLO, BYE, BYE]
 
 
-def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_not_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    model = Model()
+    model = RecordingModel()
     complete = ReplyCache(tmp_path / "file" / "folder", "base").wrap(model)
     assert [complete(HELLO), complete(HELLO)] == [REPLY, REPLY]
-    assert model.asked == [HELLO]
+    assert model.prompts == [HELLO]
 
 
-def test_a_row_that_is_known_asks_nothing(fake_api: FakeApi, tmp_path: Path) -> None:
+def test_a_cached_candidate_sends_no_request(fake_api: FakeApi, tmp_path: Path) -> None:
     examples = [TrainingExample((*said, Message("assistant", "(wave)"))) for said in (HELLO, BYE)]
     rows = [Candidate("base", FREE), Candidate("tuned", FREE)]
 
-    def asked() -> list[str]:
+    def models_requested() -> list[str]:
         fake_api.chats.clear()
         caches = ReplyCaches({rows[0]: ReplyCache(tmp_path, "base")})
         table = score(client, rows, examples, ("(wave)",), is_emojitune=True, wrap=caches.wrap)
@@ -102,11 +102,11 @@ def test_a_row_that_is_known_asks_nothing(fake_api: FakeApi, tmp_path: Path) -> 
         return [chat["model"] for chat in fake_api.chats]
 
     with OpenAI(base_url=fake_api.url, api_key="k", max_retries=0) as client:
-        assert asked() == ["base"] * 4 + ["tuned"] * 6
-        assert asked() == ["tuned"] * 6
+        assert models_requested() == ["base"] * 4 + ["tuned"] * 6
+        assert models_requested() == ["tuned"] * 6
 
 
-def test_only_pinned_weights_on_a_server_of_our_own_are_cached(tmp_path: Path) -> None:
+def test_only_pinned_weights_on_our_own_server_are_cached(tmp_path: Path) -> None:
     def cached(base: str, server: object, **settings: str) -> list[str]:
         """The decodings of the base whose replies are cached."""
         given = Settings(cache=tmp_path, **settings)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What is asked of a server when models are scored, and what becomes of its answers."""
+"""The requests that scoring sends to a server, and how it reads the responses."""
 
 import math
 from collections.abc import Iterator
@@ -22,20 +22,20 @@ def client(fake_api: FakeApi) -> Iterator[OpenAI]:
         yield client
 
 
-def test_constrained_asks_for_alternatives(client: OpenAI, fake_api: FakeApi) -> None:
+def test_constrained_decoding_requests_alternatives(client: OpenAI, fake_api: FakeApi) -> None:
     complete = completer(client, Candidate("base", CONSTRAINED, ("(a)", "(b)")), is_emojitune=True)
     reply = complete(PROMPT)
     assert (reply.text, reply.alternatives) == ("(party)", ("(party)", "(wave)"))
     assert reply.confidence == 0.5
     assert reply.seconds is not None
     assert reply.seconds > 0
-    (asked,) = fake_api.chats
-    assert asked["decoding"] == "labels"
-    assert asked["labels"] == ["(a)", "(b)"]
-    assert (asked["alternatives"], asked["max_tokens"], asked["temperature"]) == (5, 12, 0)
+    (request,) = fake_api.chats
+    assert request["decoding"] == "labels"
+    assert request["labels"] == ["(a)", "(b)"]
+    assert (request["alternatives"], request["max_tokens"], request["temperature"]) == (5, 12, 0)
 
 
-def test_a_tuned_model_keeps_its_own_labels(client: OpenAI, fake_api: FakeApi) -> None:
+def test_a_fine_tuned_model_uses_its_own_labels(client: OpenAI, fake_api: FakeApi) -> None:
     completer(client, Candidate(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)
     assert "labels" not in fake_api.chats[0]
 
@@ -54,8 +54,8 @@ def test_free_is_greedy_then_four_samples(
     assert (greedy.get("decoding") == "free") is is_emojitune
 
 
-def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi) -> None:
-    heard: list[tuple[str, int]] = []
+def test_score_makes_a_row_for_each_candidate(client: OpenAI, fake_api: FakeApi) -> None:
+    calls: list[tuple[str, int]] = []
     rows = label_candidates(MODEL, base="base", vocabulary=("(party)", "(x)"))
     table = score(
         client,
@@ -63,7 +63,7 @@ def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi)
         EXAMPLES,
         ("(party)", "(x)"),
         is_emojitune=True,
-        progress=lambda row, done, of: heard.append((row.decoding, done)),
+        progress=lambda row, done, of: calls.append((row.decoding, done)),
     )
     assert [(row.model, row.decoding) for row in table] == [
         ("base", FREE),
@@ -72,16 +72,14 @@ def test_score_makes_a_row_for_each_contender(client: OpenAI, fake_api: FakeApi)
         (MODEL, CONSTRAINED),
     ]
     assert {row.estimates["top_1"].value for row in table} == {0.5}
-    assert heard == [(FREE, 1), (FREE, 2), (CONSTRAINED, 1), (CONSTRAINED, 2)] * 2
-    # Each is asked once more than there are examples, before its time is taken; free ones twice.
+    assert calls == [(FREE, 1), (FREE, 2), (CONSTRAINED, 1), (CONSTRAINED, 2)] * 2
+    # One request more than there are examples, to warm up; two requests per free reply.
     assert len(fake_api.chats) == 2 * (3 * 2 + 3)
 
 
-def test_an_api_without_log_probabilities_leaves_the_confidence_open(
-    client: OpenAI, fake_api: FakeApi
-) -> None:
-    whole = fake_api.chat
-    fake_api.chat = lambda request: whole({**request, "logprobs": False})  # type: ignore[method-assign]
+def test_without_logprobs_the_confidence_is_unknown(client: OpenAI, fake_api: FakeApi) -> None:
+    chat = fake_api.chat
+    fake_api.chat = lambda request: chat({**request, "logprobs": False})  # type: ignore[method-assign]
     reply = completer(client, Candidate(MODEL, FREE), is_emojitune=False)(PROMPT)
     assert (reply.text, reply.confidence) == ("(party)", None)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from permissions import in_reach
+from permissions import exposed_paths
 from training_jobs import SYSTEM, create, training_file, training_server, wait
 
 from emojitune.store.backup import back_up
@@ -21,7 +21,7 @@ def test_a_server_on_the_backup_goes_on_where_the_copy_was_made(
         under_way = create(client, training_file(tmp_path), hyperparameters=asked, seed=5)
         wait(client, under_way.id, lambda job: job.status == "running")
         assert back_up(home, copy).missing == ()
-        assert list(in_reach(home)) == []
+        assert list(exposed_paths(home)) == []
         first = wait(client, under_way.id)
         content = client.files.content(done.training_file).read()
     with training_server(copy, tiny_base) as client:
