@@ -59,7 +59,7 @@ class Chat:
 
     def __init__(self, base: Path, adapter_folder: Path, numbers: Precision) -> None:
         backend, executor = choose_backend(base), ThreadPoolExecutor(1)
-        tuned = loading.load_tuned(
+        tuned = loading.load_adapter(
             backend,
             adapter_folder,
             numbers,

@@ -14,7 +14,7 @@ from emojitune.inference import embeddings
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.embeddings import batches_by_length
 from emojitune.inference.faults import Field, RequestFault
-from emojitune.inference.loading import from_modules, load_base
+from emojitune.inference.loading import hf_chat_model, load_base
 from emojitune.inference.types import Delta
 from emojitune.models import loader
 from emojitune.models.backend import choose_backend
@@ -36,7 +36,7 @@ TEXTS = [
 @pytest.fixture(params=["packed", "modules"])
 def chat(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedHF) -> ChatModel:
     if request.param == "modules":
-        return from_modules(tiny, ThreadPoolExecutor(1))
+        return hf_chat_model(tiny, ThreadPoolExecutor(1))
     return chat_tiny(tiny_base)
 
 
@@ -61,7 +61,7 @@ def test_bfloat16_changes_a_vector_by_no_more_than_rounding(tiny_base: Path) -> 
     precision = loader.choose_precision(Settings(device="cpu", dtype="bfloat16"))
     executor = ThreadPoolExecutor(1)
     packed = vectors(load_base(choose_backend(tiny_base), precision, executor), TEXTS)
-    modules = vectors(from_modules(loader.load_hf(tiny_base, precision), executor), TEXTS)
+    modules = vectors(hf_chat_model(loader.load_hf(tiny_base, precision), executor), TEXTS)
     np.testing.assert_allclose(packed, modules, atol=0.01)
     np.testing.assert_allclose(packed, vectors(chat_tiny(tiny_base), TEXTS), atol=0.01)
 
@@ -92,7 +92,7 @@ def test_special_tokens_in_a_text_are_ordinary_characters(chat: ChatModel) -> No
 
 def test_a_tuned_model_embeds_with_its_own_weights(tiny_base: Path, tmp_path: Path) -> None:
     folder = make_adapter(tiny_base, tmp_path / "a", 1)
-    merged = from_modules(load_tiny(tiny_base, folder), ThreadPoolExecutor(1))
+    merged = hf_chat_model(load_tiny(tiny_base, folder), ThreadPoolExecutor(1))
     found = vectors(chat_tiny(tiny_base, folder), TEXTS)
     np.testing.assert_allclose(found, vectors(merged, TEXTS), atol=1e-5)
     assert np.abs(found - vectors(chat_tiny(tiny_base), TEXTS)).max() > 0.01

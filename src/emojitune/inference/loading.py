@@ -1,10 +1,11 @@
-"""From folders to models that reply: a base, an adapter beside it, or the two merged.
+"""Names of base models, and folders of adapters, to chat models in memory.
 
-Functions block while the executor's thread computes: it is the one that runs the passes.
+Everything blocks while the executor's thread computes: the one that runs the passes.
 """
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
 from emojitune.inference.chat_model import BaseModelRuntime, ChatModel
@@ -12,9 +13,46 @@ from emojitune.inference.engine.hf_runner import HFRunner
 from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.inference.types import InferenceModel
 from emojitune.models import loader
-from emojitune.models.backend import Backend, HFBackend, LlamaBackend
+from emojitune.models.backend import Backend, HFBackend, LlamaBackend, choose_backend
+from emojitune.models.catalog import stored_base
+from emojitune.models.download import fetch
 from emojitune.models.linear import PackedLinear
-from emojitune.models.loader import LoadedHF, Precision
+from emojitune.models.loader import LoadedHF, Precision, choose_precision
+from emojitune.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoader:
+    """Loads chat models as the settings say, downloading their base models where necessary."""
+
+    settings: Settings
+    executor: Executor
+
+    def load_base(self, name: str) -> ChatModel:
+        """A base model, alone.
+
+        Raises:
+            ModelError: It cannot be downloaded, or is no causal language model with a chat
+                template.
+        """
+        precision = choose_precision(self.settings)
+        return load_base(self._backend(name), precision, self.executor)
+
+    def load_adapter(
+        self, adapter: Path, base: str, get_base: Callable[[str], InferenceModel]
+    ) -> InferenceModel:
+        """A fine-tuned model: the adapter in a folder, and the base model that it names.
+
+        Args:
+            get_base: From the base's name to the loaded model; see `load_adapter` below.
+        """
+        precision = choose_precision(self.settings)
+        return load_adapter(
+            self._backend(base), adapter, precision, self.executor, lambda: get_base(base)
+        )
+
+    def _backend(self, base: str) -> Backend:
+        return choose_backend(fetch(stored_base(base), self.settings))
 
 
 def load_base(backend: Backend, precision: Precision, executor: Executor) -> ChatModel:
@@ -26,20 +64,20 @@ def load_base(backend: Backend, precision: Precision, executor: Executor) -> Cha
     return executor.submit(_load_base, backend, precision, executor).result()
 
 
-def load_tuned(
+def load_adapter(
     backend: Backend,
     adapter: Path,
     precision: Precision,
     executor: Executor,
     get_base: Callable[[], InferenceModel],
 ) -> InferenceModel:
-    """A fine-tuned model: beside its base where the backend can, else with weights of its own.
+    """A fine-tuned model: on its shared base where the backend can, else with weights of its own.
 
     Args:
         get_base: The loaded base; called only where it is shared, in this thread.
 
     Raises:
-        ModelError: A folder is not whole, or the adapter is for another base model.
+        ModelError: A folder is incomplete, or the adapter is for another base model.
     """
     match backend:
         case LlamaBackend():
@@ -48,11 +86,11 @@ def load_tuned(
             return executor.submit(_load_merged, folder, adapter, precision, executor).result()
 
 
-def from_modules(loaded: LoadedHF, executor: Executor) -> ChatModel:
+def hf_chat_model(loaded: LoadedHF, executor: Executor) -> ChatModel:
     """A model that runs through transformers' modules."""
     runner = HFRunner(loaded.module, loaded.precision.device)
-    base = BaseModelRuntime(runner, loaded.renderer, loaded.context_length, executor)
-    return ChatModel(base, loaded.vocabulary)
+    runtime = BaseModelRuntime(runner, loaded.renderer, loaded.context_length, executor)
+    return ChatModel(runtime, loaded.vocabulary)
 
 
 def _load_base(backend: Backend, precision: Precision, executor: Executor) -> ChatModel:
@@ -60,13 +98,14 @@ def _load_base(backend: Backend, precision: Precision, executor: Executor) -> Ch
         case LlamaBackend():
             loaded = loader.load_llama(backend, precision, PackedLinear)
             runner = LlamaRunner(loaded.llama)
-            base = BaseModelRuntime(runner, loaded.renderer, loaded.context_length, executor)
-            return ChatModel(base)
+            return ChatModel(
+                BaseModelRuntime(runner, loaded.renderer, loaded.context_length, executor)
+            )
         case HFBackend(folder):
-            return from_modules(loader.load_hf(folder, precision), executor)
+            return hf_chat_model(loader.load_hf(folder, precision), executor)
 
 
 def _load_merged(
     folder: Path, adapter: Path, precision: Precision, executor: Executor
 ) -> ChatModel:
-    return from_modules(loader.load_hf(folder, precision, adapter), executor)
+    return hf_chat_model(loader.load_hf(folder, precision, adapter), executor)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from emojitune.errors import EmojituneError
 from emojitune.inference.types import Delta, InferenceModel, InferenceRequest, Usage
-from emojitune.models.catalog import stored_base
 from emojitune.models.torch_environment import import_libraries, prepare_inference
 from emojitune.settings import Settings
 
@@ -37,19 +36,11 @@ def open_adapter(folder: Path, settings: Settings) -> LocalClient:
     """Load an adapter folder with the base model that it names, downloading that if necessary."""
     prepare_inference()
     import_libraries()
-    from emojitune.inference.loading import load_base, load_tuned
-    from emojitune.models import adapter, loader
-    from emojitune.models.backend import choose_backend
-    from emojitune.models.download import fetch
+    from emojitune.inference.loading import ModelLoader
+    from emojitune.models import adapter
 
     info = adapter.read_info(folder)
-    backend = choose_backend(fetch(stored_base(info.base), settings))
-    # All torch code of this process runs in one thread: see inference/engine/scheduler.py.
+    # Everything that uses torch here runs in one thread: see inference/engine/scheduler.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
-    precision = loader.choose_precision(settings)
-
-    def base() -> InferenceModel:
-        return load_base(backend, precision, executor)
-
-    model = load_tuned(backend, folder, precision, executor, base)
-    return LocalClient(model, info.vocabulary)
+    loader = ModelLoader(settings, executor)
+    return LocalClient(loader.load_adapter(folder, info.base, loader.load_base), info.vocabulary)

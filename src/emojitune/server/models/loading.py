@@ -1,47 +1,41 @@
-"""From a model's name to a model that chats: the one place of the server that needs torch."""
+"""From a model's name to a chat model: the one place of the server that needs torch."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 from emojitune.inference.model_pool import GetModel, LoadModel
 from emojitune.inference.types import InferenceModel
-from emojitune.models.catalog import is_fine_tuned, stored_base
+from emojitune.models.catalog import is_fine_tuned
 from emojitune.models.torch_environment import import_libraries, prepare_inference
 from emojitune.settings import Settings
 from emojitune.store.models import ModelStore
 
 
-def model_loader(settings: Settings, tuned: ModelStore) -> LoadModel:
-    """A loader for the pool, from `tuned` models of every project: who asks was let in before.
+def model_loader(settings: Settings, fine_tuned: ModelStore) -> LoadModel:
+    """A loader for the pool, of base models and of every project's fine-tuned ones.
 
-    What it needs takes seconds to import: that begins now, in the background, and the first reply
-    waits for what is left of it.
+    Access was checked where the name was resolved. The libraries take seconds to import: that
+    begins at once, in the background, and the first reply waits for the rest of it.
     """
-    # All that uses torch in this process runs in one thread: see inference/engine/scheduler.py.
+    # Everything that uses torch here runs in one thread: see inference/engine/scheduler.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")
     imported = executor.submit(_import_torch)
 
     def load(name: str, get: GetModel) -> InferenceModel:
         imported.result()
-        from emojitune.inference.loading import load_base, load_tuned
-        from emojitune.models.backend import choose_backend
-        from emojitune.models.download import fetch
-        from emojitune.models.loader import choose_precision
+        from emojitune.inference.loading import ModelLoader
 
-        precision = choose_precision(settings)
+        loader = ModelLoader(settings, executor)
         if not is_fine_tuned(name):
-            backend = choose_backend(fetch(stored_base(name), settings))
-            return load_base(backend, precision, executor)
-        model = tuned.get(name)
-        backend = choose_backend(fetch(stored_base(model.base), settings))
-        adapter = settings.adapters / model.adapter
-        return load_tuned(backend, adapter, precision, executor, lambda: get(model.base))
+            return loader.load_base(name)
+        model = fine_tuned.get(name)
+        return loader.load_adapter(settings.adapters / model.adapter, model.base, get)
 
     return load
 
 
 def capacity(settings: Settings) -> int:
-    """Bytes for the pool; asked when torch is there, since a GPU's memory is torch's to tell."""
+    """Bytes for the pool; to be called once torch is imported, which knows a GPU's memory."""
     if settings.chat_memory is not None:
         return settings.chat_memory
     import torch
