@@ -1,4 +1,4 @@
-"""Workers that die, are stopped or lose their server, with real processes."""
+"""Workers that crash, hang or lose their server, with real processes."""
 
 import json
 import os
@@ -50,9 +50,9 @@ def create(stores: Stores, epochs: int = 50) -> Job:
     file = stores.files.add(
         [(json.dumps(row) + "\n").encode()] * 10, filename="f.jsonl", purpose="fine-tune"
     )
-    asked = {"n_epochs": epochs, "batch_size": 1}
+    hyperparameters = {"n_epochs": epochs, "batch_size": 1}
     return stores.jobs.create(
-        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked, seed=1
+        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=hyperparameters, seed=1
     )
 
 
@@ -83,11 +83,11 @@ def gone(pid: int) -> bool:
 def test_a_worker_that_had_to_be_killed_leaves_its_job_to_the_next_server(
     settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "_STOP_WITHIN", 0.0)
+    monkeypatch.setattr(dispatcher, "_STOP_SECONDS", 0.0)
     job = create(stores)
     running = Dispatcher(settings)
     running.start()
-    # It imports torch now, and hears nothing.
+    # It imports torch now, and reacts to nothing.
     wait(lambda: stores.jobs.get(job.id).status == "running")
     assert stores.leases.leased() == {job.id}
     running.stop()
@@ -102,20 +102,22 @@ def test_a_server_that_ends_saves_and_requeues_its_job_in_time(
     running = Dispatcher(settings)
     running.start()
     wait(lambda: len(steps(stores, job)) > 3)
-    asked = time.monotonic()
+    started = time.monotonic()
     running.stop()
-    assert time.monotonic() - asked < 10
+    assert time.monotonic() - started < 10
     assert stores.jobs.get(job.id).status == "queued"
     saved = [path.name for path in (settings.runs / job.id / "checkpoints").iterdir()]
     last = max(int(name.removeprefix("step-")) for name in saved)
-    assert last - steps(stores, job)[-1] in (0, 1), "the step before the end, told by the next run"
+    assert last - steps(stores, job)[-1] in (0, 1), (
+        "the step before the end is reported by the next run"
+    )
 
 
 @pytest.mark.parametrize("saving", [False, True])
 def test_a_stopped_worker_is_replaced_and_writes_nothing_when_it_wakes_up(
     settings: Settings, stores: Stores, saving: bool
 ) -> None:
-    """Nobody ends it here: the fence alone must hold it off, also with half a checkpoint saved."""
+    """Nobody kills it here: the fence alone must stop it, with half a checkpoint saved too."""
     job = create(stores, epochs=500)
     half = settings.runs / job.id / "checkpoints" / "saving.partial"
     with worker(settings, job, "first") as first:
@@ -124,18 +126,18 @@ def test_a_stopped_worker_is_replaced_and_writes_nothing_when_it_wakes_up(
         stores.leases.renew(job.id, "first", -1)
         assert stores.leases.leased() == set()
         assert stores.leases.claim(job.id, "second", 600)
-        told, checkpoints = len(steps(stores, job)), checkpoints_of(settings, job)
+        reported, checkpoints = len(steps(stores, job)), checkpoints_of(settings, job)
         registered = stores.models.list()
         first.send_signal(signal.SIGCONT)
-        assert first.wait(20) == 0, "it sees that it is not wanted, and goes"
-    assert len(steps(stores, job)) == told
+        assert first.wait(20) == 0, "it sees that it lost its job, and exits"
+    assert len(steps(stores, job)) == reported
     assert checkpoints_of(settings, job) == checkpoints
     assert stores.jobs.get(job.id).status == "running"
     assert stores.leases.leased() == {job.id}
     assert stores.models.list() == registered, "not even an epoch's end was registered"
 
 
-def test_a_worker_that_no_longer_answers_is_ended_and_its_job_goes_on(
+def test_a_worker_that_hangs_is_killed_and_its_job_is_resumed(
     settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "_LAPSED_SECONDS", 0.1)
@@ -145,25 +147,25 @@ def test_a_worker_that_no_longer_answers_is_ended_and_its_job_goes_on(
     pid, [lease] = pid_of(settings, job), stores.leases.all()
     stop(settings, pid)
     stores.leases.renew(job.id, lease.worker, -1)  # its time runs out
-    told = len(steps(stores, job))
-    wait(lambda: len(steps(stores, job)) > told)
+    reported = len(steps(stores, job))
+    wait(lambda: len(steps(stores, job)) > reported)
     assert gone(pid)
     found = steps(stores, job)
     assert found == list(range(1, len(found) + 1))
 
 
-def test_a_worker_that_lost_its_server_is_ended_by_the_next_one(
+def test_a_worker_that_lost_its_server_is_killed_by_the_next_one(
     settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_lock, "_PATIENCE", 0.1)
+    monkeypatch.setattr(process_lock, "_LOCK_SECONDS", 0.1)
     job = create(stores)
     with worker(settings, job, "orphan") as orphan:
         wait(lambda: len(steps(stores, job)) > 3)
-        stop(settings, orphan.pid)  # else it would see for itself that nobody is there
-        told = len(steps(stores, job))
+        stop(settings, orphan.pid)  # or it would see by itself that its server is gone
+        reported = len(steps(stores, job))
         running.start()
         assert orphan.wait(10) == -signal.SIGKILL
-    wait(lambda: len(steps(stores, job)) > told)
+    wait(lambda: len(steps(stores, job)) > reported)
 
 
 def test_a_job_of_a_dead_server_waits_for_no_clock(
@@ -185,7 +187,7 @@ def test_a_server_whose_home_was_deleted_starts_no_more_workers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     started: list[Job] = []
-    monkeypatch.setattr(dispatcher, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(dispatcher, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(Dispatcher, "_spawn", lambda _self, job, **_: started.append(job))
     job = create(stores)
     running = Dispatcher(settings)
@@ -196,13 +198,13 @@ def test_a_server_whose_home_was_deleted_starts_no_more_workers(
     count = len(started)
     time.sleep(0.3)
     assert len(started) == count
-    assert not settings.home.exists(), "nor is it made anew"
+    assert not settings.home.exists(), "nor is it made again"
     running.stop()
-    [told] = [record.getMessage() for record in caplog.records]
-    assert told.startswith(f"Jobs wait, and none is started: The database {settings.home}")
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith(f"Jobs wait, and none is started: The database {settings.home}")
 
 
-def test_a_job_whose_worker_cannot_run_is_given_up(
+def test_a_job_whose_worker_cannot_run_fails(
     settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
@@ -230,7 +232,7 @@ def test_checkpoints_of_a_job_that_was_cancelled_while_it_waited_are_removed(
 
 
 @pytest.mark.parametrize("status", ["paused", "cancelled"])
-def test_pausing_and_cancelling_are_heard_at_once_whatever_the_worker_does(
+def test_pausing_and_cancelling_take_effect_at_once_whatever_the_worker_does(
     settings: Settings, stores: Stores, status: str
 ) -> None:
     """It imports torch for seconds, and then trains."""
@@ -238,7 +240,7 @@ def test_pausing_and_cancelling_are_heard_at_once_whatever_the_worker_does(
     with worker(settings, job, "worker") as process:
         wait(lambda: stores.jobs.get(job.id).status == "running")
         stores.jobs.transition(job.id, status, sources=["running"])
-        assert process.wait(heartbeat._TO_SAVE + 15) == 0
+        assert process.wait(heartbeat._SAVE_SECONDS + 15) == 0
     assert stores.jobs.get(job.id).status == status
     assert stores.leases.all() == []
 
@@ -307,7 +309,7 @@ def test_a_worker_killed_at_random_steps_makes_the_same_bytes(
             assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-def test_first_come_first_served_and_who_was_interrupted_keeps_the_place(
+def test_first_in_first_out_and_an_interrupted_job_keeps_its_place(
     settings: Settings, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []

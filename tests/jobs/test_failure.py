@@ -81,7 +81,9 @@ def test_a_job_that_gets_further_each_time_is_never_given_up(job: Job, stores: S
             stores.jobs.add_event(job.id, "Step", type="metrics", data={"step": number}, key=key)
 
 
-def test_a_lack_of_memory_is_named_where_the_system_tells(job: Job, stores: Stores) -> None:
+def test_a_lack_of_memory_is_the_reason_where_the_system_reports_it(
+    job: Job, stores: Stores
+) -> None:
     for number in range(3):
         crash(job, stores, number, out_of_memory=True)
     found = stores.jobs.get(job.id)
@@ -96,5 +98,5 @@ def test_a_paused_job_stays_paused_whatever_its_worker_does(job: Job, stores: St
         assert crash(job, stores, number).status == "paused"
 
 
-def test_the_systems_count_can_be_read() -> None:
+def test_the_systems_count_of_oom_kills_can_be_read() -> None:
     assert failure.oom_kills() >= 0

@@ -1,4 +1,4 @@
-"""A worker's heartbeat on its job, and the lock on its folder."""
+"""A worker's heartbeat, and the lock on its run's folder."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from emojitune.store.leases import LeaseStore
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_LOOK_EVERY", "_RENEW_EVERY"):
+    for name in ("_POLL_SECONDS", "_RENEW_SECONDS"):
         monkeypatch.setattr(heartbeat_module, name, 0.02)
 
 
@@ -48,7 +48,7 @@ def lost(heartbeat: Heartbeat) -> bool:
     return False
 
 
-def test_a_hold_keeps_its_lease(leases: LeaseStore, job: Job) -> None:
+def test_a_heartbeat_renews_its_lease(leases: LeaseStore, job: Job) -> None:
     with Heartbeat(leases, job.id, "me", pytest.fail) as heartbeat:
         wait(lambda: leases.all()[0].expires_at > time.time() + 10)
         assert not heartbeat.stopping()
@@ -56,7 +56,7 @@ def test_a_hold_keeps_its_lease(leases: LeaseStore, job: Job) -> None:
 
 
 @pytest.mark.parametrize("status", ["paused", "queued"])
-def test_a_job_that_is_to_go_on_later_is_left_behind_its_checkpoint(
+def test_a_job_that_is_resumed_later_is_left_after_its_next_checkpoint(
     jobs: JobStore, leases: LeaseStore, job: Job, status: str
 ) -> None:
     with Heartbeat(leases, job.id, "me", pytest.fail) as heartbeat:
@@ -82,10 +82,10 @@ def test_a_job_that_was_taken_over_is_left_at_once(
     assert leases.all()[0].worker == "another"
 
 
-def test_a_main_thread_that_does_not_hear_is_ended(
+def test_a_process_whose_main_thread_does_not_stop_is_ended(
     jobs: JobStore, leases: LeaseStore, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat_module, "_TO_LEAVE", 0.1)
+    monkeypatch.setattr(heartbeat_module, "_LEAVE_SECONDS", 0.1)
     ended = threading.Event()
     with Heartbeat(leases, job.id, "me", ended.set):
         jobs.transition(job.id, "cancelled", sources=["running"])
@@ -101,10 +101,10 @@ with only_process(pathlib.Path(sys.argv[1])):
 """
 
 
-def test_the_holder_of_a_run_is_found_and_ended_even_while_it_is_stopped(
+def test_the_holder_of_a_run_is_found_and_killed_even_while_it_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_lock, "_PATIENCE", 0.1)
+    monkeypatch.setattr(process_lock, "_LOCK_SECONDS", 0.1)
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -112,15 +112,15 @@ def test_the_holder_of_a_run_is_found_and_ended_even_while_it_is_stopped(
         with pytest.raises(Timeout), process_lock.only_process(tmp_path):
             pass
         os.kill(holder.pid, signal.SIGSTOP)
-        assert process_lock.end_holder(tmp_path)
+        assert process_lock.kill_holder(tmp_path)
         assert holder.wait(10) == -signal.SIGKILL
-    assert not process_lock.end_holder(tmp_path)
+    assert not process_lock.kill_holder(tmp_path)
     with process_lock.only_process(tmp_path):
         pass
 
 
-def test_nobody_is_ended_where_nobody_works(tmp_path: Path) -> None:
-    assert not process_lock.end_holder(tmp_path)
+def test_nothing_is_killed_where_no_process_works(tmp_path: Path) -> None:
+    assert not process_lock.kill_holder(tmp_path)
     (tmp_path / "worker.pid").write_text(str(os.getpid()))
     (tmp_path / "worker.lock").touch()
-    assert not process_lock.end_holder(tmp_path)
+    assert not process_lock.kill_holder(tmp_path)

@@ -57,8 +57,8 @@ def job(tmp_path: Path) -> Iterator[Job]:
 def test_metrics_go_into_an_offline_run_of_the_jobs_folder(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
-    told: list[tuple[str, str]] = []
-    metrics = WandbRuns(job, tmp_path / "run", lambda *news: told.append(news))
+    reports: list[tuple[str, str]] = []
+    metrics = WandbRuns(job, tmp_path / "run", lambda *report: reports.append(report))
     metrics.log({"step": 7, "total_steps": 9, "train_loss": 0.5})
     metrics.finish()
     [run] = runs
@@ -69,40 +69,40 @@ def test_metrics_go_into_an_offline_run_of_the_jobs_folder(
     assert {"mine", job.id} <= set(run.settings["tags"])
     assert run.logged == [(7, {"step": 7, "train_loss": 0.5})]
     assert run.finished
-    [(level, message)] = told
+    [(level, message)] = reports
     assert level == "info"
     assert str(tmp_path / "run" / "wandb") in message
 
 
-def test_what_fails_there_does_not_cost_the_job(
+def test_an_error_of_the_package_does_not_fail_the_job(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
-    told: list[tuple[str, str]] = []
-    metrics = WandbRuns(job, tmp_path, lambda *news: told.append(news))
+    reports: list[tuple[str, str]] = []
+    metrics = WandbRuns(job, tmp_path, lambda *report: reports.append(report))
     for step, loss in enumerate([0.5, -1.0, 0.25], start=1):
         metrics.log({"step": step, "train_loss": loss})
     metrics.finish()
     assert [step for step, _ in runs[0].logged] == [1]
-    assert told[1:] == [
+    assert reports[1:] == [
         ("warn", "Metrics for Weights & Biases are no longer written: a negative loss")
     ]
 
 
-def test_without_the_package_the_job_says_so(
+def test_a_missing_package_is_reported(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    told: list[tuple[str, str]] = []
-    WandbRuns(job, tmp_path, lambda *news: told.append(news)).finish()
-    [(level, message)] = told
+    reports: list[tuple[str, str]] = []
+    WandbRuns(job, tmp_path, lambda *report: reports.append(report)).finish()
+    [(level, message)] = reports
     assert level == "warn"
     assert "wandb package is not installed" in message
 
 
-def test_a_job_without_integrations_asks_for_nothing(
+def test_a_job_without_integrations_starts_no_run(
     runs: list[FakeRun], job: Job, tmp_path: Path
 ) -> None:
-    told: list[tuple[str, str]] = []
+    reports: list[tuple[str, str]] = []
     bare = replace(job, integrations=())
-    WandbRuns(bare, tmp_path, lambda *news: told.append(news)).finish()
-    assert runs == told == []
+    WandbRuns(bare, tmp_path, lambda *report: reports.append(report)).finish()
+    assert runs == reports == []

@@ -6,7 +6,7 @@ import pytest
 
 from emojitune.jobs.job_log import FinishEstimate
 
-EPOCHS, STEPS, THEN = 3, 36, 12
+EPOCHS, STEPS, AFTER_TRAINING = 3, 36, 12
 STEP, FIRST_STEP, EPOCH_END = 0.8, 4.0, 3.0  # seconds, of which the end of an epoch is no step
 
 
@@ -14,10 +14,10 @@ STEP, FIRST_STEP, EPOCH_END = 0.8, 4.0, 3.0  # seconds, of which the end of an e
 def test_it_is_true_within_a_quarter_once_a_tenth_has_run(
     monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
-    """With a slow first step, pauses between epochs, a wall clock that is set meanwhile, and what
-    comes behind the last step."""
+    """With a slow first step, pauses between epochs, a wall clock that is set meanwhile, and work
+    after the last step."""
     clock, wall = 1000.0, 1_000_000.0
-    estimate, told = FinishEstimate(THEN), []
+    estimate, reported = FinishEstimate(AFTER_TRAINING), []
     for step in range(1, EPOCHS * STEPS + 1):
         seconds = FIRST_STEP if step == 1 else STEP
         seconds += EPOCH_END if step > 1 and step % STEPS == 1 else 0.0
@@ -25,9 +25,9 @@ def test_it_is_true_within_a_quarter_once_a_tenth_has_run(
         monkeypatch.setattr(time, "monotonic", lambda now=clock: now)
         monkeypatch.setattr(time, "time", lambda now=wall: now)
         if (finish := estimate.after(step, EPOCHS * STEPS)) is not None:
-            told.append((step, finish, wall))
-    wall += THEN * STEP
-    assert len(told) > 30, "it is told again and again"
-    for step, finish, at in told:
+            reported.append((step, finish, wall))
+    wall += AFTER_TRAINING * STEP
+    assert len(reported) > 30, "it is updated again and again"
+    for step, finish, at in reported:
         if step >= EPOCHS * STEPS / 10:
             assert finish - at == pytest.approx(wall - at, rel=0.25, abs=5)

@@ -1,4 +1,4 @@
-"""A job that is interrupted at the worst moments still ends with all that it should have."""
+"""A job that is interrupted at the worst moments still ends complete."""
 
 import errno
 import json
@@ -62,10 +62,10 @@ def job_of(questions: Sequence[str], stores: Stores) -> Job:
 
 
 class Patient:
-    """Lets a job run to its end, unless `asked` says that it is to stop."""
+    """Lets a job run to its end, unless `stopping` says that it has to stop."""
 
-    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
-        self.stopping = asked
+    def __init__(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.stopping = stopping
 
     def check(self) -> None: ...
 
@@ -82,7 +82,7 @@ def run(job: Job, stores: Stores, settings: Settings, control: Control | None = 
     return stores.jobs.get(job.id)
 
 
-def assert_whole(job: Job, stores: Stores) -> None:
+def assert_complete(job: Job, stores: Stores) -> None:
     assert job.status == "succeeded", job.error
     checkpoints = stores.jobs.checkpoints(job.id).items
     assert [checkpoint.step for checkpoint in checkpoints] == [4, 2]
@@ -120,7 +120,7 @@ def test_an_interruption_at_an_epochs_end_loses_no_checkpoint(
     with pytest.raises(Interrupted):
         run(job, stores, settings, Patient(saved.exists))
     assert stores.jobs.checkpoints(job.id).items[0].step == 2 * epoch
-    assert_whole(run(job, stores, settings), stores)
+    assert_complete(run(job, stores, settings), stores)
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -142,7 +142,7 @@ def test_a_crash_between_saving_and_publishing_loses_none_either(
         patch.setattr(pipeline, "publish", crash)
         with pytest.raises(Interrupted):
             run(job, stores, settings)
-    assert_whole(run(job, stores, settings), stores)
+    assert_complete(run(job, stores, settings), stores)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     assert stores.jobs.events(job.id).items[0].message == failed.error.message
 
 
-def test_a_line_that_is_far_too_long_is_cut_and_said_to_be(
+def test_a_line_that_is_far_too_long_is_cut_and_reported(
     stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, configs = loop.train, []
@@ -215,10 +215,10 @@ def test_a_job_that_runs_out_of_memory_fails_in_words(
     assert failed.error is not None
     assert failed.error.code == "out_of_memory"
     assert "smaller batch_size" in failed.error.message
-    assert "llocate" in failed.error.message, "what the library said of it"
+    assert "llocate" in failed.error.message, "the library's own words"
 
 
-def test_any_other_error_is_not_taken_for_one_of_memory(
+def test_any_other_error_is_not_taken_for_a_lack_of_memory(
     job: Job, stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ThreadedGradients, "backward", lambda *_: torch.ones(2) @ torch.ones(3))
@@ -256,7 +256,7 @@ def test_a_base_model_that_is_gone_fails_the_job_in_words(
     assert "config.json" in failed.error.message
 
 
-def test_an_adapter_to_go_on_from_that_is_damaged_fails_the_job_in_words(
+def test_a_damaged_adapter_to_continue_from_fails_the_job_in_words(
     job: Job, stores: Stores, settings: Settings
 ) -> None:
     first = run(job, stores, settings)
@@ -282,25 +282,25 @@ def test_a_training_file_whose_bytes_are_gone_fails_the_job_in_words(
     assert "Upload it again" in failed.error.message
 
 
-def test_a_job_asked_to_stop_on_its_way_ends_with_the_same_bytes(
+def test_a_job_that_is_stopped_and_resumed_ends_complete(
     job: Job, stores: Stores, settings: Settings
 ) -> None:
-    asked = iter([False])  # once before training; then behind the first step
+    answers = iter([False])  # once before training; then after the first step
     with pytest.raises(Interrupted):
-        run(job, stores, settings, Patient(lambda: next(asked, True)))
+        run(job, stores, settings, Patient(lambda: next(answers, True)))
     assert (settings.runs / job.id / "checkpoints" / "step-1").exists()
-    assert_whole(run(job, stores, settings), stores)
+    assert_complete(run(job, stores, settings), stores)
 
 
-def test_a_step_is_told_before_the_next_begins(
+def test_a_step_is_reported_before_the_next_begins(
     job: Job, stores: Stores, settings: Settings
 ) -> None:
-    told = set()
+    counts = set()
 
-    def look() -> bool:  # asked behind steps 1 and 3, which end no epoch
+    def look() -> bool:  # called after steps 1 and 3, which end no epoch
         events = stores.jobs.events(job.id, limit=100).items
-        told.add(sum(event.type == "metrics" for event in events))
+        counts.add(sum(event.type == "metrics" for event in events))
         return False
 
-    assert_whole(run(job, stores, settings, Patient(look)), stores)
-    assert {1, 3} <= told
+    assert_complete(run(job, stores, settings, Patient(look)), stores)
+    assert {1, 3} <= counts

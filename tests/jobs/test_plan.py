@@ -25,13 +25,13 @@ def test_auto_fits_the_number_of_examples(
         "learning_rate_multiplier": multiplier,
     }
     assert found.config.learning_rate == pytest.approx(2e-3 * multiplier)
-    assert found == plan(examples), "what is not asked for is auto"
+    assert found == plan(examples), "without a request it is auto"
 
 
-def test_what_is_asked_for_is_what_is_done() -> None:
-    asked = {"n_epochs": 7, "batch_size": 3, "learning_rate_multiplier": 0.5}
-    found = plan(569, **asked)
-    assert found.hyperparameters == asked
+def test_requested_numbers_are_used() -> None:
+    requested = {"n_epochs": 7, "batch_size": 3, "learning_rate_multiplier": 0.5}
+    found = plan(569, **requested)
+    assert found.hyperparameters == requested
     assert found.config == TrainingConfig(epochs=7, batch_size=3, learning_rate=1e-3, seed=7)
     assert all("as asked" in reason for reason in found.reasons)
 
@@ -54,7 +54,7 @@ def test_every_number_has_a_reason_that_is_true(examples: int) -> None:
 
 
 @pytest.mark.parametrize("examples", [1, 10, 33, 100, 569, 9_000, 100_000])
-def test_auto_neither_starves_nor_drowns(examples: int) -> None:
+def test_auto_neither_undertrains_nor_overtrains(examples: int) -> None:
     found = plan(examples).config
     seen = examples * found.epochs
     assert 1 <= found.epochs <= 25
@@ -63,7 +63,7 @@ def test_auto_neither_starves_nor_drowns(examples: int) -> None:
     assert found.batch_size == 1 or examples // found.batch_size >= 8
 
 
-def test_meanings_that_are_trained_beside_the_examples_are_told() -> None:
+def test_additional_examples_of_meanings_are_reported() -> None:
     requested: dict[str, Any] = {}
     found = make_plan(requested, examples=569, seed=7, learning_rate=2e-3, meanings=698)
     assert replace(found.config, learning_rate=0.0) == replace(plan(569).config, learning_rate=0.0)
@@ -73,8 +73,8 @@ def test_meanings_that_are_trained_beside_the_examples_are_told() -> None:
 
 
 @pytest.mark.parametrize(("labels", "smoothing"), [(0, 0.0), (1, 0.0), (349, 0.15)])
-def test_a_closed_set_of_replies_is_learned_too(labels: int, smoothing: float) -> None:
+def test_a_closed_set_of_replies_is_smoothed_over(labels: int, smoothing: float) -> None:
     found = make_plan({}, examples=569, seed=7, learning_rate=2e-3, labels=labels)
     assert found.config == replace(plan(569).config, smoothing=smoothing)
-    told = [reason for reason in found.reasons if reason.startswith("smoothing 0.15: ")]
-    assert len(told) == bool(smoothing)
+    reasons = [reason for reason in found.reasons if reason.startswith("smoothing 0.15: ")]
+    assert len(reasons) == bool(smoothing)

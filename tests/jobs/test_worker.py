@@ -1,4 +1,4 @@
-"""A worker serves the project of its job, and tells nothing of a job that was stopped."""
+"""A worker works in the project of its job, and reports nothing of a job that was stopped."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ def settings(tmp_path: Path, tiny_base: Path) -> Settings:
     )
 
 
-def test_what_a_job_makes_is_its_projects(settings: Settings) -> None:
+def test_results_of_a_job_belong_to_its_project(settings: Settings) -> None:
     mine, yours = open_stores(settings, "team"), open_stores(settings, "default")
     row = {"messages": [{"role": role, "content": "(yawn)"} for role in ("user", "assistant")]}
     content = [(json.dumps(row) + "\n").encode()] * 10
@@ -66,8 +66,8 @@ def test_a_job_that_is_paused_as_its_worker_goes_stays_paused(settings: Settings
     assert stores.jobs.get(job.id).status == "paused"
 
 
-def ask(job: Job, stores: Stores, what: str) -> None:
-    """As the server does when somebody cancels, pauses or resumes."""
+def change(job: Job, stores: Stores, what: str) -> None:
+    """Change a job's status as the server does for a request to cancel, pause or resume it."""
     with stores.transaction():
         if what == "resumed":
             states.resume(stores.jobs, job.id)
@@ -76,11 +76,11 @@ def ask(job: Job, stores: Stores, what: str) -> None:
         stores.jobs.add_event(job.id, what)
 
 
-def story(job: Job, stores: Stores) -> list[str]:
-    """What was told of a job's way and of what was asked, the oldest first, in brief."""
-    told = [event.message for event in reversed(stores.jobs.events(job.id, limit=100).items)]
+def events_of(job: Job, stores: Stores) -> list[str]:
+    """A job's steps, checkpoints and changes of status, the oldest first, in brief."""
+    messages = [event.message for event in reversed(stores.jobs.events(job.id, limit=100).items)]
     wanted = re.compile(r"Step \d|Checkpoint|cancelled|paused|resumed")
-    return [found[0] for found in map(wanted.match, told) if found]
+    return [found[0] for found in map(wanted.match, messages) if found]
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def stop_before(
     monkeypatch.setattr(*write, stopped)
 
 
-STORY = ["Step 1", "Step 2", "Checkpoint", "Step 3", "Step 4"]
+EVENTS = ["Step 1", "Step 2", "Checkpoint", "Step 3", "Step 4"]
 
 
 def test_a_file_is_parsed_once(
@@ -137,51 +137,51 @@ STEP, PUBLISH = (JobLog, "step"), (pipeline, "publish")
 STOPS = [(STEP, 1, 0), (STEP, 2, 1), (PUBLISH, 1, 2)]
 
 
-@pytest.mark.parametrize(("write", "call", "told"), STOPS)
-def test_a_cancelled_job_gets_nothing_any_more(
+@pytest.mark.parametrize(("write", "call", "reported"), STOPS)
+def test_a_cancelled_job_gets_no_more_events_or_models(
     small: tuple[Job, Stores],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     write: tuple[object, str],
     call: int,
-    told: int,
+    reported: int,
 ) -> None:
     job, stores = small
-    stop_before(write, call, lambda: ask(job, stores, "cancelled"), monkeypatch)
+    stop_before(write, call, lambda: change(job, stores, "cancelled"), monkeypatch)
     Worker(job.id, "worker-1", settings).work()
-    assert story(job, stores) == [*STORY[:told], "cancelled"]
+    assert events_of(job, stores) == [*EVENTS[:reported], "cancelled"]
     assert stores.jobs.checkpoints(job.id).items == ()
     assert stores.models.list() == []
     assert not list(settings.adapters.glob("*"))
 
 
-@pytest.mark.parametrize(("write", "call", "told"), STOPS)
+@pytest.mark.parametrize(("write", "call", "reported"), STOPS)
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_a_paused_job_has_done_is_told_when_it_goes_on(
+def test_steps_of_a_paused_job_are_reported_when_it_is_resumed(
     small: tuple[Job, Stores],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     write: tuple[object, str],
     call: int,
-    told: int,
+    reported: int,
     at_once: bool,
 ) -> None:
     job, stores = small
 
     def stop() -> None:
-        ask(job, stores, "paused")
-        if at_once:  # while its worker does not even know of the pause
-            ask(job, stores, "resumed")
+        change(job, stores, "paused")
+        if at_once:  # before its worker even knows of the pause
+            change(job, stores, "resumed")
 
     with monkeypatch.context() as patch:
         stop_before(write, call, stop, patch)
         Worker(job.id, "worker-1", settings).work()
-    saved = settings.runs / job.id / "checkpoints" / f"step-{min(told + 1, 2)}"
+    saved = settings.runs / job.id / "checkpoints" / f"step-{min(reported + 1, 2)}"
     assert saved.exists(), "no step is lost"
     asked = ["paused", "resumed"]
-    assert story(job, stores) == [*STORY[:told], *asked[: 1 + at_once]]
+    assert events_of(job, stores) == [*EVENTS[:reported], *asked[: 1 + at_once]]
     if not at_once:
-        ask(job, stores, "resumed")
+        change(job, stores, "resumed")
     Worker(job.id, "worker-2", settings).work()
-    assert story(job, stores) == [*STORY[:told], *asked, *STORY[told:]]
+    assert events_of(job, stores) == [*EVENTS[:reported], *asked, *EVENTS[reported:]]
     assert stores.jobs.get(job.id).status == "succeeded"

@@ -1,7 +1,7 @@
-"""A worker's hold on its job: kept up by a thread, which also sees when the job is to stop.
+"""A worker's heartbeat: a thread renews the lease on its job, and sees when the job has to stop.
 
-Nothing is lost when a process ends at any moment. So a main thread that is deep in an import, a
-download or a long step, and does not hear in time that it should stop, is ended by force.
+Nothing is lost when a process ends at any moment. So when the main thread does not stop in time,
+deep in an import, a download or a long step, this thread ends the process.
 """
 
 import logging
@@ -17,22 +17,22 @@ from emojitune.jobs.run import Interrupted
 from emojitune.store.leases import LeaseStore
 
 LEASE_SECONDS = 20.0
-_RENEW_EVERY = 5.0
-_LOOK_EVERY = 0.5
-_TO_SAVE = 5.0  # seconds to the next checkpoint for a job that is to go on later
-_TO_LEAVE = 1.0  # and for one that is not
+_RENEW_SECONDS = 5.0
+_POLL_SECONDS = 0.5
+_SAVE_SECONDS = 5.0  # time to the next checkpoint, for a job that can be resumed later
+_LEAVE_SECONDS = 1.0  # and for one that cannot
 
 
 _log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """The hold of `worker` on a job, as a Control; a context in which its thread runs."""
+    """The heartbeat of `worker` for its job, as a Control; its thread runs inside the context."""
 
     def __init__(
         self, leases: LeaseStore, job_id: str, worker: str, end: Callable[[], None]
     ) -> None:
-        """`end` gives the job back and ends this process; called by the thread."""
+        """`end` puts the job back into the queue and ends this process; the thread calls it."""
         self._leases = leases
         self._job_id = job_id
         self._worker = worker
@@ -42,7 +42,7 @@ class Heartbeat:
         self._closed = threading.Event()
         self._ran = False
         self._renewed = time.monotonic()
-        self._told = 0.0
+        self._noticed = 0.0
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Heartbeat":
@@ -54,7 +54,7 @@ class Heartbeat:
         self._thread.join()
 
     def stop(self) -> None:
-        """The job is to be left behind its next checkpoint."""
+        """Have the job left after its next checkpoint."""
         self._stop.set()
 
     def check(self) -> None:
@@ -68,15 +68,15 @@ class Heartbeat:
         return self._leases.fence(self._job_id, self._worker, statuses=statuses)
 
     def _watch(self) -> None:
-        while not self._closed.wait(_LOOK_EVERY):
+        while not self._closed.wait(_POLL_SECONDS):
             try:
-                self._look()
+                self._poll()
                 self._renew()
-            except StorageError:  # a full disk, say: the next look may succeed
+            except StorageError:  # a full disk, for example: the next poll may succeed
                 _log.exception("The job's row could not be read or written.")
-            self._end_if_deaf()
+            self._end_if_unresponsive()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         status = self._leases.status_for(self._job_id, self._worker)
         if status is None or status in states.JOB.terminal:
             self._lost.set()
@@ -86,16 +86,16 @@ class Heartbeat:
 
     def _renew(self) -> None:
         clock = time.monotonic()
-        if clock - self._renewed > _RENEW_EVERY and not self._lost.is_set():
+        if clock - self._renewed > _RENEW_SECONDS and not self._lost.is_set():
             self._leases.renew(self._job_id, self._worker, LEASE_SECONDS)
             self._renewed = clock
 
-    def _end_if_deaf(self) -> None:
+    def _end_if_unresponsive(self) -> None:
         if not (self._lost.is_set() or self._stop.is_set()):
             return
-        self._told = self._told or time.monotonic()
-        patience = _TO_LEAVE if self._lost.is_set() else _TO_SAVE
-        if time.monotonic() - self._told > patience and not self._closed.is_set():
+        self._noticed = self._noticed or time.monotonic()
+        patience = _LEAVE_SECONDS if self._lost.is_set() else _SAVE_SECONDS
+        if time.monotonic() - self._noticed > patience and not self._closed.is_set():
             self._end()
 
 

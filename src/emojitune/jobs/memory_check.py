@@ -1,4 +1,4 @@
-"""Refuses a job that cannot fit into memory, before it takes what others need."""
+"""Refuses a job that cannot fit into memory, before it takes what other processes need."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from emojitune.training.config import TrainingConfig
 
 
 class MemoryCheck:
-    """For the base model in `folder`; a model whose sizes are not known is let through."""
+    """Compares what the base model in `folder` needs with free memory, if its sizes are known."""
 
     def __init__(self, folder: Path, precision: Precision) -> None:
         self._sizes = memory.read_sizes(folder)
@@ -30,15 +30,14 @@ class MemoryCheck:
         )
 
     def with_row_tokens(self, config: TrainingConfig) -> TrainingConfig:
-        """The config with rows as long as is quickest here: weights of attention, where it keeps
-        any, leave no room for long ones."""
+        """Set the row length: longer rows are quicker where fused attention stores no matrix."""
         if self._sizes is None or not self._fused:
             return config
         everything = torch.cuda.mem_get_info(self._precision.device)[1]
         return replace(config, row_tokens=memory.row_tokens(self._sizes, self._item, everything))
 
     def before_loading(self) -> None:
-        """Raises TrainingError when not even the base model fits."""
+        """Raise TrainingError when not even the base model fits."""
         free = self._free()
         if free is not None and self._model > free:
             raise _refused(self._model, free, "the base model alone", "Take a smaller base model")
@@ -46,10 +45,13 @@ class MemoryCheck:
     def before_training(
         self, config: TrainingConfig, examples: Sequence[RenderedExample], lines: Sequence[int]
     ) -> str | None:
-        """What the run will take, in words. `lines` are those of the first of the examples.
+        """Estimate the memory of the run, in words.
+
+        Args:
+            lines: Line numbers of the first of the examples, those of the training file.
 
         Raises:
-            TrainingError: There is not so much.
+            TrainingError: There is less.
         """
         if self._sizes is None:
             return None

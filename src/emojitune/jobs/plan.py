@@ -1,6 +1,6 @@
-"""The plan of a job: what was asked for ("auto", multipliers) and the data, to concrete numbers.
+"""The plan of a job: from the requested hyperparameters ("auto", multipliers) to concrete numbers.
 
-The one place where defaults are decided, each with its reason in words; the job tells them as
+The one place where defaults are decided, each with its reason in words; the job reports these as
 events. No torch: a plan is made before anything heavy is loaded.
 """
 
@@ -13,17 +13,17 @@ from emojitune.training.config import TrainingConfig
 
 # OpenAI's own recipe for "auto": three epochs, more for tiny files, fewer for huge ones.
 _EPOCHS = 3
-_FEWEST_EXAMPLES_SEEN = 100
-_MOST_EXAMPLES_SEEN = 25_000
-_MOST_AUTO_EPOCHS = 25
+_MIN_EXAMPLES_SEEN = 100
+_MAX_EXAMPLES_SEEN = 25_000
+_MAX_AUTO_EPOCHS = 25
 
 _BATCH_SIZE = 16
-_FEWEST_STEPS_AN_EPOCH = 8
+_MIN_STEPS_PER_EPOCH = 8
 
-# The peak learning rate falls with the root of the steps: of few, each has to do more.
+# The peak learning rate falls with the square root of the steps: with few steps, each does more.
 _STEPS_AT_FULL_RATE = 60
 
-# Of a closed set of replies.
+# Label smoothing over a closed set of replies.
 _SMOOTHING = 0.15
 
 
@@ -57,8 +57,8 @@ def make_plan(
     Args:
         requested: `n_epochs`, `batch_size`, `learning_rate_multiplier`; absent means "auto".
         examples: Training examples.
-        learning_rate: The base model's own, for few steps, which a multiplier of 1 stands for.
-        meanings: Examples that are trained beside them, and say what labels mean.
+        learning_rate: The base model's own peak for few steps: a multiplier of 1.
+        meanings: Additional examples that explain the labels.
         labels: Size of the closed set of replies; 0 where it is open.
     """
     epochs, why_epochs = _epochs(requested.get("n_epochs", "auto"), examples)
@@ -101,11 +101,11 @@ def _smoothing(labels: int) -> tuple[str, ...]:
 def _epochs(asked: int | str, examples: int) -> tuple[int, str]:
     if asked != "auto":
         return int(asked), f"n_epochs {asked}: as asked"
-    if examples * (_EPOCHS + 1) <= _FEWEST_EXAMPLES_SEEN:
-        epochs = min(_MOST_AUTO_EPOCHS, _FEWEST_EXAMPLES_SEEN // examples)
+    if examples * (_EPOCHS + 1) <= _MIN_EXAMPLES_SEEN:
+        epochs = min(_MAX_AUTO_EPOCHS, _MIN_EXAMPLES_SEEN // examples)
         return epochs, f"n_epochs {epochs}: auto, more than {_EPOCHS} for only {examples} examples"
-    if examples * _EPOCHS > _MOST_EXAMPLES_SEEN:
-        epochs = max(1, _MOST_EXAMPLES_SEEN // examples)
+    if examples * _EPOCHS > _MAX_EXAMPLES_SEEN:
+        epochs = max(1, _MAX_EXAMPLES_SEEN // examples)
         return epochs, f"n_epochs {epochs}: auto, fewer than {_EPOCHS} for {examples} examples"
     return _EPOCHS, f"n_epochs {_EPOCHS}: auto"
 
@@ -114,7 +114,7 @@ def _batch_size(asked: int | str, examples: int) -> tuple[int, str]:
     if asked != "auto":
         return int(asked), f"batch_size {asked}: as asked"
     size = _BATCH_SIZE
-    while size > 1 and examples < size * _FEWEST_STEPS_AN_EPOCH:
+    while size > 1 and examples < size * _MIN_STEPS_PER_EPOCH:
         size //= 2
     if size == _BATCH_SIZE:
         return size, f"batch_size {size}: auto"

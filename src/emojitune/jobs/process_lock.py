@@ -1,6 +1,6 @@
-"""One process a run: a lock on the run's folder, and the end of whoever still holds it.
+"""One process per run: a lock on the run's folder, and a way to kill the process that holds it.
 
-The operating system gives the lock back when its holder dies, however it dies: unlike a lease it
+The operating system releases the lock when its holder dies, however it dies: unlike a lease it
 cannot outlive a process. Knows processes and folders, not jobs.
 """
 
@@ -12,37 +12,37 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_PATIENCE = 2.0  # seconds in which a worker whose server died ends by itself
-_DYING = 10.0
+_LOCK_SECONDS = 2.0  # in which a worker whose server died exits by itself
+_KILL_SECONDS = 10.0
 
 
 @contextmanager
 def only_process(folder: Path) -> Iterator[None]:
-    """Be the one process that works in `folder`.
+    """Hold the lock of `folder`, as the only process that works in it.
 
     Raises:
-        filelock.Timeout: Another one does.
+        filelock.Timeout: Another process holds it.
     """
-    with FileLock(folder / "worker.lock").acquire(timeout=_PATIENCE):
+    with FileLock(folder / "worker.lock").acquire(timeout=_LOCK_SECONDS):
         (folder / "worker.pid").write_text(str(os.getpid()), encoding="utf-8")
         yield
 
 
-def end_holder(folder: Path) -> bool:
-    """End the process that works in `folder`, if there is one; it may be stopped, and hear nothing.
+def kill_holder(folder: Path) -> bool:
+    """Kill the process that holds the lock of `folder`, if there is one; it may be unresponsive.
 
     Returns:
-        Whether one had to be ended.
+        Whether one had to be killed.
     """
     if not (folder / "worker.lock").exists():
         return False
     lock = FileLock(folder / "worker.lock")
     try:
-        lock.acquire(timeout=_PATIENCE)
+        lock.acquire(timeout=_LOCK_SECONDS)
     except Timeout:
         with suppress(ProcessLookupError):
             os.kill(int((folder / "worker.pid").read_text(encoding="utf-8")), signal.SIGKILL)
-        lock.acquire(timeout=_DYING)
+        lock.acquire(timeout=_KILL_SECONDS)
         lock.release()
         return True
     lock.release()

@@ -1,13 +1,13 @@
-"""The process that runs one job: claims it, keeps its lease, stops when told to.
+"""The process that runs one job: claims it, keeps its lease, and stops on request.
 
     python -m emojitune.jobs.worker JOB_ID WORKER < settings.json
 
-WORKER is the name under which it holds the job. The settings come as one line on standard input,
-which then stays open: when it ends, the server is gone, and the worker puts its job back into the
-queue and goes too. The next server goes on from the last checkpoint.
+WORKER is the name on its lease. The settings come as one line on standard input, which then stays
+open: when it closes, the server is gone, and the worker puts its job back into the queue and exits.
+The next server resumes it from its last checkpoint.
 
-All that a worker writes is fenced: in the transaction of each write the job must still be its own,
-and in the state that the worker's stage is of. Who cancels or pauses a job has the last word.
+Everything that a worker writes is fenced: in the transaction of each write it must still hold the
+job, in the status that belongs to the step. Whoever cancels or pauses a job has the last word.
 """
 
 import logging
@@ -31,7 +31,7 @@ from emojitune.store.leases import LeaseStore
 from emojitune.store.scope import EVERY_PROJECT
 from emojitune.store.stores import Stores, stores_of
 
-# A training takes what the machine has left: someone waits for each reply, nobody for a step.
+# Training takes what the machine has left: someone waits for each reply, nobody for a step.
 _NICE = 5
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, job_id: str, name: str, settings: Settings) -> None:
         self._database = open_database(settings.home)
-        # For whose turn it is; what is written is fenced, and of the job's project.
+        # To find whose turn it is; writes are fenced, and in the job's project.
         self._jobs = JobStore(self._database, EVERY_PROJECT)
         self._leases = LeaseStore(self._database)
         self._project = self._jobs.get(job_id).project
@@ -52,7 +52,7 @@ class Worker:
         self._heartbeat = Heartbeat(self._leases, job_id, name, self._end)
 
     def stop(self) -> None:
-        """Ask the job to stop behind its next checkpoint."""
+        """Have the job left after its next checkpoint."""
         self._heartbeat.stop()
 
     def work(self) -> None:
@@ -65,51 +65,51 @@ class Worker:
         except Interrupted:
             self._requeue()
         except StorageError:
-            raise  # what could not be written now cannot be told now: the server will
+            raise  # nor could this be reported now: the server does
         except Exception:
             _log.exception("The job failed in a way that nobody foresaw.")
-            self._give_up()
+            self._fail_unexpectedly()
         finally:
             self._leases.release(self._job_id, self._name)
 
     def _advance(self) -> None:
         job, files = self._jobs.get(self._job_id), None
         if job.status == "validating_files":
-            files = pipeline.validate(job, self._stores_while(job.status))
+            files = pipeline.validate(job, self._fenced_stores(job.status))
             job = self._jobs.get(self._job_id)
         if job.status == "queued" and self._is_next():
-            job = pipeline.start(job, self._stores_while(job.status))
+            job = pipeline.start(job, self._fenced_stores(job.status))
         if job.status == "running":
-            stores = self._stores_while(job.status)
+            stores = self._fenced_stores(job.status)
             pipeline.run(job, stores, self._settings, self._heartbeat, files)
 
-    def _stores_while(self, *statuses: str) -> Stores:
-        """The stores of the job's project, to write into while it is held and has such a status."""
+    def _fenced_stores(self, *statuses: str) -> Stores:
+        """Stores of the job's project, for writes while it is held in one of these statuses."""
         fenced = self._leases.fenced(self._job_id, self._name, statuses=statuses)
         return stores_of(fenced, self._project, self._settings)
 
     def _is_next(self) -> bool:
-        """Whether a queued job may start now: first come, first served, so many at a time."""
+        """Whether a queued job may start now: first in, first out, up to `max_running_jobs`."""
         unfinished = self._jobs.unfinished()
         running = sum(job.status == "running" for job in unfinished)
         free = self._settings.max_running_jobs - running
         queued = [job.id for job in unfinished if job.status == "queued"]
         return self._job_id in queued[: max(0, free)]
 
-    def _give_up(self) -> None:
+    def _fail_unexpectedly(self) -> None:
         message = (
             "The job failed due to an internal error. The last lines of "
             f"{log_file(self._settings, self._job_id)} say which; create the job again when it is "
             "mended."
         )
-        stores = self._stores_while("validating_files", "queued", "running")
+        stores = self._fenced_stores("validating_files", "queued", "running")
         with _unless_stopped():
             failure.fail(
                 self._jobs.get(self._job_id), stores, TrainingError(message, code="server_error")
             )
 
     def _requeue(self) -> None:
-        jobs = self._stores_while("running").jobs
+        jobs = self._fenced_stores("running").jobs
         with _unless_stopped():
             jobs.transition(self._job_id, "queued", sources=["running"])
 
@@ -117,7 +117,7 @@ class Worker:
         try:
             self._requeue()
             self._leases.release(self._job_id, self._name)
-        finally:  # else the next server would find out from the lock
+        finally:  # otherwise the next server finds out from the lock
             end_process()
 
 
@@ -130,7 +130,7 @@ def _unless_stopped() -> Iterator[None]:
 
 
 def log_file(settings: Settings, job_id: str) -> Path:
-    """Where a job's worker writes what it prints."""
+    """The file with the output of a job's worker."""
     return settings.runs / job_id / "worker.log"
 
 

@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Before waiting for requests: jobs save their checkpoints in the meantime.
         if self.started:
-            self._app.state.context_for(EVERY_PROJECT).dispatcher.ask_to_stop()
+            self._app.state.context_for(EVERY_PROJECT).dispatcher.request_stop()
         # Here, and not after `run`: uvicorn ends by raising the signal that stopped it again, and
         # SIGTERM then ends the process immediately.
         await super().shutdown(sockets)
