@@ -8,7 +8,7 @@ from openai.types.chat import ChatCompletion
 
 from emojitune import __version__
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import Alternative, Delta, ToolCallDelta, Usage
+from emojitune.inference.types import Alternative, Delta, FinishReason, ToolCallDelta, Usage
 from emojitune.server.chat.request import ChatRequest
 from emojitune.server.generation.generate import Ending
 from emojitune.server.generation.streaming import event_frame
@@ -21,15 +21,19 @@ from emojitune.store.ids import new_id, now
 
 @dataclass(slots=True)
 class _ToolCall:
-    """A tool call as it grows."""
+    """A tool call whose arguments are still being generated."""
 
     name: str
     id: str = field(default_factory=lambda: new_id("call_"))
-    arguments: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def function(self) -> dict[str, str]:
+        """Return the called function with the arguments so far."""
+        return {"name": self.name, "arguments": "".join(self.arguments)}
 
 
 class ChatAssembler:
-    """Assembles the choices of one chat completion; an Assembler of server/generation."""
+    """Assembler of a chat completion: its choices, or the chunks of its stream."""
 
     def __init__(self, body: ChatRequest) -> None:
         self._body = body
@@ -43,21 +47,22 @@ class ChatAssembler:
     def opening(self) -> Iterator[bytes]:
         """Return the first chunk of each choice, the first choice first."""
         for choice in self._choices:
-            # Where a reply may be a call, text or none is not known yet.
+            # A reply that may call tools may turn out to have no text.
             content = None if self._body.tool_use else ""
             opening = {"content": content, "refusal": None, "role": "assistant"}
-            yield self._chunk([_chunk_choice(choice.index, opening)])
+            yield self._chunk([choice.chunk(opening)])
 
     def add(self, delta: Delta) -> Iterator[bytes]:
         """Take in a delta of one choice; return its chunks."""
-        return (self._chunk([part]) for part in self._choices[delta.index].add(delta))
+        chunks = self._choices[delta.index].add(delta)
+        return (self._chunk([chunk]) for chunk in chunks)
 
     def finish(self, usage: Usage) -> Ending:
-        """Return the completion, and the chunk of its usage if that is requested."""
+        """Return the completion; a chunk of its usage ends a stream that requests one."""
         return Ending(self._completion(usage), self._closing(usage))
 
     def fail(self, error: EmojituneError) -> Ending:
-        """Return an error object: what was said until then is lost."""
+        """Return an error object in place of the rest; there is no completion."""
         return Ending(None, [event_frame(error_object(error))])
 
     def _completion(self, usage: Usage) -> dict[str, Any]:
@@ -65,7 +70,7 @@ class ChatAssembler:
             {
                 "id": self._id,
                 **self._common_fields("chat.completion"),
-                "choices": [choice.fields() for choice in self._choices],
+                "choices": [choice.complete() for choice in self._choices],
                 "usage": _usage(usage),
                 "metadata": self._body.metadata,
             }
@@ -78,8 +83,8 @@ class ChatAssembler:
         yield b"data: [DONE]\n\n"
 
     def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
-        # Not validated as the completion is, since there is one for each token: tests compare it
-        # with OpenAI's type, whose order of keys it has.
+        # There is one for each token, so it is not validated as the completion is: tests compare it
+        # with OpenAI's type, in whose order its keys are.
         chunk = {"id": self._id, "choices": choices, **self._chunk_fields}
         return event_frame(chunk if usage is None else {**chunk, "usage": usage})
 
@@ -95,91 +100,89 @@ class ChatAssembler:
 
 
 class _ChoiceAssembler:
-    """One reply as it grows."""
+    """Assembler of one choice."""
 
     def __init__(self, index: int, body: ChatRequest) -> None:
-        self.index = index
+        self._index = index
         self._with_logprobs = body.logprobs
-        self._legacy = bool(body.functions)  # calls are told in the deprecated form
-        # One that was cut off before its name is no text either.
+        self._legacy = bool(body.functions)  # calls have the deprecated form
+        # A call that is cut off before its name is not text either.
         self._must_call = bool(body.tool_use and body.tool_use.choice != "auto")
-        self._text = ""
+        self._text: list[str] = []
         self._calls: list[_ToolCall] = []
         self._logprobs: list[dict[str, Any]] = []
         self._finish_reason: str | None = None
         self._alternatives: tuple[Alternative, ...] = ()
 
     def add(self, delta: Delta) -> list[dict[str, Any]]:
-        """Take a piece; the choices of its chunks."""
+        """Take in a delta; return the choice of each of its chunks."""
         logprobs = [token_object(logprob) for logprob in delta.logprobs]
-        self._text += delta.text
+        if delta.text:
+            self._text.append(delta.text)
         self._logprobs += logprobs
         self._alternatives = delta.alternatives or self._alternatives
-        chunks = [self._chunk(self._add_call(piece)) for piece in delta.tool_calls]
+        chunks = [self.chunk(self._add_call(call)) for call in delta.tool_calls]
         if delta.text or logprobs:
-            told = _logprobs_object(logprobs) if self._with_logprobs else None
-            chunks.append({**self._chunk({"content": delta.text}), "logprobs": told})
+            shown = _logprobs_object(logprobs) if self._with_logprobs else None
+            chunks.append({**self.chunk({"content": delta.text}), "logprobs": shown})
         if delta.finish_reason is not None:
-            self._finish_reason = self._named(delta.finish_reason)
+            self._finish_reason = self._api_reason(delta.finish_reason)
             chunks.append(
-                {**self._chunk({}, self._finish_reason), **_alternatives(delta.alternatives)}
+                {**self.chunk({}, self._finish_reason), **_alternatives(delta.alternatives)}
             )
         return chunks
 
-    def fields(self) -> dict[str, Any]:
-        """The choice, whole."""
+    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+        """Return the choice of a chunk with this delta."""
+        return {
+            "delta": delta,
+            "index": self._index,
+            "finish_reason": finish_reason,
+            "logprobs": None,
+        }
+
+    def complete(self) -> dict[str, Any]:
+        """Return the choice of the completion."""
         message = {
             "role": "assistant",
-            "content": self._text or (None if self._calls or self._must_call else ""),
+            "content": "".join(self._text) or (None if self._calls or self._must_call else ""),
             "refusal": None,
             "annotations": [],
-            **self._calls_fields(),
+            **self._call_fields(),
         }
-        told = _logprobs_object(None if self._calls and not self._text else self._logprobs)
+        shown = _logprobs_object(None if self._calls and not self._text else self._logprobs)
         return {
-            "index": self.index,
+            "index": self._index,
             "message": message,
             "finish_reason": self._finish_reason,
-            "logprobs": told if self._with_logprobs else None,
+            "logprobs": shown if self._with_logprobs else None,
             **_alternatives(self._alternatives),
         }
 
-    def _named(self, reason: str) -> str:
+    def _api_reason(self, reason: FinishReason) -> str:
         return "function_call" if self._legacy and reason == "tool_calls" else reason
 
-    def _add_call(self, piece: ToolCallDelta) -> dict[str, Any]:
-        """The delta of a call: its id and name first, then its arguments piece by piece."""
-        function: dict[str, Any] = {"arguments": piece.arguments}
-        call: dict[str, Any] = {"index": piece.index, "function": function}
-        if piece.name is not None:
-            made = _ToolCall(piece.name)
+    def _add_call(self, delta: ToolCallDelta) -> dict[str, Any]:
+        """Return the delta of a call: its id and name come first, then its arguments."""
+        function: dict[str, Any] = {"arguments": delta.arguments}
+        call: dict[str, Any] = {"index": delta.index, "function": function}
+        if delta.name is not None:
+            made = _ToolCall(delta.name)
             self._calls.append(made)
-            function["name"] = piece.name
-            call = {"index": piece.index, "id": made.id, "function": function, "type": "function"}
-        self._calls[piece.index].arguments += piece.arguments
+            function["name"] = delta.name
+            call = {"index": delta.index, "id": made.id, "function": function, "type": "function"}
+        self._calls[delta.index].arguments.append(delta.arguments)
         return {"function_call": function} if self._legacy else {"tool_calls": [call]}
 
-    def _calls_fields(self) -> dict[str, Any]:
-        calls = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in self._calls
-        ]
-        if not calls:
+    def _call_fields(self) -> dict[str, Any]:
+        if not self._calls:
             return {}
-        return {"function_call": calls[0]["function"]} if self._legacy else {"tool_calls": calls}
-
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-        return _chunk_choice(self.index, delta, finish_reason)
-
-
-def _chunk_choice(
-    index: int, delta: dict[str, Any], finish_reason: str | None = None
-) -> dict[str, Any]:
-    return {"delta": delta, "index": index, "finish_reason": finish_reason, "logprobs": None}
+        if self._legacy:
+            return {"function_call": self._calls[0].function()}
+        calls = [
+            {"id": call.id, "type": "function", "function": call.function()} for call in self._calls
+        ]
+        return {"tool_calls": calls}
 
 
 def _logprobs_object(tokens: list[dict[str, Any]] | None) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def _logprobs_object(tokens: list[dict[str, Any]] | None) -> dict[str, Any]:
 
 
 def _alternatives(alternatives: tuple[Alternative, ...]) -> dict[str, Any]:
-    """Ours: the likeliest labels, on a choice that was asked for them."""
+    """The most likely labels, on a choice of a request for them: an extension of the API."""
     if not alternatives:
         return {}
     listed = [

@@ -1,4 +1,4 @@
-"""The forms that chat completions have for response formats, tools and tool choices."""
+"""Response formats, tools and tool choices in the forms of chat completions."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -20,18 +20,20 @@ class JsonSchema(StrictModel):
     name: Name = Field(description="Letters, digits, `_` and `-`.")
     description: Annotated[str | None, Ignored("the schema itself is shown to the model")] = None
     schema_: dict[str, Any] | None = Field(
-        None, alias="schema", description="The schema that the reply is held to."
+        None, alias="schema", description="The schema that constrains the reply."
     )
     strict: bool | None = Field(None, description=STRICT)
 
 
 class ResponseFormat(StrictModel):
-    """What the reply is."""
+    """The format of the reply."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
         description="Text, any JSON object, or JSON that fits a schema."
     )
-    json_schema: JsonSchema | None = Field(None, description="Of the type `json_schema`.")
+    json_schema: JsonSchema | None = Field(
+        None, description="The schema; required with the type `json_schema`."
+    )
 
     @model_validator(mode="after")
     def _has_its_schema(self) -> Self:
@@ -45,14 +47,14 @@ class ResponseFormat(StrictModel):
 
     @property
     def resolved_schema(self) -> dict[str, Any] | None:
-        """The schema to hold to; None leaves a reply free."""
+        """The schema that constrains the reply; None leaves it unconstrained."""
         if self.type == "text":
             return None
         return (self.json_schema and self.json_schema.schema_) or {"type": "object"}
 
     @property
     def strict(self) -> bool:
-        """Whether all of it must be held to."""
+        """Whether the entire schema must be enforced."""
         return self.json_schema is not None and self.json_schema.strict is True
 
 
@@ -77,10 +79,10 @@ class ToolName(StrictModel):
 
 
 class AllowedTools(StrictModel):
-    """Some of the tools."""
+    """A choice of some of the tools."""
 
     mode: Literal["auto", "required"] = Field(description="Whether one must be called.")
-    tools: list[ToolName] = Field(min_length=1, description="Those that may be called.")
+    tools: list[ToolName] = Field(min_length=1, description="The tools that may be called.")
 
 
 FunctionCallMode = Literal["none", "auto"]
@@ -92,8 +94,8 @@ class ToolChoice(StrictModel):
     type: Literal["none", "auto", "required", "function", "allowed_tools"] = Field(
         description="`none`, `auto` and `required` may also stand alone, as a string."
     )
-    function: NamedFunction | None = Field(None, description="The one that must be called.")
-    allowed_tools: AllowedTools | None = Field(None, description="Those that may be called.")
+    function: NamedFunction | None = Field(None, description="The function that must be called.")
+    allowed_tools: AllowedTools | None = Field(None, description="The tools that may be called.")
 
     @model_validator(mode="after")
     def _has_its_part(self) -> Self:
@@ -107,7 +109,7 @@ class ToolChoice(StrictModel):
 
     @property
     def resolved(self) -> ResolvedToolChoice:
-        """The choice without its form."""
+        """The choice as resolve_tools takes it."""
         if self.type == "function":
             assert self.function is not None
             return ResolvedToolChoice("named", (self.function.name,))

@@ -1,4 +1,4 @@
-"""The messages of a chat request, and what a model and the store get of them."""
+"""Messages of a chat request: as sent, as the model reads them, and as the store lists them."""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _JSON = re.compile("json", re.IGNORECASE)
 
 
 class ChatContentPart(StrictModel):
-    """A piece of a message's content; pictures, sounds and files are not understood."""
+    """A part of a message's content: text, since images, sounds and files are not supported."""
 
     type: Literal["text", "refusal"] = Field(
         description="`text`, or in an assistant message `refusal`."
@@ -39,7 +39,7 @@ class ChatContentPart(StrictModel):
 
 
 class StringPart(ChatContentPart):
-    """A content that was sent as a string."""
+    """A content that is sent as a string, not as an array of parts."""
 
 
 def as_parts(content: Any) -> Any:
@@ -54,7 +54,7 @@ Parts = Annotated[list[ChatContentPart], Field(min_length=1)]
 
 
 class CalledFunction(StrictModel):
-    """A function with the arguments that the model gave it."""
+    """A called function with its arguments."""
 
     name: str = Field(description="The name of the function.")
     arguments: str = Field(description="Its arguments, as JSON text.")
@@ -63,13 +63,13 @@ class CalledFunction(StrictModel):
 class ToolCall(StrictModel):
     """A tool call of an earlier reply."""
 
-    id: str = Field(description="The id that the tool's answer refers to.")
+    id: str = Field(description="The id that the message with its result refers to.")
     type: Literal["function"] = Field(description="`function`; custom tools are not supported.")
-    function: CalledFunction = Field(description="What was called.")
+    function: CalledFunction = Field(description="The called function.")
 
 
 class ChatMessage(StrictModel):
-    """One message. What a reply of ours carries besides may be sent back with it."""
+    """A message. A reply of this server may be sent back with all that it carries."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
         description="Who speaks; `developer` is another word for `system`, `function` is the "
@@ -79,14 +79,16 @@ class ChatMessage(StrictModel):
         Parts | None, BeforeValidator(as_parts, json_schema_input_type=str | Parts | None)
     ] = Field(None, description="A text, or an array of text parts.")
     name: Annotated[str | None, Ignored("chat templates have no place for a speaker's name")] = None
-    refusal: str | None = Field(None, description="What an assistant message refused with.")
+    refusal: str | None = Field(None, description="The refusal of an assistant message.")
     tool_calls: list[ToolCall] | None = Field(
         None, description="The calls of an assistant message."
     )
     function_call: CalledFunction | None = Field(
         None, description="The deprecated form of `tool_calls`."
     )
-    tool_call_id: str | None = Field(None, description="Which call a `tool` message answers.")
+    tool_call_id: str | None = Field(
+        None, description="The id of the call that a `tool` message answers."
+    )
     annotations: Annotated[
         list[Any] | None, Ignored("it marks up a reply for its reader, not for the model")
     ] = None
@@ -115,25 +117,25 @@ class ChatMessage(StrictModel):
 
     @property
     def part_refusal(self) -> str | None:
-        """What a part of its content refused with."""
+        """The refusal among the parts of its content."""
         return next((part.refusal for part in self.content or () if part.type == "refusal"), None)
 
     @property
     def plain_text(self) -> str:
-        """Its text, without calls."""
+        """Its text or refusal, without calls."""
         parts = self.content or ()
         return "".join(part.plain_text for part in parts) or self.refusal or ""
 
     def to_message(self) -> Message:
-        """The message as the model reads it: calls and answers of tools as plain text."""
+        """Return the message as the model reads it: calls and results of tools are plain text."""
         if self.role in ("tool", "function"):
             return Message("tool", result_text(self.plain_text))
         calls = [call_text(call.name, call.arguments) for call in self._calls]
         return Message(self.role, reply_text(self.plain_text, calls))
 
     def to_stored(self, id: str) -> dict[str, Any]:
-        """The message as the store lists it."""
-        given = self.model_dump(exclude_unset=True, exclude={"content"})
+        """Return the message as the API lists it for a stored completion."""
+        fields = self.model_dump(exclude_unset=True, exclude={"content"})
         texts = [part for part in self.content or () if part.type == "text"]
         in_parts = any(not isinstance(part, StringPart) for part in texts)
         return {
@@ -143,7 +145,7 @@ class ChatMessage(StrictModel):
             if in_parts
             else None,
             "refusal": self.part_refusal,
-            **given,
+            **fields,
         }
 
     @property
@@ -152,8 +154,8 @@ class ChatMessage(StrictModel):
         return [*(call.function for call in self.tool_calls or ()), *legacy]
 
 
-def check_order(messages: Iterable[ChatMessage]) -> None:
-    """Each tool message answers a call of the assistant message before it, and each is answered."""
+def check_tool_order(messages: Iterable[ChatMessage]) -> None:
+    """Check that tool messages answer the calls of the assistant message before them, and all."""
     calls = PendingCalls()
     for number, message in enumerate(messages):
         if message.role == "tool":
@@ -172,7 +174,7 @@ def check_order(messages: Iterable[ChatMessage]) -> None:
 
 
 def mentions_json(messages: Iterable[ChatMessage]) -> bool:
-    """Whether the word stands in a message."""
+    """Whether a message contains the word."""
     return any(_JSON.search(message.plain_text) for message in messages)
 
 
@@ -196,7 +198,7 @@ def _refuse_mixed_parts() -> NoReturn:
     refuse("invalid_value", f"Invalid value: {message}", ".content")
 
 
-def _refuse_for_role(name: str, role: str, what: str | None = None) -> None:
-    found = what or f"'{name}'"
+def _refuse_for_role(name: str, role: str, found: str | None = None) -> None:
+    found = found or f"'{name}'"
     message = f"Invalid value for '{{param}}': only {role} messages may have {found}."
     refuse("invalid_value", message, f".{name}")

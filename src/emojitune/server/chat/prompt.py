@@ -1,4 +1,4 @@
-"""What a chat completion replies to: the messages, and the form that the reply may or must take."""
+"""The prompt of a chat completion: messages, and the tools and format of the reply."""
 
 from typing import Annotated, Any, Self, get_args
 
@@ -13,7 +13,7 @@ from emojitune.server.chat.formats import (
     ToolChoice,
     ToolDefinition,
 )
-from emojitune.server.chat.messages import ChatMessage, check_order, mentions_json
+from emojitune.server.chat.messages import ChatMessage, check_tool_order, mentions_json
 from emojitune.server.generation.request import ModelName, refuse_without
 from emojitune.server.generation.tools import (
     FunctionDefinition,
@@ -26,7 +26,7 @@ from emojitune.server.http.json_bodies import StrictModel, refuse
 
 
 def _from_function_call(choice: Any) -> Any:
-    """`function_call` in the form of `tool_choice`."""
+    """Convert a `function_call` to the form of `tool_choice`."""
     if isinstance(choice, dict):
         if choice.get("name") is None:
             refuse("missing_required_parameter", "Missing required parameter: '{param}'.", ".name")
@@ -35,15 +35,15 @@ def _from_function_call(choice: Any) -> Any:
 
 
 class ChatPrompt(StrictModel):
-    """The model, the conversation and the tools and formats of its reply."""
+    """Parameters of a chat completion that decide what the model reads."""
 
     model: ModelName
     messages: list[ChatMessage] = Field(min_length=1, description="The conversation so far.")
     response_format: ResponseFormat | None = Field(
-        None, description="Text, or JSON that is held to a schema."
+        None, description="Text, or JSON that fits a schema."
     )
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = Field(
-        None, description="Functions that the model may ask to be called."
+        None, description="Functions that the model may call."
     )
     tool_choice: Annotated[
         ToolChoice | None,
@@ -66,7 +66,7 @@ class ChatPrompt(StrictModel):
     def _fits_together(self) -> Self:
         self._check_tools()
         self._check_format()
-        check_order(self.messages)
+        check_tool_order(self.messages)
         return self
 
     def _check_tools(self) -> None:
@@ -83,11 +83,11 @@ class ChatPrompt(StrictModel):
             refuse_without("parallel_tool_calls", "'tools' are specified")
         if self.function_call is not None and not self.functions:
             refuse_without("function_call", "'functions' are specified")
-        _ = self.tool_use  # a choice may name a tool that is not there
+        _ = self.tool_use  # refuses a choice of a tool that is not there
 
     def _check_format(self) -> None:
-        asked = self.response_format
-        if asked is not None and asked.type == "json_object" and not mentions_json(self.messages):
+        form = self.response_format
+        if form is not None and form.type == "json_object" and not mentions_json(self.messages):
             refuse(
                 None,
                 "'messages' must contain the word 'json' in some form, to use 'response_format' "
@@ -97,6 +97,7 @@ class ChatPrompt(StrictModel):
 
     @property
     def tool_use(self) -> ToolUse | None:
+        """The tools that the reply may or must call; None if it may call none."""
         if self.functions:
             choice = _resolved(self.function_call)
             return resolve_tools(self.functions, choice, parallel=False, param="function_call")
@@ -106,6 +107,7 @@ class ChatPrompt(StrictModel):
 
     @property
     def prompt(self) -> tuple[Message, ...]:
+        """The conversation as the model reads it."""
         return tuple(message.to_message() for message in self.messages)
 
 

@@ -1,6 +1,6 @@
 """The body of `POST /chat/completions`.
 
-All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
+All of OpenAI's parameters are declared, so that only a misspelt one is called unrecognized.
 """
 
 from collections.abc import Hashable, Sequence
@@ -32,7 +32,7 @@ _Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class Prediction(StrictModel):
-    """Text that much of the reply is expected to repeat."""
+    """Text that the reply is expected to repeat for the most part."""
 
     type: Literal["content"] = Field(description="`content`.")
     content: Annotated[Parts, BeforeValidator(as_parts, json_schema_input_type=str | Parts)] = (
@@ -41,9 +41,11 @@ class Prediction(StrictModel):
 
 
 class StreamOptions(StrictModel):
-    """How a stream is sent."""
+    """Options of a stream."""
 
-    include_usage: bool = Field(False, description="Whether it ends with its usage.")
+    include_usage: bool = Field(
+        False, description="Whether the last chunk of the stream has its usage."
+    )
     include_obfuscation: Annotated[
         bool, Ignored("it pads events against eavesdroppers on the way to the hosted service")
     ] = False
@@ -54,48 +56,64 @@ class ChatRequest(GenerationRequest, ChatPrompt):
     """The body of a request for a chat completion; `alternatives` and `probabilities` are ours."""
 
     max_tokens: int | None = Field(
-        None, ge=1, description="The most tokens of one reply; the older name."
+        None, ge=1, description="The deprecated form of `max_completion_tokens`."
     )
     max_completion_tokens: int | None = Field(
         None,
         ge=1,
-        description="The most tokens of one reply; if absent 1024, or what the context leaves, or "
-        "a share of 32768 where `n` replies would have more together.",
+        description="Maximum number of tokens of a reply; if absent 1024, or what the context "
+        "leaves, or an equal share of 32768 where `n` replies would have more together.",
     )
-    n: int = Field(1, ge=1, le=128, description="How many replies.")
+    n: int = Field(1, ge=1, le=128, description="Number of replies.")
     seed: int | None = Field(
-        None, ge=-(2**63), le=2**63 - 1, description="The same seed, the same draws."
+        None,
+        ge=-(2**63),
+        le=2**63 - 1,
+        description="Requests with the same seed sample the same replies.",
     )
     stop: Annotated[
         _Stops | None, BeforeValidator(_as_stop_list, json_schema_input_type=_Text | _Stops | None)
-    ] = Field(None, description="Up to 4 texts before the first of which a reply ends.")
+    ] = Field(
+        None, description="Up to 4 stop sequences; a reply ends before the first one that occurs."
+    )
     frequency_penalty: float = Field(
-        0.0, ge=-2, le=2, description="Taken from a token's log-probability for each earlier use."
+        0.0,
+        ge=-2,
+        le=2,
+        description="Subtracted from a token's log-probability for each use in the reply so far.",
     )
     presence_penalty: float = Field(
-        0.0, ge=-2, le=2, description="Taken from it once, if the reply has used it."
+        0.0,
+        ge=-2,
+        le=2,
+        description="Subtracted from a token's log-probability once if the reply has used it.",
     )
     logit_bias: Annotated[dict[str, _Bias], nulls_dropped(dict[str, _Bias])] | None = Field(
-        None, description="Added to the log-probability of tokens, by their id in this model."
+        None, description="Added to the log-probabilities of tokens, by their ids in this model."
     )
-    logprobs: bool = Field(False, description="Whether log-probabilities of tokens are told.")
+    logprobs: bool = Field(
+        False, description="Whether the log-probabilities of the reply's tokens are returned."
+    )
     top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="How many likeliest tokens to tell in each place."
+        None,
+        ge=0,
+        le=20,
+        description="Number of the most likely tokens to return at each position.",
     )
-    stream_options: StreamOptions | None = Field(None, description="How a stream is sent.")
+    stream_options: StreamOptions | None = Field(None, description="Options of a stream.")
     store: bool = Field(False, description="Whether the completion can be retrieved later.")
     alternatives: int = Field(
         0,
         ge=0,
         le=2000,
-        description="How many best labels to tell besides the reply, the likeliest first, each "
-        "with the model's joint log-probability of it (`logprob`) and its share of all labels' "
-        "probability (`probability`), which the training examples are part of.",
+        description="Number of the most likely labels to return beside the reply, each with the "
+        "model's joint log-probability (`logprob`) and its share of the probability of all labels "
+        "(`probability`), in which the training examples count, too.",
     )
     probabilities: bool = Field(
         True,
-        description="Whether `alternatives` tell their `probability`; they are found sooner "
-        "without, since fewer labels need to be looked at.",
+        description="Whether `alternatives` have a `probability`; without it they are found "
+        "sooner, since fewer labels are scored.",
     )
 
     service_tier: Annotated[

@@ -31,7 +31,7 @@ async def create(
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
     context: Context,
 ) -> Response:
-    """Reply to a conversation, at once or piece by piece."""
+    """Reply to a conversation, complete or as a stream of chunks."""
 
     async def store(completion: Mapping[str, Any]) -> None:
         if body.store:

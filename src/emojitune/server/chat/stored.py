@@ -1,4 +1,4 @@
-"""Stored chat completions: list, retrieve, update, delete, and the messages that they answer."""
+"""Stored chat completions: list, retrieve, update, delete, and the messages they reply to."""
 
 from typing import Annotated, Any
 
@@ -18,14 +18,14 @@ router = APIRouter(prefix="/v1/chat/completions")
 
 
 class CompletionUpdate(StrictModel):
-    """The body of `POST /chat/completions/{completion_id}`: metadata is all that can change."""
+    """The body of `POST /chat/completions/{completion_id}`: only metadata can change."""
 
-    metadata: Metadata | None = Field(description="Takes the place of the old; null removes it.")
+    metadata: Metadata | None = Field(description="Replaces the old metadata; null removes it.")
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
-        # Here the null of one key says something.
+        # Unlike elsewhere, the null of this key has a meaning.
         given = isinstance(data, dict) and "metadata" in data
         return {"metadata": None, **drop_nulls(data)} if given else drop_nulls(data)
 
@@ -35,13 +35,13 @@ def list_completions(
     request: Request,
     context: Context,
     model: Annotated[
-        str | None, Query(description="Only those of this model, by its name or an alias.")
+        str | None, Query(description="Only completions of this model, by its name or an alias.")
     ] = None,
     after: After = None,
     limit: Limit = 20,
     order: Order = "asc",
 ) -> Response:
-    """List stored completions, all or those with each `metadata[key]=value` of the query."""
+    """List stored completions, all or only those with every `metadata[key]=value` of the query."""
     page = context.stores.chat_completions.list(
         model=model and snapshot_name(model),
         metadata=metadata_filter(request),
@@ -65,7 +65,7 @@ def update(
     body: Annotated[CompletionUpdate, Depends(json_body(CompletionUpdate))],
     context: Context,
 ) -> Response:
-    """Give a stored completion other metadata."""
+    """Replace the metadata of a stored completion."""
     return json_response(
         _completion(context.stores.chat_completions.update(completion_id, body.metadata))
     )
@@ -88,7 +88,7 @@ def list_messages(
     limit: Limit = 20,
     order: Order = "asc",
 ) -> Response:
-    """List the messages that a stored completion answers."""
+    """List the messages that a stored completion replies to."""
     messages = context.stores.chat_completions.get(completion_id).messages
     page = slice_page(messages, after=after, limit=limit, order=order)
     # OpenAI's type knows the assistant's role alone; its service sends the real ones.

@@ -1,4 +1,4 @@
-"""One request to a chat model: from the engine's thread to the event loop, and never left running.
+"""The bridge from the engine's thread to the event loop, for one request to a chat model.
 
 Knows nothing of HTTP or of OpenAI's objects.
 """
@@ -21,7 +21,7 @@ from emojitune.inference.types import (
 
 
 class Bridge:
-    """Started in a worker thread, heard in the event loop, closed wherever it ends."""
+    """A generation that a worker thread starts, and whose events arrive in the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -35,7 +35,7 @@ class Bridge:
         request: InferenceRequest,
         threads: CapacityLimiter,
     ) -> None:
-        """Load the model and let it begin; what is wrong with the request is raised here."""
+        """Load the model and start the generation; errors of the request are raised here."""
 
         def load_and_start() -> None:
             self._generation = load().start(request, self._receive)
@@ -45,7 +45,11 @@ class Bridge:
         await to_thread.run_sync(load_and_start, limiter=threads, abandon_on_cancel=True)
 
     async def events(self) -> AsyncIterator[Delta | Usage]:
-        """What the model says, the usage last."""
+        """Deltas, and last the usage.
+
+        Raises:
+            EmojituneError: The engine has ended the generation.
+        """
         while True:
             item = await self._queue.get()
             if isinstance(item, EmojituneError):
@@ -55,7 +59,7 @@ class Bridge:
                 return
 
     def close(self) -> None:
-        """Give the model's slot back; after the end this does nothing."""
+        """Cancel the generation, so that the engine drops it; does nothing after its end."""
         self._closed = True
         if self._generation is not None:
             self._generation.cancel()

@@ -1,6 +1,6 @@
-"""From a prompt to a response: what chat completions and responses do alike, streamed or not.
+"""From a request to a response, complete or streamed: the same for every API that generates text.
 
-Knows no API's objects: an Assembler makes them of what the model says.
+Knows no API's objects: an Assembler builds them from the model's deltas.
 """
 
 from collections.abc import (
@@ -35,7 +35,7 @@ class Ending:
     """The end of a reply.
 
     Attributes:
-        result: The complete object, as it is sent and stored; None if the API has none of a
+        result: The complete object, as it is sent and stored; None if the API has no object for a
             failed reply.
         frames: The last frames of a stream.
     """
@@ -68,7 +68,7 @@ class Assembler(Protocol):
 
 
 class GenerationBody(Protocol):
-    """A request's body, as far as it matters here."""
+    """The part of a request's body that generating a reply depends on."""
 
     @property
     def model(self) -> str: ...
@@ -92,8 +92,8 @@ async def generate(
     """Respond with a model's reply to `messages`: the complete object, or a stream of frames.
 
     Args:
-        store: Keeps the complete object, if the request wants that.
-        field_names: The words of the API for the fields of requests.
+        store: Stores the complete object, if the request says so.
+        field_names: The API's words for the fields of requests.
     """
     bridge = Bridge()
     try:

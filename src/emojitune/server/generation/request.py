@@ -20,30 +20,36 @@ ModelName = Annotated[
 
 
 class CacheOptions(StrictModel):
-    """How the hosted service keeps a prompt."""
+    """How the hosted service caches a prompt."""
 
     mode: Literal["implicit", "explicit"] | None = Field(
-        None, description="Whether it chooses by itself what is kept."
+        None, description="Whether it chooses by itself what is cached."
     )
-    ttl: Literal["30m"] | None = Field(None, description="How long that is kept at least.")
+    ttl: Literal["30m"] | None = Field(None, description="Minimum lifetime of the cache.")
 
 
 class GenerationRequest(StrictModel):
-    """How a reply is generated; `decoding` and `labels` are ours."""
+    """Parameters of how a reply is generated; `decoding` and `labels` are extensions of the API."""
 
     temperature: float = Field(
-        1.0, ge=0, le=2, description="0 takes the most probable, more varies."
+        1.0,
+        ge=0,
+        le=2,
+        description="0 takes the most probable token or label, higher values vary more.",
     )
     top_p: float = Field(
-        1.0, ge=0, le=1, description="Draws only from the likeliest that together hold this much."
+        1.0,
+        ge=0,
+        le=1,
+        description="Samples only from the most probable that together hold this much.",
     )
-    stream: bool = Field(False, description="Whether the reply is sent piece by piece.")
+    stream: bool = Field(False, description="Whether the reply is streamed while it is generated.")
     metadata: Metadata | None = Field(
-        None, description="Up to 16 texts by name, which stay with the reply."
+        None, description="Up to 16 key-value pairs that are stored with the reply."
     )
     decoding: Literal["labels", "free"] | None = Field(
         None,
-        description="`labels` holds the reply to the model's closed vocabulary, as is usual "
+        description="`labels` constrains the reply to the model's closed vocabulary, the default "
         "where it has one; `free` does not.",
     )
     labels: (
@@ -52,7 +58,7 @@ class GenerationRequest(StrictModel):
             Field(min_length=1, max_length=10_000),
         ]
         | None
-    ) = Field(None, description="Holds the reply to these texts, on any model.")
+    ) = Field(None, description="Constrains the reply to these texts, on any model.")
 
     user: Annotated[str | None, _ABUSE] = None
     safety_identifier: Annotated[str | None, Field(max_length=64), _ABUSE] = None
@@ -75,5 +81,5 @@ class GenerationRequest(StrictModel):
 
 
 def refuse_without(param: str, condition: str) -> None:
-    """For a model's own validators: `param` was sent, and `condition` is not met."""
+    """Refuse `param` in a model's own validator, since `condition` is not met."""
     refuse(None, f"The '{param}' parameter is only allowed when {condition}.", param)

@@ -1,6 +1,6 @@
-"""Function tools: their definitions, and which of them a reply may or must call.
+"""Function tools: definitions, and which of them a reply may or must call.
 
-Chat completions and responses have forms of their own for these; the rules are the same.
+Chat completions and responses spell them differently; the rules here are common to both.
 """
 
 import re
@@ -16,8 +16,8 @@ from emojitune.server.http.json_bodies import StrictModel, refuse, refuse_type
 
 _NAME = re.compile("[a-zA-Z0-9_-]+")
 STRICT = (
-    "True holds to all of the schema, and refuses (400) one with keywords that replies cannot be "
-    "held to. Otherwise the schema is shown to the model as it is, and held to as far as can be."
+    "True enforces the entire schema, and refuses (400) one with keywords that cannot be enforced. "
+    "Otherwise the schema is shown to the model as it is, and enforced as far as possible."
 )
 
 
@@ -35,7 +35,7 @@ Name = Annotated[str, Field(max_length=64), AfterValidator(_checked_name)]
 
 
 class FunctionDefinition(StrictModel):
-    """A function that the model may ask to be called."""
+    """A function that the model may call."""
 
     name: Name = Field(description="Letters, digits, `_` and `-`.")
     description: str | None = Field(None, description="What it does, for the model to read.")
@@ -65,14 +65,14 @@ ToolChoiceMode = Literal["none", "auto", "required"]
 
 @dataclass(frozen=True, slots=True)
 class ResolvedToolChoice:
-    """Whether tools are called; with `names`, these alone."""
+    """Whether a reply calls tools, and which of them; None stands for all."""
 
     mode: Literal["none", "auto", "required", "named"] = "auto"
     names: tuple[str, ...] | None = None
 
 
 def expand_choice(choice: Any, names: Sequence[str] = get_args(ToolChoiceMode)) -> Any:
-    """A choice that stands as a string, as an object."""
+    """Expand a choice that is a string to an object with that type; `names` are those supported."""
     if isinstance(choice, dict):
         return choice
     if not isinstance(choice, str):
@@ -91,7 +91,11 @@ def resolve_tools(
     parallel: bool,
     param: Literal["tool_choice", "function_call"] = "tool_choice",
 ) -> ToolUse | None:
-    """What may be called; None leaves the reply without calls. `param` is where `choice` stood."""
+    """Resolve the tools that a reply may call; None if it may call none.
+
+    Args:
+        param: The parameter that the choice came in, for error messages.
+    """
     known = {function.name: function.to_tool() for function in functions}
     if not known or choice.mode == "none":
         return None
