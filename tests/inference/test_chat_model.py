@@ -31,7 +31,7 @@ def test_a_closed_model_replies_with_a_label(closed_model: ChatModel) -> None:
     assert usage.prompt_tokens == len(closed_model._renderer.render_prompt([USER]))
 
 
-def test_a_drawn_label_is_a_label_too(closed_model: ChatModel) -> None:
+def test_a_sampled_label_is_one_of_the_set(closed_model: ChatModel) -> None:
     replies, _ = ask(closed_model, request_for(temperature=1.5, n=20, seed=3))
     found = {text(deltas) for deltas in replies}
     assert found <= set(LABELS)
@@ -49,7 +49,7 @@ def test_alternatives_come_best_first_and_begin_with_the_reply(closed_model: Cha
     assert scores == sorted(scores, reverse=True)
 
 
-def test_probabilities_are_left_out_where_nobody_asks(closed_model: ChatModel) -> None:
+def test_probabilities_are_left_out_unless_requested(closed_model: ChatModel) -> None:
     told = request_for(temperature=0.0, alternatives=3)
     [deltas], _ = ask(closed_model, told)
     [plain], _ = ask(closed_model, replace(told, probabilities=False))
@@ -60,7 +60,7 @@ def test_probabilities_are_left_out_where_nobody_asks(closed_model: ChatModel) -
     assert all(one.probability for one in deltas[-1].alternatives)
 
 
-def test_probabilities_are_shares_of_the_whole_vocabulary(closed_model: ChatModel) -> None:
+def test_probabilities_are_shares_of_the_entire_vocabulary(closed_model: ChatModel) -> None:
     def ranked(count: int) -> dict[str, Alternative]:
         [deltas], _ = ask(closed_model, request_for(temperature=0.0, alternatives=count))
         return {one.content: one for one in deltas[-1].alternatives}
@@ -75,7 +75,7 @@ def test_probabilities_are_shares_of_the_whole_vocabulary(closed_model: ChatMode
     assert best.probability == pytest.approx(everything[best.content].probability, rel=0.011)
 
 
-def test_labels_of_the_request_hold_any_model(open_model: ChatModel) -> None:
+def test_labels_of_the_request_constrain_any_model(open_model: ChatModel) -> None:
     [deltas], _ = ask(open_model, request_for(temperature=0.0, labels=("yes", "no")))
     assert text(deltas) in ("yes", "no")
 
@@ -86,7 +86,7 @@ def test_free_decoding_ends_at_max_tokens(closed_model: ChatModel) -> None:
     assert usage.completion_tokens == 3
 
 
-def test_a_second_question_finds_the_prompt_cached(open_model: ChatModel) -> None:
+def test_a_repeated_prompt_is_cached(open_model: ChatModel) -> None:
     _, first = ask(open_model, request_for(max_tokens=2))
     _, second = ask(open_model, request_for(max_tokens=2))
     assert first.cached_tokens == 0
@@ -104,7 +104,7 @@ def test_a_reply_ends_before_its_stop_sequence(open_model: ChatModel) -> None:
     assert all(stop not in delta.text for delta in deltas)
 
 
-def test_several_replies_have_their_own_draws(open_model: ChatModel) -> None:
+def test_several_replies_are_sampled_separately(open_model: ChatModel) -> None:
     replies, usage = ask(open_model, request_for(n=3, seed=1, max_tokens=6))
     assert len({text(deltas) for deltas in replies}) == 3
     assert usage.completion_tokens <= 18
@@ -115,7 +115,7 @@ def test_several_replies_have_their_own_draws(open_model: ChatModel) -> None:
 @pytest.mark.parametrize(
     "prompt", [[Message("user", "x" * 10_000_000)], [USER] * 300], ids=["characters", "messages"]
 )
-def test_what_is_far_too_long_is_refused_without_being_encoded(
+def test_a_prompt_far_too_long_is_refused_without_being_encoded(
     open_model: ChatModel, prompt: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(open_model._renderer, "encode_text", None)
@@ -129,7 +129,7 @@ def test_what_is_far_too_long_is_refused_without_being_encoded(
         assert caught.value.code == "context_length_exceeded"
 
 
-def test_a_prompt_is_remembered_for_its_owner_alone(open_model: ChatModel) -> None:
+def test_a_prompt_is_cached_for_its_owner_alone(open_model: ChatModel) -> None:
     def cached(owner: str) -> int:
         return ask(open_model, request_for(max_tokens=1, owner=owner))[1].cached_tokens
 
@@ -162,7 +162,7 @@ def test_labels_need_a_vocabulary(open_model: ChatModel) -> None:
         ask(open_model, request_for(alternatives=2))
 
 
-def test_a_bias_weighs_whole_labels(closed_model: ChatModel) -> None:
+def test_a_bias_acts_on_entire_labels(closed_model: ChatModel) -> None:
     encode = closed_model._renderer.encode_text
     for label in ("(devil)", "(dog)", "(party)"):
         others = {token for other in LABELS if other != label for token in encode(other)}
@@ -174,7 +174,7 @@ def test_a_bias_weighs_whole_labels(closed_model: ChatModel) -> None:
         assert label not in {text(deltas) for deltas in replies}
 
 
-def test_a_penalty_weighs_labels_that_repeat_a_token(open_model: ChatModel) -> None:
+def test_a_penalty_acts_on_labels_that_repeat_a_token(open_model: ChatModel) -> None:
     labels = ("aaaaaa", "qwerty")
     plain = request_for(temperature=0.0, labels=labels, alternatives=2)
     [deltas], _ = ask(open_model, plain)

@@ -75,7 +75,7 @@ def test_a_call_alone_has_no_words(renderer: Renderer) -> None:
 
 
 @pytest.mark.parametrize("text", ["Well", "a < b\n", "<tool>", "no\n<tool_cal", "\n\n"])
-def test_what_only_begins_like_a_call_is_text(renderer: Renderer, text: str) -> None:
+def test_text_that_only_begins_like_a_call_is_text(renderer: Renderer, text: str) -> None:
     deltas = generated(renderer, text)
     assert said(deltas) == spelled(deltas) == text
     assert called(deltas) == []

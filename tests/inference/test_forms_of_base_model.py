@@ -85,7 +85,7 @@ def test_a_tool_is_called(model: ChatModel, choice: Any) -> None:
     assert "Paris" in arguments["city"]
 
 
-def test_a_question_without_need_of_a_tool_may_be_answered(model: ChatModel) -> None:
+def test_a_question_that_needs_no_tool_may_be_answered(model: ChatModel) -> None:
     deltas = ask(model, "Say hello.", tools=ToolUse((WEATHER,)))
     called = any(delta.tool_calls for delta in deltas)
     assert called != bool("".join(delta.text for delta in deltas)), "a call or a text, never both"

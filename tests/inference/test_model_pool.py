@@ -80,7 +80,7 @@ def test_a_base_that_is_used_through_an_adapter_is_used(held: Callable[..., list
     assert set(held("c:50")) == {"a:30", "x:1:a:30", "c:50"}
 
 
-def test_a_base_that_makes_replies_stays(shelf: Shelf, held: Callable[..., list[str]]) -> None:
+def test_a_busy_base_stays(shelf: Shelf, held: Callable[..., list[str]]) -> None:
     held("a:60")
     shelf.models["a:60"].busy = True
     assert set(held("b:30", "c:30")) == {"a:60", "c:30"}

@@ -1,1 +1,1 @@
-"""How it replies: messages and parameters in, text out, freely or held to a set of labels."""
+"""Inference: requests in, deltas of text out, free or constrained to a set of labels."""

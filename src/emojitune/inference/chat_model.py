@@ -110,12 +110,12 @@ class ChatModel:
         Computes: call it in the executor's thread.
 
         Raises:
-            ModelError: The adapter's folder is not whole, or it is for another base model.
+            ModelError: The adapter's folder is incomplete, or for another base model.
         """
         info, state = adapter.read(folder)
-        tuned = self.runtime.runner.make_adapter(state, info.scale)
-        neighbours = KNNDatastore.load(folder, len(info.vocabulary))
-        return ChatModel(self.runtime, info.vocabulary, tuned, neighbours)
+        own = self.runtime.runner.make_adapter(state, info.scale)
+        datastore = KNNDatastore.load(folder, len(info.vocabulary))
+        return ChatModel(self.runtime, info.vocabulary, own, datastore)
 
     def start(self, request: InferenceRequest, listener: Listener) -> Generation:
         """Begin to answer, and return at once.
@@ -144,8 +144,7 @@ class ChatModel:
 
         def decode(prompt: Prompt) -> Decoder[None]:
             yield from decoding.decode(prompt)
-            usage = Usage(len(prompt_ids), detokenizer.completion_tokens, prompt.cached)
-            listener(usage)
+            listener(Usage(len(prompt_ids), detokenizer.completion_tokens, prompt.cached))
 
         self.runtime.scheduler.submit(
             prompt_ids,
@@ -331,7 +330,7 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
-    """A way to decode a request's replies, and the tokens that they take up in the cache."""
+    """How a request's replies are decoded, and how many tokens they take in the cache at most."""
 
     decode: Callable[[Prompt], Decoder[None]]
     max_tokens: int
@@ -353,7 +352,7 @@ class _LabelSet:
 
 
 def _refuse_structured(request: InferenceRequest) -> None:
-    """A reply that is a label is neither JSON nor a call."""
+    """Refuse forms that a reply cannot have: a label is neither JSON nor a call."""
     for field, value in (
         (Field.OUTPUT_FORMAT, request.json_schema),
         (Field.TOOLS, request.tools),

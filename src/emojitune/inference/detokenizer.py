@@ -30,12 +30,14 @@ _REPLACEMENT = "\ufffd"  # decoded from bytes that are no character, or none yet
 
 
 class Detokenizer:
-    """All replies to one request, from tokens to deltas."""
+    """The sink of a request's tokens: all its replies, from tokens to deltas."""
 
     def __init__(self, renderer: Renderer, request: InferenceRequest, listener: Listener) -> None:
         self._renderer = renderer
         self._replies = [
-            _Reply(index, TextStream(renderer), request.sampling.stop, request.tools, listener)
+            _ReplyStream(
+                index, TextStream(renderer), request.sampling.stop, request.tools, listener
+            )
             for index in range(request.sampling.n)
         ]
 
@@ -44,7 +46,7 @@ class Detokenizer:
         return sum(reply.tokens for reply in self._replies)
 
     def rank(self, ranking: Sequence[ScoredLabel], log_total: float | None) -> None:
-        """Keep the best replies of a set, which the last delta of each reply brings.
+        """Keep the best labels of a set, which the last delta of each reply reports.
 
         `log_total` is the score of the entire set; None where it is not known.
         """
@@ -60,17 +62,17 @@ class Detokenizer:
             reply.alternatives = alternatives
 
     def token(self, index: int, token: int, logprobs: TopLogprobs | None) -> bool:
-        """Take a token; False when a stop sequence has come up."""
+        """Take the next token of a reply; False once a stop sequence is complete."""
         logprob = None if logprobs is None else self._logprob(token, logprobs)
         return self._replies[index].push(token, logprob)
 
     def end(self, index: int, reason: Literal["stop", "length"]) -> None:
-        """Emit the rest, and the finish reason."""
+        """Take the end of a reply: emit its rest and the finish reason."""
         self._replies[index].end(reason)
 
-    def _logprob(self, token: int, score: TopLogprobs) -> TokenLogprob:
-        top = tuple(self._token_logprob(token, value) for token, value in score.top)
-        return replace(self._token_logprob(token, score.log_probability), top=top)
+    def _logprob(self, token: int, logprobs: TopLogprobs) -> TokenLogprob:
+        top = tuple(self._token_logprob(token, value) for token, value in logprobs.top)
+        return replace(self._token_logprob(token, logprobs.log_probability), top=top)
 
     def _token_logprob(self, token: int, logprob: float) -> TokenLogprob:
         return TokenLogprob(*self._renderer.token_bytes(token), logprob)
@@ -87,8 +89,8 @@ class TextStream:
         self._renderer = renderer
         self._tokenizer = renderer.tokenizer.backend_tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
-        self._held: list[int] = []  # tokens that the stream has given no text of
-        self._returned = 0  # characters of theirs
+        self._held: list[int] = []  # tokens since the last text of the stream
+        self._returned = 0  # characters of their text
 
     def push(self, token: int) -> str:
         """Take a token; return the text that no later token can change."""
@@ -109,14 +111,14 @@ class TextStream:
         try:
             return self._stream.step(self._tokenizer, token)
         except Exception:
-            # Byte tokens of SentencePiece are decoded together: one that fits no character spoils
-            # those before it, too, and the stream refuses to take back what it has given.
+            # SentencePiece's byte tokens are decoded together: an invalid one invalidates those
+            # before it, too, and the stream raises rather than take back text.
             self._stream = DecodeStream(self._held, skip_special_tokens=True)
             return self._renderer.decode(self._held)
 
 
 @dataclass(slots=True)
-class _Reply:
+class _ReplyStream:
     """One reply while it is generated."""
 
     index: int
@@ -126,8 +128,8 @@ class _Reply:
     listener: Listener
     tokens: int = 0
     alternatives: tuple[Alternative, ...] = ()
-    emitted: list[str] = field(default_factory=list)  # words, as no call is
-    held: str = ""  # words that a stop sequence or a call may still begin in
+    emitted: list[str] = field(default_factory=list)  # text before the first call
+    held: str = ""  # text in which a stop sequence or a call may begin
     calls: ToolCallParser | None = None  # from the first call on
     logprobs: "_Logprobs" = field(default_factory=lambda: _Logprobs())
 
@@ -165,7 +167,7 @@ class _Reply:
 
     @property
     def _must_call(self) -> bool:
-        """Whether text that is no call yet was the beginning of one."""
+        """Whether the reply has to be a call, so that its text was at most the beginning of one."""
         return self.tools is not None and self.tools.choice != "auto"
 
     def _text(self, rest: str) -> str:
@@ -175,7 +177,7 @@ class _Reply:
         """Emit all but an end that may grow into a stop sequence or a call."""
         ends = self.stop if self.tools is None else (*self.stop, SEPARATOR + CALL_BEGIN, CALL_BEGIN)
         size = len(self.held) - max((_overlap(self.held, end) for end in ends), default=0)
-        if (stop := self._stop_at(self.held)) is not None:  # decided once it is no call
+        if (stop := self._stop_at(self.held)) is not None:  # complete, but perhaps part of a call
             size = min(size, stop)
         if size:
             self._emit(self.held[:size], self.logprobs.take(size))
@@ -205,21 +207,21 @@ class _Logprobs:
     """Log-probabilities of tokens, held until the text of each is emitted."""
 
     def __init__(self) -> None:
-        self._held: deque[tuple[int, TokenLogprob]] = deque()  # with the end of its text
-        self._end = 0  # of all text, in characters
-        self._emitted = 0  # characters
-        self._spelled = bytearray()  # the text, by the tokens' own bytes
-        self._emitted_bytes = 0
+        self._held: deque[tuple[int, TokenLogprob]] = deque()  # each with the end of its text
+        self._end = 0  # characters of all text
+        self._emitted = 0  # characters of the emitted text
+        self._spelled = bytearray()  # the bytes of all tokens
+        self._emitted_bytes = 0  # those of the emitted tokens
 
     def add(self, logprob: TokenLogprob | None, characters: int) -> None:
-        """Take a token that has made the text longer."""
+        """Take a token that has added characters to the text."""
         self._end += characters
         if logprob is not None:
             self._held.append((self._end, logprob))
             self._spelled += logprob.bytes or b""
 
     def take(self, characters: int) -> tuple[TokenLogprob, ...]:
-        """The tokens whose text ends in the next characters to be emitted."""
+        """Return the tokens whose text ends in the next characters to be emitted."""
         self._emitted += characters
         taken = []
         while self._held and self._held[0][0] <= self._emitted:
@@ -228,7 +230,7 @@ class _Logprobs:
         return tuple(taken)
 
     def take_rest(self, text: str | None = None) -> tuple[TokenLogprob, ...]:
-        """The remaining tokens; with `text`, which is all that is kept, as far as they spell it."""
+        """Return the remaining tokens, as far as they spell `text`, if the reply is cut to it."""
         rest = [logprob for _, logprob in self._held]
         size = len(self._spelled) if text is None else _bytes_of(text, self._spelled)
         self._held.clear()
@@ -242,22 +244,22 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def _bytes_of(text: str, spelled: bytearray) -> int:
-    """How many of the bytes spell the text that a stop sequence has left."""
+    """How many of the bytes spell the text that is left of a reply."""
     if spelled.startswith(encoded := text.encode()):
         return len(encoded)
-    # There are replacements in it.
+    # Invalid bytes are replaced in the text.
     sizes = range(len(spelled) + 1)
     return next((n for n in sizes if spelled[:n].decode(errors="replace") == text), len(spelled))
 
 
 def _first_bytes(logprobs: Sequence[TokenLogprob], size: int) -> tuple[TokenLogprob, ...]:
-    """The tokens that the first bytes come from; the last one as far as they go."""
+    """The tokens of the first `size` bytes; the last one may be cut."""
     kept = []
     for logprob in logprobs:
         own = logprob.bytes or b""
         if len(own) > size > 0:
-            left = own[:size]
-            kept.append(replace(logprob, token=left.decode(errors="replace"), bytes=left))
+            cut = own[:size]
+            kept.append(replace(logprob, token=cut.decode(errors="replace"), bytes=cut))
         elif len(own) <= size:
             kept.append(logprob)
         else:

@@ -26,13 +26,13 @@ class Embedder:
 
     def __init__(
         self,
-        forward: ModelRunner[LlamaAdapter],
+        runner: ModelRunner[LlamaAdapter],
         adapter: LlamaAdapter | None,
         renderer: Renderer,
         context_length: int,
         executor: Executor,
     ) -> None:
-        self._forward = forward
+        self._runner = runner
         self._adapter = adapter
         self._renderer = renderer
         self._context_length = context_length
@@ -55,7 +55,7 @@ class Embedder:
                 "inputs at a time.",
                 code="max_tokens_per_request",
             )
-        vectors = np.zeros((len(ids), self._forward.hidden_size), dtype=np.float32)
+        vectors = np.zeros((len(ids), self._runner.hidden_size), dtype=np.float32)
         for batch in batches_by_length([len(row) for row in ids], _PASS_TOKENS):
             sums = self._hidden_sums([ids[at] for at in batch], cancelled)
             if sums is None:
@@ -68,7 +68,7 @@ class Embedder:
         self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]
     ) -> Tensor | None:
         """Sums of each row's last hidden states: (rows, hidden_size); a long row comes alone."""
-        sums = torch.zeros(len(rows), self._forward.hidden_size)
+        sums = torch.zeros(len(rows), self._runner.hidden_size)
         past: Past = None
         for start in range(0, max(map(len, rows)), _PASS_TOKENS):
             if cancelled():
@@ -93,7 +93,7 @@ class Embedder:
             )
         if len(ids) > self._context_length:
             raise self._too_long(f"{len(ids)} tokens", index)
-        known = range(self._forward.vocabulary_size)
+        known = range(self._runner.vocabulary_size)
         unknown = next((i for i in ids if i not in known), None)
         if unknown is not None:
             raise RequestFault(
@@ -131,7 +131,7 @@ class Embedder:
         for at, row in enumerate(rows):
             padded[at, : len(row)] = torch.tensor(row)
             mask[at, : len(row)] = 1
-        hidden, past = self._forward.hidden_states(padded, past, self._adapter)
+        hidden, past = self._runner.hidden_states(padded, past, self._adapter)
         return (hidden.float().cpu() * mask).sum(dim=1), past
 
 

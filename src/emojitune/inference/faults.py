@@ -1,4 +1,4 @@
-"""Faults of requests: the field at fault has a name of inference's own.
+"""Faults of requests, each of a field that has a name of inference's own.
 
 Knows no API: each edge spells the fields in its words.
 """
@@ -29,8 +29,8 @@ class RequestFault(InvalidRequestError):
 
     Args:
         field: The field at fault.
-        message: The message; or a function to it from the field's name, where it stands in it.
-        index: The number of the tool or input at fault.
+        message: The message; where it contains the field's name, a function from that name to it.
+        index: Which tool or input is at fault, counted from 0.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import Delta, InferenceModel, InferenceRequest, Usage
+from emojitune.inference.types import Delta, Event, InferenceModel, InferenceRequest, Usage
 from emojitune.models.torch_environment import import_libraries, prepare_inference
 from emojitune.settings import Settings
 
@@ -22,7 +22,7 @@ class LocalClient:
 
     def ask(self, request: InferenceRequest) -> tuple[tuple[Delta, ...], ...]:
         """The pieces of each of the `n` replies, once all are complete."""
-        events: queue.SimpleQueue[Delta | Usage | EmojituneError] = queue.SimpleQueue()
+        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._model.start(request, events.put)
         replies: list[list[Delta]] = [[] for _ in range(request.sampling.n)]
         while not isinstance(event := events.get(), Usage):

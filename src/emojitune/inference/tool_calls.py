@@ -1,6 +1,6 @@
 """Tools in a chat: their description in the prompt, and the calls in a reply.
 
-The format of both is the business of `dataset/tool_format.py`: as they were trained.
+`dataset/tool_format.py` defines the format of both, as models are trained with it.
 """
 
 import json
@@ -27,8 +27,8 @@ class ToolCallParser:
     """Parses the calls of one reply while they are generated, each character once."""
 
     def __init__(self) -> None:
-        self._text = ""  # a head that is incomplete
-        self._arguments: _JsonObject | None = None  # those of the current call
+        self._text = ""  # an incomplete head
+        self._arguments: _JsonObject | None = None  # of the current call
         self._calls = 0
 
     def feed(self, text: str) -> Iterator[ToolCallDelta]:

@@ -97,8 +97,8 @@ class EmbeddingRequest(StrictModel):
     dimensions: int | None = Field(
         None,
         ge=1,
-        description="Keep so many of the first numbers, scaled to length 1 again; at most as many "
-        "as the model has.",
+        description="Keep only this many of the first numbers, scaled to length 1 again; at most "
+        "as many as the model has.",
     )
     user: Annotated[
         str | None,
@@ -150,7 +150,7 @@ def _reply(body: EmbeddingRequest, embeddings: Embeddings) -> Response:
         }
         for index, vector in enumerate(vectors)
     ]
-    # Not through the SDK's type: that one has no place for the base64 that the SDK asks for.
+    # Not through the SDK's type: that one has no place for the base64 that the SDK requests.
     payload = {
         "object": "list",
         "data": data,

@@ -59,14 +59,14 @@ def test_without_a_format_the_numbers_are_plain(http: httpx2.Client) -> None:
     assert all(isinstance(number, float) for number in data[0]["embedding"])
 
 
-async def _asked_async(url: str) -> list[float]:
+async def _embedded_async(url: str) -> list[float]:
     async with AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0) as client:
         created = await client.embeddings.create(model=SMALL, input=["dog"])
         return created.data[0].embedding
 
 
 def test_the_async_client(server) -> None:
-    assert len(asyncio.run(_asked_async(server.url))) == 8
+    assert len(asyncio.run(_embedded_async(server.url))) == 8
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_base_models_and_hosted_names_embed(client: OpenAI, name: str) -> None:
     assert created.model == {"gpt-3.5-turbo": "gpt-3.5-turbo-0125"}.get(name, name)
 
 
-def test_embedding_models_are_listed_and_say_what_serves_them(client: OpenAI) -> None:
+def test_embedding_models_are_listed_with_the_model_that_serves_them(client: OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
     assert listed[SMALL].to_dict() == {
         "id": SMALL,
@@ -174,11 +174,11 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-def test_a_wrong_method_reads_as_openais(http: httpx2.Client) -> None:
+def test_a_wrong_method_has_openais_error(http: httpx2.Client) -> None:
     assert http.get("/embeddings").status_code == 405
 
 
-def test_who_hangs_up_is_no_longer_computed_for(server) -> None:
+def test_nothing_is_computed_for_a_client_that_disconnected(server) -> None:
     body = json.dumps({"model": SMALL, "input": "embed for ever"})
     address = httpx2.URL(server.url)
     with socket.create_connection((address.host, address.port)) as connection:

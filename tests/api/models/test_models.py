@@ -78,7 +78,7 @@ def test_a_repository_id_reaches_its_model_through_the_slash(client: OpenAI, cac
 
 
 @pytest.mark.parametrize("name", ["no-org/no-model", "a/b..c", "a/b.git", f"a/{'b' * 200}"])
-def test_a_repository_that_nobody_has_is_no_model(client: OpenAI, name: str) -> None:
+def test_a_repository_that_the_hub_does_not_have_is_no_model(client: OpenAI, name: str) -> None:
     for ask in (client.models.retrieve, client.models.delete):
         with pytest.raises(NotFoundError, match="the Hugging Face hub gave none") as caught:
             ask(name)
@@ -92,7 +92,7 @@ def test_a_hosted_name_is_there_before_its_base_is_fetched(server) -> None:
 
 
 @pytest.mark.parametrize("name", ["ft:123", "gpt-99", "/etc/passwd"])
-def test_unknown_models_read_as_openais(client: OpenAI, name: str) -> None:
+def test_an_unknown_model_has_openais_error(client: OpenAI, name: str) -> None:
     with pytest.raises(NotFoundError, match=f"The model '{name}' does not exist") as caught:
         client.models.retrieve(name)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
@@ -157,7 +157,7 @@ def test_deleting_takes_an_empty_body_that_is_called_json(http: httpx2.Client, s
     assert response.json() == {"id": name, "object": "model", "deleted": True}
 
 
-def test_the_error_of_an_unknown_model_is_whole(http: httpx2.Client) -> None:
+def test_the_error_of_an_unknown_model_has_every_key(http: httpx2.Client) -> None:
     response = http.get("/models/ft:123")
     assert response.status_code == 404
     assert response.json() == {
@@ -185,7 +185,7 @@ def test_the_async_client_does_the_same(server) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_the_list_with_a_slash_behind_it_is_no_model_without_a_name(
+def test_the_list_with_a_trailing_slash_is_no_model_without_a_name(
     http: httpx2.Client, method: str
 ) -> None:
     response = http.request(method, "/models/")

@@ -76,7 +76,7 @@ def test_the_models_of_a_base_share_it(pool: ModelPool, loads: list[str], tiny_b
     assert first.bytes == second.bytes < bare.bytes
 
 
-def test_many_who_ask_at_once_load_once(pool: ModelPool, loads: list[str]) -> None:
+def test_simultaneous_requests_load_a_model_once(pool: ModelPool, loads: list[str]) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(pool.get, [*TUNED] * 8))
     assert sorted(loads) == ["load_llama", *["make_adapter"] * 3]
@@ -92,7 +92,7 @@ def test_a_deleted_model_leaves_the_memory_and_its_base_stays(
     assert get(pool, TUNED[1]).runtime is base
 
 
-def test_other_models_are_merged_and_loaded_whole(
+def test_adapters_of_other_backends_are_merged_into_weights_of_their_own(
     pool: ModelPool, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "has_all_weights", lambda *_: False)
@@ -103,7 +103,7 @@ def test_other_models_are_merged_and_loaded_whole(
     assert first.bytes == second.bytes > 10_000
 
 
-def test_a_quarter_of_the_memory_where_models_run_is_theirs(
+def test_models_get_a_quarter_of_the_memory_of_their_device(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert capacity(settings.model_copy(update={"chat_memory": 5})) == 5

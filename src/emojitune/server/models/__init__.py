@@ -1,1 +1,1 @@
-"""`/v1/models`, and loading a model by its name."""
+"""`/v1/models`, and from a model's name to the model."""

@@ -1,4 +1,4 @@
-"""Model names in requests: the model that each means, ready to reply.
+"""Names of models in requests, resolved to models that are ready to reply.
 
 Knows the catalog, the caller's fine-tuned models and the pool; not how a model is loaded.
 """

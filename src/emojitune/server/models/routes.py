@@ -31,20 +31,20 @@ def list_models(context: Context) -> Response:
     return list_response([*base, *tuned])
 
 
-def _given(name: str) -> str:
+def _nonempty(name: str) -> str:
     if not name:  # a `path` may be empty, and `/v1/models/` is no address
         raise HTTPException(404)
     return name
 
 
-_Name = Annotated[str, Depends(_given)]
+_Name = Annotated[str, Depends(_nonempty)]
 
 
 # `path`, because the SDK sends `org/name` as `org%2Fname`, which is decoded before routing.
 @router.get("/{name:path}")
 def retrieve(name: _Name, context: Context) -> Response:
     """Retrieve a model, a checkpoint too."""
-    model = _find_existing(name, context)
+    model = _resolve_existing(name, context)
     if isinstance(model, FineTunedModel):
         return json_response(_tuned_object(model))
     return json_response(_base_object(name, context))
@@ -53,7 +53,7 @@ def retrieve(name: _Name, context: Context) -> Response:
 @router.delete("/{name:path}")
 def delete(name: _Name, context: Context) -> Response:
     """Delete a fine-tuned model or a checkpoint, with its adapter."""
-    model = _find_existing(name, context)
+    model = _resolve_existing(name, context)
     if not isinstance(model, FineTunedModel):
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
@@ -63,7 +63,7 @@ def delete(name: _Name, context: Context) -> Response:
     return json_response(ModelDeleted(id=name, object="model", deleted=True))
 
 
-def _find_existing(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
+def _resolve_existing(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
     """The model under a name; a repository that only the request names is looked up on the hub.
 
     Raises:
@@ -127,6 +127,6 @@ def _object(
             "owned_by": owner,
             "shutdown_date": shutdown_date,
             "served_by": served_by,  # ours: which model really answers under this name
-            "system_prompt": system_prompt,  # ours: what it was trained under
+            "system_prompt": system_prompt,  # ours: the one that it was trained with
         }
     )
