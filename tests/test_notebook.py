@@ -51,6 +51,14 @@ def test_the_first_code_cell_holds_the_parameters() -> None:
     )
 
 
+def test_what_it_costs_is_said_before_the_job_is_created() -> None:
+    sources = [cell.source for cell in read().cells]
+    [cost] = [number for number, source in enumerate(sources) if "about $" in source]
+    [dates] = [number for number, source in enumerate(sources) if "2027-01-06" in source]
+    [create] = [number for number, source in enumerate(sources) if "jobs.create(" in source]
+    assert dates < cost < create
+
+
 def test_emojitune_is_imported_for_the_local_server_only() -> None:
     for cell in code_cells(read()):
         for line in cell.source.splitlines():
@@ -73,7 +81,14 @@ def test_it_runs_against_any_server(fake_api: FakeApi, monkeypatch: pytest.Monke
     assert "The job is over" in told[-1]
     assert fake_api.created["hyperparameters"] == {"n_epochs": 3}
     assert fake_api.created["suffix"] == "emoji-v1"
-    assert fake_api.chats[0]["max_tokens"] == 50
+    assert "is served by 127.0.0.1" in printed
+    [milestones, fifty] = printed.split("Created fine-tuning job")[1:]
+    assert "Step" not in milestones
+    assert "Step" in fifty
+    asked = [chat["messages"][-1]["content"] for chat in fake_api.chats]
+    assert len(asked) == 5
+    assert asked[0] == "What the hell is going on?"
+    assert {chat["max_tokens"] for chat in fake_api.chats} == {50}
 
 
 def test_without_a_key_it_uses_the_local_server(
@@ -92,8 +107,9 @@ def test_without_a_key_it_uses_the_local_server(
 def test_a_key_that_no_client_can_send_stops_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
     monkeypatch.setenv("no_proxy", "")  # the cell sets it
+    [connect] = [cell for cell in code_cells(read()) if "getpass" in cell.source]
     with pytest.raises(ValueError, match="copy it again"):
-        exec(code_cells(read())[2].source, {})
+        exec(connect.source, {})
 
 
 def test_a_failed_job_stops_it_with_the_reason(
