@@ -28,8 +28,16 @@ _SQLITE = {13: errno.ENOSPC, 8: errno.EROFS}
 # and how libraries that are not written in Python name the number.
 _NUMBER = re.compile(r"os error (\d+)")
 
-# Entered while something is put in its place; raises where that is no longer allowed.
 Fence = Callable[[], AbstractContextManager[object]]
+"""Entered around a rename: raises where the writer has lost the right to it, by a lease that went
+to another process, say, and keeps it from being lost in between. A check before the rename alone
+would leave a gap."""
+
+
+def check_fence(fence: Fence) -> None:
+    """Raise what the fence raises, before work that it would forbid in the end."""
+    with fence():
+        pass
 
 
 def make_private(folder: Path) -> None:

@@ -187,14 +187,14 @@ def test_a_run_does_not_go_on_with_another_base_model(tiny_base: Path, tmp_path:
     assert error.value.code == "base_model_changed"
 
 
-@pytest.mark.parametrize("passed", [0, 1])  # not even to be written, or not to appear
+@pytest.mark.parametrize("entered", [0, 1])  # before anything is written, or before the rename
 def test_a_checkpoint_that_the_fence_refuses_is_not_saved(
-    tiny_base: Path, tmp_path: Path, passed: int
+    tiny_base: Path, tmp_path: Path, entered: int
 ) -> None:
-    asked = count()
+    calls = count()
 
     def fence() -> AbstractContextManager[None]:
-        if next(asked) == passed:
+        if next(calls) == entered:
             raise PermissionError
         return nullcontext()
 

@@ -1,14 +1,14 @@
-"""Checkpoints: an adapter with all that is needed to go on from it exactly.
+"""Checkpoints: an adapter with everything that is needed to resume its training exactly.
 
     step-12/
       adapter/                 the adapter, in PEFT's format
       optimizer.safetensors    Adam's two moments of each tensor
-      position.json            epochs and steps done, and what the last step reported
+      position.json            completed epochs and steps, and the reports of the last step
       sha256.json              the digest of each of these files
 
-A checkpoint appears by one rename, and counts only while its digests are right: else the one before
-it does. Nothing else has state: the order of examples and the learning rate follow from the seed
-and the step, and no random number is drawn behind the first step.
+A checkpoint appears by one rename and is valid only while its digests match; otherwise the one
+before it is used. Nothing else has state: the order of examples and the learning rate follow from
+the seed and the step, and no random number is drawn after the first step.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emojitune.disk import Fence, new_folder
+from emojitune import disk
 from emojitune.errors import TrainingError
 from emojitune.models import adapter, lora
 from emojitune.training.adam import Adam
@@ -33,7 +33,7 @@ _DIGESTS = "sha256.json"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a run has come: whole epochs, steps, and the reports of the last of these."""
+    """Completed epochs and optimizer steps of a run, and the reports of the last step."""
 
     epochs: int
     steps: int
@@ -43,22 +43,24 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
-    """A checkpoint on the disk."""
+    """A checkpoint on disk."""
 
     position: Position
     event: CheckpointSaved
 
     def events(self) -> list[StepCompleted | ValidationCompleted | CheckpointSaved]:
-        """What was said when it was saved, for whoever may not have heard it."""
+        """The events around its saving, to be reported again after an interruption."""
         validation = self.position.validation
         return [self.position.step, *([validation] if validation else []), self.event]
 
 
 class CheckpointFolder:
-    """The checkpoints of one run; `keep` of them, the newest, stay.
+    """The checkpoints of one run; the newest `keep` of them stay.
 
-    `fence` is entered before anything is written, and again while a checkpoint appears: writing
-    one takes a while, in which the run may become another process's.
+    Args:
+        info: Description of the adapter that is trained.
+        fence: Checked before anything is written, and entered again while a checkpoint appears:
+            writing takes a while, in which the run may become another process's.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class CheckpointFolder:
         info: adapter.AdapterInfo,
         *,
         keep: int = 2,
-        fence: Fence = nullcontext,
+        fence: disk.Fence = nullcontext,
     ) -> None:
         self._folder = folder
         self._info = info
@@ -80,25 +82,24 @@ class CheckpointFolder:
         """Write a checkpoint of the trainable tensors, by name.
 
         Raises:
-            StorageError: The disk is full or closed; the checkpoints before this one stay.
+            StorageError: The disk is full or read-only; earlier checkpoints stay.
         """
-        with self._fence():  # before anything is written, which would be in another process's way
-            pass
-        target, half = self._folder / f"step-{position.steps}", self._folder / "saving.partial"
-        with new_folder(target, staging=half, fence=self._fence) as staging:
-            self._write(staging, state, optimizer, position)
+        disk.check_fence(self._fence)
+        target, staging = self._folder / f"step-{position.steps}", self._folder / "saving.partial"
+        with disk.new_folder(target, staging=staging, fence=self._fence) as folder:
+            self._write(folder, state, optimizer, position)
         for old in self._newest_first()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
         return _event(target, position)
 
     def restore(self, state: Mapping[str, Tensor], optimizer: Adam) -> SavedCheckpoint | None:
-        """Put the newest whole checkpoint, if there is one, into the tensors and the optimizer.
+        """Copy the newest intact checkpoint, if there is one, into tensors and optimizer.
 
         Raises:
             TrainingError: It was made on another base model.
         """
         for folder in self._newest_first():
-            if _is_whole(folder):
+            if _is_intact(folder):
                 info, tensors = adapter.read(folder / "adapter")
                 if info.base != self._info.base:
                     raise _another_base(info.base, self._info.base)
@@ -143,7 +144,7 @@ def _position(folder: Path) -> Position:
     )
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     try:
         expected = json.loads((folder / _DIGESTS).read_text(encoding="utf-8"))
         return bool(expected == _digests(folder))
