@@ -22,7 +22,7 @@ _OUTPUT = "<stdout>"
 
 
 class _NamedStdout:
-    """Standard output that sets `filename` on its errors, so that they can be told from others."""
+    """Standard output that sets `filename` on its errors, to distinguish them from others."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

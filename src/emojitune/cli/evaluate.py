@@ -138,7 +138,7 @@ def _score_model(
             vocabulary=data.vocabulary,
             is_emojitune=connection.is_emojitune,
             workers=data.workers,
-            progress=lambda row, done, of: update(row.decoding, done, of),
+            progress=lambda candidate, done, total: update(candidate.decoding, done, total),
         )
         rows = score_candidates([Candidate(model, FREE, text_tokens=data.text_tokens)])
         if connection.is_emojitune and (tuned or data.vocabulary):  # others cannot constrain

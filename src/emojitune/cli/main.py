@@ -123,7 +123,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending money.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do the whole job: check, upload, fine-tune, follow, smoke-test, score."""
+    """Do the entire job: check, upload, fine-tune, follow, smoke-test, score."""
     from emojitune.cli import run as run_module
 
     options = run_module.RunOptions(train, valid, model, suffix, epochs, seed, provider, yes)

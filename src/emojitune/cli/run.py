@@ -165,24 +165,24 @@ def follow(
     """Draw the job until it ends. After Ctrl-C or a lost connection, print the commands to follow
     or cancel it."""
     screen.heading("Fine-tuning")
-    where = location_options(connection.provider, settings)
+    location = location_options(connection.provider, settings)
     try:
         screen.follow(fine_tune.follow(connection.client, job_id))
     except KeyboardInterrupt:
         screen.say(f"\nThe job {job_id} continues without this terminal.", style="yellow")
-        _show_follow_commands(job_id, where, screen)
+        _show_follow_commands(job_id, location, screen)
         raise
     except ProviderError as error:
         if error.code == "connection_error":
-            _show_follow_commands(job_id, where, screen)
+            _show_follow_commands(job_id, location, screen)
         raise
     with provider_errors():
         return connection.client.fine_tuning.jobs.retrieve(job_id)
 
 
-def _show_follow_commands(job_id: str, where: tuple[str, ...], screen: Screen) -> None:
-    screen.say(f"  come back:  {command('jobs', 'follow', job_id, *where)}", style="yellow")
-    screen.say(f"  stop it:    {command('jobs', 'cancel', job_id, *where)}", style="yellow")
+def _show_follow_commands(job_id: str, location: tuple[str, ...], screen: Screen) -> None:
+    screen.say(f"  come back:  {command('jobs', 'follow', job_id, *location)}", style="yellow")
+    screen.say(f"  stop it:    {command('jobs', 'cancel', job_id, *location)}", style="yellow")
 
 
 def _smoke_prompt(data: CheckedData) -> tuple[str, str]:
@@ -218,17 +218,17 @@ def _score(
     screen.heading(f"Scores on {display_name(options.valid)}")
     vocabulary = closed_vocabulary(data.training)
     if vocabulary:
-        rows = label_candidates(model, base=options.model, vocabulary=vocabulary)
+        candidates = label_candidates(model, base=options.model, vocabulary=vocabulary)
     else:
         screen.say(
             "The training file's replies are text, not a small closed set: they are compared as "
             "text."
         )
-        rows = text_candidates(model, base=options.model, examples=data.validation)
+        candidates = text_candidates(model, base=options.model, examples=data.validation)
     caches = open_reply_caches(
-        connection, rows, settings, partial(pinned_weights, settings=settings)
+        connection, candidates, settings, partial(pinned_weights, settings=settings)
     )
-    table = _score_with_bars(connection, rows, data.validation, vocabulary, caches, screen)
+    table = _score_with_bars(connection, candidates, data.validation, vocabulary, caches, screen)
     if caches.hit:
         screen.say("The untuned base's replies come from the cache of an earlier run.")
     return table
@@ -236,7 +236,7 @@ def _score(
 
 def _score_with_bars(
     connection: Connection,
-    rows: tuple[Candidate, ...],
+    candidates: tuple[Candidate, ...],
     examples: tuple[TrainingExample, ...],
     vocabulary: tuple[str, ...],
     caches: ReplyCaches,
@@ -245,17 +245,17 @@ def _score_with_bars(
     """Score the candidates that this provider supports, with a progress bar for each."""
     if not connection.is_emojitune:
         # Only emojitune constrains, and OpenAI has retired the untuned base.
-        rows = tuple(row for row in rows if row.decoding == FREE)[-1:]
+        candidates = tuple(one for one in candidates if one.decoding == FREE)[-1:]
     with screen.progress_bars() as update:
         table = score(
             connection.client,
-            rows,
+            candidates,
             examples,
             vocabulary,
             is_emojitune=connection.is_emojitune,
             calibrated=False,  # not in the table, and takes as long again
-            progress=lambda row, done, total: update(
-                f"{short_name(row.model)}, {row.decoding}", done, total
+            progress=lambda candidate, done, total: update(
+                f"{short_name(candidate.model)}, {candidate.decoding}", done, total
             ),
             wrap=caches.wrap,
         )
@@ -266,11 +266,11 @@ def _score_with_bars(
 def _show_next_steps(
     connection: Connection, model: str, settings: Settings, screen: Screen
 ) -> None:
-    where = location_options(connection.provider, settings)
+    location = location_options(connection.provider, settings)
     screen.heading("What next")
-    screen.say(f"Chat with it:         {command('chat', model, *where)}")
+    screen.say(f"Chat with it:         {command('chat', model, *location)}")
     if connection.provider == "local":
-        screen.say(f"Serve it:             {command('serve', *where)}")
+        screen.say(f"Serve it:             {command('serve', *location)}")
         url, key = f"http://{settings.url_host}:{settings.port}/v1", settings.home / "api_key"
         client = f"OpenAI(base_url={_quoted(url)}, api_key=open({_quoted(key)}).read().strip())"
     elif connection.provider == "openai":

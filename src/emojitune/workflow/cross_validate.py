@@ -1,4 +1,4 @@
-"""Cross-validate a training file: each round is a job like any other, scored beside baselines."""
+"""Cross-validate a training file: each round is an ordinary job, scored against baselines."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager

@@ -289,7 +289,7 @@ def _start_server(settings: Settings) -> subprocess.Popen[bytes]:
 
 
 def _server_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment variables, plus one for each setting that was passed in code."""
+    """Environment variables of this process, plus one for each setting passed in code."""
     passed = {name: str(getattr(settings, name)) for name in settings.model_fields_set}
     if settings.api_key is not None:
         passed["api_key"] = settings.api_key.get_secret_value()
