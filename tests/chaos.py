@@ -1,10 +1,10 @@
-"""Random SIGKILLs of server and workers while jobs run, and a look at what became of the jobs.
+"""Random SIGKILLs of server and workers while jobs run, and a check of the outcome of the jobs.
 
     python tests/chaos.py --jobs 10 --kills 50 --seed 1
 
 The tiny model, everything else real: server, store, workers, and a client that follows through the
-SDK. Every job must succeed, with each of its events told once and in order, and with the very
-bytes of a run that nobody disturbed.
+SDK. Every job must succeed, with each of its events once and in order, and with an adapter that is
+bit-identical to that of an undisturbed run.
 """
 
 import argparse
@@ -33,17 +33,18 @@ from emojitune.settings import Settings
 from emojitune.store.stores import open_stores
 
 KEY = "sk-chaos"
-LABELS = ("(one)", "(two)", "(three)")  # of no vocabulary: a step is an example of the file
+# Unknown labels get no added examples: each step is an example of the file.
+LABELS = ("(one)", "(two)", "(three)")
 EXAMPLES, EPOCHS = 12, 20
 STEPS = EXAMPLES * EPOCHS
 PAUSES = (0.1, 4.0)  # seconds, before a kill
-PATIENCE = 15.0  # seconds, for a worker to kill
+WORKER_TIMEOUT = 15.0  # seconds, for a worker to kill
 T = TypeVar("T")
 
 
 @dataclass
-class Followed:
-    """A job, and its events as a client saw them first."""
+class FollowedJob:
+    """A job, and the ids of its events as a client has seen them."""
 
     id: str
     seed: int
@@ -54,22 +55,28 @@ class Followed:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """What became of one job."""
+    """The outcome of one job."""
 
     id: str
     status: str
     workers_killed: int
     steps: int
-    faults: tuple[str, ...]
+    failures: tuple[str, ...]
 
 
 class Chaos:
-    """One server that is started again whenever it dies, and the jobs that were given to it."""
+    """A server that is restarted whenever it dies, and its jobs."""
 
     def __init__(
-        self, folder: Path, seed: int, *, layers: int = 2, epochs: int = EPOCHS, often: float = 0.3
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        layers: int = 2,
+        epochs: int = EPOCHS,
+        checkpoint_seconds: float = 0.3,
     ) -> None:
-        """`often` are the seconds between checkpoints; the end of each epoch has one, too."""
+        """There is a checkpoint every `checkpoint_seconds`, and at the end of each epoch."""
         self.random = random.Random(seed)
         self.epochs = epochs
         self.settings = Settings(
@@ -78,12 +85,12 @@ class Chaos:
             device="cpu",
             dtype="float32",
             threads=1,
-            checkpoint_seconds=often,
+            checkpoint_seconds=checkpoint_seconds,
             max_running_jobs=2,
         )
         self.folder = folder
         self.kills: Counter[str] = Counter()
-        self.jobs: list[Followed] = []
+        self.jobs: list[FollowedJob] = []
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.client = OpenAI(
@@ -96,29 +103,29 @@ class Chaos:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Keep a server up, however often it dies."""
+        """Keep a server running, restarting it whenever it dies."""
         done = threading.Event()
         self.server = self.start()
 
-        def keep_up() -> None:
+        def restart() -> None:
             while not done.wait(0.05):
                 if self.server.poll() is not None:
                     self.server = self.start()
 
-        keeper = threading.Thread(target=keep_up)
-        keeper.start()
+        restarter = threading.Thread(target=restart)
+        restarter.start()
         try:
             yield
         finally:
             done.set()
-            keeper.join()
+            restarter.join()
             self.server.terminate()
             self.server.wait(20)
             self.client.close()
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """A server's process."""
-        given = {
+        """Start a server process."""
+        variables = {
             f"EMOJITUNE_{name.upper()}": str(getattr(self.settings, name))
             for name in self.settings.model_fields_set
         }
@@ -126,21 +133,25 @@ class Chaos:
         command += ["--port", str(self.port), "--api-key", KEY]
         with (self.folder / "server.log").open("ab") as log:
             return subprocess.Popen(
-                command, env={**os.environ, **given}, stdout=log, stderr=log, start_new_session=True
+                command,
+                env={**os.environ, **variables},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
-    def patiently(self, ask: Callable[[], T]) -> T:
-        """Ask again while the server is down."""
+    def retrying(self, request: Callable[[], T]) -> T:
+        """Repeat a request while the server is down."""
         while True:
             try:
-                return ask()
+                return request()
             except (APIConnectionError, InternalServerError):
                 time.sleep(0.1)
 
     def create(self, path: Path, seed: int) -> None:
-        """Give the server a job. A key of its own: however often it is asked, it is made once."""
-        file = self.patiently(lambda: self.client.files.create(file=path, purpose="fine-tune"))
-        job = self.patiently(
+        """Create a job with an idempotency key, so that retries create it once."""
+        file = self.retrying(lambda: self.client.files.create(file=path, purpose="fine-tune"))
+        job = self.retrying(
             lambda: self.client.fine_tuning.jobs.create(
                 training_file=file.id,
                 model="gpt-3.5-turbo",
@@ -149,23 +160,23 @@ class Chaos:
                 extra_headers={"Idempotency-Key": f"job-{seed}"},
             )
         )
-        self.jobs.append(Followed(job.id, seed))
+        self.jobs.append(FollowedJob(job.id, seed))
 
-    def follow(self, job: Followed) -> str:
-        """The job's status; what was seen of its story before must still be its beginning."""
-        status = self.patiently(lambda: self.client.fine_tuning.jobs.retrieve(job.id)).status
-        events = self.patiently(
+    def follow(self, job: FollowedJob) -> str:
+        """The job's status; the events seen before must still be its first ones."""
+        status = self.retrying(lambda: self.client.fine_tuning.jobs.retrieve(job.id)).status
+        events = self.retrying(
             lambda: list(self.client.fine_tuning.jobs.list_events(job.id, limit=100))
         )
         ids = [event.id for event in reversed(events)]
-        assert ids[: len(job.seen)] == job.seen, f"{job.id}: what was told has changed"
+        assert ids[: len(job.seen)] == job.seen, f"{job.id}: events seen before have changed"
         job.seen = ids
         return status
 
-    def kill_somebody(self) -> None:
-        """A worker, if there is one soon, or the server."""
-        if self.random.random() < 0.7 and (prey := self._await_prey()):
-            job, pid = prey
+    def kill_at_random(self) -> None:
+        """Kill a worker, if one runs soon, or the server."""
+        if self.random.random() < 0.7 and (victim := self._await_victim()):
+            job, pid = victim
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 job.steps_at_kill.append(self.steps(job))
@@ -176,10 +187,10 @@ class Chaos:
             self.server.kill()
             self.kills["server"] += 1
 
-    def _await_prey(self) -> tuple[Followed, int] | None:
-        """A worker, at a random moment of its life. Of a job at most two without a step in between:
-        it is given up after the third, as is promised."""
-        deadline = time.monotonic() + PATIENCE
+    def _await_victim(self) -> tuple[FollowedJob, int] | None:
+        """A worker at a random moment; for each job at most two without a step in between, because
+        a job fails after the third, by design."""
+        deadline = time.monotonic() + WORKER_TIMEOUT
         while time.monotonic() < deadline:
             workers = [found for job in self.jobs if (found := self._worker(job))]
             if workers:
@@ -191,8 +202,8 @@ class Chaos:
             time.sleep(0.1)
         return None
 
-    def _worker(self, job: Followed) -> tuple[Followed, int] | None:
-        """The process that works on a job now."""
+    def _worker(self, job: FollowedJob) -> tuple[FollowedJob, int] | None:
+        """The process that runs a job now."""
         try:
             pid = int((self.settings.runs / job.id / "worker.pid").read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -200,40 +211,40 @@ class Chaos:
             return None
         return (job, pid) if job.id.encode() in command else None
 
-    def steps(self, job: Followed) -> int:
-        """How many steps a job has told."""
+    def steps(self, job: FollowedJob) -> int:
+        """The number of steps that a job has logged."""
         return sum(event.type == "metrics" for event in self._events(job))
 
-    def _events(self, job: Followed) -> list[object]:
+    def _events(self, job: FollowedJob) -> list[object]:
         return list(reversed(self.stores.jobs.events(job.id, limit=10_000).items))
 
-    def outcome(self, job: Followed, reference: Path) -> JobOutcome:
-        """What became of a job, beside the adapter of one that nobody disturbed."""
+    def outcome(self, job: FollowedJob, reference: Path) -> JobOutcome:
+        """The outcome of a job, compared with the adapter of an undisturbed run."""
         found = self.stores.jobs.get(job.id)
         events = self._events(job)
-        told = [event.data["step"] for event in events if event.type == "metrics"]
-        faults = []
+        steps_logged = [event.data["step"] for event in events if event.type == "metrics"]
+        failures = []
         if found.status != "succeeded":
-            faults.append(f"{found.status}: {found.error}")
-        if told != list(range(1, STEPS + 1)):
-            faults.append("steps are missing, repeated or out of order")
+            failures.append(f"{found.status}: {found.error}")
+        if steps_logged != list(range(1, STEPS + 1)):
+            failures.append("steps are missing, repeated or out of order")
         for message in ("Created", "Files validated", "The job has successfully"):
             if sum(event.message.startswith(message) for event in events) != 1:
-                faults.append(f"not told once: {message}")
+                failures.append(f"not logged once: {message}")
         if found.fine_tuned_model:
             adapter = (
                 self.settings.adapters / self.stores.models.get(found.fine_tuned_model).adapter
             )
             if _bytes(adapter) != _bytes(reference):
-                faults.append("another adapter than that of an undisturbed run")
+                failures.append("the adapter differs from that of an undisturbed run")
         if [file for file in found.result_files if not self.stores.files.path(file).is_file()]:
-            faults.append("its result file is missing")
+            failures.append("its result file is missing")
         kills = sum(job.kills.values())
-        return JobOutcome(job.id, found.status, kills, len(told), tuple(faults))
+        return JobOutcome(job.id, found.status, kills, len(steps_logged), tuple(failures))
 
 
 class Undisturbed:
-    """Lets a job run to its end."""
+    """A control that lets a job run to its end."""
 
     def check(self) -> None: ...
 
@@ -247,13 +258,16 @@ class Undisturbed:
 
 
 def reference(chaos: Chaos, path: Path, seed: int) -> Path:
-    """The adapter of a job of this seed that nobody disturbs."""
+    """The adapter of an undisturbed job with this seed."""
     settings = chaos.settings.model_copy(update={"home": chaos.folder / f"reference-{seed}"})
     stores = open_stores(settings, "default")
     file = stores.files.add([path.read_bytes()], filename="f.jsonl", purpose="fine-tune")
-    asked = {"n_epochs": chaos.epochs, "batch_size": 1}
+    hyperparameters = {"n_epochs": chaos.epochs, "batch_size": 1}
     job = stores.jobs.create(
-        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked, seed=seed
+        model="gpt-3.5-turbo-0125",
+        training_file=file.id,
+        hyperparameters=hyperparameters,
+        seed=seed,
     )
     pipeline.validate(job, stores)
     job = pipeline.start(stores.jobs.get(job.id), stores)
@@ -269,11 +283,11 @@ def run(
     jobs: int,
     kills: int,
     seed: int,
-    say: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Counter[str], list[JobOutcome]]:
-    """Kill so often while so many jobs run; returns who was killed, and what became of the jobs.
+    """Run jobs while killing processes; return the kills by kind, and the outcomes.
 
-    Where the jobs end before the last kill, there are more of them. `say` hears how far it is.
+    More jobs are created if they end before the last kill. `report` gets the progress.
     """
     chaos = Chaos(folder, seed)
     path = training_file(folder)
@@ -282,20 +296,21 @@ def run(
             chaos.create(path, seed=number)
         while True:
             ended = sum(chaos.follow(job) in ("succeeded", "failed") for job in chaos.jobs)
-            say(f"{chaos.kills.total()} of {kills} kills, {ended} of {len(chaos.jobs)} jobs ended")
+            killed = chaos.kills.total()
+            report(f"{killed} of {kills} kills, {ended} of {len(chaos.jobs)} jobs ended")
             running = ended < len(chaos.jobs)
-            if not running and chaos.kills.total() >= kills:
+            if not running and killed >= kills:
                 break
             if not running:
                 chaos.create(path, seed=len(chaos.jobs))
-            elif chaos.kills.total() < kills:
+            elif killed < kills:
                 time.sleep(chaos.random.uniform(*PAUSES))
-                chaos.kill_somebody()
+                chaos.kill_at_random()
             else:
                 time.sleep(0.3)
     outcomes = []
     for job in chaos.jobs:
-        say(f"{len(outcomes)} of {len(chaos.jobs)} jobs run again, undisturbed")
+        report(f"{len(outcomes)} of {len(chaos.jobs)} jobs run again, undisturbed")
         outcomes.append(chaos.outcome(job, reference(chaos, path, job.seed)))
     return chaos.kills, outcomes
 
@@ -305,9 +320,9 @@ def training_file(folder: Path, examples: int = EXAMPLES) -> Path:
     path = folder / "train.jsonl"
     lines = []
     for number in range(examples):
-        asked = {"role": "user", "content": f"What a day, number {number}"}
+        prompt = {"role": "user", "content": f"What a day, number {number}"}
         reply = {"role": "assistant", "content": LABELS[number % 3]}
-        lines.append(json.dumps({"messages": [asked, reply]}) + "\n")
+        lines.append(json.dumps({"messages": [prompt, reply]}) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
@@ -321,26 +336,26 @@ def _show(line: str) -> None:
 
 
 def main() -> None:
-    """Run, and print a table; the exit status says whether anything was lost."""
+    """Run and print a table; the exit status is 1 if a job failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=10)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    began = time.monotonic()
+    options = parser.parse_args()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         kills, outcomes = run(
-            Path(folder), jobs=given.jobs, kills=given.kills, seed=given.seed, say=_show
+            Path(folder), jobs=options.jobs, kills=options.kills, seed=options.seed, report=_show
         )
     print("\n\n| killed | times |\n|---|---|")
     for who, times in sorted(kills.items()):
         print(f"| {who} | {times} |")
-    print("\n| job | status | its workers killed | steps told | faults |\n|---|---|---|---|---|")
+    print("\n| job | status | its workers killed | steps | failures |\n|---|---|---|---|---|")
     for number, one in enumerate(outcomes, start=1):
-        faults = "; ".join(one.faults) or "none"
-        print(f"| {number} | {one.status} | {one.workers_killed} | {one.steps} | {faults} |")
-    print(f"\n{kills.total()} kills in {time.monotonic() - began:.0f} s, seed {given.seed}")
-    sys.exit(any(one.faults for one in outcomes))
+        failures = "; ".join(one.failures) or "none"
+        print(f"| {number} | {one.status} | {one.workers_killed} | {one.steps} | {failures} |")
+    print(f"\n{kills.total()} kills in {time.monotonic() - started:.0f} s, seed {options.seed}")
+    sys.exit(any(one.failures for one in outcomes))
 
 
 if __name__ == "__main__":

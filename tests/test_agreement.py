@@ -1,4 +1,4 @@
-"""The fast ways, whole, beside transformers with PEFT in float32, an example at a time."""
+"""The fast paths end to end, against transformers and PEFT in float32, one example at a time."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ LABELS = ("(party)", "(devil)", "(yawn)", "(yawningface)", "(dog)", "(dog)s")
 
 @pytest.fixture(params=["fast", "modules"])
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All this must hold for Llamas, and for models that only their own modules can run."""
+    """Llamas, and models that only transformers' modules can run."""
     if request.param == "modules":
         monkeypatch.setattr(backend, "read_llama", lambda folder: None)
 
@@ -116,10 +116,10 @@ def test_training_of_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) 
     # Sums of at most a few thousand float32 numbers in another order: measured 1e-6 and 1e-5.
     assert exact.loss < 1e-5
     assert exact.gradient < 1e-4
-    # The eight bits of bf16 cost the same modules, run plainly, about 4 % of the gradient. Joined
-    # products round at other places, not at more: a quarter is for chance.
+    # The eight bits of bf16 cost the plain modules about 4 % of the gradient. Fused products round
+    # at other places, not at more of them; the tolerance of a quarter is for chance.
     assert ours.gradient < 1.25 * off["transformers, bf16"].gradient
-    assert ours.loss < 0.005  # where it lands in those roundings is chance: 0.6 to 1.6 ‰ measured
+    assert ours.loss < 0.005  # depends on rounding: 0.6 to 1.6 ‰ measured
 
 
 @pytest.mark.slow
@@ -127,15 +127,15 @@ def test_chat_on_the_real_base_loses_no_more_than_bf16_does(tmp_path: Path) -> N
     base = base_model()
     adapter = adapters.noisy(base, tmp_path / "noise", std=agreement.NOISE)
     renderer = loader.load_hf(base, fast_paths.precision(torch.float32)).renderer
-    # The reference looks at each label alone, and takes a minute for all.
+    # The reference scores labels one by one, which takes a minute for all.
     labels = closed_vocabulary(load_examples(agreement.TRAIN))[::10]
     prompts = Prompts.of(load_examples(agreement.VALID)[:2], labels, renderer)
     said, chosen = agreement.chat(base, adapter, prompts)
-    # Nats. An update merged into the weights and one beside them differ by float32's roundings.
+    # In nats. A merged adapter and an unmerged one differ by float32 rounding.
     assert said["emojitune, float32"].largest < 1e-3
     assert chosen["emojitune, float32"].behind == ()
     # bf16 rounds every state to eight bits, here as in the plain modules.
     assert said["emojitune, bf16"].mean < 1.25 * said["transformers, bf16"].mean
-    # Another label may win only where float32 has the two about as close as bf16 tells apart: a
-    # tenth of a nat for each of a label's few tokens.
+    # Another label may win only if float32 has both within the resolution of bf16: a tenth of a nat
+    # for each of a label's few tokens.
     assert all(behind < 0.5 for behind in chosen["emojitune, bf16"].behind)

@@ -1,4 +1,4 @@
-"""The promise in short; `make chaos` is the long form."""
+"""A short run of random kills; `make chaos` is the long one."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ def test_after_any_kills_every_job_ends_as_if_undisturbed(tmp_path: Path) -> Non
     kills, outcomes = chaos.run(tmp_path, jobs=2, kills=3, seed=3)
     assert kills.total() == 3
     assert len(outcomes) >= 2
-    assert {outcome.faults for outcome in outcomes} == {()}
+    assert {outcome.failures for outcome in outcomes} == {()}
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""The shipped data: counts, schema, wording rules, no leakage, a complete table of emoji.
+"""The shipped data: counts, schema, wording rules, no leakage, a complete emoji table.
 
-`label_counts.csv` fixes the vocabulary and how often each label is trained.
+`label_counts.csv` specifies the vocabulary and the number of examples of each label.
 """
 
 import csv
@@ -25,9 +25,9 @@ TRAIN = ROOT / "data" / "emoji_ft_train.jsonl"
 VALID = ROOT / "data" / "emoji_ft_valid.jsonl"
 BOTH = pytest.mark.parametrize("path", [TRAIN, VALID], ids=["train", "valid"])
 
-NEAR = 0.6  # overlap of words from which two messages say nearly the same
-MEANT = 0.51  # overlap with a label's meaning from which a message would be learned by heart
-SAME_FRAME = 3  # messages that may begin with the same three words
+MAX_SIMILARITY = 0.6  # overlap of words from which two messages are near duplicates
+MAX_SIMILARITY_TO_MEANING = 0.51  # overlap with a label's meaning that would be memorized
+MAX_SAME_START = 3  # messages that may begin with the same three words
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -94,14 +94,14 @@ def test_no_two_messages_are_equal() -> None:
 
 def test_no_two_messages_are_nearly_equal_within_or_across_the_files() -> None:
     texts = questions(TRAIN) + questions(VALID)
-    near = find_near_duplicates(texts, threshold=NEAR)
+    near = find_near_duplicates(texts, threshold=MAX_SIMILARITY)
     assert [(texts[i], texts[j]) for i, j in near] == []
 
 
 def test_no_sentence_frame_is_used_often() -> None:
     texts = questions(TRAIN) + questions(VALID)
     frames = Counter(" ".join(normalise(text).split()[:3]) for text in texts)
-    assert [frame for frame, count in frames.items() if count > SAME_FRAME] == []
+    assert [frame for frame, count in frames.items() if count > MAX_SAME_START] == []
 
 
 def test_the_example_of_the_driving_test_is_there() -> None:
@@ -122,9 +122,9 @@ def test_the_emoji_table_is_complete() -> None:
 
 def test_no_message_is_nearly_a_description_of_a_label() -> None:
     texts = questions(TRAIN) + questions(VALID)
-    for told in ("meaning", "keywords"):
-        known = [getattr(row, told) for row in label_meanings().values()]
-        near = find_near_duplicates_of(known, texts, threshold=MEANT)
+    for column in ("meaning", "keywords"):
+        known = [getattr(row, column) for row in label_meanings().values()]
+        near = find_near_duplicates_of(known, texts, threshold=MAX_SIMILARITY_TO_MEANING)
         assert [(known[i], texts[j]) for i, j in near] == []
 
 

@@ -1,4 +1,4 @@
-"""A disk that takes no more: what is there stays, and what is said can be acted on."""
+"""A full disk: nothing is lost, and the error message says what to do."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import pytest
 from emojitune.disk import disk_errors, new_folder, put_in_place
 from emojitune.errors import StorageError
 
-# Real refusals by the system: a process that may write no file larger than so many bytes.
+# Real errors of the system: a process with a limit on the size of files.
 UPLOAD = """
 import pathlib, sys
 from emojitune.errors import StorageError
@@ -44,8 +44,8 @@ try:
     adapter.write(folder, {"layer.lora_A": torch.zeros(400, 400)}, info)
 except StorageError as error:
     print(error.code)
-assert adapter.read(folder)[1]["layer.lora_A"].sum() == 16, "the one before is unharmed"
-assert [path.name for path in folder.parent.iterdir()] == [folder.name], "half of the other is left"
+assert adapter.read(folder)[1]["layer.lora_A"].sum() == 16, "the previous one is unharmed"
+assert [path.name for path in folder.parent.iterdir()] == [folder.name], "a partial file is left"
 """
 
 

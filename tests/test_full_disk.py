@@ -1,4 +1,4 @@
-"""A server whose disk is full, really: a small volume, where this system lets us have one."""
+"""A server on a disk that is really full: a small volume, where the system permits to mount one."""
 
 import os
 import subprocess
@@ -32,13 +32,13 @@ def volume(tmp_path: Path) -> Iterator[Path]:
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only who may mount a volume can fill one")
+        pytest.skip("this user may not mount a volume")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def back_up(home: Path, target: Path) -> str:
-    """What `emojitune backup` says when it fails."""
+    """The error message of a failing `emojitune backup`."""
     command = [sys.executable, "-m", "emojitune.cli.main", "backup", str(target)]
     ran = subprocess.run([*command, "--home", str(home)], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (1, "")
@@ -57,13 +57,13 @@ def test_a_backup_that_does_not_fit_is_an_error_and_leaves_nothing(
     (adapter / "adapter_model.safetensors").write_bytes(bytes(MEGABYTE))
     stores.models.register(FineTunedModel("ft:a", 1, "ftjob-a", "b", "h", "a"))
     filler = fill(volume, leaving=MEGABYTE)
-    said = back_up(home, target)
-    assert f"The disk at {volume} is too full" in said
-    assert "it takes 3." in said
-    assert " MB, and 1.0 MB are free. Nothing of it was left there" in said
+    message = back_up(home, target)
+    assert f"The disk at {volume} is too full" in message
+    assert "it takes 3." in message
+    assert " MB, and 1.0 MB are free. Nothing of it was left there" in message
     assert list(volume.iterdir()) == [filler]
 
-    # Somebody else is faster: full while the database is copied, the file, the adapter.
+    # The disk fills up meanwhile: while the database, the file or the adapter is copied.
     monkeypatch.setattr(backup, "_require_room", lambda *_: None)
     for leaving in (0, MEGABYTE, 5 * MEGABYTE // 2):
         filler.unlink()
@@ -78,23 +78,23 @@ def test_a_backup_to_a_read_only_disk_or_a_mount_point_is_an_error(
     volume: Path, tmp_path: Path
 ) -> None:
     open_stores(Settings(home=tmp_path / "home"), "default")
-    said = back_up(tmp_path / "home", volume)
-    assert f"Name a folder on it: {volume}/emojitune-backup" in said
+    message = back_up(tmp_path / "home", volume)
+    assert f"Name a folder on it: {volume}/emojitune-backup" in message
     subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)
-    said = back_up(tmp_path / "home", volume / "copy")
-    assert f"{volume}/copy cannot be (Read-only file system: " in said
+    message = back_up(tmp_path / "home", volume / "copy")
+    assert f"{volume}/copy cannot be (Read-only file system: " in message
 
 
 @pytest.fixture
 def serving(request: pytest.FixtureRequest, volume: Path) -> Iterator[chaos.Chaos]:
     on_it = chaos.Chaos(volume, seed=1, **getattr(request, "param", {}))
     with on_it.serving():
-        on_it.patiently(on_it.client.models.list)
+        on_it.retrying(on_it.client.models.list)
         yield on_it
 
 
 def fill(volume: Path, *, leaving: int = 0) -> Path:
-    """Leave so many bytes free, or as many as there are."""
+    """Fill the volume until only `leaving` bytes are free."""
     filler = volume / "filler"
     with suppress(OSError), filler.open("ab", buffering=0) as file:
         while (free := os.statvfs(volume)).f_bavail * free.f_frsize > leaving:
@@ -126,7 +126,9 @@ def test_an_upload_that_does_not_fit_is_rejected_and_harms_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("serving", [{"epochs": 1, "often": 3600.0}], indirect=True, ids=[""])
+@pytest.mark.parametrize(
+    "serving", [{"epochs": 1, "checkpoint_seconds": 3600.0}], indirect=True, ids=[""]
+)
 def test_a_job_on_a_full_disk_waits_and_ends_as_if_undisturbed(
     serving: chaos.Chaos, volume: Path, tmp_path: Path
 ) -> None:
@@ -142,10 +144,10 @@ def test_a_job_on_a_full_disk_waits_and_ends_as_if_undisturbed(
     assert "Jobs wait, and none is started: The disk is full" in log
     filler.unlink()
     until(lambda: serving.follow(job) in ("succeeded", "failed"))
-    told = [event.message for event in serving.client.fine_tuning.jobs.list_events(job.id)]
-    assert any("(the disk is full)" in message for message in told), "why its worker ended"
+    steps_logged = [event.message for event in serving.client.fine_tuning.jobs.list_events(job.id)]
+    assert any("(the disk is full)" in message for message in steps_logged), "why its worker ended"
     reference = chaos.reference(serving, path, job.seed)
-    assert serving.outcome(job, reference).faults == ()
+    assert serving.outcome(job, reference).failures == ()
 
 
 @pytest.mark.slow
@@ -172,8 +174,8 @@ def test_a_job_whose_checkpoint_does_not_fit_fails_and_the_next_one_trains(
     start(serving, path, seed=2)
 
 
-def start(serving: chaos.Chaos, path: Path, seed: int) -> chaos.Followed:
-    """A job, as soon as it trains."""
+def start(serving: chaos.Chaos, path: Path, seed: int) -> chaos.FollowedJob:
+    """Start a job and wait until it trains."""
     serving.create(path, seed)
     job = serving.jobs[-1]
     until(lambda: serving.steps(job) > 5)
@@ -181,7 +183,7 @@ def start(serving: chaos.Chaos, path: Path, seed: int) -> chaos.Followed:
 
 
 def wait_until_steady(number: Callable[[], int]) -> int:
-    """The number that has stood still for two seconds."""
+    """The number once it has not changed for two seconds."""
     seen, since = number(), time.monotonic()
 
     def steady() -> bool:

@@ -1,4 +1,4 @@
-"""The same pipeline on other data: customers' messages to their intents, no parentheses."""
+"""The same pipeline on other data: customers' messages and their intents, without parentheses."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from some_examples import write_some
 
 HERE = Path(__file__).parent
 TRAIN, HELD_OUT = (HERE / "data" / "intents" / name for name in ("train.jsonl", "held_out.jsonl"))
-# Every second one.
+# Every second intent.
 INTENTS = ("refund", "track_order", "damaged_item", "reset_password", "invoice", "opening_hours")
 
 
@@ -26,7 +26,7 @@ def emojitune(home: Path, *arguments: str) -> Any:
 def test_customers_messages_are_routed_to_their_intents(tmp_path: Path) -> None:
     train = write_some(TRAIN, tmp_path / "train.jsonl", INTENTS)
     held_out = write_some(HELD_OUT, tmp_path / "held_out.jsonl", INTENTS)
-    # That the untuned model knows little shows on few messages.
+    # A few messages suffice to show that the untuned model knows little.
     few = write_some(HELD_OUT, tmp_path / "few.jsonl", INTENTS, step=3)
     files = ("--train", str(train), "--valid", str(few))
     run = emojitune(tmp_path, "run", *files, "--epochs", "3", "--seed", "1")
@@ -41,4 +41,4 @@ def test_customers_messages_are_routed_to_their_intents(tmp_path: Path) -> None:
     assert tuned["examples"] == len(tuned["replies"]) == 30
     assert tuned["top_1"] >= 0.9
     assert tuned["expected_calibration_error"] <= 0.1
-    assert untuned["top_1"] < tuned["top_1"] / 2, "it is the training that does it"
+    assert untuned["top_1"] < tuned["top_1"] / 2, "it is learned in training"

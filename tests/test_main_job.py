@@ -1,4 +1,4 @@
-"""What `make run` promises, with the real base model and the shipped data."""
+"""The promises of `make run`, with the real base model and the shipped data."""
 
 import json
 import subprocess
@@ -23,8 +23,8 @@ def emojitune(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_main_job_makes_a_chatbot_with_style_and_many_hits(tmp_path: Path) -> None:
-    # Every third label, one epoch of three and some messages to score: the bounds, which are those
-    # of all of it, hold there already.
+    # A third of the labels, one epoch of three and some of the messages: the bounds for the full
+    # job hold already.
     train = write_some(DATA / "emoji_ft_train.jsonl", tmp_path / "train.jsonl", THIRD)
     valid = write_some(DATA / "emoji_ft_valid.jsonl", tmp_path / "valid.jsonl", THIRD, step=3)
     files = ("--train", str(train), "--valid", str(valid))
@@ -42,9 +42,9 @@ def test_the_main_job_makes_a_chatbot_with_style_and_many_hits(tmp_path: Path) -
     assert constrained["top_1"] >= 0.35
     assert free["in_style"] >= 0.95
     untuned = scores["gpt", "constrained"]
-    assert untuned["top_1"] < constrained["top_1"] / 4, "it is the training that does it"
+    assert untuned["top_1"] < constrained["top_1"] / 4, "it is learned in training"
 
-    # The tuned model stays: another server of the same home brings it back.
+    # The fine-tuned model persists: another server on the same home folder serves it.
     chat = emojitune("chat", result["fine_tuned_model"], "Happy birthday to you!")
     assert chat.returncode == 0, chat.stderr[-2000:]
     assert any(label in chat.stdout for label in label_meanings())

@@ -8,9 +8,11 @@ import pytest
 
 
 def test_every_process_sees_the_requested_day(tmp_path: Path) -> None:
-    """One that was started in another folder too. The disk keeps the real time."""
+    """Including a process started in another folder. Time stamps of files are real."""
     (tmp_path / "touched").touch()
-    asked = (tmp_path / "touched").stat().st_mtime + 86_400 * int(os.environ.get("DAYS_AHEAD", "0"))
+    requested = (tmp_path / "touched").stat().st_mtime + 86_400 * int(
+        os.environ.get("DAYS_AHEAD", "0")
+    )
     child = [sys.executable, "-c", "import time; print(time.time())"]
-    told = subprocess.run(child, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert [time.time(), float(told)] == pytest.approx([asked, asked], abs=60)
+    output = subprocess.run(child, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert [time.time(), float(output)] == pytest.approx([requested, requested], abs=60)

@@ -26,7 +26,7 @@ def code_cells(notebook: Any) -> list[Any]:
 
 
 def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run it all in a fresh kernel; returns everything that was printed."""
+    """Run the notebook in a fresh kernel and return everything that was printed."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     notebook = read()
@@ -67,7 +67,7 @@ def test_emojitune_is_imported_for_the_local_server_only() -> None:
 
 def test_it_runs_against_any_server(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_api.polls_to_finish = 1
-    # As people write them; and no proxy stands between this machine and itself.
+    # Values with white space, as people set them; no proxy is used for this machine.
     environment = {"OPENAI_BASE_URL": f" {fake_api.url}\n", "OPENAI_API_KEY": " sk-secret\n"}
     environment |= {"OPENAI_ORG_ID": " ", "OPENAI_PROJECT_ID": "", "no_proxy": ""}
     environment |= dict.fromkeys(("http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
@@ -76,9 +76,9 @@ def test_it_runs_against_any_server(fake_api: FakeApi, monkeypatch: pytest.Monke
     assert "349 different labels in 569 examples" in printed
     assert f"fine-tuned model: {MODEL}" in printed
     assert "sk-secret" not in printed
-    told = [line for line in printed.splitlines() if "[info]" in line]
-    assert "Created fine-tuning job" in told[0]
-    assert "The job is over" in told[-1]
+    output = [line for line in printed.splitlines() if "[info]" in line]
+    assert "Created fine-tuning job" in output[0]
+    assert "The job is over" in output[-1]
     assert fake_api.created["hyperparameters"] == {"n_epochs": 3}
     assert fake_api.created["suffix"] == "emoji-v1"
     assert "is served by 127.0.0.1" in printed

@@ -1,4 +1,4 @@
-"""What is said about OpenAI's dates, before, on and after each of them."""
+"""The notice about OpenAI's dates, before, on and after each of them."""
 
 from datetime import date, timedelta
 
@@ -11,13 +11,13 @@ DAY = timedelta(days=1)
 
 @pytest.mark.parametrize("end", [GPT_35_END, GPT_4_END])
 def test_a_model_is_gone_from_its_last_day_on(end: date) -> None:
-    def said(today: date) -> str:
+    def sentence_about(today: date) -> str:
         [sentence] = [line for line in fine_tuning_notice(today).split("\n") if f"{end}." in line]
         return sentence
 
-    assert f"are shut down on {end}" in said(end - DAY)
-    assert f"were shut down on {end}" in said(end)
-    assert said(end + 400 * DAY) == said(end)
+    assert f"are shut down on {end}" in sentence_about(end - DAY)
+    assert f"were shut down on {end}" in sentence_about(end)
+    assert sentence_about(end + 400 * DAY) == sentence_about(end)
 
 
 def test_new_jobs_end_for_everybody_on_their_last_day() -> None:

@@ -1,4 +1,4 @@
-"""The replying benchmark: its prompts are all new, and all engines get the same weights."""
+"""The replying benchmark: its prompts are distinct, and all engines get the same weights."""
 
 from pathlib import Path
 from typing import Any

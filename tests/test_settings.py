@@ -1,4 +1,4 @@
-"""Settings as people write them: in unit files, compose files and shells."""
+"""Settings as people write them in unit files, compose files and shells."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `make setup` installs: what was locked, file by file, and nothing else."""
+"""`make setup` installs exactly the locked files."""
 
 import os
 import re
@@ -17,7 +17,7 @@ LISTS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
 def locked(path: Path) -> dict[str, str]:
-    """Names and versions of a list; each is followed by what may be installed for it."""
+    """Names and versions in a requirements list; every entry must have hashes."""
     entries = re.split(r"\n(?=[\w])", re.sub(r"(?m)^#.*\n", "", path.read_text()).strip())
     for entry in entries:
         assert re.search(r"(?: \\\n    --hash=sha256:[0-9a-f]{64})+$", entry), entry
@@ -48,7 +48,7 @@ def test_the_lists_include_all_requirements(extra: str) -> None:
             wanted = needed.marker is None or needed.marker.evaluate({"extra": asked})
             if wanted and (key := canonicalize_name(needed.name)) not in seen:
                 waiting += [(key, one) for one in ("", *needed.extras)]
-    # What belongs to a build of torch goes with it.
+    # The packages of a torch build are installed with it.
     assert {name for name in seen - found.keys() if not name.startswith(("nvidia-", "cuda-"))} <= {
         "emojitune",
         "torch",
@@ -69,7 +69,7 @@ def test_a_package_with_another_hash_is_rejected(tmp_path: Path) -> None:
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any"
         )
         wheel.writestr(f"{info}/RECORD", "")
-    # This environment stands for a new one, and nothing is really installed.
+    # This environment stands in for a new one; nothing is installed.
     new = tmp_path / "new"
     new.mkdir()
     (new / "bin").symlink_to(Path(sys.executable).parent)

@@ -1,6 +1,7 @@
-"""Tools learned from a training file: when to call which, with what, and what to say of the answer.
+"""Tool use learned from a training file: which tool to call when, with which arguments, and what to
+say about the result.
 
-A file in OpenAI's format, the real base model, and places and rooms that it was not trained on.
+A file in OpenAI's format, the real base model, and places and rooms that are not in the file.
 """
 
 import json
@@ -45,7 +46,7 @@ BASE = "gpt-4o-mini-2024-07-18"
 Call = tuple[str, dict[str, Any]]
 WORDS = {"weather": "", "lamp": "Right away."}  # before a call
 
-# Many of each: of few a model learns the places, instead of to repeat what it was asked.
+# Many of each: with few, a model memorizes the places instead of copying them from the prompt.
 PLACES = (
     "Oslo", "Lima", "Cairo", "Dublin", "Kyoto", "Quito", "Warsaw", "Accra", "Hanoi", "Porto",
     "Denver", "Perth", "Tunis", "Riga", "Osaka", "Bogota", "Delhi", "Boston", "Lagos", "Vienna",
@@ -83,7 +84,7 @@ TALK = (
 UNSEEN_TALK = ("Thanks, very kind!", "Hello, good day!", "Hi there!", "Thank you so much.")
 
 
-def said(role: str, content: str) -> dict[str, Any]:
+def message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
@@ -102,14 +103,14 @@ def about_weather(place: str, question: str) -> tuple[str, Call]:
 
 
 def about_lamp(room: str, question: tuple[str, bool]) -> tuple[str, Call]:
-    asked, on = question
-    return asked.format(room), ("lamp", {"room": room, "on": on})
+    text, on = question
+    return text.format(room), ("lamp", {"room": room, "on": on})
 
 
-def told_of(place: str, rain: bool) -> list[dict[str, Any]]:
-    """A conversation up to what the tool answered."""
-    asked = said("user", ABOUT_WEATHER[0].format(place))
-    return [asked, calling("weather", {"place": place}), answered({"rain": rain})]
+def until_result(place: str, rain: bool) -> list[dict[str, Any]]:
+    """A conversation up to the tool's result."""
+    prompt = message("user", ABOUT_WEATHER[0].format(place))
+    return [prompt, calling("weather", {"place": place}), answered({"rain": rain})]
 
 
 def advice(place: str, rain: bool) -> str:
@@ -117,14 +118,14 @@ def advice(place: str, rain: bool) -> str:
 
 
 def write_training_file(path: Path) -> None:
-    asked = [
+    questions = [
         *(about_weather(place, ABOUT_WEATHER[n % 3]) for n, place in enumerate(PLACES)),
         *(about_lamp(room, ABOUT_LAMPS[n % 4]) for n, room in enumerate(ROOMS)),
     ]
     conversations = [
-        *([said("user", ask), calling(*call)] for ask, call in asked),
-        *([said("user", ask), said("assistant", reply)] for ask, reply in TALK),
-        *([*told_of(place, rain), said("assistant", advice(place, rain))]
+        *([message("user", ask), calling(*call)] for ask, call in questions),
+        *([message("user", ask), message("assistant", reply)] for ask, reply in TALK),
+        *([*until_result(place, rain), message("assistant", advice(place, rain))]
           for place, rain in zip(PLACES[:12], (True, False) * 6, strict=True)),
     ]  # fmt: skip
     rows = ({"messages": messages, "tools": TOOLS} for messages in conversations)
@@ -132,7 +133,7 @@ def write_training_file(path: Path) -> None:
 
 
 def reply(client: OpenAI, model: str, messages: Any) -> tuple[str, Call | None]:
-    """What a model says, and the call that it makes."""
+    """A model's text and its tool call."""
     answer = client.chat.completions.create(
         model=model, messages=messages, tools=TOOLS, temperature=0, max_tokens=60
     )
@@ -146,7 +147,7 @@ def reply(client: OpenAI, model: str, messages: Any) -> tuple[str, Call | None]:
 
 
 def right(client: OpenAI, model: str, wanted: Sequence[tuple[Any, Any]]) -> float:
-    """The share of conversations that a model goes on with as wanted."""
+    """The fraction of conversations that a model continues as expected."""
     return sum(reply(client, model, messages) == right for messages, right in wanted) / len(wanted)
 
 
@@ -154,10 +155,10 @@ def right(client: OpenAI, model: str, wanted: Sequence[tuple[Any, Any]]) -> floa
 def test_a_model_learns_to_use_tools(tmp_path: Path) -> None:
     file = tmp_path / "tools.jsonl"
     write_training_file(file)
-    asked = [about_weather(place, q) for place in UNSEEN_PLACES for q in ABOUT_WEATHER]
-    asked += [about_lamp(room, q) for room in UNSEEN_ROOMS for q in ABOUT_LAMPS]
-    calls = [([said("user", ask)], (WORDS[call[0]], call)) for ask, call in asked]
-    words = [(told_of(place, rain), (advice(place, rain), None))
+    questions = [about_weather(place, q) for place in UNSEEN_PLACES for q in ABOUT_WEATHER]
+    questions += [about_lamp(room, q) for room in UNSEEN_ROOMS for q in ABOUT_LAMPS]
+    calls = [([message("user", ask)], (WORDS[call[0]], call)) for ask, call in questions]
+    words = [(until_result(place, rain), (advice(place, rain), None))
              for place in UNSEEN_PLACES for rain in (True, False)]  # fmt: skip
     with connect("local", Settings(home=tmp_path / "home")) as connection:
         client = connection.client
@@ -167,7 +168,7 @@ def test_a_model_learns_to_use_tools(tmp_path: Path) -> None:
         model = fine_tuned_model(client.fine_tuning.jobs.retrieve(job.id))
         assert right(client, model, calls) >= 0.9
         assert right(client, model, words) >= 0.75
-        talk = [reply(client, model, [said("user", ask)]) for ask in UNSEEN_TALK]
+        talk = [reply(client, model, [message("user", ask)]) for ask in UNSEEN_TALK]
         assert sum(call is None for _, call in talk) >= 3, talk
         untuned = right(client, BASE, calls[::4])
-        assert untuned < 0.5, "it is the training that does it"
+        assert untuned < 0.5, "it is learned in training"

@@ -66,10 +66,10 @@ def test_null_is_a_value_in_a_schema_or_an_argument(emojitune: RunCommand) -> No
         {"id": "a", "type": "function", "index": None, "function": function}]}  # fmt: skip
     tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
     file = write("f.jsonl", [{"messages": [chat(1)["messages"][0], called], "tools": [tool]}])
-    told, _, said = json.loads(emojitune("data", "show", 1, file, "--json").out)["messages"]
+    system, _, reply = json.loads(emojitune("data", "show", 1, file, "--json").out)["messages"]
     del parameters["properties"]["of"]  # type: ignore[attr-defined]
-    assert json.dumps(parameters) in told["content"]
-    assert '"arguments": {"at": null}' in said["content"]
+    assert json.dumps(parameters) in system["content"]
+    assert '"arguments": {"at": null}' in reply["content"]
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])

@@ -32,7 +32,7 @@ def emojitune(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def test_a_key_is_created_shown_once_listed_and_revoked(emojitune, home: Path) -> None:
     code, out, err = emojitune("create", "--project", "team", "--name", "laptop")
-    secret, told = out.splitlines()
+    secret, note = out.splitlines()
     assert (code, err) == (0, "")
     assert secret.startswith("sk-emojitune-")
     database = open_database(home)
@@ -40,7 +40,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(emojitune, home: Path) -
     key = keys.find(secret)
     assert key is not None
     assert (key.project, key.name) == ("team", "laptop")
-    assert told.startswith(f"{key.id}, for the project team.")
+    assert note.startswith(f"{key.id}, for the project team.")
     _, listed, _ = emojitune("list")
     assert all(word in listed for word in (key.id, "team", "laptop"))
     assert secret not in listed

@@ -527,7 +527,7 @@ def test_chat(emojitune: RunCommand, fake_api: FakeApi, fake_provider: tuple[str
 
 
 @pytest.mark.parametrize(
-    ("told", "asked", "sent"),
+    ("model_fields", "options", "sent"),
     [
         ({}, (), "You're a chatbot that only responds with emojis!"),
         ({"system_prompt": None}, (), "You're a chatbot that only responds with emojis!"),
@@ -541,12 +541,12 @@ def test_chat_uses_the_system_prompt_of_the_training_file(
     emojitune: RunCommand,
     fake_api: FakeApi,
     fake_provider: tuple[str, str],
-    told: dict[str, str | None],
-    asked: tuple[str, ...],
+    model_fields: dict[str, str | None],
+    options: tuple[str, ...],
     sent: str | None,
 ) -> None:
-    fake_api.more_of_model = told
-    assert emojitune("chat", MODEL, "I passed!", *asked, *fake_provider).code == 0
+    fake_api.more_of_model = model_fields
+    assert emojitune("chat", MODEL, "I passed!", *options, *fake_provider).code == 0
     before = [{"role": "system", "content": sent}] if sent else []
     said = [{"role": "user", "content": "I passed!"}]
     assert fake_api.chats[0]["messages"] == before + said

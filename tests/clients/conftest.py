@@ -1,4 +1,4 @@
-"""The server, a fine-tuned model on it, and throwaway environments."""
+"""A server, a fine-tuned model on it, and temporary environments for clients."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tiny_model import make_tiny_base
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("server") / "home"
-    # LangChain's tools and a schema are long prompts.
+    # Tools and a schema from LangChain make long prompts.
     base = make_tiny_base(home.parent / "base", context_length=1024)
     command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
     environment = {
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         url = wait_for(process, home, log)
-        # Not ours: a client's environment has no emojitune, and no variable of its tests.
+        # Not this process's: clients run without emojitune and the variables of these tests.
         clean = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         yield Server(url, {**clean, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY})
     finally:
@@ -63,7 +63,7 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tuned(server: Server, training_file: Path) -> str:
-    """The name of a fine-tuned model, for the clients that only chat."""
+    """The name of a fine-tuned model, for clients that only chat."""
     with OpenAI(base_url=server.url, api_key=KEY) as client:
         file = client.files.create(file=training_file, purpose="fine-tune")
         jobs = client.fine_tuning.jobs
@@ -79,7 +79,7 @@ def tuned(server: Server, training_file: Path) -> str:
 
 @pytest.fixture(scope="session")
 def python_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The interpreter of a new environment with these packages in it, at their pinned versions."""
+    """Makes an environment with these packages at their pinned versions: its interpreter."""
     pinned = "\n".join(path.read_text(encoding="utf-8") for path in CONSTRAINTS)
     constraints = [word for path in CONSTRAINTS for word in ("--constraint", str(path))]
 
@@ -89,7 +89,8 @@ def python_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         folder = tmp_path_factory.mktemp("venv")
         venv.create(folder, symlinks=True)
         python = folder / "bin" / "python"
-        # Our pip, since it would take longer to put one there; and most modules are never imported.
+        # This environment's pip, because installing another takes longer; most modules are never
+        # imported, so nothing is compiled.
         pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-compile"]
         install([*pip, "--quiet", *constraints, *packages], folder)
         return python
@@ -99,7 +100,7 @@ def python_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def python(python_with: Callable[..., Path]) -> Path:
-    """The interpreter of the one environment that all Python clients are in."""
+    """The interpreter of the environment with all Python clients."""
     return python_with("litellm", "langchain-openai", "llm")
 
 
@@ -115,7 +116,7 @@ def node_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def node_with(node_folder: Path) -> Callable[..., Path]:
-    """A folder in which node finds these packages; none of them pulls others."""
+    """Makes a folder with these node packages, which have no dependencies."""
 
     def make(*packages: str) -> Path:
         install(["npm", "install", "--no-audit", "--no-fund", *packages], node_folder)
@@ -126,7 +127,7 @@ def node_with(node_folder: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def node_locked(node_folder: Path) -> Callable[[str], Path]:
-    """The same for packages that pull others, all of them as a lock in `locks/` has them."""
+    """Makes a folder with node packages and their dependencies from a lock file in `locks/`."""
 
     def make(lock: str) -> Path:
         shutil.copytree(LOCKS / lock, node_folder, dirs_exist_ok=True)

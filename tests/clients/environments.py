@@ -1,10 +1,10 @@
-"""A server as people start it, and programs that are run and installed apart from these tests.
+"""A server as people start it, and client programs in environments of their own.
 
-Clients are installed by `pip` and `npm` with the caches that these have anyway. Their versions are
-pinned, with all that they need: the project's constraints.txt first, ours for the rest, and for
-node the files in locks/, which `npm install --package-lock-only --omit-lockfile-registry-resolved`
-makes of a package.json. A client's next release is tried by a change of these files, and breaks
-nothing on its own.
+Clients are installed by `pip` and `npm`, which use their caches. Versions are pinned, including
+dependencies: by the project's constraints.txt first, by the one in this folder for the rest, and
+for node by the files in locks/, which `npm install --package-lock-only
+--omit-lockfile-registry-resolved` makes from a package.json. So a new release of a client breaks
+nothing until these files are changed.
 """
 
 import json
@@ -37,7 +37,7 @@ _NO_REGISTRY = (
 
 
 class Server(NamedTuple):
-    """Where it is, and what a client's environment needs to find it."""
+    """The server's URL, and the environment variables for its clients."""
 
     url: str
     environment: dict[str, str]
@@ -56,7 +56,7 @@ def wait_for(process: subprocess.Popen[bytes], home: Path, log: Path) -> str:
 
 
 def install(command: list[str], folder: Path) -> None:
-    """Skips the test when the registry cannot be reached, and only then."""
+    """Install packages; skip the test only if the registry cannot be reached."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -67,7 +67,7 @@ def install(command: list[str], folder: Path) -> None:
 
 
 def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
-    """What a program prints; it may not fail."""
+    """Run a program, which must succeed, and return its output."""
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )

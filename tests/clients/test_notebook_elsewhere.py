@@ -1,4 +1,4 @@
-"""The notebook where there is no emojitune: the two variables are all that it is told."""
+"""The notebook without emojitune installed, configured by two environment variables."""
 
 import json
 from collections.abc import Callable
@@ -19,20 +19,20 @@ def test_the_notebook_runs_with_openai_alone(
     notebook = str(ROOT / "emoji_fine_tuning.ipynb")
     environment = {
         **server.environment,
-        # Where the kernel of this environment is found, and no other.
+        # Only the kernel of this environment is found.
         "JUPYTER_PATH": str(python.parents[1] / "share" / "jupyter"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "HOME": str(tmp_path),
     }
     command = [str(python), "-W", "ignore", str(PROGRAMS / "run_notebook.py"), notebook, str(ROOT)]
     out = run(command, environment, tmp_path)
-    told = json.loads(out.splitlines()[-1])
-    text = told["text"]
+    output = json.loads(out.splitlines()[-1])
+    text = output["text"]
     assert f"Connected to {server.url}" in text
     assert "569 examples, all of them well formed" in text
     assert "status:           succeeded" in text
     assert "fine-tuned model: ft:gpt-3.5-turbo-0125:" in text
     assert "The job has successfully completed" in text
     assert "349 different labels in 569 examples" in text
-    assert told["pictures"] == 1
+    assert output["pictures"] == 1
     assert KEY not in text

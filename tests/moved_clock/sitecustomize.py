@@ -1,11 +1,11 @@
-"""A clock that is some days ahead, in every Python process that finds this folder on its path.
+"""A clock that is some days ahead, in every Python process with this folder on its path.
 
     DAYS_AHEAD=400 PYTHONPATH=$PWD/tests/moved_clock make test
 
-Python imports a module of this name as it starts, so servers and workers that a test starts live on
-the same day. Only `time.time` moves, not `datetime.now` or `date.today`, which the product does not
-use; waiting and measuring go by another clock. Times that the disk stamps on files do not move
-along, so a test of a file's age sets it.
+Python imports a module of this name at startup, so servers and workers that a test starts see the
+same day. Only `time.time` moves, not `datetime.now` or `date.today`, which the product does not
+use; waiting and measuring use another clock. Time stamps of files do not move, so a test of a
+file's age sets it.
 """
 
 import os

@@ -78,7 +78,7 @@ def test_follow_estimates_the_epoch_and_the_remaining_time(client: OpenAI) -> No
 def test_follow_uses_the_estimate_of_the_job_if_there_is_one(
     client: OpenAI, fake_api: FakeApi
 ) -> None:
-    fake_api.estimated_finish = 1050  # the second step is told at 1020
+    fake_api.estimated_finish = 1050  # the event of the second step is at 1020
     steps = {state.step: state for state in follow(client)}
     assert [steps[n].seconds_left for n in (1, 2)] == [40, 30]
 
