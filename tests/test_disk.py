@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emojitune.disk import disk_errors, new_folder, put_in_place
+from emojitune.disk import atomic_folder, disk_errors, replace_folder
 from emojitune.errors import StorageError
 
 # Real errors of the system: a process with a limit on the size of files.
@@ -83,7 +83,7 @@ def test_other_errors_are_not_translated(tmp_path: Path) -> None:
 
 def test_a_folder_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     def write(name: str, error: OSError | None) -> None:
-        with new_folder(tmp_path / "target") as staging:
+        with atomic_folder(tmp_path / "target") as staging:
             (staging / name).write_bytes(bytes(1000))
             if error is not None:
                 raise error
@@ -98,6 +98,6 @@ def test_a_folder_replaces_another(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "deep" / name).write_text(name)
-    put_in_place(tmp_path / "new", tmp_path / "old")
+    replace_folder(tmp_path / "new", tmp_path / "old")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert os.listdir(tmp_path / "old" / "deep") == ["new"]

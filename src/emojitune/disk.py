@@ -1,7 +1,7 @@
-"""Folders that appear whole or not at all, who may read what is written, and what a disk refuses.
+"""Atomic folders, private files, and the errors of a disk.
 
-Knows files and folders, not what is in them: whoever writes knows whether it may hold what people
-wrote, and then takes what is private here.
+Knows files and folders, not their content: the caller knows whether that may be what people wrote,
+and then uses the private functions.
 """
 
 import errno
@@ -17,50 +17,49 @@ from typing import IO, Any
 
 from emojitune.errors import ConfigurationError, StorageError
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_NO_FOLDER = frozenset(
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_NOT_A_FOLDER_ERRNOS = frozenset(
     {errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 )
-_OTHERS = 0o077  # of a mode: what the group and everybody else may do
-# How SQLite says the same (SQLITE_FULL, SQLITE_READONLY),
-_SQLITE = {13: errno.ENOSPC, 8: errno.EROFS}
-# and how libraries that are not written in Python name the number.
-_NUMBER = re.compile(r"os error (\d+)")
+_GROUP_AND_OTHERS = 0o077  # the bits of a file mode for all but the owner
+# The error codes of SQLite for the same (SQLITE_FULL, SQLITE_READONLY),
+_SQLITE_ERRNOS = {13: errno.ENOSPC, 8: errno.EROFS}
+# and the number in the messages of libraries that are not written in Python.
+_ERRNO_IN_TEXT = re.compile(r"os error (\d+)")
 
 Fence = Callable[[], AbstractContextManager[object]]
-"""Entered around a rename: raises where the writer has lost the right to it, by a lease that went
-to another process, say, and keeps it from being lost in between. A check before the rename alone
-would leave a gap."""
+"""A context entered around a rename: it raises if the writer has lost its right to write, such as a
+lease, and preserves that right until it is left. A check before the rename would leave a gap."""
 
 
 def check_fence(fence: Fence) -> None:
-    """Raise what the fence raises, before work that it would forbid in the end."""
+    """Enter and leave a fence: raises before work that it would forbid in the end."""
     with fence():
         pass
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for their owner alone.
+def make_private_folder(folder: Path) -> None:
+    """Create a folder that only its owner can access, and its missing parents likewise.
 
-    One that is there stays as it is: it may be the user's own, with other things in it.
+    An existing folder stays as it is: it may be the user's own, with other things in it.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileNotFoundError:
         if folder == folder.parent:
             raise
-        make_private(folder.parent)
+        make_private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def open_private(path: Path, mode: str = "xb") -> IO[Any]:
-    """Open a file to write to that its owner alone may read, and close an older one to others."""
+    """Open a file for writing that only its owner can access, even if it exists already."""
 
     def opener(name: str, flags: int) -> int:
         handle = os.open(name, flags, 0o600)
         found = os.fstat(handle).st_mode
-        if os.name == "posix" and stat.S_ISREG(found) and found & _OTHERS:
+        if os.name == "posix" and stat.S_ISREG(found) and found & _GROUP_AND_OTHERS:
             os.fchmod(handle, 0o600)
         return handle
 
@@ -68,7 +67,7 @@ def open_private(path: Path, mode: str = "xb") -> IO[Any]:
 
 
 def open_derived(path: Path, source: Path) -> IO[str]:
-    """Open a new text file that whoever may read `source` may read, as far as the umask lets."""
+    """Open a new text file with the permissions of `source`, as far as the umask allows."""
     found = source.stat().st_mode
     permissions = 0o600 | found & 0o666 if stat.S_ISREG(found) else 0o600
     opener = partial(os.open, mode=permissions)
@@ -76,63 +75,63 @@ def open_derived(path: Path, source: Path) -> IO[str]:
 
 
 def is_open_to_others(path: Path) -> bool:
-    """Whether anybody but its owner may do anything with it, as far as its mode says."""
-    return os.name == "posix" and bool(path.stat().st_mode & _OTHERS)
+    """Whether the mode of a file gives anybody but its owner any access."""
+    return os.name == "posix" and bool(path.stat().st_mode & _GROUP_AND_OTHERS)
 
 
 def close_to_others(path: Path) -> None:
-    """Leave it to its owner alone."""
+    """Remove the access of all but the owner."""
     if is_open_to_others(path):
-        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OTHERS)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_GROUP_AND_OTHERS)
 
 
-def put_in_place(staging: Path, target: Path, fence: Fence = nullcontext) -> None:
-    """Make the folder that was written as `staging` appear as `target`, for good.
+def replace_folder(staging: Path, target: Path, fence: Fence = nullcontext) -> None:
+    """Replace the folder `target` by the complete folder `staging`, durably.
 
-    All of it is on the disk before it has its name: not even a power cut leaves half of it there.
+    All of it is on the disk before it gets its name: not even a power failure leaves half of it.
     """
     for path in [*staging.rglob("*"), staging]:
-        sync(path)
+        fsync(path)
     with fence():
         shutil.rmtree(target, ignore_errors=True)
         os.replace(staging, target)
-    sync(target.parent)
+    fsync(target.parent)
 
 
 @contextmanager
-def new_folder(
+def atomic_folder(
     target: Path, *, staging: Path | None = None, fence: Fence = nullcontext
 ) -> Iterator[Path]:
     """A folder to write into, which appears as `target` when the block ends, or not at all.
 
-    It is its owner's alone from the first moment on, and so is all that is in it when it appears.
+    Only its owner can access it, from its creation on, and all files in it when it appears.
 
-    What is half written goes at once: the bytes that it took may be among the last of a disk, and
-    whoever is to tell of the failure has to write that down.
+    After a failure the partial folder is deleted immediately: its bytes may be the last of a disk
+    on which the failure has yet to be recorded.
 
     Args:
-        staging: Where it is written, beside `target`. One that a killed process left is emptied.
-        fence: Entered while it appears.
+        staging: The folder to write, beside `target`. One that a killed process left is emptied.
+        fence: Entered while the folder appears.
 
     Raises:
-        StorageError: The disk is full or closed; a `target` of before stays.
+        StorageError: The disk is full or read-only; an earlier `target` stays.
     """
     staging = staging or target.with_name(target.name + ".partial")
     with disk_errors(target):
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            make_private(staging.parent)
+            make_private_folder(staging.parent)
             staging.mkdir(mode=0o700)
             yield staging
             for path in staging.rglob("*"):
                 close_to_others(path)
-            put_in_place(staging, target, fence)
+            replace_folder(staging, target, fence)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file or a folder is on the disk, where folders can be opened at all."""
+def fsync(path: Path) -> None:
+    """Wait until a file or, where folders can be opened, a folder is on the disk."""
     if os.name != "posix" and path.is_dir():
         return
     handle = os.open(path, os.O_RDONLY)
@@ -144,11 +143,11 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
-    """Turn what a disk refuses into a StorageError; any other error passes as it is."""
+    """Raise a StorageError for a full or read-only disk; other errors pass unchanged."""
     try:
         yield
     except Exception as error:
-        found = _refusal(error, where)
+        found = _storage_error(error, where)
         if found is None:
             raise
         raise found from error
@@ -156,16 +155,16 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_errors(folder: Path, name: str, choice: str) -> Iterator[None]:
-    """Turn what keeps a path from being a folder into a ConfigurationError; any other error passes.
+    """Raise a ConfigurationError for a path that cannot be a folder; other errors pass unchanged.
 
     Args:
-        name: The setting that the folder is.
-        choice: How another one is chosen.
+        name: The setting that names the folder.
+        choice: The option or variable that chooses another one.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_FOLDER:
+        if error.errno not in _NOT_A_FOLDER_ERRNOS:
             raise
         raise ConfigurationError(
             f"The {name} must be a folder, or one that can be made, and {folder} cannot be one "
@@ -174,8 +173,8 @@ def folder_errors(folder: Path, name: str, choice: str) -> Iterator[None]:
         ) from error
 
 
-def full(where: Path) -> StorageError:
-    """What is said when a disk takes no more."""
+def disk_full_error(where: Path) -> StorageError:
+    """The error of a full disk."""
     return StorageError(
         f"The disk is full, or this process may write no larger file: {where} could not be "
         "written. What was there before is unharmed. Free some space and try again; `emojitune "
@@ -184,8 +183,8 @@ def full(where: Path) -> StorageError:
     )
 
 
-def closed(where: Path) -> StorageError:
-    """What is said when nothing may be written."""
+def read_only_error(where: Path) -> StorageError:
+    """The error of a disk or folder that cannot be written."""
     return StorageError(
         f"{where} must be writable, and is not: its file system is mounted read-only, or its "
         "permissions forbid it. Change that, or choose another folder with --home "
@@ -194,13 +193,13 @@ def closed(where: Path) -> StorageError:
     )
 
 
-def _refusal(error: Exception, where: Path) -> StorageError | None:
+def _storage_error(error: Exception, where: Path) -> StorageError | None:
     number = error.errno if isinstance(error, OSError) else None
-    number = number or _SQLITE.get(getattr(error, "sqlite_errorcode", 0))
-    if number is None and (named := _NUMBER.search(str(error))):
+    number = number or _SQLITE_ERRNOS.get(getattr(error, "sqlite_errorcode", 0))
+    if number is None and (named := _ERRNO_IN_TEXT.search(str(error))):
         number = int(named[1])
-    if number in _FULL:
-        return full(where)
-    if number in _CLOSED:
-        return closed(where)
+    if number in _FULL_ERRNOS:
+        return disk_full_error(where)
+    if number in _READ_ONLY_ERRNOS:
+        return read_only_error(where)
     return None

@@ -1,24 +1,24 @@
-"""Every error that a user may see, in one small tree.
+"""All errors that a user may see, in one small tree.
 
     EmojituneError               message, code, param
     ├── ConfigurationError       settings, keys, ports, the home folder
     ├── InvalidRequestError      a request or a command that breaks a rule
-    │   └── InvalidStateError    right in itself, but not possible in the present state
+    │   └── InvalidStateError    valid, but not possible in the current state
     ├── DatasetError             a training or validation file that cannot be used
-    ├── NotFoundError            a file, job or model that is not here
-    ├── ModelError               a base model or adapter that cannot be had, read or trusted
+    ├── NotFoundError            a file, job or model that does not exist
+    ├── ModelError               a base model or adapter that cannot be fetched, read or trusted
     │   └── ConversationError    messages that a model's chat template refuses
-    ├── TrainingError            training cannot start, or cannot go on
-    ├── StorageError             a disk or a database that takes no more, or no longer answers
+    ├── TrainingError            training cannot start, or cannot continue
+    ├── StorageError             a disk or database that is full, read-only or not responding
     └── ProviderError            the API on the other side refused, or cannot be reached
 
-A message says the rule, what was found and what to do next. Each edge translates the tree once:
+A message states the rule, what was found and what to do next. Each edge translates the tree once:
 `server/http/errors.py` to HTTP statuses, `cli/errors.py` to a message and an exit code.
 """
 
 
 class EmojituneError(Exception):
-    """The root: an error whose message is written for the person who meets it.
+    """The root: an error whose message is written for the user.
 
     Args:
         message: The rule, what was found, and what to do next.
@@ -42,7 +42,7 @@ class InvalidRequestError(EmojituneError):
 
 
 class InvalidStateError(InvalidRequestError):
-    """Right in itself, but not possible in the present state."""
+    """Valid, but not possible in the current state."""
 
 
 class DatasetError(EmojituneError):
@@ -50,11 +50,11 @@ class DatasetError(EmojituneError):
 
 
 class NotFoundError(EmojituneError):
-    """A file, job or model that is not here."""
+    """A file, job or model that does not exist."""
 
 
 class ModelError(EmojituneError):
-    """A base model or adapter that cannot be had, read or trusted."""
+    """A base model or adapter that cannot be fetched, read or trusted."""
 
 
 class ConversationError(ModelError):
@@ -62,11 +62,11 @@ class ConversationError(ModelError):
 
 
 class TrainingError(EmojituneError):
-    """Training cannot start, or cannot go on."""
+    """Training cannot start, or cannot continue."""
 
 
 class StorageError(EmojituneError):
-    """A disk or a database that takes no more, or no longer answers."""
+    """A disk or database that is full, read-only or not responding."""
 
 
 class ProviderError(EmojituneError):

@@ -1,6 +1,6 @@
-"""The days on which OpenAI ends its models and its fine-tuning, and how they read on any day.
+"""The shutdown dates of OpenAI's models and fine-tuning, and a notice about them on any day.
 
-Days are as OpenAI announced them, in UTC. Knows no clock: the day comes in.
+Dates are as OpenAI announced them, in UTC. Knows no clock: the current date is an argument.
 """
 
 from datetime import date
@@ -12,7 +12,7 @@ GPT_4_END = date(2027, 1, 14)
 
 
 def fine_tuning_notice(today: date) -> str:
-    """What becomes of a fine-tuning job that is created at OpenAI today: a sentence a line."""
+    """A notice about a fine-tuning job created at OpenAI today, one sentence per line."""
     refused = "(HTTP 403, training_not_available)"
     if today < NEW_JOBS_END:
         jobs = (

@@ -12,12 +12,12 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-def header_text(name: str, value: str) -> str:
-    """`value` as it may stand in an HTTP header, white space around it taken off.
+def header_value(name: str, value: str) -> str:
+    """`value` as an HTTP header can carry it, without surrounding white space.
 
     Raises:
-        ValueError: It has other characters than visible ASCII. They are not repeated: `value` may
-            be a key.
+        ValueError: It has characters other than visible ASCII. The message does not repeat them:
+            `value` may be a key.
     """
     value = value.strip()
     found = next((place for place, sign in enumerate(value, 1) if not "!" <= sign <= "~"), None)
@@ -29,14 +29,14 @@ def header_text(name: str, value: str) -> str:
     return value
 
 
-def read_key(path: Path) -> str:
-    """The key in a file.
+def read_key_file(path: Path) -> str:
+    """The API key in a file.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: It is empty, or no client can send the key.
     """
-    key = header_text(f"The key in {path}", path.read_text(encoding="utf-8", errors="replace"))
+    key = header_value(f"The key in {path}", path.read_text(encoding="utf-8", errors="replace"))
     if not key:
         raise ValueError(f"{path} must hold a key, and is empty. Restart the server: it makes one")
     return key
@@ -45,14 +45,14 @@ def read_key(path: Path) -> str:
 class Settings(BaseSettings):
     """Frozen settings; each field is also the environment variable `EMOJITUNE_<FIELD>`.
 
-    White space around a value is no part of it, and an empty value counts as none.
+    Surrounding white space is stripped, and an empty value counts as unset.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="EMOJITUNE_",
         frozen=True,
         extra="ignore",
-        hide_input_in_errors=True,  # it may be the key, and a notebook keeps what it shows
+        hide_input_in_errors=True,  # the input may be the key, and a notebook stores its output
     )
 
     home: Path = Field(
@@ -61,10 +61,10 @@ class Settings(BaseSettings):
     )
     cache: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_path("emojitune", appauthor=False)),
-        description="Folder of downloaded base models, and what untuned ones were heard to reply, "
+        description="Folder of downloaded base models, and of cached replies of base models, "
         "shared by all homes.",
     )
-    host: str = Field("127.0.0.1", description="Address the server listens on.")
+    host: str = Field("127.0.0.1", description="Address that the server listens on.")
     port: int = Field(8808, ge=0, le=65535, description="Port of the server; 0 takes a free one.")
     api_key: SecretStr | None = Field(
         None, description="Bearer key of the server; unset: made once and kept in the home folder."
@@ -80,64 +80,63 @@ class Settings(BaseSettings):
     )
     base_model: str = Field(
         "smollm2-135m-instruct",
-        description="What OpenAI's names of tunable bases (gpt-3.5-turbo, ...) stand for: a "
+        description="The model that serves OpenAI's names (gpt-3.5-turbo, ...): a "
         "catalog name, a Hugging Face repository id (`org/name@revision`), or a folder.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where models run; auto takes CUDA when there is some."
+        "auto", description="Where models run; auto is CUDA if available."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Number format of the frozen weights; auto measures nothing, it asks "
-        "the processor what it multiplies well.",
+        description="Number format of the frozen weights; auto chooses by the instructions "
+        "that the processor has.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0 lets torch decide.")
     chat_memory: int | None = Field(
         None,
         ge=0,
-        description="Bytes that the models which reply may take together, base models, adapters "
-        "and their caches; unset: a quarter of the memory of the machine, or of its GPU where "
-        "models run there. Beyond it the least recently used are given up; the one that is asked "
-        "for always has room.",
+        description="Bytes of memory for all loaded models: base models, adapters and their "
+        "caches; unset: a quarter of the memory of the machine, or of its GPU where models run "
+        "there. The least recently used are evicted; the requested model is always loaded.",
     )
-    max_running_jobs: int = Field(1, ge=1, description="Training jobs that run at the same time.")
+    max_running_jobs: int = Field(1, ge=1, description="Maximum number of concurrent jobs.")
     checkpoint_seconds: float = Field(
         30.0,
         ge=0,
-        description="A training job can go on from where it was at most so many seconds ago, "
-        "whatever happens; 0 saves after each step.",
+        description="Seconds between checkpoints: the most that a training job loses when it is "
+        "interrupted; 0 saves after each step.",
     )
     label_meanings: bool = Field(
         True,
-        description="Whether a job whose labels the emoji vocabulary knows also trains what they "
-        "mean: quality for time.",
+        description="Whether a job whose labels are in the emoji vocabulary also trains on their "
+        "meanings: better quality, longer training.",
     )
     neighbours: bool = Field(
         True,
-        description="Whether a tuned model that replies from a closed set also looks at the "
-        "training examples that are most like a prompt.",
+        description="Whether replies of a closed-vocabulary model are re-ranked by the nearest "
+        "neighbours of the prompt among the training examples.",
     )
-    # More than the machine answers in a minute: only a program that runs wild meets them.
+    # More than the machine can serve in a minute: only a runaway program reaches these limits.
     requests_per_minute: int = Field(
         3000,
         ge=0,
-        description="Requests that each key made by `keys create` may send in a minute; 0: any.",
+        description="Requests per minute of each key made by `keys create`; 0: unlimited.",
     )
     bytes_per_minute: int = Field(
         1024**3,
         ge=0,
-        description="Bytes that each of these keys may send in a minute; 0: any.",
+        description="Bytes per minute of each of these keys; 0: unlimited.",
     )
     concurrent_requests: int = Field(
         128,
         ge=1,
-        description="Requests, streams too, that each key may have under way at the same time.",
+        description="Concurrent requests of each key, streams included.",
     )
     log_content: bool = Field(
-        False, description="Whether the log has the bodies of requests and replies."
+        False, description="Whether the bodies of requests and responses are logged."
     )
     max_file_bytes: int = Field(
-        512 * 1024 * 1024, ge=1, description="Largest file that an upload may have."
+        512 * 1024 * 1024, ge=1, description="Maximum size of an uploaded file."
     )
 
     @model_validator(mode="before")
@@ -153,7 +152,7 @@ class Settings(BaseSettings):
     def _expand_user(cls, path: Path | None) -> Path | None:
         try:
             return path and path.expanduser()
-        except RuntimeError as error:  # there is no such user
+        except RuntimeError as error:  # no such user
             said = str(error).rstrip(".")
             raise ValueError(f"{path} cannot be resolved ({said})") from None
 
@@ -166,7 +165,7 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _sendable(cls, key: SecretStr | None) -> SecretStr | None:
-        return key and SecretStr(header_text("The key", key.get_secret_value()))
+        return key and SecretStr(header_value("The key", key.get_secret_value()))
 
     @property
     def url_host(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from emojitune.disk import full
+from emojitune.disk import disk_full_error
 from emojitune.jobs import dispatcher, failure, heartbeat, process_lock
 from emojitune.jobs.dispatcher import Dispatcher
 from emojitune.settings import Settings
@@ -338,7 +338,7 @@ def test_a_disk_that_is_full_holds_a_crashed_workers_job_back_until_it_can_be_re
 
     def refuse(*arguments: Any) -> None:
         if not noted.is_set():
-            raise full(settings.home)
+            raise disk_full_error(settings.home)
         recover(*arguments)
 
     monkeypatch.setattr(sys, "executable", shutil.which("false"))

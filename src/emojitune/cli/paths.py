@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import typer
 
-from emojitune.disk import open_derived, sync
+from emojitune.disk import fsync, open_derived
 from emojitune.errors import InvalidRequestError
 
 _stdin_copies: set[Path] = set()  # made by this process
@@ -70,7 +70,7 @@ def write_new(path: Path, source: Path, lines: Iterable[str]) -> None:
     try:
         with open_derived(staging, source) as out:
             out.writelines(line + "\n" for line in lines)
-        sync(staging)
+        fsync(staging)
         os.link(staging, path)  # unlike os.replace, fails if the file was created meanwhile
     except FileExistsError:
         raise _exists_error(path) from None

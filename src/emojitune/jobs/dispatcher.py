@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from emojitune.disk import disk_errors, make_private, open_private
+from emojitune.disk import disk_errors, make_private_folder, open_private
 from emojitune.errors import StorageError
 from emojitune.jobs import failure, states
 from emojitune.jobs.process_lock import kill_holder
@@ -146,7 +146,7 @@ class Dispatcher:
         kill_holder(log.parent)
         worker = f"worker-{secrets.token_hex(8)}"
         with disk_errors(log):
-            make_private(log.parent)
+            make_private_folder(log.parent)
             output = open_private(log, "ab")
         with output:
             process = subprocess.Popen(

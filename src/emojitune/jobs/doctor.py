@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from emojitune.disk import close_to_others, disk_errors, is_open_to_others, make_private
+from emojitune.disk import close_to_others, disk_errors, is_open_to_others, make_private_folder
 from emojitune.errors import ConfigurationError, EmojituneError, ModelError
 from emojitune.models.cached_folder import first_missing_part
 from emojitune.settings import Settings
@@ -161,7 +161,7 @@ class _Home:
         target = self._settings.home / "recovered" / area / path.name
 
         def move() -> None:
-            make_private(target.parent)
+            make_private_folder(target.parent)
             shutil.rmtree(target, ignore_errors=True)
             path.rename(target)
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from emojitune.disk import make_private
+from emojitune.disk import make_private_folder
 from emojitune.store.jobs import Job
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class WandbRuns:
                 "own events and result file hold the same numbers",
             )
             return
-        make_private(folder)
+        make_private_folder(folder)
         for number, one in enumerate(settings):
             run = wandb.init(
                 project=one["project"],

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emojitune.disk import new_folder
+from emojitune.disk import atomic_folder
 from emojitune.jobs import states
 from emojitune.jobs.prepare import Prepared
 from emojitune.jobs.run import Run
@@ -154,7 +154,7 @@ def _copy_adapter(run: Run, checkpoint: EpochCheckpoint, target: Path) -> None:
     """Copy a checkpoint's adapter so that `target` appears complete or not at all."""
     if target.is_dir():
         return
-    with new_folder(target, fence=partial(run.control.fence, ["running"])) as staging:
+    with atomic_folder(target, fence=partial(run.control.fence, ["running"])) as staging:
         shutil.copytree(checkpoint.adapter, staging, dirs_exist_ok=True)
         if checkpoint.complete is not None:
             checkpoint.complete(staging)

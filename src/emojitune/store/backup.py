@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from emojitune.disk import disk_errors, make_private, new_folder
+from emojitune.disk import atomic_folder, disk_errors, make_private_folder
 from emojitune.errors import ConfigurationError, EmojituneError, StorageError
 
 _TRIES = 3  # what is deleted between the copy of the database and that of its files
@@ -46,7 +46,7 @@ def back_up(home: Path, target: Path) -> Backup:
 
 def _back_up(home: Path, target: Path) -> Backup:
     # Looked at once more when the copy appears: what was put there meanwhile is not ours to delete.
-    with new_folder(target, fence=partial(_new_or_empty, target)) as staging:
+    with atomic_folder(target, fence=partial(_new_or_empty, target)) as staging:
         for _ in range(_TRIES):
             _copy_database(home / _DATABASE, staging / _DATABASE)
             content = _Content(staging / _DATABASE, "?immutable=1")
@@ -95,7 +95,7 @@ def _copy_missing(home: Path, staging: Path, paths: list[Path]) -> Iterator[str]
         source, target = home / path, staging / path
         if target.exists():
             continue
-        make_private(target.parent)
+        make_private_folder(target.parent)
         try:
             _copy(source, target)
         except FileNotFoundError:
@@ -108,7 +108,7 @@ def _copy(source: Path, target: Path) -> None:
     if not source.is_dir():
         shutil.copy2(source, target)
         return
-    make_private(target)
+    make_private_folder(target)
     for path in source.iterdir():
         _copy(path, target / path.name)
 

@@ -138,9 +138,9 @@ class Database:
                 raise
             self.require_in_place(said)
             if "full" in said:
-                raise disk.full(self._path) from error
+                raise disk.disk_full_error(self._path) from error
             if "readonly" in said:
-                raise disk.closed(self._path) from error
+                raise disk.read_only_error(self._path) from error
             if "locked" in said:
                 raise DatabaseUnavailableError(
                     f"The database {self._path} was busy for {_BUSY_SECONDS} s: another process "
@@ -186,7 +186,7 @@ def make_home(home: Path) -> None:
         ConfigurationError: No folder can have this name.
     """
     with _home_errors(home):
-        disk.make_private(home)
+        disk.make_private_folder(home)
 
 
 def check_home(home: Path) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any, BinaryIO
 
 from sqlalchemy import ColumnElement, Connection, Row, or_
 
-from emojitune.disk import disk_errors, make_private, open_private, sync
+from emojitune.disk import disk_errors, fsync, make_private_folder, open_private
 from emojitune.errors import InvalidRequestError, NotFoundError, StorageError
 from emojitune.store import tables
 from emojitune.store.database import Database
@@ -95,7 +95,7 @@ class FileStore:
             FileTooLargeError: There are more than `max_bytes` of them.
         """
         with disk_errors(self._directory):
-            make_private(self._directory)
+            make_private_folder(self._directory)
         self._delete_expired()
         path = self._directory / f"incoming-{secrets.token_hex(8)}"
         try:
@@ -131,14 +131,14 @@ class FileStore:
             sha256=incoming.sha256,
         )
         blob = self.blob(stored.sha256)
-        make_private(blob.parent)
-        sync(self._directory)
+        make_private_folder(blob.parent)
+        fsync(self._directory)
         with self._database.transaction() as connection:
             connection.execute(self._rows.insert(asdict(stored)))
             if then is not None:
                 then(connection, stored)
             os.replace(incoming.path, blob)
-            sync(blob.parent)
+            fsync(blob.parent)
         return stored
 
     def get(self, file_id: str) -> StoredFile:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Row, func, insert, select
 
-from emojitune.disk import disk_errors, make_private, open_private
+from emojitune.disk import disk_errors, make_private_folder, open_private
 from emojitune.errors import InvalidRequestError, InvalidStateError, NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
@@ -114,7 +114,7 @@ class UploadStore:
         part_id = new_id("part_")
         path = self._path(upload_id, part_id)
         with disk_errors(path.parent):
-            make_private(path.parent)
+            make_private_folder(path.parent)
         try:
             with self._while_pending(upload_id, _ADD):
                 size = _write(path, chunks)

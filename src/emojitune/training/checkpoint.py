@@ -86,7 +86,7 @@ class CheckpointFolder:
         """
         disk.check_fence(self._fence)
         target, staging = self._folder / f"step-{position.steps}", self._folder / "saving.partial"
-        with disk.new_folder(target, staging=staging, fence=self._fence) as folder:
+        with disk.atomic_folder(target, staging=staging, fence=self._fence) as folder:
             self._write(folder, state, optimizer, position)
         for old in self._newest_first()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)

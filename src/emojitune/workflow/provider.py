@@ -25,9 +25,9 @@ from urllib.parse import urlsplit, urlunsplit
 import openai
 from openai import DefaultHttpx2Client, OpenAI
 
-from emojitune.disk import make_private, open_private
+from emojitune.disk import make_private_folder, open_private
 from emojitune.errors import ConfigurationError, ProviderError
-from emojitune.settings import Settings, header_text, read_key
+from emojitune.settings import Settings, header_value, read_key_file
 from emojitune.workflow.progress import TERMINAL
 
 IDLE_SECONDS = 600  # after which an idle embedded server exits
@@ -162,15 +162,15 @@ def _normalize_environment() -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         if (value := os.environ.get(name)) is None:
             continue
-        if stripped := _header_text(name, value):
+        if stripped := _header_value(name, value):
             os.environ[name] = stripped
         else:
             del os.environ[name]
 
 
-def _header_text(name: str, value: str) -> str:
+def _header_value(name: str, value: str) -> str:
     try:
-        return header_text(name, value)
+        return header_value(name, value)
     except ValueError as error:
         raise ConfigurationError(f"{error}.", param=name) from None
 
@@ -178,7 +178,7 @@ def _header_text(name: str, value: str) -> str:
 def _api_key(prompt_for_key: PromptForKey | None) -> str:
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key and prompt_for_key:
-        key = _header_text("The key", prompt_for_key("API key (not shown, not stored): "))
+        key = _header_value("The key", prompt_for_key("API key (not shown, not stored): "))
     if not key:
         raise ConfigurationError(
             "There is no API key. Set OPENAI_API_KEY, or run this in a terminal and type it, "
@@ -254,7 +254,7 @@ def _local_api_key(settings: Settings, url: str) -> str:
         return key  # the environment is set up for this very server
     path = settings.home / "api_key"
     try:
-        return read_key(path)
+        return read_key_file(path)
     except ValueError as error:
         raise ConfigurationError(f"{error}.", param="api_key") from None
     except OSError as error:
@@ -269,7 +269,7 @@ def _start_server(settings: Settings) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "emojitune.cli.main", "serve", "--port", "0"]
     command += ["--home", str(settings.home), "--idle-timeout", str(IDLE_SECONDS)]
     try:
-        make_private(settings.home)
+        make_private_folder(settings.home)
         with open_private(_log_path(settings.home), "wb") as log:
             # A session of its own: Ctrl-C in this terminal must not reach the running job.
             return subprocess.Popen(

@@ -15,7 +15,7 @@ from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError
 from emojitune.server.http.caller import Caller
 from emojitune.server.http.errors import AuthenticationError, error_response
-from emojitune.settings import Settings, read_key
+from emojitune.settings import Settings, read_key_file
 from emojitune.store.database import make_home
 from emojitune.store.keys import KeyStore, digest_of, new_secret
 from emojitune.store.scope import DEFAULT_PROJECT
@@ -42,7 +42,7 @@ def server_key(settings: Settings) -> str:
     if not (path.exists() and path.read_bytes().strip()):
         _write_secret(path, new_secret())
     try:
-        return read_key(path)
+        return read_key_file(path)
     except ValueError as error:
         raise ConfigurationError(
             f"{error}. Or remove the file: the server then makes a new key.", param="api_key"
