@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emojitune.errors import ConversationError, EmojituneError, ModelError
 from emojitune.inference.decoding.constraint import Guide, LabelTrie, State, label_trie
-from emojitune.inference.decoding.grammar import Vocabulary
+from emojitune.inference.decoding.grammar import GrammarCompiler
 from emojitune.inference.decoding.knn import KNNDatastore, KNNScorer
 from emojitune.inference.decoding.label_sampling import reply_from_set
 from emojitune.inference.decoding.label_search import LabelQuery, ScorerFactory
@@ -63,8 +63,8 @@ class BaseModelRuntime:
         self.scheduler = Scheduler(runner, executor)
 
     @cached_property
-    def grammar_vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.renderer.tokenizer, self.renderer.stop_ids)
+    def grammar_compiler(self) -> GrammarCompiler:
+        return GrammarCompiler(self.renderer.tokenizer, self.renderer.stop_ids)
 
 
 class ChatModel:
@@ -224,7 +224,7 @@ class ChatModel:
     def _make_guide(self, request: InferenceRequest) -> Callable[[], Guide] | None:
         if not request.structured:
             return None
-        return self.runtime.grammar_vocabulary.guides(
+        return self.runtime.grammar_compiler.compile(
             request.json_schema, request.tools, request.strict
         )
 

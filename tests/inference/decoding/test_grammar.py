@@ -1,4 +1,4 @@
-"""Replies that are held to a JSON schema or to the form of a tool call, with a random model.
+"""Replies constrained to a JSON schema or to the form of a tool call, with a random model.
 
 A random model writes strings without end; so the schemas here leave it little room.
 """
@@ -17,7 +17,7 @@ from emojitune.dataset.example import Message
 from emojitune.dataset.tool_format import Tool
 from emojitune.errors import EmojituneError
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.decoding.grammar import Vocabulary
+from emojitune.inference.decoding.grammar import GrammarCompiler
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.types import Delta, Usage
@@ -44,12 +44,12 @@ def model(tiny_base: Path) -> ChatModel:
 
 def ask(model: ChatModel, **parameters: Any) -> list[list[Delta]]:
     """The deltas of each reply."""
-    heard: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
+    events: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
     request = request_for(Message("user", "hi"), **parameters)
-    model.start(request, heard.put)
+    model.start(request, events.put)
     replies: list[list[Delta]] = [[] for _ in range(request.sampling.n)]
     while True:
-        match heard.get(timeout=20):
+        match events.get(timeout=20):
             case Delta() as delta:
                 replies[delta.index].append(delta)
             case Usage():
@@ -82,13 +82,13 @@ def test_replies_fit_their_schema(model: ChatModel) -> None:
     assert {deltas[-1].finish_reason for deltas in replies} == {"stop"}
 
 
-def test_json_that_does_not_end_in_time_says_so(model: ChatModel) -> None:
+def test_json_cut_by_max_tokens_ends_with_length(model: ChatModel) -> None:
     [deltas] = ask(model, json_schema=SCHEMA, temperature=0.0, max_tokens=5)
     assert deltas[-1].finish_reason == "length"
     assert text(deltas).startswith("{")
 
 
-def test_json_that_is_whole_with_the_last_token_has_ended(model: ChatModel) -> None:
+def test_json_complete_with_the_last_token_ends_with_stop(model: ChatModel) -> None:
     schema = {"const": 7}
     [deltas] = ask(model, json_schema=schema, temperature=0.0, max_tokens=1)
     assert (text(deltas), deltas[-1].finish_reason) == ("7", "stop")
@@ -116,7 +116,7 @@ def test_any_object_is_json(model: ChatModel) -> None:
         ({"type": "number", "multipleOf": 123.456}, "add up to 123456"),
     ],
 )
-def test_a_strict_schema_that_cannot_be_held_to_is_refused_in_words(
+def test_a_strict_schema_that_cannot_be_enforced_is_refused_with_the_reason(
     model: ChatModel, schema: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(RequestFault) as caught:
@@ -150,7 +150,9 @@ def test_a_named_call_is_made_once_and_ends_with_stop(model: ChatModel) -> None:
     assert deltas[-1].finish_reason == "stop"
 
 
-def test_a_reply_may_call_several_times_if_it_may(model: ChatModel) -> None:
+def test_a_reply_calls_several_times_only_in_parallel(
+    model: ChatModel,
+) -> None:
     newline = {model._renderer.encode_text("\n")[0]: 100.0}
     several = ToolUse((STOP,), "required")
     [deltas] = ask(model, tools=several, temperature=0.0, logit_bias=newline, max_tokens=130)
@@ -165,25 +167,25 @@ def test_a_reply_may_call_several_times_if_it_may(model: ChatModel) -> None:
 def allowed_after(model: ChatModel, use: ToolUse, written: str) -> set[int]:
     """The tokens that may follow a reply's beginning."""
     renderer = model._renderer
-    guide = Vocabulary(renderer.tokenizer, renderer.stop_ids).guides(None, use)()
+    guide = GrammarCompiler(renderer.tokenizer, renderer.stop_ids).compile(None, use)()
     for token in renderer.encode_text(written):
         assert bool(guide.allowed(400)[token])
         guide.advance(token)
     return set(guide.allowed(400).nonzero().flatten().tolist())
 
 
-def test_a_model_with_a_choice_may_answer_or_call(model: ChatModel) -> None:
+def test_automatic_choice_allows_an_answer_or_a_call(model: ChatModel) -> None:
     [end], use = model._renderer.stop_ids, ToolUse((STOP,))
-    text_goes_on = allowed_after(model, use, "<table>")
-    assert len(text_goes_on) > 200
-    assert end in text_goes_on
+    after_text = allowed_after(model, use, "<table>")
+    assert len(after_text) > 200
+    assert end in after_text
     assert end in allowed_after(model, use, "")
     assert end in allowed_after(model, use, "Let me look. <tool")
     for begun in ("<tool_call>", "Let me look.\n<tool_call>"):
-        called = allowed_after(model, use, begun)
-        assert {model._renderer.decode([token])[0] for token in called} == {"{"}
-    must = allowed_after(model, ToolUse((STOP,), "required"), "")
-    assert {model._renderer.decode([token])[0] for token in must} == {"<"}
+        allowed = allowed_after(model, use, begun)
+        assert {model._renderer.decode([token])[0] for token in allowed} == {"{"}
+    required = allowed_after(model, ToolUse((STOP,), "required"), "")
+    assert {model._renderer.decode([token])[0] for token in required} == {"<"}
 
 
 def test_special_tokens_are_never_part_of_a_text(model: ChatModel) -> None:
@@ -192,7 +194,7 @@ def test_special_tokens_are_never_part_of_a_text(model: ChatModel) -> None:
     assert allowed & special == set(model._renderer.stop_ids)
 
 
-def test_an_answer_in_place_of_a_call_is_told_as_text(model: ChatModel) -> None:
+def test_an_answer_in_place_of_a_call_is_sent_as_text(model: ChatModel) -> None:
     bias = {model._renderer.encode_text("<")[0]: -100.0}
     [deltas] = ask(model, tools=ToolUse((STOP,)), temperature=0.0, max_tokens=5, logit_bias=bias)
     assert text(deltas)
@@ -200,20 +202,20 @@ def test_an_answer_in_place_of_a_call_is_told_as_text(model: ChatModel) -> None:
     assert deltas[-1].finish_reason == "length"
 
 
-def test_tools_and_schema_are_shown_to_the_model(model: ChatModel) -> None:
-    heard: queue.Queue[Any] = queue.Queue()
+def test_the_prompt_describes_tools_and_schema(model: ChatModel) -> None:
+    events: queue.Queue[Any] = queue.Queue()
     plain = request_for(max_tokens=1)
     described = request_for(max_tokens=40, tools=ToolUse((STOP,), "named"))
     sizes = []
     for request in (plain, described):
-        model.start(request, heard.put)
-        while not isinstance(item := heard.get(timeout=20), Usage):
+        model.start(request, events.put)
+        while not isinstance(item := events.get(timeout=20), Usage):
             assert not isinstance(item, Exception), item
         sizes.append(item.prompt_tokens)
     assert sizes[1] > sizes[0] + 20
 
 
-def test_the_log_probabilities_of_a_held_reply_are_the_models_own(model: ChatModel) -> None:
+def test_log_probabilities_of_a_constrained_reply_are_the_models_own(model: ChatModel) -> None:
     parameters = {"temperature": 0.0, "top_logprobs": 1, "max_tokens": 80}
     [deltas] = ask(model, json_schema=SCHEMA, **parameters)
     logprobs = [logprob for delta in deltas for logprob in delta.logprobs]

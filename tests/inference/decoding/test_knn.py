@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from decoder_loop import run_decoder
 from gathered import LABELS as WORDS
 from gathered import USER, ask, request_for, text
 from label_tokens import LABELS, PROMPT, STOPS, joint
@@ -38,7 +39,7 @@ from emojitune.inference.decoding.label_search import (
 )
 from emojitune.inference.engine import cache_attention
 from emojitune.inference.engine.hf_runner import HFRunner
-from emojitune.inference.engine.kv_cache import KVCache
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache
 from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.models.loader import LoadedHF
 
@@ -56,12 +57,12 @@ def end(trie: LabelTrie, label: Sequence[int]) -> int:
 
 def test_similarity_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None:
     examples, replies = states(5), [0, 2, 0, 1, 2]
-    center, asked = examples.mean(0), states(1, seed=1)[0]
+    center, state = examples.mean(0), states(1, seed=1)[0]
     expected = [math.exp(-1 / 0.075)] * 4  # the fourth reply has no example
     for example, reply in zip(examples, replies, strict=True):
-        a, b = asked - center, example - center
+        a, b = state - center, example - center
         expected[reply] += math.exp(float(a @ b / (a.norm() * b.norm())) / 0.075)
-    found = KNNDatastore.of(examples, replies).similarity(asked, 4)
+    found = KNNDatastore.of(examples, replies).similarity(state, 4)
     assert found == pytest.approx([total**1.15 for total in expected], rel=1e-4)
 
 
@@ -95,14 +96,12 @@ def ranked(
     cache = KVCache(HFRunner(model.module, torch.device("cpu")))
     prompt = cache.match_prefix(PROMPT, None)
     search = rank(LabelQuery(prompt, label_trie(labels), STOPS, make_scorer), rules, width=1)
-    requests = next(search)
-    while True:
+
+    def forward(requests: list[ForwardRequest]) -> list[ForwardResult]:
         opened(len(requests))
-        try:
-            requests = search.send(cache.forward([requests], [None])[0])
-        except StopIteration as stop:
-            found: list[ScoredLabel] = stop.value
-            return found
+        return cache.forward([requests], [None])[0]
+
+    return run_decoder(search, forward)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -145,8 +144,8 @@ def test_many_labels_with_one_prefix_do_not_make_one_of_them_likelier(tiny: Load
 
     def opened(rules: list[StopRule], seed: int) -> tuple[tuple[int, ...], int]:
         chance, counts = random.Random(seed), list[int]()
-        alike = {end(trie, label): chance.uniform(1, 3) for label in labels[:20]}
-        similarity = alike | {end(trie, label): chance.uniform(10, 15) for label in labels[20:]}
+        shared = {end(trie, label): chance.uniform(1, 3) for label in labels[:20]}
+        similarity = shared | {end(trie, label): chance.uniform(10, 15) for label in labels[20:]}
         scorer = KNNScorer(trie, similarity)
         [best, *_] = ranked(tiny, lambda _state: scorer, rules, labels, counts.append)
         return best.tokens, sum(counts)
@@ -177,7 +176,7 @@ def test_hidden_states_are_those_of_each_prompt_alone(
         torch.testing.assert_close(state, layers[1][0, -1], atol=1e-3, rtol=1e-3)
 
 
-def test_the_cache_is_as_empty_after_hidden_states_as_before(tiny_base: Path) -> None:
+def test_hidden_states_leave_the_cache_empty(tiny_base: Path) -> None:
     runner = chat_tiny(tiny_base).runtime.runner
     assert isinstance(runner, LlamaRunner)
     prompts = [(1, *range(40, 60), number) for number in range(100)]
@@ -222,7 +221,7 @@ def test_a_damaged_datastore_is_reported(tmp_path: Path, damage: str) -> None:
         KNNDatastore.load(tmp_path, 2 if damage == "count" else 3)
 
 
-def test_a_bit_that_changed_on_the_disk_is_found(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_found(tiny_base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1, WORDS)
     verify(adapter)
     KNNDatastore.of(states(6), [0, 1, 2, 0, 1, 2]).save(adapter)

@@ -50,13 +50,13 @@ def plain(module: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
 def test_a_pass_of_several_adapters_gives_each_its_own(
     models: list[ChatModel], references: list[torch.nn.Module]
 ) -> None:
-    asked = [(0, SHORT), (0, LONG), (1, LONG), (1, SHORT), (2, SHORT)]
+    prompts = [(0, SHORT), (0, LONG), (1, LONG), (1, SHORT), (2, SHORT)]
     cache = KVCache(models[0].runtime.runner)
     root = cache.match_prefix([], None).path
-    adapters = [models[which].adapter for which, _ in asked]
-    first = cache.forward([[ForwardRequest(root, ids)] for _, ids in asked], adapters)
+    adapters = [models[which].adapter for which, _ in prompts]
+    first = cache.forward([[ForwardRequest(root, ids)] for _, ids in prompts], adapters)
     second = cache.forward([[ForwardRequest(result.path, [50])] for [result] in first], adapters)
-    for (which, ids), [one], [next_one] in zip(asked, first, second, strict=True):
+    for (which, ids), [one], [next_one] in zip(prompts, first, second, strict=True):
         torch.testing.assert_close(one.logprobs[0], plain(references[which], ids), **CLOSE)
         expected = plain(references[which], [*ids, 50])
         torch.testing.assert_close(next_one.logprobs[0], expected, **CLOSE)
@@ -65,7 +65,7 @@ def test_a_pass_of_several_adapters_gives_each_its_own(
 
 
 def ask(model: ChatModel, prompt: Sequence[int]) -> tuple[int, torch.Tensor]:
-    """How much of a prompt was cached, and what may follow it."""
+    """The cached tokens of a prompt, and the log-probabilities after it."""
     found: list[tuple[int, torch.Tensor]] = []
     done = threading.Event()
 
@@ -81,7 +81,7 @@ def ask(model: ChatModel, prompt: Sequence[int]) -> tuple[int, torch.Tensor]:
     return found[0]
 
 
-def test_what_is_cached_of_one_model_is_not_another_ones(
+def test_models_do_not_share_cached_prefixes(
     models: list[ChatModel], references: list[torch.nn.Module]
 ) -> None:
     for model, reference in zip(models, references, strict=True):
@@ -100,10 +100,10 @@ def test_the_cache_keeps_no_adapter_in_memory(models: list[ChatModel]) -> None:
     del models[2]
     gc.collect()
     assert adapter() is None
-    assert ask(models[0], LONG)[0] == 0, "and what is left of it is found by nobody"
+    assert ask(models[0], LONG)[0] == 0, "a prefix of the removed adapter matches no other model"
 
 
-def test_models_that_reply_at_the_same_time_say_what_they_say_alone(
+def test_concurrent_models_reply_as_they_do_alone(
     models: list[ChatModel],
 ) -> None:
     request = request_for(temperature=0.0, max_tokens=12)
@@ -130,17 +130,17 @@ def test_models_that_reply_at_the_same_time_say_what_they_say_alone(
     assert len(set(alone)) == 3
 
 
-def test_products_see_few_numbers_of_rows(
+def test_products_have_few_distinct_numbers_of_rows(
     models: list[ChatModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[int] = set()
     multiply = PackedLinear.__call__
 
-    def heard(self: PackedLinear, x: torch.Tensor) -> torch.Tensor:
+    def counting(self: PackedLinear, x: torch.Tensor) -> torch.Tensor:
         seen.add(len(x))
         return multiply(self, x)
 
-    monkeypatch.setattr(PackedLinear, "__call__", heard)
+    monkeypatch.setattr(PackedLinear, "__call__", counting)
     cache = KVCache(models[0].runtime.runner)
     root = cache.match_prefix([], None).path
     for count in range(1, 130):

@@ -50,7 +50,7 @@ def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> 
 
 @pytest.fixture(params=["packed", "modules"])
 def runner(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedHF) -> ModelRunner:
-    """All this must hold for Llamas, and for models that only their own modules can run."""
+    """Both runners: that of Llamas, and that of models run through their own modules."""
     if request.param == "modules":
         return HFRunner(tiny.module, torch.device("cpu"))
     return chat_tiny(tiny_base).runtime.runner
@@ -61,11 +61,11 @@ def scheduler(runner: ModelRunner) -> Scheduler:
     return Scheduler(runner, ThreadPoolExecutor(1))
 
 
-def test_step_by_step_is_all_at_once(tiny: LoadedHF, scheduler: Scheduler) -> None:
+def test_a_sequence_in_steps_equals_one_pass(tiny: LoadedHF, scheduler: Scheduler) -> None:
     found = run(scheduler, PROMPT, [[50], [51, 52], [53]])
     expected = plain(tiny, [*PROMPT, 50, 51, 52, 53])
-    for mine, place in zip(found, (4, 5, 7, 8), strict=True):
-        torch.testing.assert_close(mine, expected[place], atol=1e-4, rtol=1e-4)
+    for row, place in zip(found, (4, 5, 7, 8), strict=True):
+        torch.testing.assert_close(row, expected[place], atol=1e-4, rtol=1e-4)
 
 
 def test_a_cached_prompt_is_not_computed_again(tiny: LoadedHF, scheduler: Scheduler) -> None:
@@ -78,9 +78,7 @@ def test_a_cached_prompt_is_not_computed_again(tiny: LoadedHF, scheduler: Schedu
     assert matched.cached == len(PROMPT)
 
 
-def test_requests_at_the_same_time_do_not_see_each_other(
-    tiny: LoadedHF, scheduler: Scheduler
-) -> None:
+def test_concurrent_requests_do_not_see_each_other(tiny: LoadedHF, scheduler: Scheduler) -> None:
     prompts = [[1, 40 + n, 41, 42 + n] for n in range(8)]
     results: dict[int, list[torch.Tensor]] = {}
     threads = [
@@ -99,9 +97,7 @@ def test_requests_at_the_same_time_do_not_see_each_other(
         torch.testing.assert_close(results[n][1], expected[4], atol=1e-4, rtol=1e-4)
 
 
-def test_branches_of_one_path_share_it_and_nothing_else(
-    tiny: LoadedHF, runner: ModelRunner
-) -> None:
+def test_branches_of_one_path_share_nothing_else(tiny: LoadedHF, runner: ModelRunner) -> None:
     cache = KVCache(runner)
     [[root]] = cache.forward([[ForwardRequest(cache.match_prefix([], None).path, PROMPT)]], [None])
     [[left, right]] = cache.forward(
@@ -173,7 +169,7 @@ def test_a_request_that_does_not_fit_waits_for_room(runner: ModelRunner) -> None
         assert not thread.is_alive()
 
 
-def test_a_cache_that_was_needed_once_is_given_back(
+def test_memory_of_unused_slots_is_given_back(
     tiny: LoadedHF, runner: ModelRunner, scheduler: Scheduler
 ) -> None:
     first = run(scheduler, PROMPT, [[50]])
@@ -185,7 +181,7 @@ def test_a_cache_that_was_needed_once_is_given_back(
     peak = runner.bytes
     assert peak > before
     cache.release([one.path.slots for [one] in results])
-    again = run(scheduler, PROMPT, [[50]])  # what is left is still what it was
+    again = run(scheduler, PROMPT, [[50]])  # the remaining slots are unchanged
     torch.testing.assert_close(first, again, atol=1e-4, rtol=1e-4)
     scheduler._executor.submit(lambda: None).result()
     assert len(cache._ref_counts) == 1024

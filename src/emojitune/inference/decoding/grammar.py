@@ -30,15 +30,15 @@ _MULTIPLE = re.compile(r'(?<!\\)"multipleOf": (-?[\d.eE+-]+)')
 _MAX_REMAINDERS = 10_000  # of all schemas of a request
 
 
-class Vocabulary:
-    """The tokens of one model in llguidance's form."""
+class GrammarCompiler:
+    """Compiles grammars for the tokens of one model."""
 
     def __init__(self, tokenizer: Any, stop_ids: frozenset[int]) -> None:
         import llguidance.hf
 
         self._tokens = llguidance.hf.from_tokenizer(tokenizer, eos_token=sorted(stop_ids))
 
-    def guides(
+    def compile(
         self, schema: Mapping[str, Any] | None, tools: ToolUse | None, strict: bool = False
     ) -> Callable[[], "GrammarGuide"]:
         """A factory of guides that hold replies to a schema, to the form of tool calls, or either.
