@@ -86,6 +86,7 @@ class TextStream:
     """
 
     def __init__(self, renderer: Renderer) -> None:
+        self.incomplete = False  # whether a character has begun
         self._renderer = renderer
         self._tokenizer = renderer.tokenizer.backend_tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
@@ -97,10 +98,11 @@ class TextStream:
         self._held.append(token)
         begin, text = self._returned, self._step(token)
         if text is None:
-            text = self._renderer.decode(self._held).rstrip(_REPLACEMENT)
-            self._returned = len(text)
+            held = self._renderer.decode(self._held)
+            text = held.rstrip(_REPLACEMENT)
+            self._returned, self.incomplete = len(text), text != held
         else:
-            self._held, self._returned = [], 0
+            self._held, self._returned, self.incomplete = [], 0, False
         return text[begin:]
 
     def flush(self) -> str:
@@ -142,7 +144,8 @@ class _ReplyStream:
         self.held += fresh
         self.logprobs.add(logprob, len(fresh))
         words, call = (self.held, "") if self.tools is None else split_at_call(self.held)
-        decided = len(words) - (0 if self.tools is None or call else _overlap(words, CALL_BEGIN))
+        may_begin_call = self.tools is not None and not call and not self.stream.incomplete
+        decided = len(words) - (_overlap(words, CALL_BEGIN) if may_begin_call else 0)
         if self._stop_at(words[:decided]) is not None:
             return False
         if call:
