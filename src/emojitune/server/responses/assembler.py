@@ -1,4 +1,4 @@
-"""The Response object, in the making and at its end, and the events of its stream."""
+"""Responses assembled from a model's deltas: complete, or as the events of a stream."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from emojitune.store.ids import new_id, now
 
 
 class ResponseAssembler:
-    """Assembles one response; an Assembler of server/generation."""
+    """Assembler of a response: the object, or the events of its stream."""
 
     def __init__(self, body: ResponseRequest) -> None:
         self._body = body
@@ -27,7 +27,7 @@ class ResponseAssembler:
         self._event_number = 0
 
     def opening(self) -> Iterator[bytes]:
-        """Return the events that announce the response, still without output."""
+        """Return the events of the response before it has any output."""
         in_progress = {"response": self._object("in_progress")}
         return self._frames(
             [("response.created", in_progress), ("response.in_progress", in_progress)]
@@ -64,8 +64,8 @@ class ResponseAssembler:
         return map(self._frame, events)
 
     def _frame(self, event: Event) -> bytes:
-        # Not validated as the response is, since there are several for each token: tests compare
-        # each with its type of OpenAI's, whose order of keys, the alphabet's, it has.
+        # There is one for each token, so it is not validated as the response is: tests compare it
+        # with OpenAI's type, whose keys are in alphabetical order.
         kind, fields = event
         payload = {"type": kind, "sequence_number": self._event_number, **fields}
         self._event_number += 1
@@ -73,7 +73,7 @@ class ResponseAssembler:
 
 
 def _constant_fields(status: str) -> dict[str, Any]:
-    """What a response has whatever was asked. `usage` is never null: it comes with the end."""
+    """Fields that do not depend on the request. `usage` is never null: it is added at the end."""
     return {
         "object": "response",
         "status": status,
@@ -92,7 +92,7 @@ def _constant_fields(status: str) -> dict[str, Any]:
 
 
 def _request_fields(body: ResponseRequest) -> dict[str, Any]:
-    """What a response repeats of its request."""
+    """Fields that repeat the request."""
     return {
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,

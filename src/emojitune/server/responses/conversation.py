@@ -15,9 +15,12 @@ Items = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a response answers: all items, the oldest first, behind the instructions.
+    """The conversation that a response continues.
 
-    `new` are those of them that no earlier response has.
+    Attributes:
+        items: All items, the oldest first.
+        new: The items that no earlier response has.
+        instructions: A system message before the items.
     """
 
     items: Items
@@ -26,11 +29,13 @@ class Conversation:
 
     @property
     def messages(self) -> tuple[Message, ...]:
+        """The conversation as the model reads it."""
         first = () if self.instructions is None else (Message("system", self.instructions),)
         return (*first, *to_messages(self.items))
 
     @property
     def mentions_json(self) -> bool:
+        """Whether a message contains the word."""
         return any("json" in message.content.lower() for message in self.messages)
 
 
@@ -60,13 +65,13 @@ def read_conversation(body: ResponsePrompt, responses: ResponseStore) -> Convers
 
 
 def _referenced(body: ResponsePrompt, responses: ResponseStore) -> Mapping[str, Mapping[str, Any]]:
-    """The stored items that the input only names, by their ids."""
+    """Look up the stored items that the input refers to; return them by their ids."""
     ids = [item.id for item in body.input if isinstance(item, ItemReference)]
     return responses.items(ids) if ids else {}
 
 
 def _history(body: ResponsePrompt, responses: ResponseStore) -> Items:
-    """The conversation up to and with the previous response, without its instructions."""
+    """Return the items up to the previous response and its output, without its instructions."""
     if body.previous_response_id is None:
         return ()
     try:

@@ -1,4 +1,4 @@
-"""Items of a conversation: in requests, as the API shows them, and as chat models take them."""
+"""Items of a conversation: in requests, as the API shows them, and as chat models read them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -37,12 +37,12 @@ def _require_text_or_list(value: Any) -> None:
 
 
 class ResponseContentPart(StrictModel):
-    """A piece of a message: text that is given, was replied, or was refused."""
+    """A part of a message: text of the input, of an earlier reply, or of a refusal."""
 
     type: Literal["input_text", "output_text", "refusal"] = Field(
-        description="Pictures, files and sounds are not understood."
+        description="Images, files and sounds are not supported."
     )
-    text: str | None = Field(None, description="The text, of all but a refusal.")
+    text: str | None = Field(None, description="The text; not of a refusal.")
     refusal: str | None = Field(None, description="The text of a refusal.")
     annotations: Annotated[
         list[Any] | None, _SENT_BACK, Field(description="As a reply has them.")
@@ -50,7 +50,9 @@ class ResponseContentPart(StrictModel):
     logprobs: Annotated[list[Any] | None, _SENT_BACK, Field(description="As a reply has them.")] = (
         None
     )
-    parsed: Annotated[Any, _SENT_BACK, Field(description="What the SDK made of the text.")] = None
+    parsed: Annotated[Any, _SENT_BACK, Field(description="The text as the SDK has parsed it.")] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _has_its_text(self) -> Self:
@@ -66,7 +68,7 @@ class ResponseContentPart(StrictModel):
 
 
 class _Item(StrictModel):
-    id: str | None = Field(None, min_length=1, description="The item's id; one is made if need be.")
+    id: str | None = Field(None, min_length=1, description="The item's id; generated if absent.")
     status: Annotated[
         Literal["in_progress", "completed", "incomplete"] | None,
         Ignored("an item of the input is complete"),
@@ -75,11 +77,11 @@ class _Item(StrictModel):
 
 
 class MessageItem(_Item):
-    """A message of the conversation, in the short or the long form, or a reply sent back."""
+    """A message of the conversation, in the short or the long form, or an earlier reply."""
 
     type: Literal["message"] = Field("message", description="`message`, or left out.")
     role: Literal["user", "assistant", "system", "developer"] = Field(
-        description="Who says it; system and developer are one."
+        description="The speaker; `developer` is another word for `system`."
     )
     content: Annotated[
         list[ResponseContentPart],
@@ -93,7 +95,7 @@ class MessageItem(_Item):
     ] = None
 
     def to_item(self) -> dict[str, Any]:
-        """The item as the API shows it."""
+        """Return the item as the API shows it."""
         item = {"id": self.id or new_id("msg_", 48), "type": "message", "status": "completed"}
         own = "output_text" if self.role == "assistant" else "input_text"
         return {**item, "role": self.role, "content": [_part(own, part) for part in self.content]}
@@ -109,7 +111,7 @@ def _part(kind: str, part: ResponseContentPart) -> dict[str, Any]:
 
 class _CallItem(_Item):
     call_id: str = Field(
-        min_length=1, max_length=64, description="What ties a call and its output together."
+        min_length=1, max_length=64, description="The id that a call and its output share."
     )
     namespace: Annotated[
         Any, Refused("functions stand in no namespaces"), Field(description="Where its name is.")
@@ -128,24 +130,24 @@ class FunctionCall(_CallItem):
     name: Name = Field(description="The name of the function.")
     arguments: str = Field(description="Its arguments, as JSON text.")
     parsed_arguments: Annotated[
-        Any, _SENT_BACK, Field(description="What the SDK made of the arguments.")
+        Any, _SENT_BACK, Field(description="The arguments as the SDK has parsed them.")
     ] = None
 
     def to_item(self) -> dict[str, Any]:
-        """The item as the API shows it."""
+        """Return the item as the API shows it."""
         head = {"id": self.id or new_id("fc_", 48), "type": self.type, "status": "completed"}
         return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.arguments}
 
 
 class FunctionOutputPart(StrictModel):
-    """A piece of what a function answered."""
+    """A part of a function's output."""
 
-    type: Literal["input_text"] = Field(description="Pictures and files are not understood.")
+    type: Literal["input_text"] = Field(description="Images and files are not supported.")
     text: str = Field(description="The text.")
 
 
 class FunctionCallOutput(_CallItem):
-    """What a function answered."""
+    """The output of a called function."""
 
     type: Literal["function_call_output"] = Field(description="`function_call_output`.")
     output: Annotated[
@@ -160,7 +162,7 @@ class FunctionCallOutput(_CallItem):
     ] = None
 
     def to_item(self) -> dict[str, Any]:
-        """The item as the API shows it."""
+        """Return the item as the API shows it."""
         head = {"id": self.id or new_id("fco_", 48), "type": self.type, "status": "completed"}
         parts = [part.model_dump() for part in self.output]
         output = parts[0]["text"] if len(parts) == 1 else parts
@@ -168,18 +170,18 @@ class FunctionCallOutput(_CallItem):
 
 
 class ItemReference(StrictModel):
-    """The id of an item instead of the item."""
+    """A reference to a stored item, in place of the item."""
 
     type: Literal["item_reference"] = Field(
         "item_reference", description="`item_reference`, or left out."
     )
     id: str = Field(
-        min_length=1, description="The id of an item of a stored response: of its input or output."
+        min_length=1, description="The id of an item of a stored response's input or output."
     )
 
 
 class Reasoning(StrictModel):
-    """A reasoning model's item, sent back by a client; ignored."""
+    """An item of a reasoning model that a client sends back; it is ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -187,7 +189,7 @@ class Reasoning(StrictModel):
 
 
 def _item_type(item: Any) -> str:
-    """Which of them it is; what has no type is a message, or the id of an item and nothing else."""
+    """Tag an item's type; without one it is a message, or a reference if an id is all it has."""
     if not isinstance(item, Mapping):
         return UNION_TAG + "message"
     if isinstance(kind := item.get("type"), str):
@@ -207,8 +209,8 @@ InputItem = Annotated[
 
 
 def to_messages(items: Iterable[Mapping[str, Any]]) -> Iterator[Message]:
-    """Items as the chat models take them: calls belong to the words that they follow."""
-    text: str | None = None  # of an assistant message that calls may still follow
+    """Convert items to messages: calls become part of the assistant message that they follow."""
+    text: str | None = None  # of an assistant message that calls may follow
     calls: list[str] = []
     for item in items:
         if item["type"] == "function_call":
@@ -234,13 +236,13 @@ def _text_of(content: str | Sequence[Mapping[str, Any]]) -> str:
 
 
 def check_items(items: Iterable[Mapping[str, Any]]) -> None:
-    """No id stands twice, each output has its call before it, and each call has its output.
+    """Check that ids are unique, that each output follows its call, and each call has an output.
 
     Raises:
-        InvalidRequestError: In the words of the hosted API.
+        InvalidRequestError: They break one of these rules; in the words of the hosted API.
     """
     ids: set[str] = set()
-    calls = PendingCalls()  # a result may follow any number of items later
+    calls = PendingCalls()  # an output may follow its call any number of items later
     for item in items:
         if item["id"] in ids:
             raise _invalid_input(
@@ -267,7 +269,7 @@ Input = Annotated[
     BeforeValidator(_as_items, json_schema_input_type=str | list[InputItem]),
     Field(
         min_length=1,
-        description="What is said to the model: a text, or messages, calls and their outputs, "
-        "each whole or by its id. Only a response that continues another may do without.",
+        description="The input of the model: a text, or messages, calls and their outputs, each "
+        "in full or by its id. Only a response that continues another may do without.",
     ),
 ]

@@ -1,7 +1,6 @@
-"""The output items of a response as they grow, and the events that tell of each step.
+"""The output items of a response while they are generated, and the events of each change.
 
-An event here is its type and its fields; the stream numbers and frames it, a whole response has no
-use for it.
+An event here is its type and its fields: the assembler numbers it and makes a frame of it.
 """
 
 from collections.abc import Iterator
@@ -18,11 +17,11 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 @dataclass(slots=True)
 class _Message:
-    """A message with one part of text."""
+    """A message with one part, of text."""
 
     index: int
     id: str = field(default_factory=lambda: new_id("msg_", 48))
-    text: str = ""
+    text: list[str] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
     def item(self, status: Status) -> dict[str, Any]:
@@ -35,25 +34,30 @@ class _Message:
             "type": "message",
         }
 
-    def opened(self) -> Iterator[Event]:
+    def open(self) -> Iterator[Event]:
         yield _item_event("added", self, "in_progress")
         yield "response.content_part.added", {**self._place(), "part": self._part()}
 
     def add(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> Event:
-        told = [response_token_object(logprob) for logprob in logprobs]
-        self.text += text
-        self.logprobs += told
-        return "response.output_text.delta", {**self._place(), "delta": text, "logprobs": told}
+        shown = [response_token_object(logprob) for logprob in logprobs]
+        self.text.append(text)
+        self.logprobs += shown
+        return "response.output_text.delta", {**self._place(), "delta": text, "logprobs": shown}
 
-    def closed(self, status: Status) -> Iterator[Event]:
-        content = {"text": self.text, "logprobs": self.logprobs}
+    def close(self, status: Status) -> Iterator[Event]:
+        part = self._part()
+        content = {"text": part["text"], "logprobs": part["logprobs"]}
         yield "response.output_text.done", {**self._place(), **content}
-        yield "response.content_part.done", {**self._place(), "part": self._part()}
+        yield "response.content_part.done", {**self._place(), "part": part}
         yield _item_event("done", self, status)
 
     def _part(self) -> dict[str, Any]:
-        logprobs = list(self.logprobs)
-        return {"annotations": [], "text": self.text, "type": "output_text", "logprobs": logprobs}
+        return {
+            "annotations": [],
+            "text": "".join(self.text),
+            "type": "output_text",
+            "logprobs": list(self.logprobs),
+        }
 
     def _place(self) -> dict[str, Any]:
         return {"item_id": self.id, "output_index": self.index, "content_index": 0}
@@ -67,11 +71,11 @@ class _Call:
     name: str
     id: str = field(default_factory=lambda: new_id("fc_", 48))
     call_id: str = field(default_factory=lambda: new_id("call_"))
-    arguments: str = ""
+    arguments: list[str] = field(default_factory=list)
 
     def item(self, status: Status) -> dict[str, Any]:
         return {
-            "arguments": self.arguments,
+            "arguments": "".join(self.arguments),
             "call_id": self.call_id,
             "name": self.name,
             "type": "function_call",
@@ -79,15 +83,15 @@ class _Call:
             "status": status,
         }
 
-    def opened(self) -> Iterator[Event]:
+    def open(self) -> Iterator[Event]:
         yield _item_event("added", self, "in_progress")
 
     def add(self, arguments: str) -> Event:
-        self.arguments += arguments
+        self.arguments.append(arguments)
         return "response.function_call_arguments.delta", {**self._place(), "delta": arguments}
 
-    def closed(self, status: Status) -> Iterator[Event]:
-        called = {"name": self.name, "arguments": self.arguments}
+    def close(self, status: Status) -> Iterator[Event]:
+        called = {"name": self.name, "arguments": "".join(self.arguments)}
         yield "response.function_call_arguments.done", {**self._place(), **called}
         yield _item_event("done", self, status)
 
@@ -96,7 +100,7 @@ class _Call:
 
 
 class OutputItems:
-    """All items of one response: only the last of them may still grow."""
+    """All items of one response: only the last one may still be generated."""
 
     def __init__(self) -> None:
         self._items: list[_Message | _Call] = []
@@ -111,14 +115,14 @@ class OutputItems:
                 last = _Message(len(self._items))
                 yield from self._open(last)
             yield last.add(delta.text, delta.logprobs)
-        for piece in delta.tool_calls:
-            yield from self._add_call(piece)
+        for call in delta.tool_calls:
+            yield from self._add_call(call)
 
     def end(self) -> Iterator[Event]:
         """Close the last item; a reply of neither text nor calls is a message with empty text."""
         if not self._items:
             yield from self._open(_Message(0))
-        yield from self._items[-1].closed(self._last_status)
+        yield from self._items[-1].close(self._last_status)
 
     def items(self) -> list[dict[str, Any]]:
         """Return the items of a response that has ended."""
@@ -129,19 +133,19 @@ class OutputItems:
     def _last_status(self) -> Status:
         return "incomplete" if self.cut_off else "completed"
 
-    def _add_call(self, piece: ToolCallDelta) -> Iterator[Event]:
-        if piece.name is not None:
-            yield from self._open(_Call(len(self._items), piece.name))
+    def _add_call(self, delta: ToolCallDelta) -> Iterator[Event]:
+        if delta.name is not None:
+            yield from self._open(_Call(len(self._items), delta.name))
         call = self._items[-1]
-        assert isinstance(call, _Call), "a call begins with its name"
-        if piece.arguments:
-            yield call.add(piece.arguments)
+        assert isinstance(call, _Call), "the first delta of a call has its name"
+        if delta.arguments:
+            yield call.add(delta.arguments)
 
     def _open(self, item: _Message | _Call) -> Iterator[Event]:
         if self._items:
-            yield from self._items[-1].closed("completed")
+            yield from self._items[-1].close("completed")
         self._items.append(item)
-        yield from item.opened()
+        yield from item.open()
 
 
 def _item_event(what: Literal["added", "done"], item: _Message | _Call, status: Status) -> Event:

@@ -1,6 +1,6 @@
 """The bodies of `POST /responses` and `POST /responses/input_tokens`.
 
-All of OpenAI's parameters stand here, so that only a misspelt one is called unrecognized.
+All of OpenAI's parameters are declared, so that only a misspelt one is called unrecognized.
 """
 
 from collections.abc import Hashable, Sequence
@@ -24,8 +24,6 @@ from emojitune.server.http.unsupported import Ignored, Refused
 from emojitune.server.responses.items import Input, Reasoning
 from emojitune.server.responses.tools import FunctionTool, ToolChoice, tool_use
 
-_NO_REASONING = "models do not reason apart"
-
 Include = Literal[
     "file_search_call.results",
     "web_search_call.results",
@@ -39,12 +37,12 @@ Include = Literal[
 
 
 class TextFormat(StrictModel):
-    """What kind of text a reply is."""
+    """The format of the reply's text."""
 
     type: Literal["text", "json_object", "json_schema"] = Field(
-        description="Any text, any JSON object, or JSON that a schema allows."
+        description="Text, any JSON object, or JSON that fits a schema."
     )
-    name: Name | None = Field(None, description="A name for the schema; needed with one.")
+    name: Name | None = Field(None, description="The name of the schema; required with one.")
     schema_: dict[str, Any] | None = Field(
         None, alias="schema", description="The JSON schema, for json_schema."
     )
@@ -67,11 +65,11 @@ class TextFormat(StrictModel):
 
     @property
     def json_schema(self) -> dict[str, Any] | None:
-        """The schema that a reply is held to."""
+        """The schema that constrains the reply."""
         return {"type": "object"} if self.type == "json_object" else self.schema_
 
     def echo(self) -> dict[str, Any]:
-        """The format as the response shows it."""
+        """Return the format as the response shows it."""
         if self.type != "json_schema":
             return {"type": self.type}
         more = {} if self.description is None else {"description": self.description}
@@ -82,9 +80,9 @@ class TextFormat(StrictModel):
 
 
 class TextOptions(StrictModel):
-    """How a reply is written."""
+    """Options of the reply's text."""
 
-    format: TextFormat = Field(TextFormat(type="text"), description="The kind of text.")
+    format: TextFormat = Field(TextFormat(type="text"), description="The format of the text.")
     verbosity: Annotated[
         Any,
         Refused("models have no verbosity", ["medium"]),
@@ -93,7 +91,7 @@ class TextOptions(StrictModel):
 
 
 class ResponseStreamOptions(StrictModel):
-    """How a stream is sent."""
+    """Options of a stream."""
 
     include_obfuscation: Annotated[
         bool | None,
@@ -103,25 +101,25 @@ class ResponseStreamOptions(StrictModel):
 
 
 class ResponsePrompt(StrictModel):
-    """What a response answers: the parameters that counting its tokens has too."""
+    """Parameters of a response that decide what the model reads; counting tokens has them, too."""
 
     input: Input = Field([])
     instructions: str | None = Field(
         None,
-        description="A system message in front of this request's conversation; the next response "
-        "does not inherit it.",
+        description="A system message before this request's conversation; a response that "
+        "continues this one does not inherit it.",
     )
     previous_response_id: str | None = Field(
-        None, min_length=1, description="Continue the conversation of this stored response."
+        None, min_length=1, description="The stored response whose conversation is continued."
     )
-    text: TextOptions = Field(TextOptions(), description="How the reply is written.")
+    text: TextOptions = Field(TextOptions(), description="Options of the reply's text.")
     truncation: Annotated[
         Any,
         Refused("nothing is cut out of a conversation that is too long", ["disabled"]),
         Field(description="What is done with a conversation that is too long."),
     ] = None
     tools: Annotated[list[FunctionTool], Field(max_length=128)] = Field(
-        [], description="Functions that the model may ask to be called."
+        [], description="Functions that the model may call."
     )
     tool_choice: ToolChoice = Field(
         None, description="Whether a tool is called, and which; `auto` if absent."
@@ -131,10 +129,7 @@ class ResponsePrompt(StrictModel):
     )
     reasoning: Annotated[
         Any,
-        Refused(
-            _NO_REASONING,
-            [{}, {"effort": "none"}],
-        ),
+        Refused("models do not reason apart", [{}, {"effort": "none"}]),
         Field(description="How a reasoning model reasons."),
     ] = None
     conversation: Annotated[
@@ -145,18 +140,19 @@ class ResponsePrompt(StrictModel):
 
     @model_validator(mode="after")
     def _has_input(self) -> Self:
-        unsaid = all(isinstance(item, Reasoning) for item in self.input)
-        if unsaid and self.previous_response_id is None:
+        no_input = all(isinstance(item, Reasoning) for item in self.input)
+        if no_input and self.previous_response_id is None:
             refuse("missing_required_parameter", "Missing required parameter: '{param}'.", "input")
         return self
 
     @model_validator(mode="after")
     def _choice_names_tools(self) -> Self:
-        _ = self.tool_use
+        _ = self.tool_use  # refuses a choice of a tool that is not there
         return self
 
     @property
     def tool_use(self) -> ToolUse | None:
+        """The tools that the reply may or must call; None if it may call none."""
         return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     def inference_request(self, messages: Sequence[Message], owner: Hashable) -> InferenceRequest:
@@ -174,7 +170,9 @@ class CountRequest(ResponsePrompt):
     """The body of `POST /responses/input_tokens`."""
 
     model: str | None = Field(
-        None, min_length=1, description="Whose tokens are counted; by default the base model's."
+        None,
+        min_length=1,
+        description="The model whose tokens are counted; by default the base model.",
     )
     personality: Annotated[
         Any, Refused("models have no personalities"), Field(description="A preset style.")
@@ -183,25 +181,27 @@ class CountRequest(ResponsePrompt):
 
 # `ResponsePrompt` stands last so that its fields come first.
 class ResponseRequest(GenerationRequest, ResponsePrompt):
-    """The body of `POST /responses`. `decoding` and `labels` are ours."""
+    """The body of `POST /responses`."""
 
     model: ModelName
     max_output_tokens: int | None = Field(
-        None, ge=16, description="Tokens of the reply at most; by default 1024."
+        None, ge=16, description="Maximum number of tokens of the reply; by default 1024."
     )
-    stream_options: ResponseStreamOptions | None = Field(None, description="How a stream is sent.")
-    store: bool = Field(True, description="Keep the response, to be read and continued.")
+    stream_options: ResponseStreamOptions | None = Field(None, description="Options of a stream.")
+    store: bool = Field(
+        True, description="Whether the response is stored, to be retrieved and continued."
+    )
     include: list[Include] | None = Field(
         None,
-        description="More to be shown of the reply: its log-probabilities. There are no searches, "
-        "pictures or reasonings to be shown.",
+        description="Further output to return: the reply's log-probabilities. The other names are "
+        "accepted, and have nothing to add.",
     )
     top_logprobs: int | None = Field(
         None,
         ge=0,
         le=20,
-        description="How many likeliest tokens to tell in each place; above 0 it includes the "
-        "log-probabilities by itself.",
+        description="Number of the most likely tokens to return at each position; above 0 it "
+        "includes the log-probabilities by itself.",
     )
 
     service_tier: Annotated[
@@ -212,7 +212,7 @@ class ResponseRequest(GenerationRequest, ResponsePrompt):
     max_tool_calls: Annotated[
         int | None,
         Ignored("it limits the calls of hosted tools, and there are none"),
-        Field(ge=1, description="Calls of hosted tools at most."),
+        Field(ge=1, description="Maximum number of calls of hosted tools."),
     ] = None
 
     background: Annotated[

@@ -37,8 +37,8 @@ _FIELD_NAMES = {
 IncludeQuery = Annotated[
     list[Include] | None,
     Query(
-        description="More to be shown, one name for each occurrence: whatever the response was "
-        "created with is shown anyway."
+        description="Further output to return, one name per occurrence; the response always has "
+        "all that it was created with."
     ),
 ]
 # The official clients write an array's name with brackets.
@@ -53,7 +53,7 @@ async def create(
     body: Annotated[ResponseRequest, Depends(json_body(ResponseRequest))],
     context: Context,
 ) -> Response:
-    """Reply to a conversation, whole or as a stream of events, and store the response."""
+    """Reply to a conversation, complete or as a stream of events, and store the response."""
     return await while_connected(request, _respond(body, context))
 
 
@@ -63,7 +63,7 @@ async def count_input_tokens(
     body: Annotated[CountRequest, Depends(json_body(CountRequest))],
     context: Context,
 ) -> Response:
-    """Count the tokens that the model would read."""
+    """Count the tokens of the input, as the model would read it."""
 
     def count() -> int:
         name = body.model or context.settings.base_model
@@ -100,16 +100,17 @@ def retrieve(
     include: IncludeQuery = None,
     include_array: IncludeArray = None,
     stream: Annotated[
-        bool, Query(description="Send it as a stream of events: not for one that has ended.")
+        bool, Query(description="Whether to stream the response: refused, since it has ended.")
     ] = False,
     starting_after: Annotated[
-        int | None, Query(description="Where to begin a stream: not without `stream`.")
+        int | None,
+        Query(description="The event after which a stream starts: refused without `stream`."),
     ] = None,
     include_obfuscation: Annotated[
-        bool | None, Query(description="Pad the events of a stream: nothing is padded.")
+        bool | None, Query(description="Whether the events of a stream are padded: without effect.")
     ] = None,
 ) -> Response:
-    """Show a stored response."""
+    """Retrieve a stored response."""
     stored = context.stores.responses.get(response_id)
     if stream or starting_after is not None:
         raise InvalidRequestError(
@@ -124,7 +125,7 @@ def retrieve(
 
 @router.delete("/{response_id}")
 def delete(response_id: str, context: Context) -> Response:
-    """Delete a stored response with its items; those that continue it stay whole."""
+    """Delete a stored response with its items; responses that continue it stay complete."""
     context.stores.responses.delete(response_id)
     return json_response({"id": response_id, "object": "response.deleted", "deleted": True})
 
@@ -146,7 +147,7 @@ def list_input_items(
     include: IncludeQuery = None,
     include_array: IncludeArray = None,
 ) -> Response:
-    """List the items that a response answers, with those of the responses that it continues."""
+    """List the input items of a response, including those of the responses that it continues."""
     items = context.stores.responses.get(response_id).input_items
     page = slice_page(items, after=after, limit=limit, order=order)
     return page_response(page.items, has_more=page.has_more)

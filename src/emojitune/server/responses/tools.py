@@ -1,4 +1,4 @@
-"""The tools of a response: the forms of its API; their rules are those of chat completions."""
+"""Tools and tool choices in the form of responses; the rules are those of generation/tools.py."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
@@ -19,18 +19,18 @@ from emojitune.server.http.unsupported import Ignored, Refused
 
 class _Function(StrictModel):
     type: Literal["function"] = Field(
-        description="`function`; there are no custom and no hosted tools."
+        description="`function`; custom and hosted tools are not supported."
     )
 
 
-# `_Function` stands last so that its field comes first: what is no function is told as just that.
+# `_Function` stands last so that its field comes first: another type of tool is reported as such.
 class FunctionTool(FunctionDefinition, _Function):
-    """A function that the model may ask to be called."""
+    """A function that the model may call."""
 
     output_schema: Annotated[
         dict[str, Any] | None,
         Ignored("what a function answers is shown to the model as it is"),
-        Field(description="A JSON schema of what it answers."),
+        Field(description="A JSON schema of its output."),
     ] = None
     defer_loading: Annotated[
         Any,
@@ -49,7 +49,7 @@ class FunctionTool(FunctionDefinition, _Function):
     ] = None
 
     def echo(self) -> dict[str, Any]:
-        """The tool as the response shows it."""
+        """Return the tool as the response shows it."""
         return {
             "type": "function",
             "name": self.name,
@@ -94,7 +94,7 @@ class ResponseToolChoice(StrictModel):
 
     @property
     def resolved(self) -> ResolvedToolChoice:
-        """The choice without its form."""
+        """The choice as resolve_tools takes it."""
         if self.type == "function":
             return ResolvedToolChoice("named", (self.name or "",))
         if self.type == "allowed_tools":
@@ -104,7 +104,7 @@ class ResponseToolChoice(StrictModel):
         return ResolvedToolChoice(self.type)
 
     def echo(self) -> str | dict[str, Any]:
-        """The choice as the response shows it."""
+        """Return the choice as the response shows it."""
         shown = self.model_dump(exclude_none=True)
         return self.type if len(shown) == 1 else shown
 
@@ -120,7 +120,7 @@ ToolChoice = Annotated[
 def tool_use(
     tools: Sequence[FunctionTool], choice: ResponseToolChoice | None, parallel: bool
 ) -> ToolUse | None:
-    """What may be called; None leaves the reply without calls."""
+    """Resolve the tools that a reply may call; None if it may call none."""
     resolved = choice.resolved if choice else ResolvedToolChoice()
     if not tools and (resolved.names is not None or resolved.mode == "required"):
         what = resolved.names[0][:80] if resolved.names else resolved.mode
