@@ -1,26 +1,18 @@
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_model import chat_tiny
+from reference import log_probabilities
 
 from emojitune.inference.engine.batch import ModelRunner
-from emojitune.inference.engine.hf_runner import HFRunner
-from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache, Prompt
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, Prompt
 from emojitune.inference.engine.scheduler import Decoder, Scheduler
 from emojitune.models.loader import LoadedHF
 
 PROMPT = [1, 40, 41, 42, 43]
-
-
-def plain(model: LoadedHF, ids: Sequence[int]) -> torch.Tensor:
-    """Log-probabilities after each of `ids`, without any cache."""
-    with torch.no_grad():
-        return torch.log_softmax(model.module(torch.tensor([list(ids)])).logits[0].float(), -1)
 
 
 def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> list[torch.Tensor]:
@@ -48,14 +40,6 @@ def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> 
     return found
 
 
-@pytest.fixture(params=["packed", "modules"])
-def runner(request: pytest.FixtureRequest, tiny_base: Path, tiny: LoadedHF) -> ModelRunner:
-    """Both runners: that of Llamas, and that of models run through their own modules."""
-    if request.param == "modules":
-        return HFRunner(tiny.module, torch.device("cpu"))
-    return chat_tiny(tiny_base).runtime.runner
-
-
 @pytest.fixture
 def scheduler(runner: ModelRunner) -> Scheduler:
     return Scheduler(runner, ThreadPoolExecutor(1))
@@ -63,7 +47,7 @@ def scheduler(runner: ModelRunner) -> Scheduler:
 
 def test_a_sequence_in_steps_equals_one_pass(tiny: LoadedHF, scheduler: Scheduler) -> None:
     found = run(scheduler, PROMPT, [[50], [51, 52], [53]])
-    expected = plain(tiny, [*PROMPT, 50, 51, 52, 53])
+    expected = log_probabilities(tiny.module, [*PROMPT, 50, 51, 52, 53])
     for row, place in zip(found, (4, 5, 7, 8), strict=True):
         torch.testing.assert_close(row, expected[place], atol=1e-4, rtol=1e-4)
 
@@ -73,7 +57,9 @@ def test_a_cached_prompt_is_not_computed_again(tiny: LoadedHF, scheduler: Schedu
     again = run(scheduler, PROMPT, [])
     longer = run(scheduler, [*PROMPT, 60, 61], [])
     torch.testing.assert_close(first, again, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(longer[0], plain(tiny, [*PROMPT, 60, 61])[-1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        longer[0], log_probabilities(tiny.module, [*PROMPT, 60, 61])[-1], atol=1e-4, rtol=1e-4
+    )
     matched = scheduler._cache.match_prefix([*PROMPT, 99], None)
     assert matched.cached == len(PROMPT)
 
@@ -92,36 +78,9 @@ def test_concurrent_requests_do_not_see_each_other(tiny: LoadedHF, scheduler: Sc
     for thread in threads:
         thread.join()
     for n, prompt in enumerate(prompts):
-        expected = plain(tiny, [*prompt, 50 + n])
+        expected = log_probabilities(tiny.module, [*prompt, 50 + n])
         torch.testing.assert_close(results[n][0], expected[3], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(results[n][1], expected[4], atol=1e-4, rtol=1e-4)
-
-
-def test_branches_of_one_path_share_nothing_else(tiny: LoadedHF, runner: ModelRunner) -> None:
-    cache = KVCache(runner)
-    [[root]] = cache.forward([[ForwardRequest(cache.match_prefix([], None).path, PROMPT)]], [None])
-    [[left, right]] = cache.forward(
-        [[ForwardRequest(root.path, [50, 51], [[7, 8], [9]]), ForwardRequest(root.path, [60])]],
-        [None],
-    )
-    expected = plain(tiny, [*PROMPT, 50, 51])
-    torch.testing.assert_close(left.logprobs[0], expected[-2, [7, 8]], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(left.logprobs[1], expected[-1, [9]], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(
-        right.logprobs[0], plain(tiny, [*PROMPT, 60])[-1], atol=1e-4, rtol=1e-4
-    )
-    assert set(left.path.slots) & set(right.path.slots) == set(root.path.slots)
-
-
-def test_requests_of_very_different_lengths_share_a_pass(
-    tiny: LoadedHF, runner: ModelRunner
-) -> None:
-    cache = KVCache(runner)
-    empty = cache.match_prefix([], None).path
-    prompts = [[1, 40], list(range(1, 120)), [1, 41, 42], list(range(3, 100))]
-    results = cache.forward([[ForwardRequest(empty, prompt)] for prompt in prompts], [None] * 4)
-    for [one], prompt in zip(results, prompts, strict=True):
-        torch.testing.assert_close(one.logprobs[-1], plain(tiny, prompt)[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_freed_slots_are_used_again(tiny: LoadedHF, scheduler: Scheduler) -> None:
