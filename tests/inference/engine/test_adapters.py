@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from gathered import request_for
+from reference import log_probabilities
 from tiny_model import chat_tiny, load_tiny, make_adapter
 
 from emojitune.errors import EmojituneError
@@ -42,11 +43,6 @@ def references(tiny_base: Path, adapters: list[Path]) -> list[torch.nn.Module]:
     return [load_tiny(tiny_base, folder).module for folder in (None, *adapters)]
 
 
-def plain(module: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.log_softmax(module(torch.tensor([list(ids)])).logits[0, -1], -1)
-
-
 def test_a_pass_of_several_adapters_gives_each_its_own(
     models: list[ChatModel], references: list[torch.nn.Module]
 ) -> None:
@@ -57,8 +53,10 @@ def test_a_pass_of_several_adapters_gives_each_its_own(
     first = cache.forward([[ForwardRequest(root, ids)] for _, ids in prompts], adapters)
     second = cache.forward([[ForwardRequest(result.path, [50])] for [result] in first], adapters)
     for (which, ids), [one], [next_one] in zip(prompts, first, second, strict=True):
-        torch.testing.assert_close(one.logprobs[0], plain(references[which], ids), **CLOSE)
-        expected = plain(references[which], [*ids, 50])
+        torch.testing.assert_close(
+            one.logprobs[0], log_probabilities(references[which], ids)[-1], **CLOSE
+        )
+        expected = log_probabilities(references[which], [*ids, 50])[-1]
         torch.testing.assert_close(next_one.logprobs[0], expected, **CLOSE)
     assert (first[0][0].logprobs[0] - first[3][0].logprobs[0]).abs().max() > 0.1
     assert (first[3][0].logprobs[0] - first[4][0].logprobs[0]).abs().max() > 0.1
@@ -85,13 +83,13 @@ def test_models_do_not_share_cached_prefixes(
     models: list[ChatModel], references: list[torch.nn.Module]
 ) -> None:
     for model, reference in zip(models, references, strict=True):
-        cached, log_probabilities = ask(model, LONG)
+        cached, found = ask(model, LONG)
         assert cached == 0
-        torch.testing.assert_close(log_probabilities, plain(reference, LONG), **CLOSE)
+        torch.testing.assert_close(found, log_probabilities(reference, LONG)[-1], **CLOSE)
     for model, reference in zip(models, references, strict=True):
-        cached, log_probabilities = ask(model, LONG)
+        cached, found = ask(model, LONG)
         assert cached == len(LONG) - 1
-        torch.testing.assert_close(log_probabilities, plain(reference, LONG), **CLOSE)
+        torch.testing.assert_close(found, log_probabilities(reference, LONG)[-1], **CLOSE)
 
 
 def test_the_cache_keeps_no_adapter_in_memory(models: list[ChatModel]) -> None:
