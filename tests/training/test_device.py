@@ -11,6 +11,6 @@ def test_every_tensor_of_a_pack_and_of_its_parts_moves() -> None:
     )
     tensors = [row.ids, row.positions, row.logits_indices, row.targets]
     tensors += [row.target_shifts.rows, row.target_shifts.tokens, row.target_shifts.amounts]
-    tensors += [row.layout.gather, row.layout.scatter, row.layout.causal, row.layout.hidden]
+    tensors += [row.layout.gather, row.layout.scatter, row.layout.prefix_mask, row.layout.own_mask]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert row.layout.examples == 1
