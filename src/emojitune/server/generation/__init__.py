@@ -1,1 +1,1 @@
-"""Replies on their way from a chat model to a client, whole or streamed."""
+"""Replies on their way from a chat model to a client, complete or streamed."""

@@ -80,7 +80,7 @@ class TextFormat(StrictModel):
 
 
 class TextOptions(StrictModel):
-    """Options of the reply's text."""
+    """The format and verbosity of the reply's text."""
 
     format: TextFormat = Field(TextFormat(type="text"), description="The format of the text.")
     verbosity: Annotated[
