@@ -1,10 +1,16 @@
-"""The notice about OpenAI's dates, before, on and after each of them."""
+"""The notice about OpenAI's dates, before, on and after each of them, and the price of a job."""
 
 from datetime import date, timedelta
 
 import pytest
 
-from emojitune.openai_calendar import GPT_4_END, GPT_35_END, NEW_JOBS_END, fine_tuning_notice
+from emojitune.openai_calendar import (
+    GPT_4_END,
+    GPT_35_END,
+    NEW_JOBS_END,
+    fine_tuning_notice,
+    training_dollars,
+)
 
 DAY = timedelta(days=1)
 
@@ -28,3 +34,7 @@ def test_new_jobs_end_for_everybody_on_their_last_day() -> None:
         after = fine_tuning_notice(day)
         assert f"no new fine-tuning jobs since {NEW_JOBS_END}" in after
         assert "already" not in after
+
+
+def test_a_job_costs_its_trained_tokens() -> None:
+    assert training_dollars(100_000, epochs=3) == pytest.approx(2.40)

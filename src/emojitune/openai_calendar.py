@@ -1,4 +1,4 @@
-"""The shutdown dates of OpenAI's models and fine-tuning, and a notice about them on any day.
+"""OpenAI's shutdown dates, a notice about them on any day, and the price of a training job.
 
 Dates are as OpenAI announced them, in UTC. Knows no clock: the current date is an argument.
 """
@@ -9,6 +9,13 @@ COMPLETIONS_END = date(2026, 9, 28)  # babbage-002 and davinci-002
 GPT_35_END = date(2026, 10, 23)
 NEW_JOBS_END = date(2027, 1, 6)
 GPT_4_END = date(2027, 1, 14)
+
+TRAINING_DOLLARS_PER_MILLION = 8.0  # gpt-3.5-turbo's, the last one published
+
+
+def training_dollars(tokens: int, epochs: int) -> float:
+    """The price of a job at OpenAI over `tokens` in each epoch."""
+    return tokens * epochs * TRAINING_DOLLARS_PER_MILLION / 1_000_000
 
 
 def fine_tuning_notice(today: date) -> str:

@@ -1,4 +1,4 @@
-"""What labels mean is trained beside the examples where the emoji vocabulary knows all of them."""
+"""The meanings of labels become examples where the emoji vocabulary has all labels of a file."""
 
 from emojitune.dataset.augmentation import meaning_examples
 from emojitune.dataset.example import Message, TrainingExample
@@ -6,11 +6,11 @@ from emojitune.labels import label_meanings
 
 
 def example(reply: str, question: str = "hm", system: str | None = None) -> TrainingExample:
-    opening = () if system is None else (Message("system", system),)
-    return TrainingExample((*opening, Message("user", question), Message("assistant", reply)))
+    first = () if system is None else (Message("system", system),)
+    return TrainingExample((*first, Message("user", question), Message("assistant", reply)))
 
 
-def test_each_label_of_the_file_is_explained_twice_behind_its_system_prompt() -> None:
+def test_each_label_has_two_more_examples_with_the_usual_system_prompt() -> None:
     examples = [
         example("(yawn)", system="Emoji only."),
         example("(party)", system="Emoji only."),
@@ -28,10 +28,10 @@ def test_a_file_without_a_system_prompt_gets_none() -> None:
     assert [message.role for message in found.messages] == ["user", "assistant"]
 
 
-def test_one_label_of_its_own_leaves_a_file_as_it_is() -> None:
+def test_a_file_with_one_label_of_its_own_has_no_more_examples() -> None:
     assert meaning_examples([example("(party)"), example("(yawn)"), example("(ourlogo)")]) == ()
 
 
-def test_prose_is_not_explained() -> None:
+def test_prose_has_no_more_examples() -> None:
     replies = [f"A sentence of its own, number {n}." for n in range(9)]
     assert meaning_examples([example(reply) for reply in replies]) == ()

@@ -27,7 +27,7 @@ def test_question_is_empty_without_a_user() -> None:
     assert TrainingExample((SYSTEM, Message("assistant", "(wave)"))).question == ""
 
 
-def test_to_json_is_one_line_that_keeps_what_was_said() -> None:
+def test_to_json_is_one_line_that_keeps_all_text() -> None:
     example = TrainingExample((Message("user", "ça\nva? 🎉"), Message("assistant", "(yes)", 1)))
     line = example.to_json()
     assert "\n" not in line

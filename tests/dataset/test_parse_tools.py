@@ -1,4 +1,4 @@
-"""Tools in a training file: what is refused, and the text that a model sees of the rest."""
+"""Tools in a training file: invalid ones are refused, and models see the others as text."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def parse(*messages: Any, **row: Any) -> tuple[TrainingExample | None, list[str]
     return parse_line(1, line, issues), [issue.code for issue in issues]
 
 
-def test_calls_and_answers_become_text_and_tools_a_note() -> None:
+def test_calls_and_results_become_text_and_tools_a_prompt() -> None:
     example, codes = parse(ASKED, {**CALLED, "weight": 0}, ANSWERED, SAID, tools=TOOLS)
     assert codes == []
     assert example is not None
@@ -51,14 +51,14 @@ def test_calls_and_answers_become_text_and_tools_a_note() -> None:
     )
 
 
-def test_a_system_message_keeps_its_words_before_the_note() -> None:
+def test_a_system_message_keeps_its_text_before_the_tools() -> None:
     example, _ = parse({"role": "system", "content": "Be brief."}, ASKED, SAID, tools=TOOLS)
     assert example is not None
     assert example.conversation[0].content.startswith("Be brief.\n\nYou can call these tools:\n{")
     assert len(example.conversation) == 3
 
 
-def test_the_deprecated_form_says_the_same() -> None:
+def test_the_deprecated_form_means_the_same() -> None:
     called = {"role": "assistant", "content": None, "function_call": CALL["function"]}
     answered = {"role": "function", "name": "weather", "content": "wet"}
     older = parse(ASKED, called, answered, SAID, functions=[WEATHER])
@@ -74,7 +74,7 @@ def test_several_calls_stand_a_line_each_and_may_be_answered_in_any_order() -> N
     assert example.messages[1].content == f"{WRITTEN}\n{WRITTEN}"
 
 
-def test_calls_are_no_closed_set_of_replies() -> None:
+def test_calls_are_no_closed_vocabulary() -> None:
     example, _ = parse(ASKED, CALLED, tools=TOOLS)
     assert example is not None
     assert closed_vocabulary([example] * 4) == ()
@@ -103,7 +103,7 @@ def function(**changed: Any) -> list[Any]:
         {"tools": TOOLS, "parallel_tool_calls": "no"},
     ],
 )  # fmt: skip
-def test_tools_that_are_none_are_refused(row: dict[str, Any]) -> None:
+def test_invalid_tools_are_refused(row: dict[str, Any]) -> None:
     assert parse(ASKED, SAID, **row) == (None, ["invalid_tools"])
 
 
@@ -123,7 +123,7 @@ def test_tools_that_are_none_are_refused(row: dict[str, Any]) -> None:
         {**CALL, "function": {"name": "weather", "arguments": '{"a": ' + "[" * 100_000}},
     ],
 )  # fmt: skip
-def test_calls_that_are_none_are_refused(call: Any) -> None:
+def test_invalid_calls_are_refused(call: Any) -> None:
     refused = parse(ASKED, {**CALLED, "tool_calls": [call]}, ANSWERED, SAID, tools=TOOLS)
     assert refused == (None, ["invalid_tool_call"])
 
@@ -148,7 +148,7 @@ def test_calls_that_are_none_are_refused(call: Any) -> None:
         ([{**ASKED, "tool_call_id": "a"}, SAID], "extra_key"),
     ],
 )  # fmt: skip
-def test_what_is_out_of_order_is_refused(messages: list[Any], code: str) -> None:
+def test_calls_and_results_out_of_order_are_refused(messages: list[Any], code: str) -> None:
     assert parse(*messages, tools=TOOLS) == (None, code.split())
 
 
@@ -159,7 +159,7 @@ def test_what_is_out_of_order_is_refused(messages: list[Any], code: str) -> None
         ([ASKED, {**CALLED, "content": "One moment."}], TOOLS, "words_beside_call"),
     ],
 )
-def test_what_is_seldom_meant_is_a_warning(messages: list[Any], tools: Any, code: str) -> None:
+def test_doubtful_lines_are_warnings(messages: list[Any], tools: Any, code: str) -> None:
     example, codes = parse(*messages, **({"tools": tools} if tools else {}))
     assert example is not None
     assert codes == [code]
@@ -183,5 +183,5 @@ def test_what_is_seldom_meant_is_a_warning(messages: list[Any], tools: Any, code
         ),
     ],
 )
-def test_half_a_character_is_refused(messages: list[Any], tools: Any) -> None:
+def test_a_lone_surrogate_is_refused(messages: list[Any], tools: Any) -> None:
     assert parse(*messages, tools=tools) == (None, ["lone_surrogate"])

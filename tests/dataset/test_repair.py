@@ -1,4 +1,4 @@
-"""A cleaned copy has nothing left that it can mend, and says what it changed."""
+"""A repaired copy has nothing left to repair, and all changes are listed."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from emojitune.dataset.validation import check_file
 
 BROKEN = Path(__file__).parents[1] / "data" / "broken"
 CLEAN = Path(__file__).parents[1] / "data" / "clean"
-LEFT_TO_THE_PERSON = {
+NOT_REPAIRED = {
     *("invalid_n_examples", "invalid_training_file", "conflicting_reply", "near_duplicate"),
     *("name_ignored", "empty_reply", "empty_question", "no_user", "trains_nothing", "too_long"),
     *("garbled_text", "off_style", "near_miss", "unseen_label", "leakage"),
@@ -19,13 +19,15 @@ LEFT_TO_THE_PERSON = {
 
 
 @pytest.mark.parametrize("file", sorted(BROKEN.iterdir()), ids=lambda file: file.stem)
-def test_the_copy_is_clean_and_mending_it_again_changes_nothing(file: Path, tmp_path: Path) -> None:
+def test_the_copy_is_clean_and_repairing_it_again_changes_nothing(
+    file: Path, tmp_path: Path
+) -> None:
     repaired = repair(check_file(file))
     copy = tmp_path / "copy.jsonl"
     copy.write_text("".join(line + "\n" for line in repaired.lines), encoding="utf-8")
     again = check_file(copy)
     stopping = {issue.code for issue in (*again.errors, *again.warnings)}
-    assert stopping <= LEFT_TO_THE_PERSON
+    assert stopping <= NOT_REPAIRED
     assert repair(again).changes == ()
     assert repair(again).lines == repaired.lines
 
@@ -38,7 +40,7 @@ def test_a_clean_file_is_copied_to_the_byte(name: str) -> None:
     assert repaired.changes == ()
 
 
-def test_what_has_one_right_answer_is_mended(tmp_path: Path) -> None:
+def test_issues_with_one_right_answer_are_repaired(tmp_path: Path) -> None:
     good = [
         {"messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": "(a)"}]}
         for i in range(10)
@@ -68,10 +70,12 @@ def test_what_has_one_right_answer_is_mended(tmp_path: Path) -> None:
     ]
 
 
-def test_half_a_character_that_nobody_reads_stays_escaped_in_a_mended_line(tmp_path: Path) -> None:
+def test_a_lone_surrogate_that_nobody_reads_stays_escaped_in_a_repaired_line(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "file.jsonl"
-    asked = {"role": "user", "name": "\ud800", "content": "hi"}
-    row = {"messages": [asked, {"role": "assistant", "content": "(a) "}]}
+    question = {"role": "user", "name": "\ud800", "content": "hi"}
+    row = {"messages": [question, {"role": "assistant", "content": "(a) "}]}
     file.write_text(json.dumps(row), encoding="utf-8")
     [line] = repair(check_file(file)).lines
     assert "\\ud800" in line

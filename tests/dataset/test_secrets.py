@@ -1,4 +1,4 @@
-"""Secrets are known by their form; what only looks a little like one is left alone."""
+"""Secrets are recognized by their form; text that only resembles them is left alone."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from emojitune.dataset.secrets import find_secrets, has_email_address, redact
         ("-----BEGIN PRIVATE KEY-----", "a private key"),
     ],
 )  # fmt: skip
-def test_each_kind_is_known_and_redacted(text: str, kind: str) -> None:
+def test_each_kind_is_recognized_and_redacted(text: str, kind: str) -> None:
     assert find_secrets(text) == (kind,)
     assert find_secrets(redact(text)) == ()
     assert "[secret]" in redact(text)
@@ -30,18 +30,18 @@ def test_each_kind_is_known_and_redacted(text: str, kind: str) -> None:
     ["a risk-averse-and-cautious-investor-2024", "sk-short1", "task-force-of-twenty-people-1",
      "AKIA is a name", "sk-learn-is-a-library-for-python"],
 )  # fmt: skip
-def test_words_are_no_secrets(text: str) -> None:
+def test_words_are_not_secrets(text: str) -> None:
     assert find_secrets(text) == ()
     assert redact(text) == text
 
 
-def test_a_whole_private_key_goes() -> None:
+def test_an_entire_private_key_is_redacted() -> None:
     key = "-----BEGIN EC PRIVATE KEY-----\nbm8gcmVhbA==\n-----END EC PRIVATE KEY-----"
     assert redact(f"a {key} b") == "a [secret] b"
 
 
 @pytest.mark.parametrize(
-    ("text", "somebodys"),
+    ("text", "is_personal"),
     [
         ("write to a.b+c@mail.nowhere.net!", True),
         ("ann@example.com, bob@sub.example.org, x@host.test", False),
@@ -49,10 +49,10 @@ def test_a_whole_private_key_goes() -> None:
         ("meet @ noon, a@b", False),
     ],
 )
-def test_addresses(text: str, somebodys: bool) -> None:
-    assert has_email_address(text) is somebodys
-    assert (redact(text) != text) is somebodys
+def test_email_addresses(text: str, is_personal: bool) -> None:
+    assert has_email_address(text) is is_personal
+    assert (redact(text) != text) is is_personal
 
 
-def test_a_long_text_without_blanks_takes_no_time() -> None:
+def test_a_long_text_without_spaces_takes_no_time() -> None:
     assert not has_email_address("a" * 200_000 + "@")

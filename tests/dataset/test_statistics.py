@@ -1,4 +1,4 @@
-"""Frequencies, words, tokens; and when replies form a closed set."""
+"""Frequencies, words and tokens; and when replies form a closed vocabulary."""
 
 import pytest
 
@@ -7,14 +7,13 @@ from emojitune.dataset.statistics import (
     closed_vocabulary,
     describe,
     estimate_tokens,
-    hosted_dollars,
     shared_system_prompt,
 )
 
 
 def example(question: str, *replies: str) -> TrainingExample:
-    said = [Message("assistant", reply) for reply in replies]
-    return TrainingExample((Message("system", "Be brief."), Message("user", question), *said))
+    answers = [Message("assistant", reply) for reply in replies]
+    return TrainingExample((Message("system", "Be brief."), Message("user", question), *answers))
 
 
 def test_describe() -> None:
@@ -29,10 +28,10 @@ def test_describe() -> None:
 
 
 def test_a_system_prompt_is_shared_when_all_begin_with_it() -> None:
-    alike = [example("a", "(b)"), example("c", "(a)")]
-    assert shared_system_prompt(alike) == "Be brief."
+    both = [example("a", "(b)"), example("c", "(a)")]
+    assert shared_system_prompt(both) == "Be brief."
     without = TrainingExample((Message("user", "a"), Message("assistant", "(b)")))
-    assert shared_system_prompt([*alike, without]) == ""
+    assert shared_system_prompt([*both, without]) == ""
     assert shared_system_prompt([without, without]) == ""
     assert shared_system_prompt([]) == ""
 
@@ -41,9 +40,8 @@ def test_describe_nothing() -> None:
     assert describe([]).words == (0, 0, 0)
 
 
-def test_tokens_and_dollars() -> None:
+def test_tokens_are_estimated_from_characters() -> None:
     assert estimate_tokens([Message("user", "12345678"), Message("assistant", "1")]) == 11
-    assert hosted_dollars(100_000, epochs=3) == pytest.approx(2.40)
 
 
 def test_labels_in_parentheses_are_closed_even_when_each_is_used_once() -> None:
@@ -75,5 +73,5 @@ def test_no_examples_no_vocabulary() -> None:
 
 def test_untrained_replies_do_not_count() -> None:
     quiet = Message("assistant", "Let me think\nabout it.", weight=0)
-    reply_text = TrainingExample((quiet, Message("user", "and?"), Message("assistant", "(yes)")))
-    assert closed_vocabulary([reply_text]) == ("(yes)",)
+    one = TrainingExample((quiet, Message("user", "and?"), Message("assistant", "(yes)")))
+    assert closed_vocabulary([one]) == ("(yes)",)

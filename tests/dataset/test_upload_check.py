@@ -15,7 +15,7 @@ def test_json_lines_pass_by_their_first_line(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"[]", b"{", b'"a"', b"\xff", b"a,b\n{}"])
-def test_everything_else_is_of_another_kind(content: bytes) -> None:
+def test_everything_else_is_refused(content: bytes) -> None:
     with pytest.raises(DatasetError, match="where every line is a JSON dictionary"):
         check_first_line(io.BytesIO(content))
 
@@ -27,7 +27,7 @@ def test_the_rest_is_not_read() -> None:
 
 
 def test_an_endless_line_is_left_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_check, "_LONGEST_LINE", 4)
+    monkeypatch.setattr(upload_check, "_MAX_LINE_BYTES", 4)
     file = io.BytesIO(b"x" * 100)
     check_first_line(file)
     assert file.tell() == 5

@@ -1,4 +1,4 @@
-"""check_file reports everything and never raises; load_examples speaks OpenAI's sentences."""
+"""check_file reports everything and never raises; load_examples raises OpenAI's messages."""
 
 import json
 from pathlib import Path

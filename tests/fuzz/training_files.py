@@ -100,7 +100,7 @@ def _of_lines(path: Path) -> list[str]:
         again = example and parse_line(2, example.to_json().encode(), [])
         if example and not (again and again.conversation == example.conversation):
             found.append(f"line {number} does not come back from JSON: {example}")
-    for issue in check_file(path).issues:
+    for issue in check_file(path, context_tokens=8192).issues:
         if issue.code not in RULES or not issue.message or not issue.advice:
             found.append(f"an issue that says too little: {issue}")
         (issue.message + issue.advice).encode()

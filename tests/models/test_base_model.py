@@ -5,7 +5,7 @@ import torch
 
 from emojitune.dataset.example import Message
 from emojitune.models import loader
-from emojitune.models.catalog import SMOLLM2_135M
+from emojitune.models.catalog import DEFAULT_CONTEXT_LENGTH, SMOLLM2_135M
 from emojitune.models.download import fetch
 from emojitune.models.loader import LoadedHF
 from emojitune.settings import Settings
@@ -29,7 +29,7 @@ def base() -> LoadedHF:
 def test_it_is_the_model_of_that_name(base: LoadedHF) -> None:
     parameters = sum(parameter.numel() for parameter in base.module.parameters())
     assert parameters == 134_515_008
-    assert base.context_length == 8192
+    assert base.context_length == DEFAULT_CONTEXT_LENGTH == 8192
     assert base.renderer.stop_ids == {STOP}
 
 

@@ -19,7 +19,7 @@ from emojitune.cli.invocation import command
 from emojitune.cli.paths import display_name
 from emojitune.cli.render import Screen, short_name
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.statistics import closed_vocabulary, describe, hosted_dollars
+from emojitune.dataset.statistics import closed_vocabulary, describe
 from emojitune.errors import InvalidRequestError, ProviderError
 from emojitune.evaluation.protocol import FREE
 from emojitune.evaluation.report import ReportRow
@@ -30,7 +30,7 @@ from emojitune.labels import (
 )
 from emojitune.models.catalog import is_fine_tuned, pinned_weights, resolve_base
 from emojitune.models.download import fetch
-from emojitune.openai_calendar import fine_tuning_notice
+from emojitune.openai_calendar import fine_tuning_notice, training_dollars
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import Connection, PromptForKey, connect, provider_errors
@@ -118,7 +118,7 @@ def _check_data(options: RunOptions, screen: Screen) -> CheckedData:
 
 def _confirm_hosted_cost(options: RunOptions, data: CheckedData, screen: Screen) -> None:
     tokens = describe(data.training).estimated_tokens
-    dollars = hosted_dollars(tokens, options.epochs)
+    dollars = training_dollars(tokens, options.epochs)
     today = datetime.fromtimestamp(time.time(), UTC).date()
     screen.heading("Before this starts at OpenAI")
     screen.say(

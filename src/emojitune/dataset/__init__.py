@@ -1,1 +1,1 @@
-"""What is learned from: examples, their checks, their numbers, their splits."""
+"""Training data: examples, their checks, statistics and splits. Knows no tokens, models or SQL."""

@@ -1,7 +1,7 @@
-"""What labels mean, as training examples for each label that a file uses.
+"""Data augmentation: the meanings of labels as training examples.
 
-Most labels of a file have an example or two, which say little of what else they stand for. Where
-the vocabulary of emoji labels knows all of them, it says so in a few words each.
+Most labels of a file have one or two examples, which say little about what else they mean. The
+vocabulary of emoji labels says more, in a few words for each.
 """
 
 from collections import Counter
@@ -13,28 +13,26 @@ from emojitune.labels import label_meanings
 
 
 def meaning_examples(examples: Sequence[TrainingExample]) -> tuple[TrainingExample, ...]:
-    """Two examples for each label, as said by a user of the file: its meaning, and its keywords.
+    """Two examples for each label, with its meaning and its keywords as the user's message.
 
-    None unless every reply is a known label: a file that has one of its own may mean something else
-    by the others.
+    None unless the vocabulary has every label: in a file with labels of its own, the others may
+    have another meaning, too.
     """
     vocabulary, known = closed_vocabulary(examples), label_meanings()
     if not vocabulary or not set(vocabulary) <= known.keys():
         return ()
-    opening = _opening(examples)
+    system = _usual_system_message(examples)
     return tuple(
-        TrainingExample((*opening, Message("user", said), Message("assistant", label)))
+        TrainingExample((*system, Message("user", text), Message("assistant", label)))
         for label in vocabulary
-        for said in (known[label].meaning, known[label].keywords)
+        for text in (known[label].meaning, known[label].keywords)
     )
 
 
-def _opening(examples: Sequence[TrainingExample]) -> tuple[Message, ...]:
-    """What most conversations of a file have before the user speaks: its system prompt."""
-    openings = Counter(
-        tuple(
-            message for message in example.messages[:1] if message.role in ("system", "developer")
-        )
+def _usual_system_message(examples: Sequence[TrainingExample]) -> tuple[Message, ...]:
+    """The system message of most examples; () where most have none."""
+    found = Counter(
+        tuple(m for m in example.messages[:1] if m.role in ("system", "developer"))
         for example in examples
     )
-    return openings.most_common(1)[0][0]
+    return found.most_common(1)[0][0]

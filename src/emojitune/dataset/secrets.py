@@ -1,4 +1,4 @@
-"""Keys and addresses that have no business in a training file: found by their form, never shown."""
+"""Secrets and e-mail addresses in text: recognized by their form, redacted, never shown."""
 
 import re
 
@@ -16,30 +16,35 @@ _SECRETS = {
 _KINDS = tuple(_SECRETS)
 _SECRET = re.compile("|".join(f"({pattern})" for pattern in _SECRETS.values()))
 
-# The bounds keep a long text without a blank from being looked at again at every character.
-_ADDRESS = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})(?!\w)")
-_NOBODYS = re.compile(r"(?:.*\.)?(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost)")
+# Bounded, so that a long text without spaces is not scanned again from every character.
+_EMAIL_ADDRESS = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})(?!\w)"
+)
+_RESERVED_DOMAIN = re.compile(
+    r"(?:.*\.)?(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost)"
+)
 
 
 def find_secrets(text: str) -> tuple[str, ...]:
-    """The kinds of secrets in `text`, each once, in the order of their kinds."""
+    """The kinds of secrets in `text`, each once, in a fixed order."""
     found = {match.lastindex for match in _SECRET.finditer(text)}
     return tuple(_KINDS[number - 1] for number in sorted(n for n in found if n))
 
 
 def has_email_address(text: str) -> bool:
-    """Whether an e-mail address that may be somebody's is in `text`."""
-    return "@" in text and any(map(_somebodys, _ADDRESS.finditer(text)))
+    """Whether `text` has an e-mail address that may belong to a person."""
+    return "@" in text and any(map(_is_personal, _EMAIL_ADDRESS.finditer(text)))
 
 
 def redact(text: str) -> str:
-    """`text` with a placeholder for each secret and each address."""
+    """Replace each secret and each personal e-mail address by a placeholder."""
     text = _SECRET.sub("[secret]", text)
     if "@" not in text:
         return text
-    return _ADDRESS.sub(lambda m: "[e-mail address]" if _somebodys(m) else m[0], text)
+    return _EMAIL_ADDRESS.sub(lambda m: "[e-mail address]" if _is_personal(m) else m[0], text)
 
 
-def _somebodys(address: re.Match[str]) -> bool:
-    # git@host is how repositories are addressed.
-    return not _NOBODYS.fullmatch(address[1].lower()) and not address[0].startswith("git@")
+def _is_personal(address: re.Match[str]) -> bool:
+    # git@host names a repository.
+    reserved = _RESERVED_DOMAIN.fullmatch(address[1].lower())
+    return not reserved and not address[0].startswith("git@")

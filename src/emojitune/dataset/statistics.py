@@ -1,6 +1,6 @@
-"""The numbers of a set of examples: label frequencies, words, tokens, and what those would cost.
+"""Statistics of examples: label frequencies, words, estimated tokens, the closed vocabulary.
 
-Tokens are estimated from characters: good to a fifth or so, and no tokenizer is loaded.
+Tokens are estimated from characters, to within about a fifth: no tokenizer is loaded.
 """
 
 import math
@@ -14,8 +14,7 @@ from emojitune.dataset.tool_format import CALL_BEGIN
 from emojitune.labels import is_label, vocabulary_of
 
 CHARACTERS_PER_TOKEN = 4
-TOKENS_AROUND_MESSAGE = 4  # role and delimiters, as in OpenAI's own counting recipe
-HOSTED_DOLLARS_PER_MILLION = 8.0  # gpt-3.5-turbo's training price, the last one published
+TOKENS_PER_MESSAGE = 4  # role and delimiters, as in OpenAI's own counting recipe
 
 MAX_LABEL_LENGTH = 64
 MAX_VOCABULARY_SIZE = 2000
@@ -23,18 +22,18 @@ MAX_VOCABULARY_SIZE = 2000
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatistics:
-    """What `emojitune data stats` shows and the cost estimate needs."""
+    """The numbers that `emojitune data stats` shows and the cost estimate needs."""
 
     examples: int
     system_prompts: tuple[str, ...]
     frequencies: tuple[tuple[str, int], ...]  # (reply, count), most frequent first
     labels_in_style: int  # replies that are one label in parentheses
-    words: tuple[int, float, int]  # least, median, most words of a question
-    estimated_tokens: int  # of one epoch
+    words: tuple[int, float, int]  # of a question: fewest, median, most
+    estimated_tokens: int  # in one epoch
 
 
 def describe(examples: Sequence[TrainingExample]) -> DatasetStatistics:
-    """The numbers of `examples`."""
+    """Count labels, words and tokens of `examples`."""
     replies = Counter(example.reply for example in examples)
     words = sorted(len(example.question.split()) for example in examples) or [0]
     systems = {m.content for example in examples for m in example.messages if m.role == "system"}
@@ -49,33 +48,28 @@ def describe(examples: Sequence[TrainingExample]) -> DatasetStatistics:
 
 
 def shared_system_prompt(examples: Sequence[TrainingExample]) -> str:
-    """What every conversation begins with; empty where they begin differently, or with the user."""
-    first = {example.messages[0] for example in examples}
-    opening = next(iter(first), None)
-    if len(first) != 1 or opening is None or opening.role not in ("system", "developer"):
+    """The system prompt of every conversation; "" where they differ, or one has none."""
+    first_messages = {example.messages[0] for example in examples}
+    first = next(iter(first_messages), None)
+    if len(first_messages) != 1 or first is None or first.role not in ("system", "developer"):
         return ""
-    return opening.content
+    return first.content
 
 
 def estimate_tokens(messages: Iterable[Message]) -> int:
-    """About how many tokens a hosted model sees in `messages`."""
+    """Estimate the tokens that a hosted model counts in `messages`."""
     return sum(
-        math.ceil(len(message.content) / CHARACTERS_PER_TOKEN) + TOKENS_AROUND_MESSAGE
+        math.ceil(len(message.content) / CHARACTERS_PER_TOKEN) + TOKENS_PER_MESSAGE
         for message in messages
     )
 
 
-def hosted_dollars(tokens: int, epochs: int) -> float:
-    """What a hosted job over `tokens` an epoch would have cost."""
-    return tokens * epochs * HOSTED_DOLLARS_PER_MILLION / 1_000_000
-
-
 def closed_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
-    """The set of replies that a model tuned on `examples` may be held to; () when it is open.
+    """The replies that a model tuned on `examples` can be constrained to; () when it is open.
 
-    Closed means: every trained reply is one line of at most 64 characters, at most 2000 are
-    distinct, none calls a tool, and either all of them are labels in parentheses, or each is used
-    twice on average.
+    It is closed when every trained reply is one line of at most 64 characters, at most 2000 are
+    distinct, none calls a tool, and either all are labels in parentheses, or each is used twice on
+    average.
     """
     replies = [reply for example in examples for reply in example.trained_replies]
     vocabulary = vocabulary_of(replies)

@@ -1,4 +1,4 @@
-"""JSON as it is defined, and text that can be written down."""
+"""Strict JSON: no NaN, repeated keys are noticed, and text can be encoded as UTF-8."""
 
 import json
 import re
@@ -9,71 +9,73 @@ BYTE_ORDER_MARK = "\ufeff"
 
 _SPACE = re.compile(r"\s*")
 
-# In a schema, and in the arguments of a call, null is a value.
+# Where null is a value: in a schema's keywords, and in the arguments of a tool call.
 _NULLABLE = frozenset({"default", "const"})
 _DATA = _NULLABLE | {"enum", "examples", "arguments"}
 
 
 class DuplicateKeys(dict[str, object]):
-    """An object that names a key twice. The last one counts, as with every reader of JSON."""
+    """An object that repeats a key. The last value counts, as in every JSON reader."""
 
 
 def parse_json(text: str) -> object:
-    """JSON as it is defined: no NaN, and objects that repeat a key are known for it.
+    """Parse strict JSON; an object that repeats a key becomes `DuplicateKeys`.
 
     Raises:
-        ValueError: It is no JSON.
+        ValueError: `text` is not JSON.
         RecursionError: It is nested too deeply.
     """
     return _DECODER.decode(text)
 
 
 def parse_row(text: str) -> object:
-    """JSON of a line, where a key that is null is a key left out, as the API has it.
+    """Parse one JSON line, without the keys that are null, as OpenAI's API does.
 
     Raises:
-        As `parse_json`.
+        ValueError: `text` is not JSON.
+        RecursionError: It is nested too deeply.
     """
     row = parse_json(text)
     return drop_nulls(row) if "null" in text else row
 
 
 def iter_list_entries(text: str) -> Iterator[tuple[int, object]]:
-    """The entries of a JSON list, each with the line that it begins in.
+    """Entries of a JSON list, each with the number of the line that it begins in.
 
     Raises:
-        As `parse_json`.
+        ValueError: `text` is not a JSON list.
+        RecursionError: It is nested too deeply.
     """
-    place, line, counted = _past_space(text, text.index("[") + 1), 1, 0
-    while text[place : place + 1] != "]":
-        line, counted = line + text.count("\n", counted, place), place
-        entry, place = _DECODER.raw_decode(text, place)
+    position, line, counted = _skip_space(text, text.index("[") + 1), 1, 0
+    while text[position : position + 1] != "]":
+        line, counted = line + text.count("\n", counted, position), position
+        entry, position = _DECODER.raw_decode(text, position)
         yield line, entry
-        place = _past_space(text, place)
-        if text[place : place + 1] == ",":
-            place = _past_space(text, place + 1)
-        elif text[place : place + 1] != "]":
-            raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
-    if text[place + 1 :].strip():
-        raise json.JSONDecodeError("Extra data after the list", text, place + 1)
+        position = _skip_space(text, position)
+        if text[position : position + 1] == ",":
+            position = _skip_space(text, position + 1)
+        elif text[position : position + 1] != "]":
+            raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
+    if text[position + 1 :].strip():
+        raise json.JSONDecodeError("Extra data after the list", text, position + 1)
 
 
 def drop_nulls(value: object) -> object:
-    """A value without the keys that are null."""
+    """Remove the keys that are null, except where null is a value."""
     if isinstance(value, list):
-        return [drop_nulls(one) for one in value]
+        return [drop_nulls(entry) for entry in value]
     if not isinstance(value, dict):
         return value
-    left = {
-        key: one if key in _DATA else drop_nulls(one)
-        for key, one in value.items()
-        if one is not None or key in _NULLABLE
+    kept = {
+        key: entry if key in _DATA else drop_nulls(entry)
+        for key, entry in value.items()
+        if entry is not None or key in _NULLABLE
     }
-    return type(value)(left)  # an object that repeats a key stays known for it
+    return type(value)(kept)  # `DuplicateKeys` stay such
 
 
 def is_encodable(text: str) -> bool:
-    """Whether it has no half characters, which nothing can write down."""
+    """Whether UTF-8 can encode `text`: it has no lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -82,14 +84,14 @@ def is_encodable(text: str) -> bool:
 
 
 def dump_row(row: object) -> tuple[str, bytes]:
-    """A row as text to be read by people, and as bytes; half characters stay escaped in both."""
-    escaped, plain = json.dumps(row), json.dumps(row, ensure_ascii=False)
-    return plain if is_encodable(plain) else escaped, escaped.encode()
+    """Serialize a row as readable text and as bytes; lone surrogates stay escaped in both."""
+    escaped, readable = json.dumps(row), json.dumps(row, ensure_ascii=False)
+    return readable if is_encodable(readable) else escaped, escaped.encode()
 
 
-def _past_space(text: str, place: int) -> int:
-    found = _SPACE.match(text, place)
-    return found.end() if found else place
+def _skip_space(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    return found.end() if found else position
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -101,5 +103,5 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found if len(found) == len(pairs) else DuplicateKeys(found)
 
 
-# One for all lines: json.loads would make one a line.
+# Shared by all lines: json.loads would build a decoder for each.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)

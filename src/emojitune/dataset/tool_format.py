@@ -1,12 +1,11 @@
-"""Tools as text: how a model is told of them, how calls and what came of them are written.
+"""The text form of tools, tool calls and their results: the same in training and in chat.
 
-One plain form for all models, because chat templates differ in theirs and many have none:
+One form for all models, because chat templates differ in theirs and many have none:
 
     <tool_call>{"name": "NAME", "arguments": {...}}</tool_call>
 
-for a call, one a line where there are several, and `<tool_response>...</tool_response>` for what
-came of it. All of it is ordinary text to the Renderer, which lets no text forge a special token.
-Training and chat write the same: what was learned of a tool is what a chat asks for.
+for a call, one on each line where there are several, and `<tool_response>...</tool_response>` for
+its result. All of it is ordinary text to the Renderer, which lets no text forge a special token.
 """
 
 import json
@@ -24,9 +23,9 @@ _RESULT_END = "\n</tool_response>"
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may ask to be called; `parameters` is a JSON schema.
+    """A function that the model may call; `parameters` is a JSON schema.
 
-    `strict`: calls are held to all of the schema, or the tool is refused.
+    `strict`: calls follow all of the schema, or the tool is refused.
     """
 
     name: str
@@ -41,15 +40,15 @@ class Tool:
         description: str | None,
         strict: bool = False,
     ) -> "Tool":
-        """As the API describes it: without parameters, it takes no arguments."""
+        """Build a tool from the API's fields; one without parameters takes no arguments."""
         none = {"properties": {}, "additionalProperties": False}
-        known = none if parameters is None else dict(parameters)
-        kind = {"type": "object"}  # first in any case, and also where it is said to be null
-        return Tool(name, kind | known | kind, description, strict)
+        schema = none if parameters is None else dict(parameters)
+        kind = {"type": "object"}  # the first key in any case, and also where it is given as null
+        return Tool(name, kind | schema | kind, description, strict)
 
 
 def tools_prompt(tools: Sequence[Tool]) -> str:
-    """What a system message says of the tools at hand."""
+    """The part of a system message that describes the tools."""
     described = [
         _json(
             {
@@ -65,27 +64,27 @@ def tools_prompt(tools: Sequence[Tool]) -> str:
 
 
 def call_prefix(name: str) -> str:
-    """A call up to its arguments."""
+    """The text of a call up to its arguments."""
     return f'{CALL_BEGIN}{{"name": {json.dumps(name)}, "arguments": '
 
 
 def call_text(name: str, arguments: str) -> str:
-    """A call in a message; `arguments` is JSON, but a client may have sent any text."""
+    """The text of a call; `arguments` should be JSON, but a client may have sent anything."""
     return f"{call_prefix(name)}{arguments}}}{CALL_END}"
 
 
-def reply_text(words: str, calls: Sequence[str]) -> str:
-    """What an assistant says in a message: its words, then its calls."""
-    return SEPARATOR.join([*([words] if words else []), *calls])
+def reply_text(content: str, calls: Sequence[str]) -> str:
+    """The text of an assistant message: its content, then its calls."""
+    return SEPARATOR.join([*([content] if content else []), *calls])
 
 
 def result_text(content: str) -> str:
-    """What a tool answered."""
+    """The text of a tool's result."""
     return f"{_RESULT_BEGIN}{content}{_RESULT_END}"
 
 
-def is_result(text: str) -> bool:
-    """Whether a message is a tool's answer."""
+def is_tool_result(text: str) -> bool:
+    """Whether the text of a message is a tool's result."""
     return text.startswith(_RESULT_BEGIN) and text.endswith(_RESULT_END)
 
 

@@ -1,8 +1,9 @@
-"""The one thing that is asked of a training file when it arrives: that it begins as JSON lines.
+"""The check of a training file at upload: its first line must be a JSON object.
 
-Every line is checked by the job, which reports all issues at once (`validation.py`).
+The job checks every line, and reports all issues at once (`validation.py`).
 """
 
+import codecs
 import json
 from typing import BinaryIO, NoReturn
 
@@ -10,24 +11,22 @@ from emojitune.dataset.formats import detect_container, other_encoding
 from emojitune.dataset.rules import CONVERT_ADVICE
 from emojitune.errors import DatasetError
 
-_LONGEST_LINE = 16 * 1024 * 1024  # a longer one is left to the job
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MAX_LINE_BYTES = 16 * 1024 * 1024  # a longer line is left to the job
 
 
 def check_first_line(file: BinaryIO) -> None:
-    """Look at the first line that is not blank, and leave the rest unread.
+    """Check the first line that is not blank; the rest stays unread.
 
     Raises:
-        DatasetError: It is no JSON object, so the file is of another kind.
+        DatasetError: The line is not a JSON object: the file has another format.
     """
-    number, line = 1, file.readline(_LONGEST_LINE + 1).removeprefix(_BYTE_ORDER_MARK)
-    other = other_encoding(line)
-    if other is not None:
-        what, advice = other
-        _refuse(f"The file is {what}, and must be UTF-8. {advice}")
+    number, line = 1, file.readline(_MAX_LINE_BYTES + 1).removeprefix(codecs.BOM_UTF8)
+    encoding = other_encoding(line)
+    if encoding is not None:
+        _refuse(str(encoding))
     while line and not line.strip():
-        number, line = number + 1, file.readline(_LONGEST_LINE + 1)
-    if len(line) <= _LONGEST_LINE and not _is_dictionary(line):
+        number, line = number + 1, file.readline(_MAX_LINE_BYTES + 1)
+    if len(line) <= _MAX_LINE_BYTES and not _is_object(line):
         start = line.decode("utf-8", "replace").strip()[:3]
         file.seek(0)
         advice = f" {CONVERT_ADVICE}" if detect_container(file) != "lines" else ""
@@ -41,8 +40,8 @@ def _refuse(reason: str) -> NoReturn:
     raise DatasetError(f"{rule} {reason}", param="file")
 
 
-def _is_dictionary(line: bytes) -> bool:
+def _is_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):  # no JSON, no Unicode, or nested without end
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deeply
         return False

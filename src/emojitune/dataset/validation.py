@@ -1,7 +1,7 @@
-"""A file of examples -> a report of everything that is wrong with it.
+"""A file of examples -> a report of all its issues.
 
-Never stops at the first issue and never raises over what a file holds; line numbers are the file's
-own, from 1. A job fails for errors alone, and looks for nothing else.
+Never stops at the first issue and never raises for the content of a file; line numbers are the
+file's own, from 1. Jobs look for errors only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from emojitune.dataset.checks.text import check_texts
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.formats import not_json_lines
 from emojitune.dataset.parse import parse_line, read_lines
-from emojitune.dataset.rules import Issue, Severity, abbreviate_lines, make_issue
+from emojitune.dataset.rules import Issue, Severity, abbreviate_lines, lines_of, make_issue
 from emojitune.errors import DatasetError
 
 # OpenAI has a code of its own for these.
@@ -23,7 +23,7 @@ _KEY_ERRORS = ("extra_key", "missing_messages", "other_format")
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """The usable examples of a file, the line of each, and every issue."""
+    """The usable examples of a file, the line of each, and all issues."""
 
     path: Path
     examples: tuple[TrainingExample, ...]
@@ -45,10 +45,10 @@ class DatasetReport:
     @property
     def has_lines(self) -> bool:
         """Whether the file could be read as lines, usable or not."""
-        return bool(self.examples) or any(issue.line is not None for issue in self.issues)
+        return bool(self.examples or lines_of(self.issues))
 
     def with_severity(self, severity: Severity) -> tuple[Issue, ...]:
-        """The issues that weigh so much."""
+        """The issues of a severity."""
         return tuple(issue for issue in self.issues if issue.severity == severity)
 
 
@@ -58,43 +58,59 @@ def check_file(
     minimum_examples: int = 10,
     name: str = "training file",
     training: DatasetReport | None = None,
+    context_tokens: int | None = None,
 ) -> DatasetReport:
-    """Read all of `path` and report on it; warnings and notes do not make it unusable.
+    """Read all of `path` and report its issues; warnings and notes do not make it unusable.
 
     Args:
-        training: The training file's report, when `path` is the validation file to it.
+        name: How messages call the file.
+        training: The training file's report, when `path` is its validation file.
+        context_tokens: The length of a model's context, to warn of longer examples.
     """
-    found = _read(path, name)
-    issues = [*found.issues, *_file_issues(found, minimum_examples, name), *_doubts(found)]
+    read = _read(path, name)
+    issues = [
+        *read.issues,
+        *_check_entire_file(read, minimum_examples, name),
+        *check_texts(read.examples, read.lines, context_tokens),
+        *check_duplicates(read.examples, read.lines),
+        *check_labels(read.examples, read.lines),
+    ]
     if training is not None:
-        issues += check_leakage(found.examples, found.lines, training.examples, training.lines)
-        issues += check_unseen_labels(found.examples, found.lines, training.examples)
-    # What the whole file lacks is a consequence of its lines where these have errors.
+        issues += check_leakage(read.examples, read.lines, training.examples, training.lines)
+        issues += check_unseen_labels(read.examples, read.lines, training.examples)
+    # Issues of the entire file come last: errors in its lines are often their cause.
     issues.sort(key=lambda issue: (issue.line is None, issue.line or 0))
-    return DatasetReport(path, found.examples, found.lines, tuple(issues))
+    return DatasetReport(path, read.examples, read.lines, tuple(issues))
 
 
 def load_examples(
     path: Path, *, minimum_examples: int = 10, param: str = "training_file"
 ) -> tuple[TrainingExample, ...]:
-    """The examples of `path`, or a DatasetError with the first issue in OpenAI's words."""
+    """The examples of a file.
+
+    Raises:
+        DatasetError: The file has errors; the first one is reported in OpenAI's words.
+    """
     return load_report(path, minimum_examples=minimum_examples, param=param).examples
 
 
 def load_report(
     path: Path, *, minimum_examples: int = 10, param: str = "training_file"
 ) -> DatasetReport:
-    """The same with the lines of the examples."""
+    """The examples of a file and their lines.
+
+    Raises:
+        DatasetError: The file has errors; the first one is reported in OpenAI's words.
+    """
     name = param.replace("_", " ")
-    found = _read(path, name)
-    errors = [i for i in found.issues if i.severity == "error"]
-    errors = errors or _file_issues(found, minimum_examples, name)
+    report = _read(path, name)
+    errors = report.errors or _check_entire_file(report, minimum_examples, name)
     if errors:
         raise _dataset_error(errors, name, param)
-    return found
+    return report
 
 
-def _dataset_error(errors: list[Issue], name: str, param: str) -> DatasetError:
+def _dataset_error(errors: Sequence[Issue], name: str, param: str) -> DatasetError:
     first, more = errors[0], len(errors) - 1
     tail = f" And {more} more: `emojitune data check FILE` lists them all." if more else ""
     if first.code == "invalid_n_examples":
@@ -109,7 +125,7 @@ def _dataset_error(errors: list[Issue], name: str, param: str) -> DatasetError:
 
 
 def _sentence(issue: Issue) -> str:
-    """OpenAI's sentence, then what is ours: the line and the advice."""
+    """OpenAI's sentence, then the line and the advice."""
     if issue.line is None:
         return f"{issue.message} {issue.advice}"
     line = f"(line {issue.line})"
@@ -127,11 +143,9 @@ def _read(path: Path, name: str) -> DatasetReport:
     lines: list[int] = []
     issues: list[Issue] = []
     try:
-        whole = not_json_lines(path)
-        if whole is not None:
-            code, what, advice = whole
-            issues.append(make_issue(None, code, f"The {name} {what}.", advice))
-            return DatasetReport(path, (), (), tuple(issues))
+        foreign = not_json_lines(path, name)
+        if foreign is not None:
+            return DatasetReport(path, (), (), (foreign,))
         for number, raw in read_lines(path):
             example = parse_line(number, raw, issues)
             if example is not None:
@@ -143,19 +157,18 @@ def _read(path: Path, name: str) -> DatasetReport:
         message = f"The {name} cannot be read: {path} ({error.strerror})."
         advice = "Give the path of a readable file."
         issues.append(make_issue(None, "invalid_training_file", message, advice))
-    return DatasetReport(path, tuple(examples), tuple(lines), tuple(_gathered(issues)))
+    return DatasetReport(path, tuple(examples), tuple(lines), tuple(_merge_other_formats(issues)))
 
 
-def _gathered(issues: Sequence[Issue]) -> Iterator[Issue]:
-    """The issues, with one for all lines in the same other format: a file has it in each line."""
-    alike: dict[object, list[Issue]] = {}
-    for one in issues:
-        said = one.message.removeprefix(f"Example {one.line}")
-        alike.setdefault(said if one.code == "other_format" else id(one), []).append(one)
-    for first, *more in alike.values():
-        where = abbreviate_lines([one.line for one in more if one.line is not None])
-        message = f"{first.message}, like {where}"
-        yield replace(first, message=message) if more else first
+def _merge_other_formats(issues: Sequence[Issue]) -> Iterator[Issue]:
+    """Merge the issues of lines in the same other format: usually all lines are in it."""
+    groups: dict[object, list[Issue]] = {}
+    for issue in issues:
+        key = issue.problem if issue.code == "other_format" else id(issue)
+        groups.setdefault(key, []).append(issue)
+    for first, *others in groups.values():
+        message = f"{first.message}, like {abbreviate_lines(lines_of(others))}"
+        yield replace(first, message=message) if others else first
 
 
 def _missing(path: Path, name: str) -> Issue:
@@ -168,24 +181,17 @@ def _missing(path: Path, name: str) -> Issue:
     return make_issue(None, "invalid_training_file", message, advice)
 
 
-def _file_issues(found: DatasetReport, minimum: int, name: str) -> list[Issue]:
-    """What only the whole file shows; silent when the file could not even be opened."""
-    if any(issue.line is None for issue in found.issues):
+def _check_entire_file(read: DatasetReport, minimum: int, name: str) -> list[Issue]:
+    """Issues that only the entire file shows; none if it could not be read as lines."""
+    if any(issue.line is None for issue in read.issues):
         return []
-    count = len(found.examples)
+    count = len(read.examples)
     if count < minimum:
         message = (
             f"{name.capitalize()} has {count} example(s), but must have at least {minimum} examples"
         )
         return [make_issue(None, "invalid_n_examples", message)]
-    if count and not any(example.trained_replies for example in found.examples):
+    if count and not any(example.trained_replies for example in read.examples):
         message = f"The {name} trains nothing: every assistant message has weight 0."
         return [make_issue(None, "invalid_training_file", message, "Give some replies weight 1.")]
     return []
-
-
-def _doubts(found: DatasetReport) -> Iterator[Issue]:
-    """Usable, but seldom meant."""
-    yield from check_texts(found.examples, found.lines)
-    yield from check_duplicates(found.examples, found.lines)
-    yield from check_labels(found.examples, found.lines)

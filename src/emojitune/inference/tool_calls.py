@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from emojitune.dataset.example import Message, with_notes
+from emojitune.dataset.example import Message, add_to_system
 from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, tools_prompt
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.types import ToolCallDelta
@@ -60,7 +60,7 @@ def with_format_notes(
         *([_schema_note(schema)] if schema else []),
         *([tools_prompt(use.tools)] if use else []),
     ]
-    return list(with_notes(messages, notes))
+    return list(add_to_system(messages, notes))
 
 
 def _schema_note(schema: Mapping[str, Any]) -> str:

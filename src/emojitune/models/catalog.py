@@ -79,6 +79,7 @@ SMOLLM2_135M = BaseModel(
     created=1738912920,
     learning_rate=4e-3,
 )
+DEFAULT_CONTEXT_LENGTH = 8192  # tokens: that of SMOLLM2_135M, the default base model
 
 # For models that nobody has measured here: what LoRA is commonly run with on larger ones.
 _CAUTIOUS_LEARNING_RATE = 2e-4

@@ -1,4 +1,4 @@
-"""What is near is found, as if all texts were compared, without comparing all."""
+"""Near duplicates are found as if all texts were compared, without comparing all."""
 
 import random
 import string
@@ -6,14 +6,14 @@ import string
 import pytest
 
 from emojitune.dataset.checks.near_duplicates import (
-    NEAR,
+    SIMILARITY_THRESHOLD,
     find_near_duplicates,
     find_near_duplicates_of,
     normalise,
 )
 
 
-def near(one: str, other: str, threshold: float) -> bool:
+def are_similar(one: str, other: str, threshold: float) -> bool:
     a, b = set(one.split()), set(other.split())
     return bool(a) and len(a & b) >= threshold * len(a | b)
 
@@ -39,20 +39,22 @@ def test_normalise() -> None:
     assert normalise("🎉 हिन्दी") == "🎉 हिन्दी"
 
 
-@pytest.mark.parametrize("threshold", [0.6, NEAR])
+@pytest.mark.parametrize("threshold", [0.6, SIMILARITY_THRESHOLD])
 @pytest.mark.parametrize("longest", [3, 12, 60])
-def test_what_comparing_all_finds_is_found(longest: int, threshold: float) -> None:
+def test_the_pairs_of_comparing_all_are_found(longest: int, threshold: float) -> None:
     made = texts(longest)
     found = find_near_duplicates(made, threshold=threshold)
-    assert all(i < j and near(made[i], made[j], threshold) for i, j in found)
+    assert all(i < j and are_similar(made[i], made[j], threshold) for i, j in found)
     expected = {
-        j for j in range(len(made)) if any(near(made[i], made[j], threshold) for i in range(j))
+        j
+        for j in range(len(made))
+        if any(are_similar(made[i], made[j], threshold) for i in range(j))
     }
     assert {j for _, j in found} == expected
     assert len(found) == len(expected) > 10
 
 
-def test_across_finds_one_of_ours_for_each_of_theirs() -> None:
-    ours = ["one two three four five", "wholly other words"]
-    theirs = ["five four three two one", "nothing of it", "Other words wholly!"]
-    assert find_near_duplicates_of(ours, theirs) == [(0, 0), (1, 2)]
+def test_one_original_is_found_for_each_text_that_repeats_one() -> None:
+    originals = ["one two three four five", "wholly other words"]
+    texts = ["five four three two one", "nothing of it", "Other words wholly!"]
+    assert find_near_duplicates_of(originals, texts) == [(0, 0), (1, 2)]

@@ -1,4 +1,4 @@
-"""Chat lines of other people's formats: what becomes of each row, and that none is lost."""
+"""Rows of other formats become chat lines, and every other row is reported."""
 
 import json
 from pathlib import Path
@@ -18,21 +18,21 @@ TOOLS = [{"type": "function", "function": WEATHER}]
 def converted(folder: Path, *rows: Any) -> ConversionResult:
     path = folder / "f"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    made = convert(path)
-    assert len(made.lines) + len(made.left_out) == len(rows) == sum(made.formats.values())
-    for line in made.lines:
+    result = convert(path)
+    assert len(result.lines) + len(result.left_out) == len(rows) == sum(result.formats.values())
+    for line in result.lines:
         issues: list[Issue] = []
         assert parse_line(1, line.encode(), issues), issues
-    return made
+    return result
 
 
-def rows_of(made: ConversionResult) -> list[Any]:
-    return [json.loads(line) for line in made.lines]
+def rows_of(result: ConversionResult) -> list[Any]:
+    return [json.loads(line) for line in result.lines]
 
 
-def said(made: ConversionResult) -> list[list[tuple[str, str]]]:
+def said(result: ConversionResult) -> list[list[tuple[str, str]]]:
     """(role, content) of each message of each line."""
-    return [[(m["role"], m["content"]) for m in row["messages"]] for row in rows_of(made)]
+    return [[(m["role"], m["content"]) for m in row["messages"]] for row in rows_of(result)]
 
 
 def chat(asked: str, replied: str) -> list[tuple[str, str]]:
@@ -53,28 +53,28 @@ def chat(asked: str, replied: str) -> list[tuple[str, str]]:
         ("", ""),
     ],
 )
-def test_what_all_prompts_and_all_completions_end_with_is_taken_off(
+def test_the_common_suffixes_of_prompts_and_completions_are_removed(
     tmp_path: Path, separator: str, stop: str
 ) -> None:
     pairs = [("I won!", "(party)"), ("Who is there!", "(wave)")]
     rows = [{"prompt": a + separator, "completion": f" {b}{stop}"} for a, b in pairs]
-    made = converted(tmp_path, *rows)
-    assert said(made) == [chat(*pair) for pair in pairs]
-    told = {"the white space before the completion": 2}
+    result = converted(tmp_path, *rows)
+    assert said(result) == [chat(*pair) for pair in pairs]
+    dropped = {"the white space before the completion": 2}
     if separator:
-        told[f"the separator {json.dumps(separator)} after the prompt"] = 2
-        told[f"the stop {json.dumps(stop)} after the completion"] = 2
-    assert made.dropped == told
+        dropped[f"the separator {json.dumps(separator)} after the prompt"] = 2
+        dropped[f"the stop {json.dumps(stop)} after the completion"] = 2
+    assert result.dropped == dropped
 
 
-def test_what_only_some_end_with_or_means_something_stays(tmp_path: Path) -> None:
+def test_suffixes_that_only_some_have_or_that_mean_something_stay(tmp_path: Path) -> None:
     rows = [
         {"prompt": "Red?\n\n###\n\n", "completion": "yes END"},
         {"prompt": "Blue?", "completion": "no (really)"},
     ]
-    made = converted(tmp_path, *rows)
-    assert said(made) == [chat("Red?\n\n###\n\n", "yes END"), chat("Blue?", "no (really)")]
-    assert made.dropped == {}
+    result = converted(tmp_path, *rows)
+    assert said(result) == [chat("Red?\n\n###\n\n", "yes END"), chat("Blue?", "no (really)")]
+    assert result.dropped == {}
     same = [{"prompt": f"{n}: shall I go?", "completion": f"{n} (party)"} for n in "ab"]
     assert said(converted(tmp_path, *same))[0] == chat("a: shall I go?", "a (party)")
 
@@ -86,16 +86,16 @@ def test_prompts_and_completions_may_be_messages_already(tmp_path: Path) -> None
     ]
 
 
-def test_every_row_that_becomes_no_line_is_listed_with_its_reason(tmp_path: Path) -> None:
+def test_every_row_that_is_not_converted_is_listed_with_its_reason(tmp_path: Path) -> None:
     good = {"prompt": "a", "completion": "b", "id": 7}
     file = tmp_path / "f"
     lines = ["", json.dumps(good), "{", "[1]", '{"prompt": "a"}', '{"q": "a"}', "", '{"prompt": 5}']
     file.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode() + b'\r\n{"prompt": "\xff"}')
-    made = convert(file)
-    assert said(made) == [chat("a", "b")]
-    assert made.dropped == {'the key "id"': 1}
-    assert made.formats == {"prompt and completion": 3, "unknown": 4}
-    reasons = [(row.line, row.reason.split(". ")[0][:44]) for row in made.left_out]
+    result = convert(file)
+    assert said(result) == [chat("a", "b")]
+    assert result.dropped == {'the key "id"': 1}
+    assert result.formats == {"prompt and completion": 3, "unknown": 4}
+    reasons = [(row.line, row.reason.split(". ")[0][:44]) for row in result.left_out]
     assert reasons == [
         (3, "cannot be parsed"),
         (4, 'is not a dictionary (HINT: line starts with:'),
@@ -118,13 +118,13 @@ def test_sharegpt_turns_become_messages(tmp_path: Path) -> None:
         {"from": "gpt", "value": "Bye.", "markdown": None, "lang": "en"},
         {"from": "human", "value": "Thanks"},
     ]
-    made = converted(tmp_path, {"id": "x1", "conversations": turns})
-    (row,) = rows_of(made)
-    assert said(made) == [
+    result = converted(tmp_path, {"id": "x1", "conversations": turns})
+    (row,) = rows_of(result)
+    assert said(result) == [
         [("system", "Be brief."), *chat("Hello", "Hi."), *chat("Bye", "Bye.")],
     ]
     assert row["messages"][2]["weight"] == 0
-    assert made.dropped == {
+    assert result.dropped == {
         'the key "id"': 1,
         'the key "lang" of turns': 1,
         "the last turns, to which nobody replies": 1,
@@ -183,9 +183,7 @@ def test_calls_of_sharegpt_are_the_apis(tmp_path: Path, turns: list[tuple[str, s
         ([], "'messages' must be a list of at least one message"),
     ],
 )  # fmt: skip
-def test_conversations_that_are_none_are_left_out(
-    tmp_path: Path, turns: list[Any], reason: str
-) -> None:
+def test_invalid_conversations_are_left_out(tmp_path: Path, turns: list[Any], reason: str) -> None:
     (left,) = converted(tmp_path, {"conversations": turns}).left_out
     assert left.line == 1
     assert left.reason.startswith(reason)
@@ -195,7 +193,7 @@ def test_conversations_that_are_none_are_left_out(
 
 
 def test_alpaca_rows_become_an_exchange(tmp_path: Path) -> None:
-    made = converted(
+    result = converted(
         tmp_path,
         {"instruction": "Add.", "input": "1 and 2", "output": "3", "text": "Below is"},
         {"instruction": "Say hi.", "input": "", "output": "Hi."},
@@ -203,13 +201,13 @@ def test_alpaca_rows_become_an_exchange(tmp_path: Path) -> None:
          "history": [["A?", "B."]]},
         {"instruction": "Nothing comes of it"},
     )  # fmt: skip
-    assert said(made) == [
+    assert said(result) == [
         chat("Add.\n\n1 and 2", "3"),
         chat("Say hi.", "Hi."),
         [("system", "S"), *chat("A?", "B."), *chat("And?", "Me.")],
     ]
-    assert made.dropped == {'the key "text"': 1}
-    assert [left.line for left in made.left_out] == [4]
+    assert result.dropped == {'the key "text"': 1}
+    assert [left.line for left in result.left_out] == [4]
 
 
 def test_tools_in_a_string_and_arguments_in_none_are_written_as_the_api_does(
@@ -220,13 +218,13 @@ def test_tools_in_a_string_and_arguments_in_none_are_written_as_the_api_does(
         {"function": {"name": "weather", "arguments": given}}]}  # fmt: skip
     messages = [{"role": "user", "content": "Rain?"}, called, {"role": "tool", "content": "wet"}]
     messages += [{"role": "assistant", "content": "Yes."}]
-    made = converted(tmp_path, {"messages": messages, "tools": json.dumps(TOOLS)})
-    (row,) = rows_of(made)
+    result = converted(tmp_path, {"messages": messages, "tools": json.dumps(TOOLS)})
+    (row,) = rows_of(result)
     (call,) = row["messages"][1]["tool_calls"]
     assert call["function"]["arguments"] == '{"place": "Oslo"}'
     assert (call["id"], call["type"]) == ("call_0", "function")
     assert row["messages"][2]["tool_call_id"] == "call_0"
-    assert made.dropped == {"arguments that are null, and none of the tool's": 1}
+    assert result.dropped == {"arguments that are null, and none of the tool's": 1}
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -245,12 +243,12 @@ def test_a_value_that_a_tool_has_may_be_null(tmp_path: Path, older: bool) -> Non
         if older
         else {"tools": [{"function": WEATHER, "type": "function"}]}
     )
-    made = converted(tmp_path, {"messages": messages, **tools})
-    (row,) = rows_of(made)
+    result = converted(tmp_path, {"messages": messages, **tools})
+    (row,) = rows_of(result)
     said = row["messages"][1]
     found = said["function_call"] if older else said["tool_calls"][0]["function"]
     assert found["arguments"] == '{"place": null}'
-    assert made.dropped == {"arguments that are null, and none of the tool's": 1}
+    assert result.dropped == {"arguments that are null, and none of the tool's": 1}
 
 
 def test_ids_that_are_there_stay_and_new_ones_differ_from_them(tmp_path: Path) -> None:
@@ -272,7 +270,7 @@ def test_ids_that_are_there_stay_and_new_ones_differ_from_them(tmp_path: Path) -
     assert [said["tool_call_id"] for said in row["messages"][2:4]] == called
 
 
-def test_what_stands_around_calls_and_results_is_named(tmp_path: Path) -> None:
+def test_text_around_calls_and_results_is_reported(tmp_path: Path) -> None:
     call = '{"name": "weather", "arguments": {"place": "here"}, "note": 1}'
     turns = [
         {"from": "human", "value": "Rain?"},
@@ -280,9 +278,9 @@ def test_what_stands_around_calls_and_results_is_named(tmp_path: Path) -> None:
         {"from": "tool", "value": "before <tool_response>wet</tool_response>"},
         {"from": "gpt", "value": "Yes."},
     ]
-    made = converted(tmp_path, {"conversations": turns, "tools": json.dumps([WEATHER])})
-    assert len(made.lines) == 1
-    assert made.dropped == {'the key "note" of calls': 1, "the text around a <tool_response>": 1}
+    result = converted(tmp_path, {"conversations": turns, "tools": json.dumps([WEATHER])})
+    assert len(result.lines) == 1
+    assert result.dropped == {'the key "note" of calls': 1, "the text around a <tool_response>": 1}
 
 
 # --- lists and CSV ---
@@ -293,9 +291,9 @@ def test_a_json_list_keeps_its_line_numbers(tmp_path: Path) -> None:
     rows = [{"instruction": f"a{n}", "output": "b"} for n in range(2)]
     text = json.dumps([*rows, 5, {"question": 1}], indent=1)
     file.write_text(text, encoding="utf-8-sig")
-    made = convert(file)
-    assert said(made) == [chat("a0", "b"), chat("a1", "b")]
-    assert [left.line for left in made.left_out] == [10, 11]
+    result = convert(file)
+    assert said(result) == [chat("a0", "b"), chat("a1", "b")]
+    assert [left.line for left in result.left_out] == [10, 11]
     one_line = tmp_path / "g.json"
     one_line.write_text(json.dumps([{"messages": [{"role": "assistant", "content": "b"}]}]))
     assert said(convert(one_line)) == [[("assistant", "b")]]
@@ -313,7 +311,7 @@ def test_a_json_list_keeps_its_line_numbers(tmp_path: Path) -> None:
     ],
     ids=["cut_off", "broken", "two_lists", "latin_1", "utf_16", "huge_field"],
 )
-def test_a_file_of_which_no_row_is_sure_is_refused_in_words(
+def test_a_file_without_a_certain_row_is_refused(
     tmp_path: Path, content: bytes, words: str
 ) -> None:
     (tmp_path / "f").write_bytes(content)
@@ -325,11 +323,11 @@ def test_csv_with_named_columns_is_read(tmp_path: Path) -> None:
     file = tmp_path / "f.csv"
     text = 'completion,prompt,note\r\nx,"two\nlines",1\r\n\r\ny,one,\r\nshort\r\n1,2,3,4\r\n'
     file.write_bytes("\ufeff".encode() + text.encode() + b"\xe9,b,c\r\n")
-    made = convert(file)
-    assert said(made) == [chat("two\nlines", "x"), chat("one", "y")]
-    assert made.dropped == {'the key "note"': 2}
+    result = convert(file)
+    assert said(result) == [chat("two\nlines", "x"), chat("one", "y")]
+    assert result.dropped == {'the key "note"': 2}
     columns = "has more or fewer columns than the header names."
-    assert made.left_out == (
+    assert result.left_out == (
         LeftOutRow(6, columns),
         LeftOutRow(7, columns),
         LeftOutRow(8, "is not UTF-8. Save the file as UTF-8."),

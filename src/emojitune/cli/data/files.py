@@ -1,6 +1,7 @@
 """`emojitune data`: check, stats and split."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from emojitune.dataset.split import split_indices
 from emojitune.dataset.statistics import describe
 from emojitune.dataset.validation import DatasetReport, check_file
 from emojitune.errors import DatasetError
+from emojitune.models.catalog import DEFAULT_CONTEXT_LENGTH
+
+# Warns of examples that the default base model would not read to the end.
+_check_file = partial(check_file, context_tokens=DEFAULT_CONTEXT_LENGTH)
 
 
 def check_usable(
@@ -27,7 +32,7 @@ def check_usable(
     Raises:
         DatasetError: The file has errors.
     """
-    report = check_file(path, minimum_examples=minimum, name=name, training=training)
+    report = _check_file(path, minimum_examples=minimum, name=name, training=training)
     screen.dataset(report)
     if not report.ok:
         raise DatasetError(
@@ -52,7 +57,7 @@ def check(file: Path, options: CheckOptions, screen: Screen) -> dict[str, Any]:
 
     With --fix the repaired copy decides whether the file passes.
     """
-    reports = [check_file(file)]
+    reports = [_check_file(file)]
     screen.dataset(reports[0], notes=True)
     result = _issues_json(reports[0])
     if options.fix and reports[0].has_lines:
@@ -90,7 +95,7 @@ def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> Datas
     write_new(changes_path, report.path, listing)
     screen.changes(repaired.changes)
     screen.say(f"{changes_path}: {len(repaired.changes)} change(s)")
-    fixed = check_file(copy_path)
+    fixed = _check_file(copy_path)
     screen.dataset(fixed, notes=True)
     changes = [asdict(change) for change in repaired.changes]
     result["fixed"] = {"path": str(copy_path), "changes": changes, **_issues_json(fixed)}
@@ -100,7 +105,7 @@ def _fix(report: DatasetReport, result: dict[str, Any], screen: Screen) -> Datas
 def _check_validation(
     path: Path, training: DatasetReport, result: dict[str, Any], screen: Screen
 ) -> DatasetReport:
-    report = check_file(path, minimum_examples=1, name="validation file", training=training)
+    report = _check_file(path, minimum_examples=1, name="validation file", training=training)
     screen.dataset(report)
     result["validation"] = _issues_json(report)
     result["leaked"] = sum(issue.code == "leakage" for issue in report.issues)
@@ -120,7 +125,7 @@ def _refuse(report: DatasetReport, *, strict: bool) -> None:
 
 def stats(file: Path, plot: Path | None, screen: Screen) -> dict[str, Any]:
     """Show and plot the statistics of a file, and return them for --json."""
-    report = check_file(file, minimum_examples=1)
+    report = _check_file(file, minimum_examples=1)
     if not report.ok:
         screen.dataset(report)
         raise DatasetError(

@@ -1,1 +1,1 @@
-"""Checks of what examples say: texts, labels, secrets, duplicates."""
+"""Checks of usable examples: their texts, labels and duplicates. They yield issues."""

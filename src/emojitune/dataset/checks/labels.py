@@ -1,37 +1,37 @@
-"""What is doubtful about the labels of a file: their style, their spelling, their frequency.
+"""Checks of a file's labels: their style, their spelling and their frequencies.
 
-A file that answers in prose has no labels, and nothing is said of it.
+A file whose replies are prose has no labels, and no issues here.
 """
 
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 
-from emojitune.dataset.checks.spelling import Spelling, letters_and_digits
+from emojitune.dataset.checks.spelling import SpellingIndex, letters_and_digits
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.rules import Issue, abbreviate_lines, make_issue, preview
 from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.labels import is_label, label_meanings
 
-_HOUSE_STYLE = 0.8  # share of labels in parentheses from which other replies are strangers
-_RARE = 2  # examples of a label that may be a slip
-_TIMES = 3  # how much more frequent the label is that was meant
-_TEN_TIMES = 10
-_MOST_NAMED = 5
+_MIN_STYLE_SHARE = 0.8  # of labels in parentheses, from which other replies are off style
+_MAX_RARE = 2  # examples of a label that may be a misspelling
+_MIN_FREQUENCY_RATIO = 3  # of the label that was meant, to the misspelled one
+_MIN_IMBALANCE = 10  # ratio of the most frequent label to the median of the others
+_MAX_NAMED = 5
 
 
 def check_labels(examples: Sequence[TrainingExample], lines: Sequence[int]) -> Iterator[Issue]:
-    """Replies out of style, labels that may be slips of others, and how they are spread."""
-    replies = _replies(examples, lines)
+    """Replies that are off style, labels that look misspelled, and how frequent labels are."""
+    replies = _numbered_replies(examples, lines)
     labels = parenthesized_labels(examples)
     if labels:
-        yield from _off_style(replies, labels)
+        yield from _check_style(replies, labels)
     elif closed_vocabulary(examples):
         labels = Counter(reply for _, reply in replies)
     else:
         return
-    yield from _near_misses(replies, labels)
-    yield from _frequencies(labels)
+    yield from _check_spelling(replies, labels)
+    yield from _check_frequencies(labels)
 
 
 def check_unseen_labels(
@@ -39,23 +39,23 @@ def check_unseen_labels(
     lines: Sequence[int],
     training: Sequence[TrainingExample],
 ) -> Iterator[Issue]:
-    """Labels of `examples` that a model held to those of `training` cannot give."""
+    """Labels of `examples` that a model constrained to those of `training` cannot give."""
     vocabulary = set(closed_vocabulary(training))
-    for line, reply in _replies(examples, lines) if vocabulary else ():
+    for line, reply in _numbered_replies(examples, lines) if vocabulary else ():
         if reply not in vocabulary:
             message = f"Example {line} has the label {preview(reply)}, which is never trained."
             yield make_issue(line, "unseen_label", message)
 
 
 def parenthesized_labels(examples: Sequence[TrainingExample]) -> Counter[str]:
-    """The labels of a file whose replies are labels in parentheses; nothing for any other."""
+    """Frequencies of a file's labels in parentheses; empty where most replies are not such."""
     replies = [reply.strip() for example in examples for reply in example.trained_replies]
     labels = Counter(filter(is_label, replies))
-    return labels if labels.total() >= _HOUSE_STYLE * len(replies) else Counter()
+    return labels if labels.total() >= _MIN_STYLE_SHARE * len(replies) else Counter()
 
 
 class LabelMatcher:
-    """Which label a reply is but for case, punctuation and spacing, or whose emoji it is."""
+    """Matches replies to labels, apart from case, punctuation and spacing, or by their emoji."""
 
     def __init__(self, labels: Iterable[str]) -> None:
         self._labels: defaultdict[str, list[str]] = defaultdict(list)
@@ -65,14 +65,16 @@ class LabelMatcher:
             for name in filter(None, map(letters_and_digits, names)):
                 self._labels[name].append(label)
 
-    def by(self, reply: str) -> str | None:
-        """The label; None if there is none, or more than one."""
-        alike = self._labels.get(letters_and_digits(reply), [])
-        return alike[0] if len(alike) == 1 else None
+    def match(self, reply: str) -> str | None:
+        """The label of a reply; None if no label matches, or more than one."""
+        found = self._labels.get(letters_and_digits(reply), [])
+        return found[0] if len(found) == 1 else None
 
 
-def _replies(examples: Sequence[TrainingExample], lines: Sequence[int]) -> list[tuple[int, str]]:
-    """(line, trained reply); white space around a reply and empty ones are told of elsewhere."""
+def _numbered_replies(
+    examples: Sequence[TrainingExample], lines: Sequence[int]
+) -> list[tuple[int, str]]:
+    """(line, trained reply), without white space and empty replies: other checks report those."""
     return [
         (line, reply.strip())
         for line, example in zip(lines, examples, strict=True)
@@ -81,54 +83,54 @@ def _replies(examples: Sequence[TrainingExample], lines: Sequence[int]) -> list[
     ]
 
 
-def _off_style(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
+def _check_style(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
     share = f"{labels.total() / len(replies):.0%}"
-    labels_meant = LabelMatcher(labels)
+    matcher = LabelMatcher(labels)
     for line, reply in replies:
         if not is_label(reply):
             message = (
                 f"Example {line}: the reply {preview(reply)} is not one label in parentheses, "
             )
-            meant = labels_meant.by(reply)
+            meant = matcher.match(reply)
             advice = f"Did you mean {meant}?" if meant else None
             yield make_issue(line, "off_style", f"{message}as {share} of the replies are.", advice)
 
 
-def _near_misses(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
+def _check_spelling(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
     known = label_meanings().keys()
-    # Who uses our labels may have meant one of them that the file never has.
+    # A file that mostly uses our labels may mean one of them, even if the file never has it.
     ours: Set[str] = known if 2 * len(labels.keys() & known) >= len(labels) else frozenset()
-    targets = ours | {label for label, count in labels.items() if count >= _TIMES}
-    spelling = Spelling(sorted(targets))
-    places = defaultdict(list)
+    frequent = {label for label, count in labels.items() if count >= _MIN_FREQUENCY_RATIO}
+    spelling = SpellingIndex(sorted(ours | frequent))
+    lines = defaultdict(list)
     for line, reply in replies:
-        places[reply].append(line)
+        lines[reply].append(line)
     for label, count in labels.items():
-        if count > _RARE or label in ours:
+        if count > _MAX_RARE or label in ours:
             continue
-        alike = [one for one in spelling.alike(label) if _likelier(one, label, labels, ours)]
-        if alike:
-            meant = max(alike, key=lambda one: labels[one])
-            where = f"{preview(label)} ({abbreviate_lines(places[label])})"
+        similar = [one for one in spelling.similar(label) if _is_likelier(one, label, labels, ours)]
+        if similar:
+            meant = max(similar, key=lambda one: labels[one])
+            where = f"{preview(label)} ({abbreviate_lines(lines[label])})"
             message = f"The label {where} is nearly {preview(meant)}, seen {labels[meant]} time(s)."
-            yield make_issue(
-                places[label][0], "near_miss", message, f"Did you mean {preview(meant)}?"
-            )
+            advice = f"Did you mean {preview(meant)}?"
+            yield make_issue(lines[label][0], "near_miss", message, advice)
 
 
-def _likelier(meant: str, label: str, labels: Counter[str], ours: Set[str]) -> bool:
-    return meant != label and (meant in ours or labels[meant] >= _TIMES * labels[label])
+def _is_likelier(meant: str, label: str, labels: Counter[str], ours: Set[str]) -> bool:
+    frequent = labels[meant] >= _MIN_FREQUENCY_RATIO * labels[label]
+    return meant != label and (meant in ours or frequent)
 
 
-def _frequencies(labels: Counter[str]) -> Iterator[Issue]:
+def _check_frequencies(labels: Counter[str]) -> Iterator[Issue]:
     once = sorted(label for label, count in labels.items() if count == 1)
     if once:
-        named = ", ".join(map(preview, once[:_MOST_NAMED]))
-        more = f" and {len(once) - _MOST_NAMED} more" if len(once) > _MOST_NAMED else ""
+        named = ", ".join(map(preview, once[:_MAX_NAMED]))
+        more = f" and {len(once) - _MAX_NAMED} more" if len(once) > _MAX_NAMED else ""
         message = f"{len(once)} of {len(labels)} labels have one example each: {named}{more}."
         yield make_issue(None, "labels_seen_once", message)
-    (most, count), *others = labels.most_common()
-    usual = statistics.median(n for _, n in others) if others else count
-    if count >= _TEN_TIMES * usual:
-        message = f"The label {preview(most)} has {count} of {labels.total()} examples; "
-        yield make_issue(None, "imbalance", f"{message}the usual one has {usual:g}.")
+    (label, count), *others = labels.most_common()
+    median = statistics.median(n for _, n in others) if others else count
+    if count >= _MIN_IMBALANCE * median:
+        message = f"The label {preview(label)} has {count} of {labels.total()} examples; "
+        yield make_issue(None, "imbalance", f"{message}the usual one has {median:g}.")

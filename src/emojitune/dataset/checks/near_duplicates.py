@@ -1,7 +1,8 @@
-"""Texts that say the same, or nearly, in time that grows with their number alone.
+"""Near duplicates among texts: a set-similarity join, in time that grows with their number alone.
 
-Equal: equal after normalisation (case, punctuation, spacing). Near: their sets of words overlap by
-`NEAR` (Jaccard). Knows nothing of examples.
+Two texts are equal when they are equal after normalisation (case, punctuation, spacing), and near
+duplicates when the Jaccard similarity of their sets of words reaches a threshold. Knows no
+examples.
 """
 
 import math
@@ -11,105 +12,110 @@ from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, combinations, islice
 
-NEAR = 0.8
-_SHORT = 30  # words up to which two rare ones are looked up at a time
-_MOST_COMPARED = 64  # texts that one is held against: only crowds of alike texts have more
+SIMILARITY_THRESHOLD = 0.8
+_MAX_PAIRED_WORDS = 30  # length of texts up to which pairs of words are index keys
+_MAX_CANDIDATES = 64  # that one text is compared with: only crowds of similar texts have more
 
-Words = tuple[int, ...]  # the ranks of a text's distinct words, the rarest first
+Words = tuple[int, ...]  # ranks of the distinct words of a text, the rarest first
 
 
-class _LettersOnly(dict[int, str]):
-    """A table for str.translate that makes a blank of what is no letter, digit, mark or symbol."""
+class _WordCharacters(dict[int, str]):
+    """A table for str.translate: a space for all but letters, digits, marks and symbols."""
 
     def __missing__(self, code: int) -> str:
-        letter = chr(code)
-        kept = letter.isalnum() or unicodedata.category(letter)[0] in "MS"
-        self[code] = letter if kept else " "
+        character = chr(code)
+        kept = character.isalnum() or unicodedata.category(character)[0] in "MS"
+        self[code] = character if kept else " "
         return self[code]
 
 
-_LETTERS_ONLY = _LettersOnly({ord("'"): "", ord("’"): ""})
+_WORD_CHARACTERS = _WordCharacters({ord("'"): "", ord("’"): ""})
 
 
-@lru_cache(maxsize=4096)  # system prompts and labels come again and again
+@lru_cache(maxsize=4096)  # system prompts and labels repeat
 def normalise(text: str) -> str:
-    """`text` without case, punctuation and spacing: words separated by one blank."""
+    """`text` without case, punctuation and spacing: words separated by single spaces."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.translate(_LETTERS_ONLY).split())
+    return " ".join(folded.translate(_WORD_CHARACTERS).split())
 
 
-def find_near_duplicates(texts: Sequence[str], *, threshold: float = NEAR) -> list[tuple[int, int]]:
-    """(an earlier place, place) for each text that one before it equals, or is near to."""
-    known = _NearIndex(threshold)
+def find_near_duplicates(
+    texts: Sequence[str], *, threshold: float = SIMILARITY_THRESHOLD
+) -> list[tuple[int, int]]:
+    """(an earlier index, index) of each text that equals or nearly repeats an earlier one."""
+    seen = _PrefixIndex(threshold)
     found = []
-    for place, words in enumerate(_ranked(texts)):
-        earlier = known.find(words)
+    for index, words in enumerate(_rank_words(texts)):
+        earlier = seen.find(words)
         if earlier is not None:
-            found.append((earlier, place))
-        known.add(place, words)
+            found.append((earlier, index))
+        seen.add(index, words)
     return found
 
 
 def find_near_duplicates_of(
-    ours: Sequence[str], theirs: Sequence[str], *, threshold: float = NEAR
+    originals: Sequence[str], texts: Sequence[str], *, threshold: float = SIMILARITY_THRESHOLD
 ) -> list[tuple[int, int]]:
-    """(a place in ours, place in theirs) for each of theirs that one of ours equals, or is near."""
-    ranked = list(_ranked([*ours, *theirs]))
-    known = _NearIndex(threshold)
-    for place, words in enumerate(ranked[: len(ours)]):
-        known.add(place, words)
-    found = ((known.find(words), place) for place, words in enumerate(ranked[len(ours) :]))
-    return [(our_place, place) for our_place, place in found if our_place is not None]
+    """(index in originals, index in texts) of each text that equals or nearly repeats one."""
+    ranked = list(_rank_words([*originals, *texts]))
+    seen = _PrefixIndex(threshold)
+    for index, words in enumerate(ranked[: len(originals)]):
+        seen.add(index, words)
+    found = ((seen.find(words), index) for index, words in enumerate(ranked[len(originals) :]))
+    return [(original, index) for original, index in found if original is not None]
 
 
-def _ranked(texts: Sequence[str]) -> Iterator[Words]:
-    split = [set(normalise(text).split()) for text in texts]
-    frequency = Counter(chain.from_iterable(split))
+def _rank_words(texts: Sequence[str]) -> Iterator[Words]:
+    word_sets = [set(normalise(text).split()) for text in texts]
+    frequency = Counter(chain.from_iterable(word_sets))
     by_rarity = sorted(frequency, key=lambda word: (frequency[word], word))
     rank = {word: number for number, word in enumerate(by_rarity)}
-    return (tuple(sorted([rank[word] for word in words])) for words in split)
+    return (tuple(sorted([rank[word] for word in words])) for words in word_sets)
 
 
-class _NearIndex:
-    """Finds a text near to another without comparing all: they share some of their rarest words.
+class _PrefixIndex:
+    """Finds similar texts without comparing all: similar texts share some of their rarest words.
 
-    Of a text of n words, `spare = n - threshold * n` may lack in a near one. So near texts have one
-    of their `spare + 1` rarest words in common, and two of the `spare + 2` rarest (prefix
-    filtering). Exact, but where more than `_MOST_COMPARED` texts share such words.
+    A similar text may lack `spare = n - threshold * n` of the n words of a text. So the two have
+    one of their `spare + 1` rarest words in common, and two of the `spare + 2` rarest: the prefix
+    filtering of set-similarity joins (AllPairs, PPJoin). Exact, unless more than `_MAX_CANDIDATES`
+    texts share such words.
     """
 
     def __init__(self, threshold: float) -> None:
-        assert threshold > 0.5  # below it, a text of one word may be near to one of two
+        assert threshold > 0.5  # below it, a text of one word may be similar to one of two
         self._threshold = threshold
         self._equal: dict[Words, int] = {}
-        self._sharing: defaultdict[Hashable, list[tuple[int, Words]]] = defaultdict(list)
+        self._by_key: defaultdict[Hashable, list[tuple[int, Words]]] = defaultdict(list)
 
-    def add(self, place: int, words: Words) -> None:
+    def add(self, index: int, words: Words) -> None:
+        """Add a text by its words."""
         if not words or words in self._equal:
             return
-        self._equal[words] = place
+        self._equal[words] = index
         for key in self._keys(words):
-            sharing = self._sharing[key]
-            if len(sharing) < _MOST_COMPARED:
-                sharing.append((place, words))
+            sharing = self._by_key[key]
+            if len(sharing) < _MAX_CANDIDATES:
+                sharing.append((index, words))
 
     def find(self, words: Words) -> int | None:
-        """The place of an added text that is near to these words."""
+        """Index of an added text that is equal or similar to these words."""
         if words in self._equal:
             return self._equal[words]
         common = frozenset(words).intersection
-        sharing = [self._sharing[key] for key in self._keys(words) if key in self._sharing]
-        sharing.sort(key=len)  # the rarest pair tells most
-        for place, other in islice(chain.from_iterable(sharing), _MOST_COMPARED):
+        sharing = [self._by_key[key] for key in self._keys(words) if key in self._by_key]
+        sharing.sort(key=len)  # the rarest key first: its texts are the likeliest
+        for index, other in islice(chain.from_iterable(sharing), _MAX_CANDIDATES):
             shared = len(common(other))
             if shared >= self._threshold * (len(words) + len(other) - shared):
-                return place
+                return index
         return None
 
     def _keys(self, words: Words) -> Iterator[Hashable]:
-        """Pairs of words in short texts; in long ones, where pairs are many, single words."""
+        """Pairs of words of short texts; single words of long ones, whose pairs are too many."""
         spare = len(words) - math.ceil(self._threshold * len(words))
-        if len(words) <= _SHORT:
+        if len(words) <= _MAX_PAIRED_WORDS:
             yield from combinations(words[: spare + 2], 2)
-        if len(words) > self._threshold * _SHORT:  # what is near to a long text may be a short one
+        # A text that is similar to a long one may be short enough for pairs: it has both keys.
+        if len(words) > self._threshold * _MAX_PAIRED_WORDS:
             yield from words[: spare + 1]

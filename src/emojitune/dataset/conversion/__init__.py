@@ -1,1 +1,1 @@
-"""Conversion of other projects' formats into chat examples."""
+"""Conversion of other formats into chat lines."""

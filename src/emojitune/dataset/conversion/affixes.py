@@ -1,7 +1,7 @@
-"""What prompts and completions end with in the format that had no roles, and chats don't need.
+"""Separators and stop sequences of OpenAI's prompt-completion format, which chats do without.
 
-A separator told a model where the prompt ends, a stop where the completion does, and a completion
-began with white space. Each is taken off only where all rows have it, and it can be nothing else.
+There, prompts ended with a separator and completions with a stop sequence, and completions began
+with white space. Each is removed only where all rows have it, and where it can be nothing else.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 from emojitune.dataset.formats import PROMPT_COMPLETION, detect_format
 from emojitune.dataset.rules import preview
 
-_LONGEST = 80
+_MAX_LENGTH = 80
 # A line of signs or `Answer:` at the end; an arrow; a row of signs; line ends.
 _SEPARATOR = re.compile(
     r"\s*\n\s*(?:[^\w\s]+|\w[\w ]{0,20}:)\s*$|\s*[-=~]+>\s*$|\s*(?:#{2,}|={2,}|-{3,})\s*$|\s*\n\s*$"
@@ -23,30 +23,31 @@ _STOP = re.compile(r"\s*(?:\b(?:END|STOP)\b|#{2,}|<\|\w+\|>|</s>|\n)\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Affixes:
-    """What all prompts of a file end with, and all completions; "" where there is nothing."""
+    """The common suffix of a file's prompts and that of its completions; "" without any."""
 
     separator: str
     stop: str
 
     @staticmethod
-    def of(rows: Iterable[Mapping[str, Any]]) -> "Affixes":
+    def from_rows(rows: Iterable[Mapping[str, Any]]) -> "Affixes":
+        """Find them in the rows that are prompts and completions."""
         pairs = [
             (row.get("prompt"), row.get("completion"))
             for row in rows
             if detect_format(row) is PROMPT_COMPLETION
         ]
-        texts = [(asked, said) for asked, said in pairs if _are_texts(asked, said)]
+        texts = [pair for pair in pairs if all(isinstance(text, str) for text in pair)]
         prompts, completions = zip(*texts, strict=True) if texts else ((), ())
-        return Affixes(_shared(_SEPARATOR, prompts), _shared(_STOP, completions))
+        return Affixes(_common_suffix(_SEPARATOR, prompts), _common_suffix(_STOP, completions))
 
-    def prompt(self, text: str, dropped: list[str]) -> str:
-        """A prompt without its separator; `dropped` is told what was taken off."""
+    def strip_prompt(self, text: str, dropped: list[str]) -> str:
+        """A prompt without its separator; adds to `dropped` what was removed."""
         if self.separator:
             dropped.append(f"the separator {preview(self.separator)} after the prompt")
         return text.removesuffix(self.separator)
 
-    def completion(self, text: str, dropped: list[str]) -> str:
-        """A completion without its stop and the white space it begins with."""
+    def strip_completion(self, text: str, dropped: list[str]) -> str:
+        """A completion without its stop sequence and without white space at its start."""
         if self.stop:
             dropped.append(f"the stop {preview(self.stop)} after the completion")
         text = text.removesuffix(self.stop)
@@ -55,14 +56,11 @@ class Affixes:
         return text.lstrip()
 
 
-def _are_texts(*found: object) -> bool:
-    return all(isinstance(one, str) for one in found)
-
-
-def _shared(pattern: re.Pattern[str], texts: Sequence[str]) -> str:
-    """What all texts end with, as far as it is of that pattern."""
-    backwards = [text[: -_LONGEST - 1 : -1] for text in texts]
-    extremes = zip(min(backwards, default=""), max(backwards, default=""), strict=False)
+def _common_suffix(pattern: re.Pattern[str], texts: Sequence[str]) -> str:
+    """The part of the common suffix of all texts that matches the pattern."""
+    reversed_texts = [text[: -_MAX_LENGTH - 1 : -1] for text in texts]
+    # What the first and the last in order share, all share.
+    extremes = zip(min(reversed_texts, default=""), max(reversed_texts, default=""), strict=False)
     shared = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], extremes))
     found = pattern.search(shared[::-1])
     return found[0] if found else ""

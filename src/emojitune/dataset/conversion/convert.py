@@ -1,7 +1,7 @@
-"""Rows in other people's formats -> chat lines, with an account of every row.
+"""Rows in other formats -> chat lines, with a report on every row.
 
-`formats.py` recognizes them, and the rules of a line decide whether what became of a row can be
-trained on. Writes nothing.
+`formats.py` recognizes the formats, and `parse.py` decides whether a converted row can be trained
+on. Writes no file.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emojitune.dataset.conversion.affixes import Affixes
-from emojitune.dataset.conversion.rows import Unreadable, read_rows, reason
+from emojitune.dataset.conversion.rows import UnreadableRow, read_rows, rejection_reason
 from emojitune.dataset.formats import (
     ALPACA,
     PROMPT_COMPLETION,
@@ -35,16 +35,16 @@ _SPEAKERS = {
     **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
     "function_call": "call",
 }
-# Calls and their results within a turn, as several families of models write them.
+# Tool calls and results inside a turn, as several model families write them.
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _RESULT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
 
-Said = dict[str, Any]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOutRow:
-    """A row of which no chat line was made, by the line that it begins in."""
+    """A row that was not converted: the line that it begins in, and the reason."""
 
     line: int
     reason: str
@@ -52,13 +52,13 @@ class LeftOutRow:
 
 @dataclass(frozen=True, slots=True)
 class ConversionResult:
-    """What was made of a file.
+    """The chat lines of a file, and what happened to its rows.
 
     Attributes:
-        formats: How many rows are in which format, by its name.
-        lines: The chat lines, without their ends.
-        gone: What of the rows is not in the lines, and in how many rows it was.
-        needed: Whether the file was anything else than chat lines.
+        formats: The number of rows in each format, by its name.
+        lines: The chat lines, without line ends.
+        dropped: Parts of rows that are not in the lines, each with the number of its rows.
+        is_foreign: Whether the file was anything but chat lines.
     """
 
     formats: dict[str, int]
@@ -69,126 +69,130 @@ class ConversionResult:
 
 
 def convert(path: Path) -> ConversionResult:
-    """Chat lines of every row that can be one, and why the others cannot.
+    """Convert every row that can become a chat line, and report why the others cannot.
 
     Raises:
         DatasetError: No row of the file can be read.
-        OSError: As of any file.
+        OSError: The file cannot be read.
     """
     container, rows = read_rows(path)
-    making = _Conversion(Affixes.of(row for _, row in rows if isinstance(row, dict)))
+    converter = _Converter(Affixes.from_rows(row for _, row in rows if isinstance(row, dict)))
     lines: list[str] = []
     left_out: list[LeftOutRow] = []
     for number, row in rows:
         try:
-            lines.append(making.line(number, row))
-        except _Refused as why:
-            left_out.append(LeftOutRow(number, str(why)))
-    is_foreign = container != "lines" or bool(making.formats.keys() - {CHAT, UNKNOWN})
+            lines.append(converter.line(number, row))
+        except _RowRejectedError as error:
+            left_out.append(LeftOutRow(number, str(error)))
+    is_foreign = container != "lines" or bool(converter.formats.keys() - {CHAT, UNKNOWN})
     return ConversionResult(
-        dict(making.formats), tuple(lines), tuple(left_out), dict(making.dropped), is_foreign
+        dict(converter.formats), tuple(lines), tuple(left_out), dict(converter.dropped), is_foreign
     )
 
 
-class _Refused(Exception):
-    """Why no chat line can be made of a row."""
+class _RowRejectedError(Exception):
+    """The reason why a row cannot become a chat line."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Conversion:
+class _Converter:
     affixes: Affixes
     formats: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
     def line(self, number: int, row: object) -> str:
-        """The chat line of a row."""
+        """Convert a row to a chat line."""
         if not isinstance(row, dict):
             self.formats[UNKNOWN] += 1
-        if isinstance(row, Unreadable):
-            raise _Refused(row.reason)
+        if isinstance(row, UnreadableRow):
+            raise _RowRejectedError(row.reason)
         dropped: list[str] = []
-        text, raw = dump_row(self._chat(row, dropped) if isinstance(row, dict) else row)
-        why = reason(number, raw)
-        if why is not None:
-            raise _Refused(why)
+        text, raw = dump_row(self._convert(row, dropped) if isinstance(row, dict) else row)
+        reason = rejection_reason(number, raw)
+        if reason is not None:
+            raise _RowRejectedError(reason)
         self.dropped.update(dict.fromkeys(dropped, 1))
         return text
 
-    def _chat(self, given: Said, dropped: list[str]) -> Said:
-        """The row as a chat has it."""
-        row, found = dict(given), detect_format(given)
-        known = found is not None or "messages" in row
-        self.formats[found.name if found else CHAT if known else UNKNOWN] += 1
+    def _convert(self, given: Json, dropped: list[str]) -> Json:
+        """The row in the chat's format."""
+        row, format = dict(given), detect_format(given)
+        known = format is not None or "messages" in row
+        self.formats[format.name if format else CHAT if known else UNKNOWN] += 1
         if not known:
             return row
         if isinstance(given, DuplicateKeys):
             dropped.append("the first value of a key that stands there twice")
-        tools = _tools(row)
+        tools = _pop_tools(row)
         messages = self._messages(row, dropped)
         if all(isinstance(message, dict) for message in messages):
-            _link(messages, [*_listed(tools), *_functions(row)], dropped)
-            _end_with_a_reply(messages, dropped)
+            _link_calls(messages, [*_as_list(tools), *_deprecated_tools(row)], dropped)
+            _end_with_reply(messages, dropped)
         others = {key: row.pop(key) for key in _OTHER_KEYS if key in row}
         dropped += [f"the key {preview(key)}" for key in row]
         return {"messages": messages, **({"tools": tools} if tools else {}), **others}
 
-    def _messages(self, row: Said, dropped: list[str]) -> list[Any]:
-        found = detect_format(row)
-        if found is PROMPT_COMPLETION:
-            return [*_system(row), *self._of_prompt(row, dropped)]
-        if found is ALPACA:
-            return [*_system(row), *_of_instruction(row)]
-        if found is SHAREGPT:
-            return [*_system(row), *_of_turns(row, dropped)]
+    def _messages(self, row: Json, dropped: list[str]) -> list[Any]:
+        format = detect_format(row)
+        if format is PROMPT_COMPLETION:
+            return [*_pop_system(row), *self._from_prompt(row, dropped)]
+        if format is ALPACA:
+            return [*_pop_system(row), *_from_alpaca(row)]
+        if format is SHAREGPT:
+            return [*_pop_system(row), *_from_sharegpt(row, dropped)]
         messages = row.pop("messages")
         return messages if isinstance(messages, list) else [messages]
 
-    def _of_prompt(self, row: Said, dropped: list[str]) -> list[Any]:
+    def _from_prompt(self, row: Json, dropped: list[str]) -> list[Any]:
         prompt, completion = row.pop("prompt", None), row.pop("completion", None)
         if isinstance(prompt, list) and isinstance(completion, list):
             return [*prompt, *completion]  # both are messages already
         if isinstance(prompt, str) and isinstance(completion, str):
-            prompt = self.affixes.prompt(prompt, dropped)
-            completion = self.affixes.completion(completion, dropped)
+            prompt = self.affixes.strip_prompt(prompt, dropped)
+            completion = self.affixes.strip_completion(completion, dropped)
         return _exchange(prompt, completion)
 
 
-def _exchange(asked: object, replied: object) -> list[Said]:
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": replied}]
+def _exchange(question: object, answer: object) -> list[Json]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def _system(row: Said) -> list[Said]:
-    said = row.pop("system", None)
-    return [{"role": "system", "content": said}] if said else []
+def _pop_system(row: Json) -> list[Json]:
+    prompt = row.pop("system", None)
+    return [{"role": "system", "content": prompt}] if prompt else []
 
 
-def _of_instruction(row: Said) -> Iterator[Said]:
+def _from_alpaca(row: Json) -> Iterator[Json]:
     history = row.pop("history", [])
     for pair in history if isinstance(history, list) else [history]:
         if not (isinstance(pair, list) and len(pair) == 2):
-            raise _Refused("its 'history' must be a list of pairs, a question and its answer.")
+            raise _RowRejectedError(
+                "its 'history' must be a list of pairs, a question and its answer."
+            )
         yield from _exchange(*pair)
-    parts = [one for one in (row.pop("instruction"), row.pop("input", "")) if one != ""]
-    texts = all(isinstance(one, str) for one in parts)
-    yield from _exchange("\n\n".join(parts) if texts else parts, row.pop("output", None))
+    parts = [part for part in (row.pop("instruction"), row.pop("input", "")) if part != ""]
+    are_texts = all(isinstance(part, str) for part in parts)
+    yield from _exchange("\n\n".join(parts) if are_texts else parts, row.pop("output", None))
 
 
-def _of_turns(row: Said, dropped: list[str]) -> Iterator[Said]:
-    key = next(one for one in ("conversations", "conversation", "messages") if one in row)
+def _from_sharegpt(row: Json, dropped: list[str]) -> Iterator[Json]:
+    key = next(key for key in ("conversations", "conversation", "messages") if key in row)
     for turn in row.pop(key):
         if not isinstance(turn, dict):
-            raise _Refused(f"a turn must be an object, not {preview(turn)}.")
-        yield from _of_turn(dict(turn), dropped)
+            raise _RowRejectedError(f"a turn must be an object, not {preview(turn)}.")
+        yield from _from_turn(dict(turn), dropped)
 
 
-def _of_turn(turn: Said, dropped: list[str]) -> list[Said]:
+def _from_turn(turn: Json, dropped: list[str]) -> list[Json]:
     speaker = turn.pop("from") if "from" in turn else turn.pop("role", None)
     text = turn.pop("value") if "value" in turn else turn.pop("content", None)
     role = _SPEAKERS.get(speaker.lower()) if isinstance(speaker, str) else None
     if role is None:
-        raise _Refused(f"a turn must be from system, human, gpt or tool, not {preview(speaker)}.")
+        raise _RowRejectedError(
+            f"a turn must be from system, human, gpt or tool, not {preview(speaker)}."
+        )
     if not isinstance(text, str):
-        raise _Refused(f"the value of a turn must be a text, not {preview(text)}.")
+        raise _RowRejectedError(f"the value of a turn must be a text, not {preview(text)}.")
     kept = {"weight": turn.pop("weight")} if role == "assistant" and "weight" in turn else {}
     dropped += [f"the key {preview(key)} of turns" for key in turn]
     if role == "tool":
@@ -196,20 +200,20 @@ def _of_turn(turn: Said, dropped: list[str]) -> list[Said]:
         if results and _RESULT.sub("", text).strip():
             dropped.append("the text around a <tool_response>")
         return [{"role": role, "content": result} for result in results or [text]]
-    called = [text] if role == "call" else _CALL.findall(text) if role == "assistant" else []
-    if not called:
+    texts = [text] if role == "call" else _CALL.findall(text) if role == "assistant" else []
+    if not texts:
         return [{"role": role, "content": text, **kept}]
-    words = "" if role == "call" else _CALL.sub("", text).strip()
-    calls = [call for one in called for call in _calls(one, dropped)]
-    return [{"role": "assistant", "content": words or None, "tool_calls": calls, **kept}]
+    content = "" if role == "call" else _CALL.sub("", text).strip()
+    calls = [call for call_text in texts for call in _parse_calls(call_text, dropped)]
+    return [{"role": "assistant", "content": content or None, "tool_calls": calls, **kept}]
 
 
-def _calls(text: str, dropped: list[str]) -> Iterator[Said]:
-    """The calls that a text holds as JSON: one, or a list."""
-    found = _json(text, "a call in it")
+def _parse_calls(text: str, dropped: list[str]) -> Iterator[Json]:
+    """Parse the JSON of one call, or of a list of calls."""
+    found = _parse_json(text, "a call in it")
     for call in found if isinstance(found, list) else [found]:
         if not isinstance(call, dict):
-            raise _Refused(f"a call must be an object with a name, not {preview(call)}.")
+            raise _RowRejectedError(f"a call must be an object with a name, not {preview(call)}.")
         function = {"name": call.get("name"), "arguments": call.get("arguments", {})}
         kept = {"id": call["id"]} if "id" in call else {}
         dropped += [
@@ -218,11 +222,11 @@ def _calls(text: str, dropped: list[str]) -> Iterator[Said]:
         yield {**kept, "type": "function", "function": function}
 
 
-def _tools(row: Said) -> Any:
-    """The tools of a row as the API lists them; nothing where there are none."""
+def _pop_tools(row: Json) -> Any:
+    """Remove the tools from a row; returns them in the API's form, where it has any."""
     tools = row.pop("tools", None)
     if isinstance(tools, str) and tools.strip():
-        tools = drop_nulls(_json(tools, "'tools' in a string"))
+        tools = drop_nulls(_parse_json(tools, "'tools' in a string"))
     if not isinstance(tools, list):
         return tools
     return [
@@ -233,26 +237,26 @@ def _tools(row: Said) -> Any:
     ]
 
 
-def _functions(row: Said) -> list[Said]:
-    """The functions of the API's older form, as tools."""
-    return [{"function": one} for one in _listed(row.get("functions"))]
+def _deprecated_tools(row: Json) -> list[Json]:
+    """The functions of a row in the API's deprecated form, as tools."""
+    return [{"function": function} for function in _as_list(row.get("functions"))]
 
 
-def _listed(found: object) -> list[Any]:
+def _as_list(found: object) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _json(text: str, what: str) -> object:
+def _parse_json(text: str, what: str) -> object:
     try:
         return parse_json(text)
     except (ValueError, RecursionError):
-        raise _Refused(f"{what} must be JSON, not {preview(text)}.") from None
+        raise _RowRejectedError(f"{what} must be JSON, not {preview(text)}.") from None
 
 
-def _link(messages: Sequence[Said], tools: Sequence[Any], dropped: list[str]) -> None:
-    """Give each call an id and its arguments as text, and each answer the id of its call."""
+def _link_calls(messages: Sequence[Json], tools: Sequence[Any], dropped: list[str]) -> None:
+    """Give each call an id and its arguments as text, and each result the id of its call."""
     taken = {call.get("id") for message in messages for call in listed_calls(message)}
-    fresh = (name for number in count() if (name := f"call_{number}") not in taken)
+    new_ids = (id for number in count() if (id := f"call_{number}") not in taken)
     waiting: list[Any] = []
     for message in messages:
         if message.get("role") == "tool":
@@ -262,17 +266,17 @@ def _link(messages: Sequence[Said], tools: Sequence[Any], dropped: list[str]) ->
                 waiting.remove(message["tool_call_id"])
             continue
         for function in called_functions(message):
-            _write_arguments(function, tools, dropped)
+            _serialize_arguments(function, tools, dropped)
         calls = listed_calls(message)
         for call in calls:
             if "id" not in call:
-                call["id"] = next(fresh)
+                call["id"] = next(new_ids)
             call.setdefault("type", "function")
         waiting = [call["id"] for call in calls]
 
 
-def _write_arguments(function: Said, tools: Sequence[Any], dropped: list[str]) -> None:
-    """Arguments as JSON in a string; null is no value of one that the tool does not have."""
+def _serialize_arguments(function: Json, tools: Sequence[Any], dropped: list[str]) -> None:
+    """Write arguments as JSON in a string, without nulls of parameters that the tool lacks."""
     arguments = function.get("arguments")
     if not isinstance(arguments, dict):
         return
@@ -288,7 +292,7 @@ def _write_arguments(function: Said, tools: Sequence[Any], dropped: list[str]) -
 
 
 def _parameters(name: object, tools: Sequence[Any]) -> set[str] | None:
-    """The parameters of the tool with that name, where the row lists it."""
+    """The parameters of a tool by its name; None if the row does not list it."""
     for tool in tools:
         function = tool.get("function") if isinstance(tool, dict) else None
         if isinstance(function, dict) and function.get("name") == name:
@@ -298,7 +302,7 @@ def _parameters(name: object, tools: Sequence[Any]) -> set[str] | None:
     return None
 
 
-def _end_with_a_reply(messages: list[Said], dropped: list[str]) -> None:
+def _end_with_reply(messages: list[Json], dropped: list[str]) -> None:
     if any(message.get("role") == "assistant" for message in messages):
         while messages[-1].get("role") != "assistant":
             messages.pop()
