@@ -6,24 +6,25 @@ import pytest
 from clocks import OffsetClock
 from fakes import FakeChatModel, FakeDispatcher
 from openai import OpenAI
+from schema_middleware import SchemaCheckMiddleware
 from servers import KEY, RunningServer, serving
-from watching import Watched
 
 from emojitune.server.app import create_app
 from emojitune.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def _replies_have_their_schema() -> Iterator[None]:
-    """Whatever a test is about: no reply that it got may differ from schemas.py."""
+def _responses_match_schemas() -> Iterator[None]:
+    """Fail any test during which a response differed from schemas.py."""
     yield
-    found, Watched.found[:] = list(Watched.found), []
-    assert found == []
+    violations = list(SchemaCheckMiddleware.violations)
+    SchemaCheckMiddleware.violations.clear()
+    assert violations == []
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server a module, with an empty home at its start."""
+    """One server per module, with an empty home at its start."""
     folder: Path = tmp_path_factory.mktemp("server")
     settings = Settings(
         home=folder / "home", cache=folder / "cache", api_key=KEY, max_file_bytes=1_000_000
@@ -36,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 def url(server: RunningServer) -> str:
-    """Whom the clients ask; a module with a server of its own puts another in its place."""
+    """The base URL of the clients; a module with a server of its own overrides it."""
     return server.url
 
 
@@ -51,7 +52,7 @@ def client(url: str) -> Iterator[OpenAI]:
 
 @pytest.fixture(scope="module")
 def http(url: str) -> Iterator[httpx2.Client]:
-    """A plain client, for what the official one would not send."""
+    """A plain HTTP client, for requests that the official one would not send."""
     headers = {"Authorization": f"Bearer {KEY}"}
     with httpx2.Client(base_url=url, headers=headers, timeout=60) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""Stand-ins for what trains and what chats, so that these tests see the HTTP edge alone."""
+"""Fakes of the dispatcher and of a chat model, so that these tests cover the HTTP edge alone."""
 
 import threading
 import time
@@ -22,20 +22,22 @@ from emojitune.jobs.dispatcher import Dispatcher
 
 
 class FakeDispatcher(Dispatcher):
-    """Starts nothing; counts how often it was woken."""
+    """Starts no job; counts how often it is woken."""
 
     def __init__(self) -> None:
-        self.woken = 0
+        self.wake_count = 0
 
     def start(self) -> None: ...
 
     def wake(self) -> None:
-        self.woken += 1
+        self.wake_count += 1
 
     def stop(self) -> None: ...
 
 
 class FakeGeneration:
+    """A generation that only records its cancellation."""
+
     def __init__(self) -> None:
         self.cancelled = threading.Event()
 
@@ -44,7 +46,7 @@ class FakeGeneration:
 
 
 class FakeChatModel:
-    """Says "(party)" in two pieces from a thread of its own; some prompts make it misbehave."""
+    """Replies "(party)" in two pieces from a thread of its own; some prompts make it misbehave."""
 
     bytes = 0
     busy = False
@@ -53,7 +55,7 @@ class FakeChatModel:
         self.requests: list[InferenceRequest] = []
         self.generations: list[FakeGeneration] = []
         self.embedded: list[list[str | Sequence[int]]] = []
-        self.gave_up = threading.Event()
+        self.embedding_cancelled = threading.Event()
 
     def start(self, request: InferenceRequest, listener: Listener) -> FakeGeneration:
         self.requests.append(request)
@@ -66,8 +68,8 @@ class FakeChatModel:
             raise RuntimeError("a secret detail")
         generation = FakeGeneration()
         self.generations.append(generation)
-        speaker = threading.Thread(target=_speak, args=(prompt, request, generation, listener))
-        speaker.start()
+        thread = threading.Thread(target=_generate, args=(prompt, request, generation, listener))
+        thread.start()
         return generation
 
     def count_tokens(self, request: InferenceRequest) -> int:
@@ -76,19 +78,19 @@ class FakeChatModel:
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
     ) -> Embeddings | None:
-        """Every input points where its length says, in 8 dimensions; "embed for ever" waits."""
+        """Embeds inputs by length, in 8 dimensions; "embed for ever" waits to be cancelled."""
         self.embedded.append(list(inputs))
         if inputs[0] == "embed for ever":
             while not cancelled():
                 time.sleep(0.01)
-            self.gave_up.set()
+            self.embedding_cancelled.set()
             return None
         vectors = np.array([[3.0, 4.0, len(text), *[0.0] * 5] for text in inputs], np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return Embeddings(vectors, tokens=sum(map(len, inputs)))
 
 
-def _speak(
+def _generate(
     prompt: str, request: InferenceRequest, generation: FakeGeneration, listener: Listener
 ) -> None:
     if prompt == "fail before the first word":
@@ -96,8 +98,8 @@ def _speak(
         return
     if prompt == "look and call":
         call = [ToolCallDelta(0, "", "weather"), ToolCallDelta(0, "{}")]
-        for told in (Delta(0, "Let me look."), *(Delta(0, "", tool_calls=(one,)) for one in call)):
-            listener(told)
+        for delta in (Delta(0, "Let me look."), *(Delta(0, "", tool_calls=(one,)) for one in call)):
+            listener(delta)
         listener(Delta(0, "", "tool_calls"))
         listener(Usage(prompt_tokens=20, completion_tokens=9, cached_tokens=16))
         return

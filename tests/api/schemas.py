@@ -1,13 +1,13 @@
-"""What each reply of the API is as raw JSON: JSON Schemas, self-written and reduced.
+"""JSON Schemas of all responses of the API, self-written and reduced.
 
 OpenAI's own document (3 MB of YAML) is not vendored: it is not ours, it moves every week, and no
 JSON Schema library reads it as it stands (`nullable` beside `$ref`, boolean `exclusiveMinimum`,
 `oneOf`s that overlap). So the objects that this API answers with are written down here, by hand,
 from the reference: every key that the document requires, the type and the values of each known key,
-and null exactly where the document, or the hosted service's recorded traffic, has null. Keys
-that are not known here may follow (`served_by`, `alternatives`): clients pass over them.
+and null exactly where the document, or the hosted service's recorded traffic, has null. Unknown
+keys are allowed (`served_by`, `alternatives`): clients ignore them.
 
-The strict SDK is no substitute: it takes "12" for an integer and misses no nullable key.
+The strict SDK is no substitute: it accepts "12" as an integer and does not miss a nullable key.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ import jsonschema
 
 Schema = dict[str, Any]
 
-TEXT: Schema = {"type": "string"}
-WHOLE: Schema = {"type": "integer"}
+STRING: Schema = {"type": "string"}
+INTEGER: Schema = {"type": "integer"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 NUMBER: Schema = {"type": "number"}
-TRUTH: Schema = {"type": "boolean"}
-TIME: Schema = {"type": "integer", "minimum": 0}
+BOOLEAN: Schema = {"type": "boolean"}
+TIMESTAMP: Schema = {"type": "integer", "minimum": 0}
 METADATA: Schema = {
     "type": ["object", "null"],
     "maxProperties": 16,
@@ -31,19 +31,19 @@ METADATA: Schema = {
 }
 
 
-def or_null(schema: Schema) -> Schema:
+def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def one_of(*values: Any) -> Schema:
+def enum(*values: Any) -> Schema:
     return {"enum": list(values)}
 
 
-def an_array(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items, **more}
+def array_of(items: Schema, **extra: Any) -> Schema:
+    return {"type": "array", "items": items, **extra}
 
 
-def an_object(required: Mapping[str, Schema], **optional: Schema) -> Schema:
+def object_with(required: Mapping[str, Schema], **optional: Schema) -> Schema:
     return {
         "type": "object",
         "required": list(required),
@@ -51,24 +51,24 @@ def an_object(required: Mapping[str, Schema], **optional: Schema) -> Schema:
     }
 
 
-def a_list(items: Schema, **more: Schema) -> Schema:
-    """A list in which all of `more` stands as well."""
-    return an_object({"object": one_of("list"), "data": an_array(items), **more})
+def list_of(items: Schema, **extra: Schema) -> Schema:
+    """A list object with the `extra` keys, all required."""
+    return object_with({"object": enum("list"), "data": array_of(items), **extra})
 
 
-def a_page(items: Schema, **more: Schema) -> Schema:
-    return a_list(items, has_more=TRUTH, **more)
+def page_of(items: Schema, **extra: Schema) -> Schema:
+    return list_of(items, has_more=BOOLEAN, **extra)
 
 
-def with_ends(items: Schema) -> Schema:
-    """A page that says its first and its last id; both are null when it is empty."""
-    return a_page(items, first_id=or_null(TEXT), last_id=or_null(TEXT))
+def page_with_ids(items: Schema) -> Schema:
+    """A page with its first and last id, which may be null when it is empty."""
+    return page_of(items, first_id=nullable(STRING), last_id=nullable(STRING))
 
 
-DELETED = an_object(
+DELETED = object_with(
     {
-        "id": TEXT,
-        "object": one_of(
+        "id": STRING,
+        "object": enum(
             "file",
             "model",
             "chat.completion.deleted",
@@ -76,29 +76,34 @@ DELETED = an_object(
             "response",
             "response.deleted",
         ),
-        "deleted": one_of(True),
+        "deleted": enum(True),
     }
 )
 
-ERROR = an_object(
+ERROR = object_with(
     {
         "error": {
-            **an_object(
-                {"message": TEXT, "type": TEXT, "param": or_null(TEXT), "code": or_null(TEXT)}
+            **object_with(
+                {
+                    "message": STRING,
+                    "type": STRING,
+                    "param": nullable(STRING),
+                    "code": nullable(STRING),
+                }
             ),
             "additionalProperties": False,
         }
     }
 )
 
-FILE = an_object(
+FILE = object_with(
     {
         "id": {"type": "string", "pattern": "^file-"},
-        "object": one_of("file"),
+        "object": enum("file"),
         "bytes": COUNT,
-        "created_at": TIME,
-        "filename": TEXT,
-        "purpose": one_of(
+        "created_at": TIMESTAMP,
+        "filename": STRING,
+        "purpose": enum(
             "assistants",
             "assistants_output",
             "batch",
@@ -109,110 +114,112 @@ FILE = an_object(
             "user_data",
             "evals",  # taken on upload, though OpenAI's document forgets it here
         ),
-        "status": one_of("uploaded", "processed", "error"),
+        "status": enum("uploaded", "processed", "error"),
     },
-    expires_at=or_null(TIME),
-    status_details=or_null(TEXT),
+    expires_at=nullable(TIMESTAMP),
+    status_details=nullable(STRING),
 )
 
-UPLOAD = an_object(
+UPLOAD = object_with(
     {
         "id": {"type": "string", "pattern": "^upload_"},
-        "object": one_of("upload"),
-        "created_at": TIME,
-        "filename": TEXT,
+        "object": enum("upload"),
+        "created_at": TIMESTAMP,
+        "filename": STRING,
         "bytes": COUNT,
-        "purpose": TEXT,
-        "status": one_of("pending", "completed", "cancelled", "expired"),
-        "expires_at": TIME,
+        "purpose": STRING,
+        "status": enum("pending", "completed", "cancelled", "expired"),
+        "expires_at": TIMESTAMP,
     },
-    file=or_null(FILE),
+    file=nullable(FILE),
 )
 
-UPLOAD_PART = an_object(
+UPLOAD_PART = object_with(
     {
         "id": {"type": "string", "pattern": "^part_"},
-        "object": one_of("upload.part"),
-        "created_at": TIME,
+        "object": enum("upload.part"),
+        "created_at": TIMESTAMP,
         "upload_id": {"type": "string", "pattern": "^upload_"},
     }
 )
 
-MODEL = an_object(
-    {"id": TEXT, "object": one_of("model"), "created": TIME, "owned_by": TEXT},
+MODEL = object_with(
+    {"id": STRING, "object": enum("model"), "created": TIMESTAMP, "owned_by": STRING},
     shutdown_date={"type": ["string", "null"], "pattern": r"^\d{4}-\d\d-\d\d$"},
 )
 
-AUTO = one_of("auto")
+AUTO = enum("auto")
 
 
-def auto_or(schema: Schema) -> Schema:
+def or_auto(schema: Schema) -> Schema:
     return {"anyOf": [AUTO, schema]}
 
 
-BASIC = {
-    "n_epochs": auto_or({"type": "integer", "minimum": 1, "maximum": 50}),
-    "batch_size": auto_or({"type": "integer", "minimum": 1, "maximum": 256}),
-    "learning_rate_multiplier": auto_or({"type": "number", "exclusiveMinimum": 0}),
+_SUPERVISED = {
+    "n_epochs": or_auto({"type": "integer", "minimum": 1, "maximum": 50}),
+    "batch_size": or_auto({"type": "integer", "minimum": 1, "maximum": 256}),
+    "learning_rate_multiplier": or_auto({"type": "number", "exclusiveMinimum": 0}),
 }
-HYPERPARAMETERS = an_object({}, **BASIC)
+HYPERPARAMETERS = object_with({}, **_SUPERVISED)
 
-JOB = an_object(
+JOB = object_with(
     {
         "id": {"type": "string", "pattern": "^ftjob-"},
-        "object": one_of("fine_tuning.job"),
-        "created_at": TIME,
-        "error": or_null(an_object({"code": TEXT, "message": TEXT, "param": or_null(TEXT)})),
+        "object": enum("fine_tuning.job"),
+        "created_at": TIMESTAMP,
+        "error": nullable(
+            object_with({"code": STRING, "message": STRING, "param": nullable(STRING)})
+        ),
         "fine_tuned_model": {"type": ["string", "null"], "pattern": "^ft:[^:]+:[^:]+:[^:]*:[^:]+$"},
-        "finished_at": or_null(TIME),
+        "finished_at": nullable(TIMESTAMP),
         "hyperparameters": HYPERPARAMETERS,
-        "model": TEXT,
-        "organization_id": TEXT,
-        "result_files": an_array(TEXT),
+        "model": STRING,
+        "organization_id": STRING,
+        "result_files": array_of(STRING),
         # "paused" is in no enum of OpenAI's, and is what its /pause answers.
-        "status": one_of(
+        "status": enum(
             "validating_files", "queued", "running", "succeeded", "failed", "cancelled", "paused"
         ),
-        "trained_tokens": or_null(COUNT),
-        "training_file": TEXT,
-        "validation_file": or_null(TEXT),
+        "trained_tokens": nullable(COUNT),
+        "training_file": STRING,
+        "validation_file": nullable(STRING),
         "seed": {"type": "integer", "minimum": 0, "maximum": 2_147_483_647},
     },
-    integrations=or_null(
-        an_array(
-            an_object(
+    integrations=nullable(
+        array_of(
+            object_with(
                 {
-                    "type": one_of("wandb"),
-                    "wandb": an_object(
-                        {"project": TEXT},
-                        name=or_null(TEXT),
-                        entity=or_null(TEXT),
-                        tags=an_array(TEXT),
+                    "type": enum("wandb"),
+                    "wandb": object_with(
+                        {"project": STRING},
+                        name=nullable(STRING),
+                        entity=nullable(STRING),
+                        tags=array_of(STRING),
                     ),
                 }
             ),
             maxItems=5,
         )
     ),
-    estimated_finish=or_null(TIME),
-    method=an_object(
-        {"type": one_of("supervised", "dpo", "reinforcement")},
-        supervised=an_object({}, hyperparameters=HYPERPARAMETERS),
-        dpo=an_object({}, hyperparameters=HYPERPARAMETERS),
-        reinforcement=an_object({"grader": {"type": "object"}}, hyperparameters=HYPERPARAMETERS),
+    estimated_finish=nullable(TIMESTAMP),
+    method=object_with(
+        {"type": enum("supervised", "dpo", "reinforcement")},
+        supervised=object_with({}, hyperparameters=HYPERPARAMETERS),
+        dpo=object_with({}, hyperparameters=HYPERPARAMETERS),
+        reinforcement=object_with({"grader": {"type": "object"}}, hyperparameters=HYPERPARAMETERS),
     ),
     metadata=METADATA,
 )
 
-EVENT = an_object(
+EVENT = object_with(
     {
         "id": {"type": "string", "pattern": "^ft-?event-"},
-        "object": one_of("fine_tuning.job.event"),
-        "created_at": TIME,
-        "level": one_of("info", "warn", "error"),
-        "message": TEXT,
+        "object": enum("fine_tuning.job.event"),
+        "created_at": TIMESTAMP,
+        "level": enum("info", "warn", "error"),
+        "message": STRING,
     },
-    type=one_of("message", "metrics"),
+    type=enum("message", "metrics"),
     data={"type": ["object", "null"]},
 )
 
@@ -225,24 +232,24 @@ _METRICS = (
     "full_valid_mean_token_accuracy",
 )
 
-CHECKPOINT = an_object(
+CHECKPOINT = object_with(
     {
         "id": {"type": "string", "pattern": "^ftckpt_"},
-        "object": one_of("fine_tuning.job.checkpoint"),
-        "created_at": TIME,
+        "object": enum("fine_tuning.job.checkpoint"),
+        "created_at": TIMESTAMP,
         "fine_tuned_model_checkpoint": {"type": "string", "pattern": "^ft:"},
         "step_number": COUNT,
-        "metrics": an_object({}, step=NUMBER, **dict.fromkeys(_METRICS, NUMBER)),
+        "metrics": object_with({}, step=NUMBER, **dict.fromkeys(_METRICS, NUMBER)),
         "fine_tuning_job_id": {"type": "string", "pattern": "^ftjob-"},
     }
 )
 
-PERMISSION = an_object(
+PERMISSION = object_with(
     {
         "id": {"type": "string", "pattern": "^cp_"},
-        "object": one_of("checkpoint.permission"),
-        "created_at": TIME,
-        "project_id": TEXT,
+        "object": enum("checkpoint.permission"),
+        "created_at": TIMESTAMP,
+        "project_id": STRING,
     }
 )
 
@@ -265,23 +272,23 @@ _GRADER_TEXTS = (
     "model_grader_server_error_details",
 )
 
-GRADER_RUN = an_object(
+GRADER_RUN = object_with(
     {
         "reward": NUMBER,
-        "metadata": an_object(
+        "metadata": object_with(
             {
-                "name": TEXT,
-                "type": TEXT,
-                "errors": an_object(
+                "name": STRING,
+                "type": STRING,
+                "errors": object_with(
                     {
-                        **dict.fromkeys(_GRADER_FLAGS, TRUTH),
-                        **dict.fromkeys(_GRADER_TEXTS, or_null(TEXT)),
+                        **dict.fromkeys(_GRADER_FLAGS, BOOLEAN),
+                        **dict.fromkeys(_GRADER_TEXTS, nullable(STRING)),
                     }
                 ),
                 "execution_time": NUMBER,
                 "scores": {"type": "object"},
-                "token_usage": or_null(WHOLE),
-                "sampled_model_name": or_null(TEXT),
+                "token_usage": nullable(INTEGER),
+                "sampled_model_name": nullable(STRING),
             }
         ),
         "sub_rewards": {"type": "object"},
@@ -289,12 +296,12 @@ GRADER_RUN = an_object(
     }
 )
 
-GRADER_VALID = an_object({}, grader=an_object({"type": TEXT}))
+GRADER_VALID = object_with({}, grader=object_with({"type": STRING}))
 
-USAGE = an_object(
+USAGE = object_with(
     {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT},
-    prompt_tokens_details=an_object({}, cached_tokens=COUNT, audio_tokens=COUNT),
-    completion_tokens_details=an_object(
+    prompt_tokens_details=object_with({}, cached_tokens=COUNT, audio_tokens=COUNT),
+    completion_tokens_details=object_with(
         {},
         reasoning_tokens=COUNT,
         audio_tokens=COUNT,
@@ -303,50 +310,53 @@ USAGE = an_object(
     ),
 )
 
-TIER = one_of("auto", "default", "flex", "scale", "priority", "fast", None)
+TIER = enum("auto", "default", "flex", "scale", "priority", "fast", None)
 BYTE = {"type": "integer", "minimum": 0, "maximum": 255}
-_LOGPROB = {"token": TEXT, "logprob": NUMBER, "bytes": or_null(an_array(BYTE))}
-TOKEN_LOGPROB = an_object({**_LOGPROB, "top_logprobs": an_array(an_object(_LOGPROB))})
-LOGPROBS = or_null(
-    an_object(
+_LOGPROB = {"token": STRING, "logprob": NUMBER, "bytes": nullable(array_of(BYTE))}
+TOKEN_LOGPROB = object_with({**_LOGPROB, "top_logprobs": array_of(object_with(_LOGPROB))})
+LOGPROBS = nullable(
+    object_with(
         {
-            "content": or_null(an_array(TOKEN_LOGPROB)),
-            "refusal": or_null(an_array(TOKEN_LOGPROB)),
+            "content": nullable(array_of(TOKEN_LOGPROB)),
+            "refusal": nullable(array_of(TOKEN_LOGPROB)),
         }
     )
 )
 
-_CALL = {"name": TEXT, "arguments": TEXT}
+_CALL = {"name": STRING, "arguments": STRING}
 TOOL_CALL = {
     "anyOf": [
-        an_object({"id": TEXT, "type": one_of("function"), "function": an_object(_CALL)}),
-        an_object({"id": TEXT, "type": one_of("custom"), "custom": an_object({"name": TEXT})}),
+        object_with({"id": STRING, "type": enum("function"), "function": object_with(_CALL)}),
+        object_with(
+            {"id": STRING, "type": enum("custom"), "custom": object_with({"name": STRING})}
+        ),
     ]
 }
 
 _MESSAGE: dict[str, Any] = {
-    "tool_calls": an_array(TOOL_CALL, minItems=1),
-    "annotations": an_array({"type": "object"}),
-    "function_call": an_object(_CALL),
+    "tool_calls": array_of(TOOL_CALL, minItems=1),
+    "annotations": array_of({"type": "object"}),
+    "function_call": object_with(_CALL),
     "audio": {"type": "null"},
 }
-MESSAGE = an_object(
-    {"role": one_of("assistant"), "content": or_null(TEXT), "refusal": or_null(TEXT)}, **_MESSAGE
+MESSAGE = object_with(
+    {"role": enum("assistant"), "content": nullable(STRING), "refusal": nullable(STRING)},
+    **_MESSAGE,
 )
 
 FINISH = ("stop", "length", "tool_calls", "content_filter", "function_call")
 
-COMPLETION = an_object(
+COMPLETION = object_with(
     {
         "id": {"type": "string", "pattern": "^chatcmpl-"},
-        "object": one_of("chat.completion"),
-        "created": TIME,
-        "model": TEXT,
-        "choices": an_array(
-            an_object(
+        "object": enum("chat.completion"),
+        "created": TIMESTAMP,
+        "model": STRING,
+        "choices": array_of(
+            object_with(
                 {
                     "index": COUNT,
-                    "finish_reason": one_of(*FINISH),
+                    "finish_reason": enum(*FINISH),
                     "message": MESSAGE,
                     "logprobs": LOGPROBS,
                 }
@@ -357,183 +367,183 @@ COMPLETION = an_object(
     usage=USAGE,
     metadata=METADATA,
     service_tier=TIER,
-    system_fingerprint=TEXT,
+    system_fingerprint=STRING,
     moderation={"type": "null"},
 )
 
-CHUNK = an_object(
+CHUNK = object_with(
     {
         "id": {"type": "string", "pattern": "^chatcmpl-"},
-        "object": one_of("chat.completion.chunk"),
-        "created": TIME,
-        "model": TEXT,
-        "choices": an_array(
-            an_object(
+        "object": enum("chat.completion.chunk"),
+        "created": TIMESTAMP,
+        "model": STRING,
+        "choices": array_of(
+            object_with(
                 {
                     "index": COUNT,
-                    "finish_reason": one_of(*FINISH, None),
-                    "delta": an_object(
+                    "finish_reason": enum(*FINISH, None),
+                    "delta": object_with(
                         {},
-                        role=one_of("developer", "system", "user", "assistant", "tool"),
-                        content=or_null(TEXT),
-                        refusal=or_null(TEXT),
-                        tool_calls=an_array(
-                            an_object({"index": COUNT}, id=TEXT, type=one_of("function"))
+                        role=enum("developer", "system", "user", "assistant", "tool"),
+                        content=nullable(STRING),
+                        refusal=nullable(STRING),
+                        tool_calls=array_of(
+                            object_with({"index": COUNT}, id=STRING, type=enum("function"))
                         ),
-                        function_call=an_object({}, name=TEXT, arguments=TEXT),
+                        function_call=object_with({}, name=STRING, arguments=STRING),
                     ),
                 },
                 logprobs=LOGPROBS,
             )
         ),
     },
-    usage=or_null(USAGE),
+    usage=nullable(USAGE),
     service_tier=TIER,
-    system_fingerprint=TEXT,
+    system_fingerprint=STRING,
     moderation={"type": "null"},
-    obfuscation=TEXT,
+    obfuscation=STRING,
 )
 
 # Document and SDK say that each is the assistant's; those that were sent have their own role.
-STORED_MESSAGE = an_object(
+STORED_MESSAGE = object_with(
     {
-        "id": TEXT,
-        "role": one_of("system", "developer", "user", "assistant", "tool", "function"),
-        "content": or_null({"anyOf": [TEXT, {"type": "array"}]}),
-        "refusal": or_null(TEXT),
+        "id": STRING,
+        "role": enum("system", "developer", "user", "assistant", "tool", "function"),
+        "content": nullable({"anyOf": [STRING, {"type": "array"}]}),
+        "refusal": nullable(STRING),
     },
     **_MESSAGE,
 )
 
-RESPONSE_USAGE = an_object(
+RESPONSE_USAGE = object_with(
     {
         "input_tokens": COUNT,
-        "input_tokens_details": an_object({"cached_tokens": COUNT, "cache_write_tokens": COUNT}),
+        "input_tokens_details": object_with({"cached_tokens": COUNT, "cache_write_tokens": COUNT}),
         "output_tokens": COUNT,
-        "output_tokens_details": an_object({"reasoning_tokens": COUNT}),
+        "output_tokens_details": object_with({"reasoning_tokens": COUNT}),
         "total_tokens": COUNT,
     }
 )
 
-OUTPUT_TEXT = an_object(
+OUTPUT_TEXT = object_with(
     {
-        "type": one_of("output_text"),
-        "text": TEXT,
+        "type": enum("output_text"),
+        "text": STRING,
         "annotations": {"type": "array"},
         "logprobs": {"type": "array"},
     }
 )
 OUTPUT_PART = {
-    "anyOf": [OUTPUT_TEXT, an_object({"type": one_of("refusal"), "refusal": TEXT})],
+    "anyOf": [OUTPUT_TEXT, object_with({"type": enum("refusal"), "refusal": STRING})],
 }
-PROGRESS = one_of("in_progress", "completed", "incomplete")
+PROGRESS = enum("in_progress", "completed", "incomplete")
 OUTPUT_ITEM = {
     "anyOf": [
-        an_object(
+        object_with(
             {
-                "id": TEXT,
-                "type": one_of("message"),
-                "role": one_of("assistant"),
+                "id": STRING,
+                "type": enum("message"),
+                "role": enum("assistant"),
                 "status": PROGRESS,
-                "content": an_array(OUTPUT_PART),
+                "content": array_of(OUTPUT_PART),
             }
         ),
-        an_object(
+        object_with(
             {
-                "type": one_of("function_call"),
-                "call_id": TEXT,
-                "name": TEXT,
-                "arguments": TEXT,
+                "type": enum("function_call"),
+                "call_id": STRING,
+                "name": STRING,
+                "arguments": STRING,
             },
-            id=TEXT,
+            id=STRING,
             status=PROGRESS,
         ),
     ]
 }
-INPUT_ITEM = an_object({"type": TEXT}, id=TEXT)
+INPUT_ITEM = object_with({"type": STRING}, id=STRING)
 
-RESPONSE = an_object(
+RESPONSE = object_with(
     {
         "id": {"type": "string", "pattern": "^resp_"},
-        "object": one_of("response"),
+        "object": enum("response"),
         "created_at": NUMBER,
-        "error": or_null(an_object({"code": TEXT, "message": TEXT})),
-        "incomplete_details": or_null(
-            an_object({}, reason=one_of("max_output_tokens", "content_filter"))
+        "error": nullable(object_with({"code": STRING, "message": STRING})),
+        "incomplete_details": nullable(
+            object_with({}, reason=enum("max_output_tokens", "content_filter"))
         ),
-        "instructions": or_null({"anyOf": [TEXT, {"type": "array"}]}),
+        "instructions": nullable({"anyOf": [STRING, {"type": "array"}]}),
         "metadata": METADATA,
-        "model": TEXT,
-        "output": an_array(OUTPUT_ITEM),
-        "parallel_tool_calls": TRUTH,
-        "temperature": or_null({"type": "number", "minimum": 0, "maximum": 2}),
+        "model": STRING,
+        "output": array_of(OUTPUT_ITEM),
+        "parallel_tool_calls": BOOLEAN,
+        "temperature": nullable({"type": "number", "minimum": 0, "maximum": 2}),
         "tool_choice": {"type": ["string", "object"]},
-        "tools": an_array({"type": "object"}),
-        "top_p": or_null({"type": "number", "minimum": 0, "maximum": 1}),
+        "tools": array_of({"type": "object"}),
+        "top_p": nullable({"type": "number", "minimum": 0, "maximum": 1}),
     },
-    status=one_of("completed", "failed", "in_progress", "cancelled", "queued", "incomplete"),
-    completed_at=or_null(NUMBER),
+    status=enum("completed", "failed", "in_progress", "cancelled", "queued", "incomplete"),
+    completed_at=nullable(NUMBER),
     usage=RESPONSE_USAGE,
-    text=an_object({}, format=an_object({"type": TEXT})),
-    top_logprobs=or_null(COUNT),
-    user=TEXT,
-    safety_identifier=or_null(TEXT),
-    prompt_cache_key=or_null(TEXT),
-    prompt_cache_retention=one_of("in_memory", "24h", None),
-    previous_response_id=or_null(TEXT),
-    background=or_null(TRUTH),
-    max_tool_calls=or_null(COUNT),
-    max_output_tokens=or_null(COUNT),
-    service_tier=one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", None),
-    truncation=one_of("auto", "disabled", None),
-    reasoning=or_null({"type": "object"}),
-    output_text=or_null(TEXT),
-    prompt=or_null({"type": "object"}),
-    conversation=or_null({"type": "object"}),
+    text=object_with({}, format=object_with({"type": STRING})),
+    top_logprobs=nullable(COUNT),
+    user=STRING,
+    safety_identifier=nullable(STRING),
+    prompt_cache_key=nullable(STRING),
+    prompt_cache_retention=enum("in_memory", "24h", None),
+    previous_response_id=nullable(STRING),
+    background=nullable(BOOLEAN),
+    max_tool_calls=nullable(COUNT),
+    max_output_tokens=nullable(COUNT),
+    service_tier=enum("auto", "default", "flex", "scale", "priority", "fast", "ultrafast", None),
+    truncation=enum("auto", "disabled", None),
+    reasoning=nullable({"type": "object"}),
+    output_text=nullable(STRING),
+    prompt=nullable({"type": "object"}),
+    conversation=nullable({"type": "object"}),
     moderation={"type": "null"},
 )
 
-_STEP: dict[str, Schema] = {"type": TEXT, "sequence_number": COUNT}
-_OF_PART: dict[str, Schema] = {
-    **_STEP,
-    "item_id": TEXT,
+_EVENT: dict[str, Schema] = {"type": STRING, "sequence_number": COUNT}
+_PART_EVENT: dict[str, Schema] = {
+    **_EVENT,
+    "item_id": STRING,
     "output_index": COUNT,
     "content_index": COUNT,
 }
-_OF_ITEM: dict[str, Schema] = {**_STEP, "output_index": COUNT, "item": OUTPUT_ITEM}
-_OF_CALL: dict[str, Schema] = {**_STEP, "item_id": TEXT, "output_index": COUNT}
+_ITEM_EVENT: dict[str, Schema] = {**_EVENT, "output_index": COUNT, "item": OUTPUT_ITEM}
+_CALL_EVENT: dict[str, Schema] = {**_EVENT, "item_id": STRING, "output_index": COUNT}
 RESPONSE_EVENTS: dict[str, Schema] = {
     **{
-        f"response.{name}": an_object({**_STEP, "response": RESPONSE})
+        f"response.{name}": object_with({**_EVENT, "response": RESPONSE})
         for name in ("created", "in_progress", "queued", "completed", "incomplete", "failed")
     },
-    "response.output_item.added": an_object(_OF_ITEM),
-    "response.output_item.done": an_object(_OF_ITEM),
-    "response.content_part.added": an_object({**_OF_PART, "part": OUTPUT_PART}),
-    "response.content_part.done": an_object({**_OF_PART, "part": OUTPUT_PART}),
-    "response.output_text.delta": an_object(
-        {**_OF_PART, "delta": TEXT, "logprobs": {"type": "array"}}
+    "response.output_item.added": object_with(_ITEM_EVENT),
+    "response.output_item.done": object_with(_ITEM_EVENT),
+    "response.content_part.added": object_with({**_PART_EVENT, "part": OUTPUT_PART}),
+    "response.content_part.done": object_with({**_PART_EVENT, "part": OUTPUT_PART}),
+    "response.output_text.delta": object_with(
+        {**_PART_EVENT, "delta": STRING, "logprobs": {"type": "array"}}
     ),
-    "response.output_text.done": an_object(
-        {**_OF_PART, "text": TEXT, "logprobs": {"type": "array"}}
+    "response.output_text.done": object_with(
+        {**_PART_EVENT, "text": STRING, "logprobs": {"type": "array"}}
     ),
-    "response.function_call_arguments.delta": an_object({**_OF_CALL, "delta": TEXT}),
-    "response.function_call_arguments.done": an_object(
-        {**_OF_CALL, "arguments": TEXT, "name": TEXT}
+    "response.function_call_arguments.delta": object_with({**_CALL_EVENT, "delta": STRING}),
+    "response.function_call_arguments.done": object_with(
+        {**_CALL_EVENT, "arguments": STRING, "name": STRING}
     ),
-    "error": an_object(
-        {**_STEP, "message": TEXT, "code": or_null(TEXT), "param": or_null(TEXT)},
+    "error": object_with(
+        {**_EVENT, "message": STRING, "code": nullable(STRING), "param": nullable(STRING)},
     ),
 }
 
-BATCH = an_object(
+BATCH = object_with(
     {
         "id": {"type": "string", "pattern": "^batch_"},
-        "object": one_of("batch"),
+        "object": enum("batch"),
         "endpoint": {"type": "string", "pattern": "^/v1/"},
-        "input_file_id": TEXT,
-        "completion_window": TEXT,
-        "status": one_of(
+        "input_file_id": STRING,
+        "completion_window": STRING,
+        "status": enum(
             "validating",
             "failed",
             "in_progress",
@@ -543,30 +553,30 @@ BATCH = an_object(
             "cancelling",
             "cancelled",
         ),
-        "created_at": TIME,
+        "created_at": TIMESTAMP,
     },
-    errors=or_null(
-        an_object(
+    errors=nullable(
+        object_with(
             {},
-            object=one_of("list"),
-            data=an_array(
-                an_object(
+            object=enum("list"),
+            data=array_of(
+                object_with(
                     {},
-                    code=TEXT,
-                    message=TEXT,
-                    param=or_null(TEXT),
-                    line=or_null(WHOLE),
+                    code=STRING,
+                    message=STRING,
+                    param=nullable(STRING),
+                    line=nullable(INTEGER),
                 )
             ),
         )
     ),
-    request_counts=or_null(an_object({"total": COUNT, "completed": COUNT, "failed": COUNT})),
-    model=or_null(TEXT),
-    output_file_id=or_null(TEXT),
-    error_file_id=or_null(TEXT),
+    request_counts=nullable(object_with({"total": COUNT, "completed": COUNT, "failed": COUNT})),
+    model=nullable(STRING),
+    output_file_id=nullable(STRING),
+    error_file_id=nullable(STRING),
     metadata=METADATA,
     **{
-        f"{moment}_at": or_null(TIME)
+        f"{moment}_at": nullable(TIMESTAMP)
         for moment in (
             "in_progress",
             "expires",
@@ -580,16 +590,16 @@ BATCH = an_object(
     },
 )
 
-EMBEDDING = an_object(
+EMBEDDING = object_with(
     {
-        "object": one_of("embedding"),
+        "object": enum("embedding"),
         "index": COUNT,
         # Base64 is what the official clients ask for, and what the document has no word for.
-        "embedding": {"anyOf": [an_array(NUMBER, minItems=1), TEXT]},
+        "embedding": {"anyOf": [array_of(NUMBER, minItems=1), STRING]},
     }
 )
-EMBEDDINGS = a_list(
-    EMBEDDING, model=TEXT, usage=an_object({"prompt_tokens": COUNT, "total_tokens": COUNT})
+EMBEDDINGS = list_of(
+    EMBEDDING, model=STRING, usage=object_with({"prompt_tokens": COUNT, "total_tokens": COUNT})
 )
 
 OBJECTS: dict[str, Schema] = {
@@ -610,23 +620,23 @@ OBJECTS: dict[str, Schema] = {
 
 # By the end of the path that was asked: what a list holds, which may be empty, and how it is paged.
 LISTS: dict[str, Schema] = {
-    "/files": with_ends(FILE),
-    "/models": a_list(MODEL),
-    "/fine_tuning/jobs": a_page(JOB),
-    "/events": a_page(EVENT),
-    "/checkpoints": with_ends(CHECKPOINT),
-    "/permissions": with_ends(PERMISSION),
-    "/chat/completions": with_ends(COMPLETION),
-    "/messages": with_ends(STORED_MESSAGE),
-    "/batches": a_page(BATCH),
-    "/input_items": with_ends(INPUT_ITEM),
+    "/files": page_with_ids(FILE),
+    "/models": list_of(MODEL),
+    "/fine_tuning/jobs": page_of(JOB),
+    "/events": page_of(EVENT),
+    "/checkpoints": page_with_ids(CHECKPOINT),
+    "/permissions": page_with_ids(PERMISSION),
+    "/chat/completions": page_with_ids(COMPLETION),
+    "/messages": page_with_ids(STORED_MESSAGE),
+    "/batches": page_of(BATCH),
+    "/input_items": page_with_ids(INPUT_ITEM),
     "/embeddings": EMBEDDINGS,
 }
 PLAIN: dict[str, Schema] = {
     "/graders/run": GRADER_RUN,
     "/graders/validate": GRADER_VALID,
-    "/responses/input_tokens": an_object(
-        {"object": one_of("response.input_tokens"), "input_tokens": COUNT}
+    "/responses/input_tokens": object_with(
+        {"object": enum("response.input_tokens"), "input_tokens": COUNT}
     ),
 }
 
@@ -662,10 +672,10 @@ def check(reply: Mapping[str, Any], path: str) -> None:
     validator = jsonschema.Draft202012Validator(schema_of(reply, path))
     errors = [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(reply)]
     assert not errors, f"the reply to {path}: " + "; ".join(errors)
-    _check_whole_numbers(reply, path)
+    _check_integers(reply, path)
 
 
-def _check_whole_numbers(value: Any, path: str) -> None:
+def _check_integers(value: Any, path: str) -> None:
     """JSON Schema takes 12.0 for an integer; not every client does."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
@@ -673,7 +683,7 @@ def _check_whole_numbers(value: Any, path: str) -> None:
             # The one object whose times are fractions by the document.
             if a_time and value.get("object") != "response":
                 assert not isinstance(inner, float), f"the reply to {path}: {name} is {inner}"
-            _check_whole_numbers(inner, path)
+            _check_integers(inner, path)
     elif isinstance(value, list):
         for inner in value:
-            _check_whole_numbers(inner, path)
+            _check_integers(inner, path)

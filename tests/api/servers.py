@@ -1,4 +1,4 @@
-"""The application on a real port, every reply of which is looked at."""
+"""The application on a real port, with all responses checked against their schemas."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ import uvicorn
 from clocks import OffsetClock
 from fakes import FakeChatModel, FakeDispatcher
 from fastapi import FastAPI
-from watching import Watched
+from schema_middleware import SchemaCheckMiddleware
 
 from emojitune.server.context import RequestContext
 from emojitune.server.edge.h11_protocol import StrictH11Protocol
@@ -22,7 +22,7 @@ KEY = "sk-test-key"
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server on a real port, and what stands behind it."""
+    """A server on a real port, with its fakes."""
 
     url: str
     app: FastAPI
@@ -32,7 +32,7 @@ class RunningServer:
 
     @property
     def context(self) -> RequestContext:
-        """Those of the default project, whose key is the server's own."""
+        """The context of the default project, to which the server's own key belongs."""
         context: RequestContext = self.app.state.context_for(DEFAULT_PROJECT)
         return context
 
@@ -43,7 +43,10 @@ def serving(app: FastAPI) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as serve.py does
     config = uvicorn.Config(
-        Watched(app), http=StrictH11Protocol, log_level="warning", timeout_graceful_shutdown=1
+        SchemaCheckMiddleware(app),
+        http=StrictH11Protocol,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

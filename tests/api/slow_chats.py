@@ -1,4 +1,4 @@
-"""Chats that take as long as a test wants."""
+"""A chat model that replies only when a test lets it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,11 @@ from emojitune.settings import Settings
 
 
 class SlowChatModel(FakeChatModel):
-    """Answers some requests, then waits until it is allowed to go on."""
+    """Replies to the first `quick` requests; later ones wait until they are cancelled."""
 
     def __init__(self, quick: int) -> None:
         super().__init__()
-        self._quick = iter(range(quick))  # the next of it is taken by one thread alone
+        self._quick = iter(range(quick))  # `next` is atomic, for concurrent requests
 
     def start(self, request, listener):  # type: ignore[no-untyped-def]
         if next(self._quick, None) is None:

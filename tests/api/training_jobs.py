@@ -63,8 +63,8 @@ def wait(
     raise AssertionError(f"the job did not end: {messages(client, job_id)[-3:]}")
 
 
-def tuned_on(client: OpenAI, path: Path, replies: list[str]) -> FineTuningJob:
-    """A job of two epochs in batches of 5 that has ended, on an example of each reply."""
+def fine_tune(client: OpenAI, path: Path, replies: list[str]) -> FineTuningJob:
+    """A succeeded job of two epochs in batches of 5, with one training example per reply."""
     rows = [
         {
             "messages": [
@@ -85,8 +85,8 @@ def tuned_on(client: OpenAI, path: Path, replies: list[str]) -> FineTuningJob:
     return ended
 
 
-def rest(home: Path) -> None:
-    """Wait until no process holds a job of this home."""
+def wait_for_workers(home: Path) -> None:
+    """Wait until no worker has a lease on a job of this home."""
     leases = open_stores(Settings(home=home), "default").leases
     deadline = time.monotonic() + 30
     while leases.leased():
@@ -95,7 +95,7 @@ def rest(home: Path) -> None:
 
 
 def messages(client: OpenAI, job_id: str) -> list[str]:
-    """All of a job's messages in the order of time."""
+    """The messages of a job's events, the oldest first."""
     events = list(client.fine_tuning.jobs.list_events(job_id, limit=100))
     return [event.message for event in reversed(events)]
 

@@ -16,9 +16,9 @@ import schemas
 from api_requests import ApiRequest, operations
 from fakes import FakeDispatcher
 from fastapi import FastAPI
+from schema_middleware import json_objects
 from starlette.types import Message
 from tiny_model import make_adapter, make_tiny_base
-from watching import replies_of
 
 from emojitune.errors import ModelError
 from emojitune.inference.model_pool import GetModel
@@ -182,7 +182,7 @@ class Harness:
         if response.content_type == "application/octet-stream":
             assert path.endswith("/content"), "bytes where an object should be"
             return
-        for reply in replies_of(response.content_type, response.body):
+        for reply in json_objects(response.content_type, response.body):
             schemas.check(reply, path)
             if response.status >= 400:
                 jsonschema.validate(reply, self.document["components"]["schemas"]["Error"])

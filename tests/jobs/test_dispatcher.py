@@ -140,7 +140,7 @@ def test_a_stopped_worker_is_replaced_and_writes_nothing_when_it_wakes_up(
 def test_a_worker_that_hangs_is_killed_and_its_job_is_resumed(
     settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "_LAPSED_SECONDS", 0.1)
+    monkeypatch.setattr(dispatcher, "_EXPIRED_SECONDS", 0.1)
     job = create(stores)
     running.start()
     wait(lambda: len(steps(stores, job)) > 3)

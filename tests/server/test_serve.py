@@ -56,7 +56,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings(home=tmp_path / "home", cache=tmp_path / "cache", port=0, api_key="sk-test")
 
 
-def test_it_tells_where_it_is_and_ends_when_nobody_needs_it(settings: Settings) -> None:
+def test_a_server_announces_its_address_and_stops_when_idle(settings: Settings) -> None:
     seen: list[tuple[str, int, dict[str, object]]] = []
 
     def look(url: str) -> None:
@@ -71,7 +71,7 @@ def test_it_tells_where_it_is_and_ends_when_nobody_needs_it(settings: Settings) 
     assert not (settings.home / "server.json").exists()
 
 
-def test_it_does_not_end_while_a_job_is_to_run(settings: Settings) -> None:
+def test_a_server_does_not_stop_while_a_job_is_unfinished(settings: Settings) -> None:
     database = open_database(settings.home)
     jobs = JobStore(database, "default")
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
@@ -87,7 +87,7 @@ def test_it_does_not_end_while_a_job_is_to_run(settings: Settings) -> None:
     database.close()
 
 
-def test_it_does_not_end_while_a_batch_is_unfinished(
+def test_a_server_does_not_stop_while_a_batch_is_unfinished(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BatchRunner, "_unfinished", _nothing)
@@ -112,7 +112,7 @@ async def _nothing(_runner: BatchRunner) -> tuple[str, ...]:
     return ()
 
 
-def test_a_busy_port_is_said_to_be_busy(settings: Settings) -> None:
+def test_a_busy_port_is_reported(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         taken = settings.model_copy(update={"port": port})
@@ -120,19 +120,19 @@ def test_a_busy_port_is_said_to_be_busy(settings: Settings) -> None:
             serve(taken, announce=print)
 
 
-def test_a_host_that_is_not_here_is_refused(settings: Settings) -> None:
+def test_the_host_of_another_machine_is_refused(settings: Settings) -> None:
     elsewhere = settings.model_copy(update={"host": "192.0.2.1"})
     with pytest.raises(ConfigurationError, match="needs a free port"):
         serve(elsewhere, announce=print)
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1", "[::1", "a" * 70])
-def test_a_host_that_is_none_is_refused(settings: Settings, host: str) -> None:
+def test_an_invalid_host_is_refused(settings: Settings, host: str) -> None:
     with pytest.raises(ConfigurationError, match="Choose another with --host"):
         serve(settings.model_copy(update={"host": host}), announce=print)
 
 
-def test_two_servers_do_not_share_a_home_and_a_signal_ends_one_well(tmp_path: Path) -> None:
+def test_two_servers_cannot_share_a_home_and_a_signal_shuts_one_down(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVE, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -152,7 +152,7 @@ def test_importing_the_server_does_not_load_torch() -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_answers_do_not_wait_for_the_client_to_acknowledge(settings: Settings) -> None:
+def test_responses_do_not_wait_for_acknowledgements(settings: Settings) -> None:
     with (
         open_listener(settings) as listener,
         socket.create_connection(listener.getsockname()),
@@ -162,7 +162,7 @@ def test_answers_do_not_wait_for_the_client_to_acknowledge(settings: Settings) -
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_others_are_let_in_only_with_a_key_that_was_given(settings: Settings, host: str) -> None:
+def test_other_machines_need_a_key_that_was_given(settings: Settings, host: str) -> None:
     alone = settings.model_copy(update={"host": host, "api_key": None})
     with pytest.raises(ConfigurationError, match=f"Others can reach {host}, and no key was made"):
         serve(alone, announce=print)
@@ -179,14 +179,14 @@ def test_others_are_let_in_only_with_a_key_that_was_given(settings: Settings, ho
     database.close()
 
 
-def test_this_machine_alone_needs_no_key_to_be_given(settings: Settings) -> None:
+def test_the_loopback_address_needs_no_configured_key(settings: Settings) -> None:
     for host in ("127.0.0.1", "localhost"):
         open_listener(settings.model_copy(update={"host": host, "api_key": None})).close()
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate of nobody's signing, for no address of this machine's, and its key."""
+    """A self-signed certificate for an address of another machine, and its key."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=emoji.example"]
@@ -196,7 +196,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-def test_it_speaks_tls_and_its_home_knows_whom_to_trust(
+def test_a_server_speaks_tls_and_its_home_has_the_certificate(
     settings: Settings, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cert, key = certificate
@@ -208,11 +208,11 @@ def test_it_speaks_tls_and_its_home_knows_whom_to_trust(
         threading.Thread(target=ask, args=[url]).start()
 
     def ask(url: str) -> None:
-        with pytest.raises(httpx2.ConnectError):  # a stranger has no reason to trust it
+        with pytest.raises(httpx2.ConnectError):  # a client without the home does not trust it
             httpx2.get(f"{url}/models")
         with connect("local", settings) as connection:
             seen.extend([url.split(":")[0], len(list(connection.client.models.list())) > 5])
-        # By its URL it is a server like any other: the environment says whom to trust.
+        # By its URL it is like any server: the environment has the trusted certificates.
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
         with connect(url.replace("127.0.0.1", "localhost")) as connection:
             seen.append(len(list(connection.client.models.list())) > 5)
@@ -221,7 +221,7 @@ def test_it_speaks_tls_and_its_home_knows_whom_to_trust(
     assert seen == ["https", True, True]
 
 
-def test_a_certificate_that_cannot_be_used_is_said_to_be_none(
+def test_an_unusable_certificate_is_reported(
     settings: Settings, certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
     cert, key = certificate
@@ -235,7 +235,7 @@ def test_a_certificate_that_cannot_be_used_is_said_to_be_none(
             serve(settings.model_copy(update=update), announce=print)
 
 
-def test_its_log_is_one_object_a_line_on_stderr(tmp_path: Path) -> None:
+def test_the_log_is_one_json_object_per_line_on_stderr(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SERVE, str(tmp_path)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -254,9 +254,7 @@ def test_its_log_is_one_object_a_line_on_stderr(tmp_path: Path) -> None:
     assert ("uvicorn.error", "warning", None) in told
 
 
-def test_a_home_that_is_read_only_is_said_to_be(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_home_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 

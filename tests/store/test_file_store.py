@@ -85,7 +85,7 @@ def test_lists_can_be_held_to_one_purpose(files: FileStore) -> None:
     assert files.list(purpose="batch").items == (other,)
 
 
-def test_an_unknown_cursor_does_not_start_over(files: FileStore) -> None:
+def test_an_unknown_cursor_is_not_the_first_page(files: FileStore) -> None:
     files.add([b"x"], filename="a", purpose="fine-tune")
     with pytest.raises(NotFoundError, match="last item of a page"):
         files.list(after="file-gone")

@@ -79,6 +79,6 @@ def test_slices_page_to_the_end_and_stop() -> None:
     assert slice_page(ITEMS, after="msg_4", limit=2, order="asc").items == ()
 
 
-def test_an_unknown_cursor_does_not_start_over() -> None:
+def test_an_unknown_cursor_is_not_the_first_page() -> None:
     with pytest.raises(NotFoundError, match="nothing here is called 'msg_9'"):
         slice_page(ITEMS, after="msg_9", limit=2, order="asc")

@@ -78,7 +78,7 @@ def reached(batch: Batch) -> set[str]:
     return {name for name in TIMES if getattr(batch, name) is not None}
 
 
-def test_a_batch_is_run_to_its_end(client: OpenAI) -> None:
+def test_a_batch_is_completed(client: OpenAI) -> None:
     rows = [row(f"ask-{number}", f"hello {number}") for number in range(5)]
     created = begin(client, rows, metadata={"night": "1"})
     assert set(created.to_dict()) == KEYS
@@ -173,13 +173,13 @@ def test_an_input_file_that_breaks_a_rule_fails_the_batch(
     assert (batch.output_file_id, batch.error_file_id) == (None, None)
 
 
-def test_a_byte_order_mark_and_other_line_ends_are_no_errors(client: OpenAI) -> None:
+def test_a_byte_order_mark_and_other_line_endings_are_accepted(client: OpenAI) -> None:
     rows = [json.dumps(row(name)).encode() for name in ("a", "b")]
     batch = wait(client, begin(client, [b"\xef\xbb\xbf" + rows[0] + b"\r", rows[1] + b"\r"]).id)
     assert (batch.status, batch.request_counts.completed) == ("completed", 2)
 
 
-def test_a_file_has_a_largest_size(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_file_has_a_maximum_size(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input, "MAX_REQUESTS", 2)
     batch = wait(client, begin(client, [row("a"), row("b"), row("c")]).id)
     assert [error.code for error in batch.errors.data] == ["too_many_requests"]
@@ -207,7 +207,7 @@ def test_a_file_has_a_largest_size(client: OpenAI, monkeypatch: pytest.MonkeyPat
         ({"colour": "red"}, "colour", "unknown_parameter"),
     ],
 )  # fmt: skip
-def test_bad_batches_are_refused(
+def test_invalid_batches_are_refused(
     client: OpenAI, http: httpx2.Client, changes: dict[str, Any], param: str, code: str | None
 ) -> None:
     body = {
@@ -224,7 +224,9 @@ def test_bad_batches_are_refused(
         assert CHAT in error["message"]
 
 
-def test_trap_11_a_repeated_post_makes_no_second_batch(client: OpenAI, http: httpx2.Client) -> None:
+def test_trap_11_a_retried_post_creates_no_second_batch(
+    client: OpenAI, http: httpx2.Client
+) -> None:
     file_id = put(client, [row("a")])
     body = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
 
@@ -242,7 +244,7 @@ def test_trap_11_a_repeated_post_makes_no_second_batch(client: OpenAI, http: htt
     assert len(made) == 1
 
 
-def test_who_asks_twice_gets_two_batches(client: OpenAI, http: httpx2.Client) -> None:
+def test_two_requests_create_two_batches(client: OpenAI, http: httpx2.Client) -> None:
     body = {
         "input_file_id": put(client, [row("a")]),
         "endpoint": CHAT,
@@ -251,7 +253,7 @@ def test_who_asks_twice_gets_two_batches(client: OpenAI, http: httpx2.Client) ->
     assert len({http.post("/batches", json=body).json()["id"] for _ in range(2)}) == 2
 
 
-def test_the_input_needs_its_purpose(client: OpenAI) -> None:
+def test_the_input_file_needs_purpose_batch(client: OpenAI) -> None:
     other = client.files.create(file=b"{}", purpose="user_data").id
     with pytest.raises(BadRequestError, match="needs the purpose batch") as caught:
         client.batches.create(input_file_id=other, endpoint=CHAT, completion_window="24h")
@@ -264,7 +266,7 @@ def test_unknown_batches_are_not_found(client: OpenAI) -> None:
             ask("batch_x")
 
 
-def test_lists_meet_every_batch_once(client: OpenAI, http: httpx2.Client) -> None:
+def test_pages_contain_each_batch_once(client: OpenAI, http: httpx2.Client) -> None:
     ids = [begin(client, [row("a")]).id for _ in range(3)][::-1]
     assert [batch.id for batch in client.batches.list(limit=2)][:3] == ids
     page = http.get("/batches", params={"limit": 2}).json()
@@ -282,7 +284,7 @@ def test_lists_meet_every_batch_once(client: OpenAI, http: httpx2.Client) -> Non
         assert caught.value.param == "limit"
 
 
-def test_a_cancelled_batch_keeps_what_was_answered(client: OpenAI, server) -> None:
+def test_a_cancelled_batch_keeps_its_results(client: OpenAI, server) -> None:
     endless = [row(f"endless-{number}", "go on for ever") for number in range(3)]
     created = begin(client, [row("first"), *endless])
     while client.batches.retrieve(created.id).request_counts.completed < 1:
@@ -304,13 +306,13 @@ def test_a_cancelled_batch_keeps_what_was_answered(client: OpenAI, server) -> No
         client.batches.cancel(created.id)
 
 
-def test_a_batch_that_has_ended_cannot_be_cancelled(client: OpenAI) -> None:
+def test_an_ended_batch_cannot_be_cancelled(client: OpenAI) -> None:
     batch = wait(client, begin(client, [row("a")]).id)
     with pytest.raises(BadRequestError, match="this one is completed"):
         client.batches.cancel(batch.id)
 
 
-def test_a_batch_does_not_hold_up_who_chats(client: OpenAI) -> None:
+def test_a_batch_does_not_delay_chats(client: OpenAI) -> None:
     created = begin(client, [row(f"endless-{n}", "go on for ever") for n in range(20)])
     wait(client, created.id, "in_progress")
     reply = client.chat.completions.create(
@@ -337,7 +339,7 @@ def test_only_a_few_requests_run_at_a_time(client: OpenAI, server) -> None:
         wait(client, created.id)
 
 
-def test_what_is_not_run_within_the_window_expires(
+def test_requests_outside_the_completion_window_expire(
     client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches_module, "_WINDOW_SECONDS", 4)
@@ -351,7 +353,7 @@ def test_what_is_not_run_within_the_window_expires(
     assert batch.request_counts.to_dict() == {"total": 2, "completed": 1, "failed": 1}
 
 
-def test_output_files_may_end(client: OpenAI) -> None:
+def test_output_files_may_expire(client: OpenAI) -> None:
     created = begin(
         client, [row("a")], output_expires_after={"anchor": "created_at", "seconds": 3600}
     )
@@ -390,7 +392,7 @@ uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 @contextmanager
 def killed_server(home: Path) -> Iterator[str]:
-    """A server in a process of its own, which has no time to tidy up at its end."""
+    """A server in a process of its own, which is killed without a clean shutdown."""
     command = [sys.executable, "-c", SERVE, str(home)]
     folders = [str(Path(__file__).parents[1]), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
@@ -407,7 +409,7 @@ def stopped_server(home: Path) -> AbstractContextManager[str]:
 
 
 @pytest.mark.parametrize("first_server", [stopped_server, killed_server])
-def test_a_batch_goes_on_when_its_server_is_back(
+def test_a_batch_continues_after_a_restart(
     tmp_path: Path, first_server: Callable[[Path], AbstractContextManager[str]]
 ) -> None:
     names = [f"ask-{number}" for number in range(12)]
@@ -442,7 +444,7 @@ def test_a_batch_goes_on_when_its_server_is_back(
         (["cancelling"], "cancelled", []),
     ],
 )
-def test_a_dead_servers_batch_goes_on_from_every_state(
+def test_a_killed_servers_batch_continues_from_every_state(
     tmp_path: Path, left: list[str], ends: str, names: list[str]
 ) -> None:
     with (
@@ -457,7 +459,7 @@ def test_a_dead_servers_batch_goes_on_from_every_state(
         BATCH.move(batches, batch_id, state, **({"total": 2} if state == "in_progress" else {}))
     if names:
         done = [BatchResult(1, False, '{"custom_id": "a"}')]
-        # Before it writes its files a batch has a result for each line.
+        # A batch has a result for each line before it writes its files.
         rest = [BatchResult(2, True, '{"custom_id": "b"}')] if "finalizing" in left else []
         batches.record(batch_id, [*done, *rest])
     database.close()
@@ -473,7 +475,7 @@ def test_a_dead_servers_batch_goes_on_from_every_state(
         assert [line["custom_id"] for line in errors] == ["b"] * (len(names) == 1)
 
 
-def test_a_batch_whose_input_was_deleted_says_so(tmp_path: Path) -> None:
+def test_a_batch_whose_input_was_deleted_fails(tmp_path: Path) -> None:
     with (
         serving(app_with(tmp_path, SlowChatModel(quick=1))) as url,
         OpenAI(base_url=url, api_key=KEY, max_retries=0) as client,

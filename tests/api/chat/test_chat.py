@@ -213,7 +213,7 @@ def test_labels_and_their_alternatives(client: OpenAI, server) -> None:
         ({"alternatives": 2001}, "alternatives", "integer_above_max_value", "<= 2000"),
     ],
 )  # fmt: skip
-def test_bad_requests_say_what_is_wrong(
+def test_invalid_requests_name_the_fault(
     http: httpx2.Client, changes: dict[str, Any], param: str, code: str | None, words: str
 ) -> None:
     response = http.post("/chat/completions", json={**asking("hi"), **changes})

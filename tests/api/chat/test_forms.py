@@ -432,7 +432,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
-def test_bad_requests_say_what_is_wrong(
+def test_invalid_requests_name_the_fault(
     http: httpx2.Client,
     changes: dict[str, Any],
     param: str,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from training_jobs import messages, training_server, tuned_on
+from training_jobs import fine_tune, messages, training_server
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_examples_stay_beside_the_last_adapter(
 ) -> None:
     monkeypatch.setenv("EMOJITUNE_NEIGHBOURS", wanted)
     with training_server(tmp_path, tiny_base) as client:
-        job = tuned_on(client, tmp_path / "train.jsonl", (replies * 10)[:10])
+        job = fine_tune(client, tmp_path / "train.jsonl", (replies * 10)[:10])
         told = [message for message in messages(client, job.id) if "stay with the model" in message]
         checkpoints = client.fine_tuning.jobs.checkpoints.list(job.id).data
         for name in [one.fine_tuned_model_checkpoint for one in checkpoints]:

@@ -7,7 +7,7 @@ import httpx2
 import jsonschema
 import pytest
 import schemas
-from watching import Watched, replies_of
+from schema_middleware import SchemaCheckMiddleware, json_objects
 
 ERROR = {"error": {"message": "m", "type": "t", "param": None, "code": None}}
 MODEL = {"id": "m", "object": "model", "created": 1, "owned_by": "us", "shutdown_date": None}
@@ -123,12 +123,12 @@ def test_what_nobody_wrote_down_is_told() -> None:
 )
 def test_streams_hold_frames_of_json_and_nothing_else(content: bytes) -> None:
     with pytest.raises((AssertionError, ValueError)):
-        list(replies_of("text/event-stream", content))
+        list(json_objects("text/event-stream", content))
 
 
 def test_replies_are_watched_whoever_asks(http: httpx2.Client, monkeypatch) -> None:
-    monkeypatch.setitem(schemas.LISTS, "/models", schemas.a_list(schemas.JOB))
+    monkeypatch.setitem(schemas.LISTS, "/models", schemas.list_of(schemas.JOB))
     http.get("/models")
-    found, Watched.found[:] = list(Watched.found), []
+    found, SchemaCheckMiddleware.found[:] = list(SchemaCheckMiddleware.found), []
     assert len(found) == 1
     assert "the reply to /v1/models" in found[0]

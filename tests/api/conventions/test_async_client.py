@@ -1,6 +1,6 @@
-"""The asynchronous client at its strictest, on what the modules of the families leave to it.
+"""The asynchronous client at its strictest, with the endpoints that other modules do not cover.
 
-Files, uploads, jobs and events, models, responses and batches have such a test beside their others.
+Files, uploads, jobs and events, models, responses and batches have such a test in their modules.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ Use = Callable[[Callable[[AsyncOpenAI], Awaitable[None]]], None]
 
 @pytest.fixture
 def use(server) -> Use:
-    """Runs what is given the client, in a loop of its own."""
+    """Runs a coroutine function with a client, in an event loop of its own."""
 
     async def opened(work: Callable[[AsyncOpenAI], Awaitable[None]]) -> None:
         async with AsyncOpenAI(
@@ -60,7 +60,7 @@ def test_many_requests_at_once(use: Use) -> None:
     use(work)
 
 
-def test_a_stream_that_is_left_ends(use: Use, server) -> None:
+def test_an_abandoned_stream_ends(use: Use, server) -> None:
     async def work(client: AsyncOpenAI) -> None:
         ask: Any = [{"role": "user", "content": "go on for ever"}]
         async with await client.chat.completions.create(
@@ -80,7 +80,7 @@ def test_stored_completions(use: Use) -> None:
         changed = await stored.update(made.id, metadata={"by": "me"})
         assert changed.metadata == {"by": "me"}
         assert made.id in [each.id async for each in stored.list(metadata={"by": "me"}, limit=1)]
-        # The strict one takes every role for the assistant's: see trap 29.
+        # The strict client parses every role as the assistant's: see trap 29.
         async with AsyncOpenAI(base_url=client.base_url, api_key=KEY, max_retries=0) as loose:
             listed = loose.chat.completions.messages.list(made.id, limit=1)
             assert [message.content async for message in listed] == ["What a day"]

@@ -1,4 +1,4 @@
-"""What holds on every endpoint: the key, the headers, the error shape."""
+"""Conventions of all endpoints: the key, the headers, the error object."""
 
 import json
 import logging
@@ -8,18 +8,18 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 import schemas
-from envelopes import assert_envelope, error_of
 from openai import AuthenticationError, OpenAI
+from response_checks import assert_standard_headers, error_of
 
 
 def test_health_needs_no_key(server) -> None:
     response = httpx2.get(server.url.removesuffix("/v1") + "/healthz")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
-    assert_envelope(response)
+    assert_standard_headers(response)
 
 
 @pytest.mark.parametrize("path", ["/models", "/nothing", "/files/file-x/content"])
-def test_without_a_key_nothing_is_reached(server, path: str) -> None:
+def test_every_path_needs_a_key(server, path: str) -> None:
     response = httpx2.get(server.url + path)
     assert response.status_code == 401
     error = error_of(response)
@@ -44,7 +44,7 @@ def test_odd_authorization_headers_are_refused(server, header: str) -> None:
     assert httpx2.get(server.url + "/models", headers=headers).status_code == 401
 
 
-def test_an_unknown_path_reads_as_openais(http: httpx2.Client) -> None:
+def test_an_unknown_path_has_openais_error(http: httpx2.Client) -> None:
     for path in ("/nothing", "/files/", "/fine_tuning/jobs/"):
         response = http.get(path)
         assert response.status_code == 404, path
@@ -60,7 +60,7 @@ def test_an_unknown_path_reads_as_openais(http: httpx2.Client) -> None:
         ("/v1/v1/models", "/v1/models"),
     ],
 )
-def test_a_wrong_base_url_is_named(http: httpx2.Client, path: str, meant: str) -> None:
+def test_a_wrong_base_url_is_explained(http: httpx2.Client, path: str, meant: str) -> None:
     response = http.get(str(http.base_url).removesuffix("/v1/") + path)
     assert response.status_code == 404
     said = error_of(response)["message"]
@@ -70,7 +70,7 @@ def test_a_wrong_base_url_is_named(http: httpx2.Client, path: str, meant: str) -
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/files"])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
-def test_a_compressed_body_is_named(http: httpx2.Client, path: str, encoding: str) -> None:
+def test_a_compressed_body_is_refused(http: httpx2.Client, path: str, encoding: str) -> None:
     kind = "multipart/form-data; boundary=x" if path == "/files" else "application/json"
     headers = {"content-encoding": encoding, "content-type": kind}
     response = http.post(path, content=b"\x1f\x8b", headers=headers)
@@ -80,13 +80,13 @@ def test_a_compressed_body_is_named(http: httpx2.Client, path: str, encoding: st
     assert f"Content-Encoding: {encoding}" in error["message"].replace("'", "")
 
 
-def test_a_wrong_method_reads_as_openais(http: httpx2.Client) -> None:
+def test_a_wrong_method_has_openais_error(http: httpx2.Client) -> None:
     response = http.put("/files")
     assert response.status_code == 405
     assert error_of(response)["message"].startswith("Not allowed to PUT on /v1/files.")
 
 
-def test_a_wrong_query_is_a_400(http: httpx2.Client) -> None:
+def test_an_invalid_query_is_a_400(http: httpx2.Client) -> None:
     response = http.get("/files", params={"limit": "many"})
     assert response.status_code == 400
     error = error_of(response)
@@ -105,13 +105,13 @@ def test_a_wrong_query_is_a_400(http: httpx2.Client) -> None:
         b'{"a": 1} trailing',
     ],
 )
-def test_bodies_that_are_no_json_are_a_400(http: httpx2.Client, body: bytes) -> None:
+def test_bodies_that_are_not_json_are_a_400(http: httpx2.Client, body: bytes) -> None:
     response = http.post("/chat/completions", content=body)
     assert response.status_code == 400
     assert error_of(response)["message"].startswith("We could not parse the JSON body")
 
 
-def test_a_body_that_is_no_object_is_a_400(http: httpx2.Client) -> None:
+def test_a_body_that_is_not_an_object_is_a_400(http: httpx2.Client) -> None:
     response = http.post("/fine_tuning/jobs", content=b"[]")
     assert response.status_code == 400
     assert "expected an object, but got an array" in error_of(response)["message"]
@@ -134,7 +134,7 @@ def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -
     response = httpx2.get(server.url.removesuffix("/v1") + path)
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert "/v1/chat/completions" in response.text
-    assert_envelope(response)
+    assert_standard_headers(response)
 
 
 @pytest.mark.parametrize(
@@ -142,36 +142,38 @@ def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -
     [
         b"no HTTP at all\r\n\r\n",
         b"GET /v1/models HTTP/9.9\r\nConnection: close\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\n\r\n",  # for want of a Host
+        b"GET /v1/models HTTP/1.1\r\n\r\n",  # because there is no Host header
         b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
         b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
         b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
 )
-def test_what_is_no_http_gets_an_error_object_too(server, sent: bytes) -> None:
-    heard = heard_of(server, sent)
+def test_malformed_http_gets_an_error_object(server, sent: bytes) -> None:
+    heard = raw_response(server, sent)
     head, _, body = heard.partition(b"\r\n\r\n")
     assert head.split()[1] in (b"400", b"401")
     assert b"\r\ncontent-type: application/json\r\n" in head.lower() + b"\r\n"
     schemas.check(json.loads(body), "")
 
 
-def heard_of(server, sent: bytes) -> bytes:
-    """All that comes back until the server ends the connection."""
+def raw_response(server, sent: bytes) -> bytes:
+    """The bytes that are received until the server closes the connection."""
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         connection.sendall(sent)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_what_stops_being_http_is_answered_once(server, caplog: pytest.LogCaptureFixture) -> None:
-    """The application has its head by then, and an answer of its own."""
+def test_a_request_that_turns_malformed_gets_one_response(
+    server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application has the request's headers by then, and responds itself."""
     log = logging.getLogger("uvicorn.error")
     log.addHandler(caplog.handler)
     try:
         head = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-        assert heard_of(server, head + b"zz\r\n").count(b"HTTP/1.1 ") == 1
+        assert raw_response(server, head + b"zz\r\n").count(b"HTTP/1.1 ") == 1
         assert httpx2.get(server.url + "/models").status_code == 401
     finally:
         log.removeHandler(caplog.handler)

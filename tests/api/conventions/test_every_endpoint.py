@@ -1,7 +1,7 @@
-"""What holds on every endpoint there is, found by walking the application's routes.
+"""Conventions of all endpoints, which are taken from the application's routes.
 
-A new endpoint is covered the moment that it exists: each method of each path meets strange ids,
-queries, headers and bodies, and may answer in OpenAI's shape only, never with a 5xx.
+A new endpoint is covered as soon as it exists: each method of each path is sent unusual ids,
+queries, headers and bodies, and must respond in OpenAI's shape, never with a 5xx.
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from envelopes import assert_envelope, error_of
 from fastapi.routing import APIRoute
 from openai import OpenAI
+from response_checks import assert_standard_headers, error_of
 
 from emojitune.server.app import create_app
 from emojitune.server.docs.openapi import api_routes, body_model_of, openapi_document
@@ -47,7 +47,7 @@ IDS = [
     "'%22;--",
     "ft:a:b:c:d",
     "no%2Fone%2Fhas%2Fthis",
-    "%ED%A0%80",  # a lone surrogate, as UTF-8 does not have it
+    "%ED%A0%80",  # a lone surrogate, which UTF-8 does not have
 ]
 BODIES = [
     b"",
@@ -81,15 +81,15 @@ VALUES: list[Any] = [True, "", "\0", "😈" * 3000, -1, 10**30, 1e308, [], [[]],
 
 
 def address(path: str, value: str = "x") -> str:
-    """A path of the application as one that a client of /v1 asks for."""
+    """The URL path, below /v1, of a route with `value` for its ids."""
     steps = path.removeprefix("/v1").split("/")
     return "/".join(value if step.startswith("{") else step for step in steps)
 
 
 def assert_answered(response: httpx2.Response) -> None:
-    """Not by an accident of ours, with all the headers, and an error in OpenAI's shape."""
+    """Assert that a response is not a 5xx, with all headers, and an error in OpenAI's shape."""
     assert response.status_code < 500, f"{response.request.url}: {response.text[:300]}"
-    assert_envelope(response)
+    assert_standard_headers(response)
     if response.status_code >= 400 and response.request.method != "HEAD":
         error = error_of(response)
         assert error["message"]
@@ -97,7 +97,7 @@ def assert_answered(response: httpx2.Response) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _something_to_list(client: OpenAI) -> None:
+def _objects_to_list(client: OpenAI) -> None:
     for number in range(3):
         file = client.files.create(file=b"{}\n", purpose="fine-tune")
         client.fine_tuning.jobs.create(
@@ -113,7 +113,7 @@ def test_without_the_key_it_is_a_401(server, method: str, path: str, route: APIR
 
 
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES)
-def test_strange_ids_are_not_found(
+def test_unusual_ids_are_not_found(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
     if "{" not in path:
@@ -125,7 +125,9 @@ def test_strange_ids_are_not_found(
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path, _ in api_routes(APP)}))
-def test_another_method_is_a_405_that_names_those_there_are(http: httpx2.Client, path: str) -> None:
+def test_another_method_is_a_405_that_lists_the_allowed_ones(
+    http: httpx2.Client, path: str
+) -> None:
     # `/responses/compact` may also be read as `/responses/{response_id}`.
     here = {
         method
@@ -147,7 +149,7 @@ def test_another_method_is_a_405_that_names_those_there_are(http: httpx2.Client,
 
 
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES)
-def test_a_slash_at_the_end_leads_nowhere(
+def test_a_trailing_slash_is_a_404(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
     response = http.request(method, address(path) + "/", follow_redirects=False)
@@ -168,14 +170,14 @@ def test_a_limit_out_of_its_range_is_a_400(
     code = code or {"10001": "integer_above_max_value"}.get(limit)
     assert code is None or error["code"] == code
     if code is not None:
-        # Of files the hosted service has words of its own.
+        # For files the hosted service has a wording of its own.
         words = "must be between 1 and 10000" if path == "/v1/files" else f"but got {limit} instead"
         assert words in error["message"]
 
 
 @pytest.mark.parametrize(("method", "path", "route"), LISTS)
 @pytest.mark.parametrize("after", ["nothing", "", "\0", "😈", "x" * 5000])
-def test_an_unknown_cursor_never_starts_over(
+def test_an_unknown_cursor_is_never_the_first_page(
     http: httpx2.Client, method: str, path: str, route: APIRoute, after: str
 ) -> None:
     response = http.request(method, address(path), params={"after": after})
@@ -185,7 +187,7 @@ def test_an_unknown_cursor_never_starts_over(
 
 @pytest.mark.parametrize(("method", "path", "route"), LISTS)
 @pytest.mark.parametrize("order", [None, "asc", "desc"])
-def test_pages_meet_everything_once_and_end(
+def test_pages_contain_each_object_once_and_end(
     http: httpx2.Client, method: str, path: str, route: APIRoute, order: str | None
 ) -> None:
     if "{" in path or method != "GET":
@@ -204,7 +206,7 @@ def test_pages_meet_everything_once_and_end(
 
 
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES)
-def test_a_query_that_nobody_knows_is_passed_over(
+def test_an_unknown_query_parameter_is_ignored(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
     plain = http.request(method, address(path))
@@ -214,7 +216,7 @@ def test_a_query_that_nobody_knows_is_passed_over(
 
 
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES)
-def test_strange_bodies_are_refused_and_never_an_accident(
+def test_unusual_bodies_are_refused_without_a_server_error(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
     headers = {"content-type": "application/json"}
@@ -226,7 +228,7 @@ def test_strange_bodies_are_refused_and_never_an_accident(
 
 
 @pytest.mark.parametrize(("method", "path", "route"), JSON_READERS)
-def test_what_is_no_json_is_said_to_be_none(
+def test_a_body_that_is_not_json_is_reported(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
     for body in (b"", b"{", b'{"a": NaN}', b"[" * 100_000, b'{"a": "\\ud800"}'):
@@ -240,7 +242,7 @@ def test_what_is_no_json_is_said_to_be_none(
 
 
 @pytest.mark.parametrize(("method", "path", "route"), JSON_READERS)
-def test_another_content_type_is_refused_and_none_is_json(
+def test_another_content_type_is_refused_and_a_missing_one_is_json(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
     for kind in (
@@ -256,7 +258,7 @@ def test_another_content_type_is_refused_and_none_is_json(
         assert response.status_code == 400
         if "/" in kind:
             assert error_of(response)["code"] == "unsupported_content_type"
-    # The last one is what curl says by itself, in examples of OpenAI's too.
+    # The last one is curl's default, in OpenAI's examples too.
     for kind in (
         "application/json; charset=utf-8",
         "APPLICATION/JSON",
@@ -269,7 +271,7 @@ def test_another_content_type_is_refused_and_none_is_json(
 
 
 @pytest.mark.parametrize(("method", "path", "route"), JSON_READERS)
-def test_strange_values_of_every_parameter_are_no_accident(
+def test_unusual_values_of_every_parameter_are_no_server_error(
     http: httpx2.Client, method: str, path: str, route: APIRoute
 ) -> None:
     for body in _bodies(body_model_of(route)[0].__name__):
@@ -283,7 +285,7 @@ def test_an_unknown_parameter_is_named(
 ) -> None:
     body = {**_example({"$ref": f"/{body_model_of(route)[0].__name__}"}), "colour": "red"}
     error = error_of(http.request(method, address(path), json=body))
-    if error["code"] == "unknown_parameter":  # else the object of the path is missed before
+    if error["code"] == "unknown_parameter":  # otherwise the object of the path is not found first
         assert error["message"] == "Unrecognized request argument supplied: colour"
     else:
         assert "{" in path
@@ -300,7 +302,7 @@ def test_a_body_that_is_too_large_is_a_413(http: httpx2.Client) -> None:
 @pytest.mark.parametrize(
     "path", [path.replace("*", "x") for paths, _ in UNSUPPORTED_PATHS for path in paths.split(", ")]
 )
-def test_what_this_server_has_not_is_a_404(http: httpx2.Client, path: str) -> None:
+def test_unsupported_paths_are_a_404(http: httpx2.Client, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
         response = http.request(method, path.removeprefix("/v1"))
         assert response.status_code == 404
@@ -308,18 +310,18 @@ def test_what_this_server_has_not_is_a_404(http: httpx2.Client, path: str) -> No
 
 
 @pytest.mark.parametrize("path", ["/v1", "/", "/v2/models", "/v1//models", "/%FF", "/v1/%00"])
-def test_unknown_paths_read_as_openais(server, http: httpx2.Client, path: str) -> None:
+def test_unknown_paths_have_openais_error(server, http: httpx2.Client, path: str) -> None:
     response = http.get(server.url.removesuffix("/v1") + path)
     assert response.status_code == 404
     assert error_of(response)["message"].startswith("Invalid URL (GET /")
 
 
-def test_percent_encoded_paths_are_the_same_paths(http: httpx2.Client) -> None:
+def test_percent_encoded_paths_are_equivalent(http: httpx2.Client) -> None:
     assert http.get("/%6dodels").json() == http.get("/models").json()
 
 
 @pytest.mark.parametrize("value", [b"bearer sk-test-key", b"BEARER  sk-test-key"])
-def test_the_scheme_of_the_key_may_be_written_in_any_case(server, value: bytes) -> None:
+def test_the_authorization_scheme_is_case_insensitive(server, value: bytes) -> None:
     headers = [(b"authorization", value)]
     assert httpx2.get(server.url + "/models", headers=headers).status_code == 200
 
@@ -328,14 +330,14 @@ def test_the_scheme_of_the_key_may_be_written_in_any_case(server, value: bytes) 
     "value", [b"", b"Bearer", b"Bearer sk-test-ke", b"Bearer sk-test-key x", b"Basic c2s6",
               b"Token sk-test-key", b"sk-test-key", b"Bearer \xff\xfe", b"Bearer " + b"a" * 10_000]
 )  # fmt: skip
-def test_other_ways_to_write_the_key_are_a_401(server, value: bytes) -> None:
+def test_other_authorization_headers_are_a_401(server, value: bytes) -> None:
     response = httpx2.get(server.url + "/models", headers=[(b"authorization", value)])
     assert response.status_code == 401
     assert "sk-test-ke" not in error_of(response)["message"]
 
 
 def _bodies(name: str) -> Iterator[dict[str, Any]]:
-    """For each parameter, however deep: a body that is whole but for a strange value of it."""
+    """For each parameter at any depth, a body that is valid except for its unusual value."""
     schema = {"$ref": f"/{name}"}
     for place in _places(schema, ()):
         for value in VALUES:
@@ -365,14 +367,14 @@ def _places(
 
 
 def _example(schema: dict[str, Any]) -> Any:
-    """Something that is right, or nearly so."""
+    """A valid, or nearly valid, value of a schema."""
     schema = _resolved(schema)
     if "const" in schema or "enum" in schema:
         return schema["const"] if "const" in schema else schema["enum"][0]
     match schema.get("type"):
         case "object":
             properties = schema.get("properties", {})
-            # A message's role decides whether it needs content, which no schema says.
+            # A message's role decides whether it needs content, which a schema does not express.
             needed = [*schema.get("required", []), *({"content"} & {*properties})]
             return {name: _example(properties[name]) for name in needed}
         case "array":
@@ -385,7 +387,7 @@ def _example(schema: dict[str, Any]) -> Any:
 
 
 def _placed(whole: Any, place: tuple[str | int, ...], value: Any) -> Any:
-    """`whole` with `value` at `place`, whose way there is made where it is missing."""
+    """`whole` with `value` at `place`; missing containers on the path are created."""
     if not place:
         return value
     first, rest = place[0], place[1:]

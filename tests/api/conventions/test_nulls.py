@@ -1,4 +1,4 @@
-"""A key that is null was left out: in every body, however deep, and in every line of a batch."""
+"""Null means left out, at any depth of every body and of every line of a batch."""
 
 import json
 import time
@@ -42,7 +42,7 @@ RESPONSE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("path", "body"), [("/chat/completions", CHAT), ("/responses", RESPONSE)])
-def test_what_is_null_was_not_sent(http: httpx2.Client, path: str, body: dict[str, Any]) -> None:
+def test_null_means_left_out(http: httpx2.Client, path: str, body: dict[str, Any]) -> None:
     answer = http.post(path, json={**body, "store": True})
     assert answer.status_code == 200, answer.text
     assert answer.json()["metadata"] == {"kept": "b"}

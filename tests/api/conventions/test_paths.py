@@ -1,4 +1,4 @@
-"""No path, name or id of a request reaches the file system: what is on the disk is named here."""
+"""No path, name or id of a request reaches the file system: the server names its own files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def server(folder: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_made_but_files_by_their_content(folder: Path) -> Iterator[None]:
+def _only_content_addressed_files_are_created(folder: Path) -> Iterator[None]:
     yield
     assert {path.name for path in folder.iterdir()} == {"outside", "home"}
     assert [path.name for path in (folder / "outside").iterdir()] == ["secret"]
@@ -60,7 +60,7 @@ def _nothing_is_made_but_files_by_their_content(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", WAYS_OUT)
-def test_a_files_name_is_a_name_and_no_place(http: httpx2.Client, name: str) -> None:
+def test_a_files_name_is_not_a_path(http: httpx2.Client, name: str) -> None:
     sent = {"file": (name, f"content of {name}".encode())}
     made = http.post("/files", files=sent, data={"purpose": "user_data"})
     assert made.status_code == 200
@@ -73,7 +73,7 @@ def test_a_files_name_is_a_name_and_no_place(http: httpx2.Client, name: str) -> 
 
 
 @pytest.mark.parametrize("name", WAYS_OUT)
-def test_an_uploads_name_and_parts_are_no_places(
+def test_an_uploads_name_and_part_ids_are_not_paths(
     http: httpx2.Client, client: OpenAI, name: str
 ) -> None:
     upload = client.uploads.create(
@@ -102,7 +102,7 @@ def test_an_id_is_looked_up_and_never_opened(http: httpx2.Client, name: str) -> 
 
 
 @pytest.mark.parametrize("name", [*WAYS_OUT, "org/name@/etc/passwd", "org/name@../../x"])
-def test_a_models_name_is_no_folder(
+def test_a_models_name_is_not_a_folder(
     http: httpx2.Client, client: OpenAI, server: RunningServer, name: str
 ) -> None:
     file = client.files.create(file=b"{}\n", purpose="fine-tune")

@@ -1,4 +1,4 @@
-"""A POST that a client repeats, because its connection was cut, makes no second job (trap 11)."""
+"""A POST that a client retries because its connection broke creates no second job (trap 11)."""
 
 import json
 import socket
@@ -27,7 +27,7 @@ def file_id(client: OpenAI) -> str:
 
 @pytest.fixture
 def body(file_id: str, request: pytest.FixtureRequest) -> dict[str, Any]:
-    # A body of this test alone.
+    # A body that is unique to this test.
     return {
         "model": "gpt-3.5-turbo",
         "training_file": file_id,
@@ -45,8 +45,8 @@ def post(http: httpx2.Client, body: dict[str, Any], attempt: int = 0, **headers:
     return http.post(PATH, json=body, headers=sent)
 
 
-def send_and_leave(url: str, body: dict[str, Any], attempt: int = 0) -> None:
-    """Send a whole request, and cut the connection before any answer is read."""
+def send_and_disconnect(url: str, body: dict[str, Any], attempt: int = 0) -> None:
+    """Send a complete request, and disconnect before the response is read."""
     parts = urlsplit(url)
     content = json.dumps(body).encode()
     head = (
@@ -65,10 +65,10 @@ def wait_for(condition) -> None:
         time.sleep(0.01)
 
 
-def test_trap_11_a_cut_connection_and_its_retry_make_one_job(
+def test_trap_11_a_broken_connection_and_its_retry_create_one_job(
     server, http: httpx2.Client, body: dict[str, Any], ids
 ) -> None:
-    send_and_leave(server.url, body)
+    send_and_disconnect(server.url, body)
     wait_for(ids)
     again = post(http, body, attempt=1)
     assert again.status_code == 200
@@ -78,7 +78,7 @@ def test_trap_11_a_cut_connection_and_its_retry_make_one_job(
     assert len(ids()) == 1
 
 
-def test_a_first_attempt_that_is_still_running_makes_no_second_job(
+def test_a_retry_of_a_running_attempt_creates_no_second_job(
     server, http: httpx2.Client, body: dict[str, Any], ids, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = server.context.stores.jobs
@@ -92,7 +92,7 @@ def test_a_first_attempt_that_is_still_running_makes_no_second_job(
         return made[-1]
 
     monkeypatch.setattr(jobs, "create", slow_at_first)
-    send_and_leave(server.url, body)
+    send_and_disconnect(server.url, body)
     assert begun.wait(10)
     job = post(http, body, attempt=1).json()
     go_on.set()
@@ -100,26 +100,26 @@ def test_a_first_attempt_that_is_still_running_makes_no_second_job(
     assert [job["id"]] == ids() == list({each.id for each in made})
 
 
-def test_who_asks_twice_gets_two_jobs(http: httpx2.Client, body: dict[str, Any], ids) -> None:
+def test_two_requests_create_two_jobs(http: httpx2.Client, body: dict[str, Any], ids) -> None:
     made = [post(http, body).json()["id"] for _ in range(2)]
     assert sorted(ids()) == sorted(made)
     assert len(set(made)) == 2
 
 
-def test_two_jobs_that_both_lost_their_answer_stay_two(
+def test_two_jobs_whose_responses_were_lost_stay_two(
     server, http: httpx2.Client, body: dict[str, Any], ids
 ) -> None:
     for _ in range(2):
-        send_and_leave(server.url, body)
+        send_and_disconnect(server.url, body)
     wait_for(lambda: len(ids()) == 2)
     assert {post(http, body, attempt=1).json()["id"] for _ in range(2)} == set(ids())
     assert len(ids()) == 2
 
 
-def test_the_spelling_of_a_body_does_not_matter(
+def test_the_formatting_of_a_body_does_not_matter(
     server, http: httpx2.Client, body: dict[str, Any], ids
 ) -> None:
-    send_and_leave(server.url, body)
+    send_and_disconnect(server.url, body)
     wait_for(ids)
     spelled = json.dumps({"seed": None, **dict(reversed(body.items()))}, indent=2)
     http.post(PATH, content=spelled, headers={"x-stainless-retry-count": "1"})
@@ -129,13 +129,13 @@ def test_the_spelling_of_a_body_does_not_matter(
 def test_another_body_is_another_job(
     server, http: httpx2.Client, body: dict[str, Any], ids
 ) -> None:
-    send_and_leave(server.url, body)
+    send_and_disconnect(server.url, body)
     wait_for(ids)
     post(http, {**body, "seed": 1}, attempt=1)
     assert len(ids()) == 2
 
 
-def test_a_key_makes_one_job_of_any_number_of_attempts(
+def test_an_idempotency_key_creates_one_job_in_any_number_of_attempts(
     http: httpx2.Client, body: dict[str, Any], ids
 ) -> None:
     key = {"Idempotency-Key": f"key-{body['metadata']['test']}"}
@@ -147,24 +147,24 @@ def test_a_key_makes_one_job_of_any_number_of_attempts(
     assert post(http, body, **{"Idempotency-Key": "x" * 256}).status_code == 400
 
 
-def test_a_refused_request_binds_no_key(http: httpx2.Client, body: dict[str, Any]) -> None:
+def test_a_refused_request_does_not_bind_its_key(http: httpx2.Client, body: dict[str, Any]) -> None:
     key = {"Idempotency-Key": "mended"}
     assert post(http, {**body, "training_file": "file-gone"}, **key).status_code == 400
     assert post(http, body, **key).status_code == 200
 
 
-def test_a_retry_is_answered_though_its_file_is_gone(
+def test_a_retry_succeeds_after_its_file_was_deleted(
     server, client: OpenAI, http: httpx2.Client, body: dict[str, Any], ids
 ) -> None:
     body["training_file"] = client.files.create(file=b"{}\n", purpose="fine-tune").id
-    send_and_leave(server.url, body)
+    send_and_disconnect(server.url, body)
     wait_for(ids)
     client.files.delete(body["training_file"])
     assert post(http, body, attempt=1).status_code == 200
 
 
 @pytest.mark.parametrize("header", ["", "x", "-1", "1e3", "²", "99999"])
-def test_odd_numbers_of_attempts_are_first_tries(
+def test_invalid_retry_counts_are_first_attempts(
     http: httpx2.Client, body: dict[str, Any], ids, header: str
 ) -> None:
     headers = [(b"x-stainless-retry-count", header.encode())]
@@ -177,7 +177,7 @@ def test_odd_numbers_of_attempts_are_first_tries(
     ("action", "before"),
     [("cancel", []), ("pause", ["queued"]), ("resume", ["queued", "paused"])],
 )
-def test_a_repeated_change_of_state_is_no_mistake(
+def test_a_retried_change_of_status_succeeds(
     server, http: httpx2.Client, body: dict[str, Any], action: str, before: list[str]
 ) -> None:
     job = post(http, body).json()["id"]
@@ -194,8 +194,8 @@ def test_a_repeated_change_of_state_is_no_mistake(
 
 
 @contextmanager
-def cutting_proxy(url: str) -> Iterator[str]:
-    """A port that hands a request on, and cuts the first connection instead of answering."""
+def disconnecting_proxy(url: str) -> Iterator[str]:
+    """A proxy that forwards requests, and drops the first connection instead of responding."""
     parts = urlsplit(url)
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -220,9 +220,9 @@ def cutting_proxy(url: str) -> Iterator[str]:
     listener.close()
 
 
-def test_the_official_client_repeats_and_gets_its_job(server, body: dict[str, Any], ids) -> None:
+def test_the_official_client_retries_and_gets_its_job(server, body: dict[str, Any], ids) -> None:
     with (
-        cutting_proxy(server.url) as url,
+        disconnecting_proxy(server.url) as url,
         OpenAI(base_url=url, api_key=KEY, max_retries=2) as patient,
     ):
         job = patient.fine_tuning.jobs.create(**body)

@@ -1,8 +1,8 @@
-"""The traps that an implementer of OpenAI's API falls into, one test each.
+"""The traps for implementers of OpenAI's API, one test each.
 
 They come from recorded traffic, the clients' sources and OpenAI's own document, and are numbered
 as in the list that they were collected in. `trained` is a real job on a tiny model; the other
-fixtures see the HTTP edge over stand-ins.
+fixtures cover the HTTP edge over fakes.
 """
 
 import ast
@@ -32,7 +32,7 @@ CHAT: dict[str, Any] = {"model": "gpt-3.5-turbo", "messages": ASK}
 
 
 class Trained(NamedTuple):
-    """A job that has succeeded, on a server that goes on."""
+    """A job that has succeeded, on a server that is still running."""
 
     client: OpenAI
     job: FineTuningJob
@@ -70,13 +70,13 @@ def new_job(http: httpx2.Client, file_id: str):
 
 @pytest.fixture(scope="module")
 def loose(server) -> Iterator[OpenAI]:
-    """The official client as people have it."""
+    """The official client with its defaults, which is lenient."""
     with OpenAI(base_url=server.url, api_key=KEY, max_retries=0) as opened:
         yield opened
 
 
 def events_of(http: httpx2.Client, path: str, body: dict[str, Any]) -> list[tuple[str, str]]:
-    """The frames of a stream: the event's name, or nothing, and its data."""
+    """The frames of a stream: the name of the event, if any, and its data."""
     response = http.post(path, json={**body, "stream": True})
     assert response.status_code == 200, response.text
     frames = []
@@ -107,7 +107,7 @@ def test_trap_02_hyperparameters_are_an_object_on_every_job(new_job, http, serve
             }
 
 
-def test_trap_03_a_paused_job_says_paused_and_loose_clients_read_it(
+def test_trap_03_a_paused_job_is_paused_and_lenient_clients_read_it(
     new_job, http: httpx2.Client, loose: OpenAI, client: OpenAI, server
 ) -> None:
     job = new_job()["id"]
@@ -120,7 +120,7 @@ def test_trap_03_a_paused_job_says_paused_and_loose_clients_read_it(
     JOB.move(server.context.stores.jobs, job, "cancelled")
 
 
-def test_trap_04_the_purpose_evals_is_taken_and_strict_clients_cannot_read_it(
+def test_trap_04_the_purpose_evals_is_accepted_and_strict_clients_cannot_read_it(
     client: OpenAI, loose: OpenAI
 ) -> None:
     file = loose.files.create(file=b"{}\n", purpose="evals")
@@ -169,7 +169,7 @@ def test_trap_06_lists_have_their_own_default_limits(new_job, http, server) -> N
     assert limit["schema"]["default"] == limit["schema"]["maximum"] == 10_000
 
 
-def test_trap_06_stored_completions_come_in_the_order_of_time(http: httpx2.Client) -> None:
+def test_trap_06_stored_completions_are_oldest_first(http: httpx2.Client) -> None:
     ids = [http.post("/chat/completions", json={**CHAT, "store": True}).json()["id"]
            for _ in range(21)]  # fmt: skip
     page = http.get("/chat/completions").json()
@@ -177,13 +177,13 @@ def test_trap_06_stored_completions_come_in_the_order_of_time(http: httpx2.Clien
     assert page["has_more"] is True
 
 
-def test_trap_06_permissions_come_ten_at_a_time(trained: Trained) -> None:
+def test_trap_06_permissions_have_ten_per_page(trained: Trained) -> None:
     permissions, name = trained.client.fine_tuning.checkpoints.permissions, trained.raw
     permissions.create(name["fine_tuned_model"], project_ids=[f"p{n}" for n in range(11)])
     assert len(permissions.list(name["fine_tuned_model"]).data) == 10
 
 
-def test_trap_07_top_logprobs_is_there_when_nobody_asked_for_any(trained: Trained) -> None:
+def test_trap_07_top_logprobs_is_present_without_being_requested(trained: Trained) -> None:
     raw = trained.client.chat.completions.with_raw_response.create(
         model="gpt-3.5-turbo", messages=ASK, logprobs=True, max_tokens=3
     )
@@ -205,7 +205,7 @@ def test_trap_07_responses_have_the_keys_that_are_easily_forgotten(http: httpx2.
     assert all(event["logprobs"] == [] for event in texts)
 
 
-def test_trap_08_the_strict_client_proves_nothing_that_the_schemas_have_to(
+def test_trap_08_the_strict_client_misses_what_the_schemas_catch(
     trained: Trained,
 ) -> None:
     for wrong in ({"created_at": "12"}, {"created_at": 12.0}, {"finished_at": ...}):
@@ -253,7 +253,7 @@ def test_trap_10_pause_and_resume_take_an_empty_body_that_is_called_json(
         assert response.status_code == 200, response.text
 
 
-def test_trap_11_what_is_over_is_a_400_because_a_409_would_be_asked_again(
+def test_trap_11_an_ended_object_is_a_400_because_a_409_would_be_retried(
     new_job, http: httpx2.Client
 ) -> None:
     job = new_job()["id"]
@@ -261,7 +261,7 @@ def test_trap_11_what_is_over_is_a_400_because_a_409_would_be_asked_again(
     assert http.post(f"/fine_tuning/jobs/{job}/cancel").status_code == 400
 
 
-def test_trap_11_a_repeated_post_makes_no_second_job(http: httpx2.Client, file_id: str) -> None:
+def test_trap_11_a_retried_post_creates_no_second_job(http: httpx2.Client, file_id: str) -> None:
     body = {"model": "gpt-3.5-turbo", "training_file": file_id, "suffix": "retried"}
 
     def attempt(number: int) -> str:
@@ -298,7 +298,7 @@ def test_trap_13_the_file_may_come_first_and_in_chunks_without_a_length(
     assert http.get(f"/files/{response.json()['id']}/content").content == content
 
 
-def test_trap_14_a_slash_inside_of_a_name_is_no_slash_of_the_path(
+def test_trap_14_a_slash_in_a_name_does_not_split_the_path(
     loose: OpenAI, http: httpx2.Client, file_id: str
 ) -> None:
     with pytest.raises(NotFoundError, match="ft:a/b:c:d:e"):
@@ -317,11 +317,11 @@ def test_trap_14_a_slash_inside_of_a_name_is_no_slash_of_the_path(
         b'{"model": "gpt-3.5-turbo", "messages": ' + b"[" * 100_000,
     ],
 )
-def test_trap_15_what_pythons_json_lets_through_is_a_400(http: httpx2.Client, body: bytes) -> None:
+def test_trap_15_what_pythons_json_accepts_is_a_400(http: httpx2.Client, body: bytes) -> None:
     assert http.post("/chat/completions", content=body).status_code == 400
 
 
-def test_trap_15_no_number_goes_out_that_is_none(new_job, http: httpx2.Client, server) -> None:
+def test_trap_15_no_response_contains_nan_or_infinity(new_job, http: httpx2.Client, server) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
@@ -333,7 +333,7 @@ def test_trap_15_no_number_goes_out_that_is_none(new_job, http: httpx2.Client, s
         json.loads(text, parse_constant=refuse)
 
 
-def test_trap_16_none_of_fastapis_own_answers_is_left(http: httpx2.Client) -> None:
+def test_trap_16_none_of_fastapis_own_responses_is_left(http: httpx2.Client) -> None:
     wrong = http.post("/chat/completions", json={**CHAT, "n": True})
     answers = {
         400: [wrong, http.get("/files", params={"limit": "x"}), http.post("/chat/completions")],
@@ -366,7 +366,7 @@ def test_trap_17_a_responses_events_are_named_and_end_without_done(http: httpx2.
     assert (frames[0][0], frames[-1][0]) == ("response.created", "response.completed")
 
 
-def test_trap_18_a_stream_is_no_matter_of_the_accept_header(http: httpx2.Client) -> None:
+def test_trap_18_a_stream_does_not_depend_on_the_accept_header(http: httpx2.Client) -> None:
     for accept in ("application/json", "*/*", "text/html"):
         headers = {"accept": accept}
         stream = http.post("/chat/completions", json={**CHAT, "stream": True}, headers=headers)
@@ -374,7 +374,7 @@ def test_trap_18_a_stream_is_no_matter_of_the_accept_header(http: httpx2.Client)
         assert http.get("/models", headers=headers).headers["content-type"] == "application/json"
 
 
-def test_trap_19_a_whole_reply_ends_with_stop_so_that_the_helpers_work(trained: Trained) -> None:
+def test_trap_19_a_complete_reply_ends_with_stop_so_that_the_helpers_work(trained: Trained) -> None:
     name = trained.raw["fine_tuned_model"]
     completions = trained.client.chat.completions
     assert completions.parse(model=name, messages=ASK).choices[0].finish_reason == "stop"
@@ -382,7 +382,7 @@ def test_trap_19_a_whole_reply_ends_with_stop_so_that_the_helpers_work(trained: 
         assert stream.get_final_completion().choices[0].message.content in LABELS
 
 
-def test_trap_19_a_reply_that_is_cut_off_says_length(trained: Trained) -> None:
+def test_trap_19_a_truncated_reply_has_reason_length(trained: Trained) -> None:
     ask: dict[str, Any] = {"model": "gpt-3.5-turbo", "messages": ASK, "max_tokens": 1}
     completions = trained.client.chat.completions
     assert completions.create(**ask).choices[0].finish_reason == "length"
@@ -393,7 +393,7 @@ def test_trap_19_a_reply_that_is_cut_off_says_length(trained: Trained) -> None:
         stream.get_final_completion()
 
 
-def test_trap_20_embeddings_are_asked_for_in_base64(trained: Trained) -> None:
+def test_trap_20_embeddings_are_requested_in_base64(trained: Trained) -> None:
     fields = {"model": "text-embedding-3-small", "input": "What a day"}
     url = f"{trained.client.base_url}embeddings"
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -428,7 +428,7 @@ def test_trap_21_the_result_file_is_base64_of_a_csv(trained: Trained) -> None:
     assert "train_accuracy" not in metrics  # type: ignore[operator]
 
 
-def test_trap_22_every_checkpoint_answers_and_the_last_has_the_final_name(
+def test_trap_22_every_checkpoint_replies_and_the_last_has_the_final_name(
     trained: Trained,
 ) -> None:
     checkpoints = trained.client.fine_tuning.jobs.checkpoints.list(trained.job.id).data
@@ -482,7 +482,7 @@ def test_trap_24_auto_stays_when_the_file_is_refused(trained: Trained, tmp_path:
          None),
     ],
 )  # fmt: skip
-def test_trap_25_what_is_wrong_with_the_data_is_told_by_the_job(
+def test_trap_25_faults_of_the_data_are_reported_by_the_job(
     trained: Trained, tmp_path: Path, broken: Any, code: str | None
 ) -> None:
     lines = broken(training_file(tmp_path).read_text().splitlines())
@@ -503,10 +503,10 @@ def test_trap_26_an_upload_is_processed_at_once(client: OpenAI) -> None:
     file = client.files.create(file=b"{}\n", purpose="fine-tune")
     begun = time.monotonic()
     assert client.files.wait_for_processing(file.id).status == "processed"
-    assert time.monotonic() - begun < 5  # its pause between two looks
+    assert time.monotonic() - begun < 5  # its pause between two polls
 
 
-def test_trap_27_a_list_ends_and_an_unknown_cursor_does_not_start_over(
+def test_trap_27_a_list_ends_and_an_unknown_cursor_is_not_the_first_page(
     new_job, client: OpenAI
 ) -> None:
     made = [new_job(metadata={"trap": "27"})["id"] for _ in range(5)]
@@ -538,14 +538,14 @@ def test_trap_29_stored_messages_have_their_real_roles(http: httpx2.Client) -> N
     assert [message["role"] for message in stored][:2] == ["system", "user"]
 
 
-def test_trap_30_objects_are_of_the_very_type_that_node_reads(http: httpx2.Client, server) -> None:
+def test_trap_30_responses_have_the_media_type_that_node_reads(http: httpx2.Client, server) -> None:
     for method, path, _ in api_routes(server.app):
         response = http.request(method, path.removeprefix("/v1"), content=b"{}")
         kind = response.headers["content-type"]
         assert kind == "application/json", f"{method} {path}: {kind}"
 
 
-def test_trap_31_a_job_that_trains_holds_up_nobody(trained: Trained) -> None:
+def test_trap_31_a_training_job_blocks_nobody(trained: Trained) -> None:
     client, file = trained.client, trained.job.training_file
     job = client.fine_tuning.jobs.create(
         model="gpt-3.5-turbo",

@@ -1,4 +1,4 @@
-"""A backup of a server that trains, and a server on the backup."""
+"""A backup of a server during training, and a server on the backup."""
 
 from pathlib import Path
 
@@ -8,12 +8,10 @@ from training_jobs import SYSTEM, create, training_file, training_server, wait
 from emojitune.store.backup import back_up
 
 
-def test_a_server_on_the_backup_goes_on_where_the_copy_was_made(
-    tmp_path: Path, tiny_base: Path
-) -> None:
+def test_a_server_on_the_backup_continues_from_the_copy(tmp_path: Path, tiny_base: Path) -> None:
     home, copy = tmp_path / "home", tmp_path / "copy"
     asked = {"n_epochs": 8, "batch_size": 1}
-    home.mkdir(mode=0o755)  # as people make one
+    home.mkdir(mode=0o755)  # as users create one
     with training_server(home, tiny_base) as client:
         done = wait(
             client, create(client, training_file(tmp_path), hyperparameters={"n_epochs": 1}).id

@@ -1,4 +1,4 @@
-"""What one key may ask for, and what is said to who asks for more."""
+"""Rate limits of a key, and the responses beyond them."""
 
 import threading
 import time
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from envelopes import error_of
 from fakes import FakeChatModel, FakeDispatcher
 from openai import OpenAI, RateLimitError
+from response_checks import error_of
 from servers import KEY, RunningServer, serving
 
 from emojitune.server.app import create_app
 from emojitune.server.edge.rate_limits import MAX_HEADERS
 from emojitune.settings import Settings
 
-A_MINUTE = 120  # requests: two of them come back in a second
+A_MINUTE = 120  # requests, of which two are refilled per second
 BYTES = 200_000
 
 
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def secret(server: RunningServer) -> str:
-    """A key that nothing was asked with."""
+    """An unused key."""
     made: str = server.app.state.keys.create("team")[1]
     return made
 
@@ -52,8 +52,8 @@ def limited(server: RunningServer, secret: str) -> Iterator[httpx2.Client]:
         yield opened
 
 
-def use_up(client: httpx2.Client) -> httpx2.Response:
-    """Ask until it is refused."""
+def exhaust(client: httpx2.Client) -> httpx2.Response:
+    """Send requests until one is refused."""
     for _ in range(2 * A_MINUTE):
         response = client.get("/batches")
         if response.status_code != 200:
@@ -62,7 +62,7 @@ def use_up(client: httpx2.Client) -> httpx2.Response:
 
 
 def test_too_many_requests_are_refused_in_openais_words(limited: httpx2.Client) -> None:
-    response = use_up(limited)
+    response = exhaust(limited)
     assert response.status_code == 429
     error = error_of(response)
     assert (error["type"], error["code"], error["param"]) == (
@@ -89,7 +89,7 @@ def test_the_official_client_waits_and_succeeds(server: RunningServer, secret: s
     assert sum(answer.retries_taken for answer in answers) >= 1
 
 
-def test_every_answer_says_what_is_left(limited: httpx2.Client) -> None:
+def test_every_response_has_the_remaining_allowance(limited: httpx2.Client) -> None:
     first = limited.get("/models").headers
     sent = limited.post("/fine_tuning/jobs", content=b" " * 50_000).headers
     assert first["x-ratelimit-remaining-requests"] == "119"
@@ -99,7 +99,7 @@ def test_every_answer_says_what_is_left(limited: httpx2.Client) -> None:
     assert sent["x-ratelimit-reset-bytes"].endswith("s")
 
 
-def test_one_large_request_is_let_in_and_paid_for(limited: httpx2.Client) -> None:
+def test_one_large_request_is_admitted_and_paid_for(limited: httpx2.Client) -> None:
     file = {"file": b"x" * (BYTES + 50_000)}
     made = limited.post("/files", files=file, data={"purpose": "user_data"})
     assert made.status_code == 200
@@ -112,10 +112,10 @@ def test_one_large_request_is_let_in_and_paid_for(limited: httpx2.Client) -> Non
     assert 1 <= int(refused.headers["retry-after"]) <= 20
 
 
-def test_keys_are_counted_apart_and_the_servers_own_not_at_all(
+def test_keys_have_separate_limits_and_the_servers_own_key_has_none(
     server: RunningServer, limited: httpx2.Client, http: httpx2.Client
 ) -> None:
-    use_up(limited)
+    exhaust(limited)
     _, other = server.app.state.keys.create("team")
     headers = {"Authorization": f"Bearer {other}"}
     assert httpx2.get(f"{server.url}/batches", headers=headers).status_code == 200
@@ -125,7 +125,7 @@ def test_keys_are_counted_apart_and_the_servers_own_not_at_all(
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_streams_at_the_same_time_are_bounded(
+def test_concurrent_streams_are_bounded(
     server: RunningServer, limited: httpx2.Client, http: httpx2.Client, own: bool
 ) -> None:
     client = http if own else limited
@@ -161,7 +161,7 @@ def test_streams_at_the_same_time_are_bounded(
         time.sleep(0.05)
 
 
-def test_more_headers_than_anyone_needs_are_a_431(http: httpx2.Client) -> None:
+def test_too_many_headers_are_a_431(http: httpx2.Client) -> None:
     few = {f"x-{number}": "1" for number in range(MAX_HEADERS - 20)}
     assert http.get("/models", headers=few).status_code == 200
     many = {f"x-{number}": "1" for number in range(MAX_HEADERS + 1)}
@@ -170,17 +170,15 @@ def test_more_headers_than_anyone_needs_are_a_431(http: httpx2.Client) -> None:
     assert "at most 100 headers" in error_of(response)["message"]
 
 
-def test_headers_of_many_bytes_reach_nobody(server: RunningServer, http: httpx2.Client) -> None:
+def test_oversized_headers_are_refused(server: RunningServer, http: httpx2.Client) -> None:
     headers = {"x-long": "x" * 200_000}
-    with suppress(httpx2.ReadError, httpx2.WriteError):  # cut before all of it was sent
+    with suppress(httpx2.ReadError, httpx2.WriteError):  # closed before all of it was sent
         assert httpx2.get(f"{server.url}/models", headers=headers).status_code == 400
     assert http.get("/models").status_code == 200
 
 
 @pytest.mark.parametrize("depth", [100, 190, 250, 5000])
-def test_json_is_as_deep_as_anyone_needs_and_never_an_accident(
-    http: httpx2.Client, depth: int
-) -> None:
+def test_deeply_nested_json_is_no_server_error(http: httpx2.Client, depth: int) -> None:
     schema = '{"items":' * depth + "{}" + "}" * depth
     tool = '{"type": "function", "function": {"name": "f", "parameters": ' + schema + "}}"
     asked = '"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "hi"}]'
@@ -191,8 +189,8 @@ def test_json_is_as_deep_as_anyone_needs_and_never_an_accident(
     assert response.status_code == (200 if depth < 200 else 400)
 
 
-def test_nothing_is_said_to_other_sites(http: httpx2.Client) -> None:
-    """Without these headers a browser gives no page of another origin the answer."""
+def test_no_response_allows_other_origins(http: httpx2.Client) -> None:
+    """Without these headers a browser withholds the response from pages of other origins."""
     origin = {"origin": "https://evil.example"}
     preflight = {
         **origin,

@@ -1,4 +1,4 @@
-"""The log says who asked for what, and nothing of what was said, nor with which key."""
+"""The log has the caller and path of each request, and neither its content nor its key."""
 
 import io
 import json
@@ -18,18 +18,18 @@ from emojitune.server.app import create_app
 from emojitune.server.edge.logs import JsonFormatter
 from emojitune.settings import Settings
 
-SAID = "Ich-sage-dir-etwas-im-Vertrauen"
+SECRET = "Ich-sage-dir-etwas-im-Vertrauen"
 MODEL = "gpt-3.5-turbo"
 
 
-class Log:
-    """What the loggers of the server write while it is listened to."""
+class CapturedLog:
+    """Captures the output of the server's loggers."""
 
     def __init__(self) -> None:
         self._stream = io.StringIO()
         self._handler = logging.StreamHandler(self._stream)
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> "CapturedLog":
         for name in ("emojitune", "uvicorn"):
             logging.getLogger(name).addHandler(self._handler)
         return self
@@ -50,7 +50,7 @@ class Log:
         return [json.loads(line) for line in self.text.splitlines()]
 
     def requests(self, count: int) -> list[dict[str, Any]]:
-        """The lines of so many requests: each is written when its answer has been sent."""
+        """The lines of `count` requests; each is written once its response has been sent."""
         deadline = time.monotonic() + 10
         while len(found := [line for line in self.lines if line["message"] == "request"]) < count:
             assert time.monotonic() < deadline
@@ -59,37 +59,37 @@ class Log:
 
 
 @pytest.fixture
-def log() -> Iterator[Log]:
+def log() -> Iterator[CapturedLog]:
     previous = logging.getLogger("emojitune").level
     logging.getLogger("emojitune").setLevel(logging.INFO)
-    with Log() as listening:
+    with CapturedLog() as listening:
         listening.format(content=False)
         yield listening
     logging.getLogger("emojitune").setLevel(previous)
 
 
-def ask_all_kinds_of_things(http: httpx2.Client, client: OpenAI) -> None:
-    """Requests that succeed, fail, are refused and break, each with something said."""
-    messages = [{"role": "user", "content": SAID}]
-    chat = {"model": MODEL, "messages": messages, "metadata": {"a": SAID}, "store": True}
-    for body in (chat, {**chat, "stream": True}, {**chat, SAID: 1}, {**chat, "n": SAID}):
+def send_all_kinds_of_requests(http: httpx2.Client, client: OpenAI) -> None:
+    """Send requests that succeed, fail, are refused and break, each with the secret in it."""
+    messages = [{"role": "user", "content": SECRET}]
+    chat = {"model": MODEL, "messages": messages, "metadata": {"a": SECRET}, "store": True}
+    for body in (chat, {**chat, "stream": True}, {**chat, SECRET: 1}, {**chat, "n": SECRET}):
         http.post("/chat/completions", json=body)
-    for prompt in ("break at once", "fail midway", "fail before the first word", f"say: {SAID}"):
+    for prompt in ("break at once", "fail midway", "fail before the first word", f"say: {SECRET}"):
         for stream in (False, True):
             said = [*messages, {"role": "user", "content": prompt}]
             body = {"model": MODEL, "messages": said, "stream": stream}
             http.post("/chat/completions", json=body)
-    http.get("/chat/completions", params={"metadata[a]": SAID, SAID: SAID})
-    http.post("/chat/completions", content=f'{{"{SAID}'.encode())
-    http.post("/responses", json={"model": MODEL, "input": SAID, "instructions": SAID})
-    http.post("/embeddings", json={"model": MODEL, "input": [SAID, SAID]})
-    grader = {"type": "string_check", "name": SAID, "input": SAID, "reference": SAID,
+    http.get("/chat/completions", params={"metadata[a]": SECRET, SECRET: SECRET})
+    http.post("/chat/completions", content=f'{{"{SECRET}'.encode())
+    http.post("/responses", json={"model": MODEL, "input": SECRET, "instructions": SECRET})
+    http.post("/embeddings", json={"model": MODEL, "input": [SECRET, SECRET]})
+    grader = {"type": "string_check", "name": SECRET, "input": SECRET, "reference": SECRET,
               "operation": "eq"}  # fmt: skip
-    body = {"grader": grader, "model_sample": SAID, "item": {"a": SAID}}
+    body = {"grader": grader, "model_sample": SECRET, "item": {"a": SECRET}}
     http.post("/fine_tuning/alpha/graders/run", json=body)
-    row = {"custom_id": SAID, "method": "POST", "url": "/v1/chat/completions", "body": chat}
+    row = {"custom_id": SECRET, "method": "POST", "url": "/v1/chat/completions", "body": chat}
     content = json.dumps(row).encode()
-    file = client.files.create(file=(f"{SAID}.jsonl", content), purpose="batch")
+    file = client.files.create(file=(f"{SECRET}.jsonl", content), purpose="batch")
     batch = client.batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
     )
@@ -102,18 +102,18 @@ def ask_all_kinds_of_things(http: httpx2.Client, client: OpenAI) -> None:
         http.get("/models", headers={"authorization": authorization})
 
 
-def test_neither_a_key_nor_what_is_said_is_in_the_log(
-    server, http: httpx2.Client, client: OpenAI, log: Log
+def test_neither_keys_nor_content_are_in_the_log(
+    server, http: httpx2.Client, client: OpenAI, log: CapturedLog
 ) -> None:
     _, secret = server.app.state.keys.create("team", "of the test")
-    ask_all_kinds_of_things(http, client)
+    send_all_kinds_of_requests(http, client)
     httpx2.get(f"{server.url}/models", headers={"authorization": f"Bearer {secret}"})
     with httpx2.Client(base_url=server.url, headers={"authorization": f"Bearer {secret}"}) as team:
-        ask_all_kinds_of_things(team, client)
+        send_all_kinds_of_requests(team, client)
     assert len(log.requests(50)) < len(log.lines), "and the accidents"
     statuses = {line.get("status") for line in log.lines}
     assert {200, 400, 401, 500} <= statuses
-    for hidden in (SAID, KEY, secret, secret[12:30], "a secret detail"):
+    for hidden in (SECRET, KEY, secret, secret[12:30], "a secret detail"):
         assert hidden not in log.text
     errors = [line["error"] for line in log.lines if "error" in line]
     assert errors
@@ -121,7 +121,7 @@ def test_neither_a_key_nor_what_is_said_is_in_the_log(
     assert "fakes.py" in errors[0]
 
 
-def test_each_request_is_a_line(server, http: httpx2.Client, log: Log) -> None:
+def test_each_request_is_one_line(server, http: httpx2.Client, log: CapturedLog) -> None:
     key, secret = server.app.state.keys.create("team")
     first = http.get("/files/file-x?a=b")
     second = httpx2.get(f"{server.url}/models", headers={"authorization": f"Bearer {secret}"})
@@ -140,30 +140,30 @@ def test_each_request_is_a_line(server, http: httpx2.Client, log: Log) -> None:
     assert all(isinstance(line["ms"], int) for line in lines)
 
 
-def test_a_path_cannot_forge_a_line(http: httpx2.Client, log: Log) -> None:
+def test_a_path_cannot_forge_a_line(http: httpx2.Client, log: CapturedLog) -> None:
     http.get('/x%0a{"level": "info"}')
     [line] = log.requests(1)
     assert line["path"] == '/v1/x\n{"level": "info"}'
 
 
-def test_a_path_drives_no_terminal(http: httpx2.Client, log: Log) -> None:
+def test_a_path_cannot_control_a_terminal(http: httpx2.Client, log: CapturedLog) -> None:
     http.get("/x%1b[31m%c2%9b2J%e2%80%aeback")
     [line] = log.requests(1)
     assert line["path"] == "/v1/x\x1b[31m\x9b2J\u202eback"
     assert log.text.strip().isprintable()
 
 
-def test_what_is_said_is_there_when_it_is_asked_for(tmp_path: Path, log: Log) -> None:
+def test_content_is_logged_on_request(tmp_path: Path, log: CapturedLog) -> None:
     settings = Settings(home=tmp_path, cache=tmp_path, api_key=KEY, log_content=True)
     log.format(content=True)
     app = create_app(settings, dispatcher=FakeDispatcher(), load_model=lambda *_: FakeChatModel())
     headers = {"authorization": f"Bearer {KEY}"}
     with serving(app) as url, httpx2.Client(base_url=url, headers=headers) as http:
-        for prompt in (SAID, "break at once"):
+        for prompt in (SECRET, "break at once"):
             body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}]}
             http.post("/chat/completions", json=body)
     requests = log.requests(2)
-    assert SAID in requests[0]["request"]
+    assert SECRET in requests[0]["request"]
     assert "(party)" in requests[0]["reply"]
     assert "RuntimeError: a secret detail" in log.text
     assert KEY not in log.text

@@ -1,7 +1,7 @@
-"""Two projects on one server, through a real port: each endpoint with the other's objects.
+"""Two projects on one server, on a real port: each endpoint with objects of the other project.
 
-Found by walking the application's routes: an endpoint whose path has a new kind of id fails here
-until somebody says what such an id is.
+The endpoints are taken from the application's routes: one whose path has a new kind of id fails
+here until the test is given an id of that kind.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from envelopes import error_of
 from openai import NotFoundError, OpenAI
+from response_checks import error_of
 
 from emojitune.server.app import create_app
 from emojitune.server.docs.openapi import api_routes
@@ -30,7 +30,7 @@ ASK: Any = [{"role": "user", "content": "hi"}]
 CHAT = {"model": "gpt-3.5-turbo", "messages": ASK}
 BATCH = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 
-# The bodies of requests that would be right if the object were one's own.
+# The bodies of requests that would be valid for objects of one's own.
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/uploads/{upload_id}/parts"): {"files": {"data": b"abc"}},
     ("POST", "/v1/uploads/{upload_id}/complete"): {"json": {"part_ids": ["{part_id}"]}},
@@ -40,7 +40,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 
-# Ids that stand elsewhere than in the path.
+# Ids outside the path.
 REFERENCES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("POST", "/v1/fine_tuning/jobs", "`training_file`",
      {"json": {"model": "gpt-3.5-turbo", "training_file": "{file_id}"}}),
@@ -66,13 +66,13 @@ REFERENCES: list[tuple[str, str, str, dict[str, Any]]] = [
 
 
 @dataclass(frozen=True)
-class Asker:
-    """A project's client, and the ids that it puts where a path or a body has a `{name}`."""
+class ProjectClient:
+    """A project's client, which replaces each `{name}` in a path or body by an id."""
 
     http: httpx2.Client
     ids: dict[str, str]
 
-    def ask(self, method: str, path: str, request: dict[str, Any]) -> httpx2.Response:
+    def send(self, method: str, path: str, request: dict[str, Any]) -> httpx2.Response:
         filled = json.loads(_filled(json.dumps(request, default=_text), self.ids))
         return self.http.request(method, _filled(path, self.ids).removeprefix("/v1"), **filled)
 
@@ -123,7 +123,7 @@ def ids(server, client: OpenAI) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def other(server) -> Iterator[httpx2.Client]:
-    """A plain client of another project."""
+    """A plain HTTP client of another project."""
     _, secret = server.app.state.keys.create("other", "of the test")
     headers = {"Authorization": f"Bearer {secret}"}
     with httpx2.Client(base_url=server.url, headers=headers, timeout=10) as opened:
@@ -131,20 +131,20 @@ def other(server) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture(scope="module")
-def others(other: httpx2.Client, ids: dict[str, str]) -> tuple[Asker, Asker]:
-    """The other project with ids of the default one, and with ids that never were."""
+def others(other: httpx2.Client, ids: dict[str, str]) -> tuple[ProjectClient, ProjectClient]:
+    """The other project with ids of the default one, and with ids that never existed."""
     never = {kind: value[:-8] + "neverwas" for kind, value in ids.items()}
-    return Asker(other, ids), Asker(other, never)
+    return ProjectClient(other, ids), ProjectClient(other, never)
 
 
 def answers(
-    askers: tuple[Asker, Asker], method: str, path: str, request: dict[str, Any]
+    clients: tuple[ProjectClient, ProjectClient], method: str, path: str, request: dict[str, Any]
 ) -> tuple[int, int]:
-    """The statuses of both, after a look at whether anything else tells them apart."""
-    foreign, never = (asker.ask(method, path, request) for asker in askers)
+    """The statuses of both, which must not differ in anything else."""
+    foreign, never = (client.send(method, path, request) for client in clients)
     neutral = [foreign.text, never.text]
-    for at, asker in enumerate(askers):
-        for kind, value in asker.ids.items():
+    for at, client in enumerate(clients):
+        for kind, value in client.ids.items():
             neutral[at] = neutral[at].replace(value, kind)
     assert neutral[0] == neutral[1], f"{method} {path} tells them apart"
     changing = {"x-request-id", "openai-processing-ms", "date", "content-length"}
@@ -154,10 +154,10 @@ def answers(
     return foreign.status_code, never.status_code
 
 
-def test_every_endpoint_with_anothers_object_answers_as_if_it_never_was(
-    others: tuple[Asker, Asker], ids: dict[str, str], http: httpx2.Client
+def test_objects_of_other_projects_are_not_found_at_every_endpoint(
+    others: tuple[ProjectClient, ProjectClient], ids: dict[str, str], http: httpx2.Client
 ) -> None:
-    before = _all_there_is(Asker(http, ids))
+    before = _all_objects(ProjectClient(http, ids))
     table = [
         "| method | path | id in | another project's | one that never was |",
         "|---|---|---|---|---|",
@@ -171,7 +171,7 @@ def test_every_endpoint_with_anothers_object_answers_as_if_it_never_was(
         assert statuses[0] in (400, 404)
         table.append(_row(method, path, where, statuses))
     print(*table, sep="\n")
-    assert _all_there_is(Asker(http, ids)) == before, "the owner's objects are as they were"
+    assert _all_objects(ProjectClient(http, ids)) == before, "the owner's objects are as they were"
     assert "\n".join(table) in SECURITY.read_text(encoding="utf-8")
 
 
@@ -179,18 +179,20 @@ def _row(method: str, path: str, where: str, statuses: tuple[int, int]) -> str:
     return f"| {method} | `{path}` | {where} | {statuses[0]} | {statuses[1]} |"
 
 
-def _all_there_is(owner: Asker) -> list[Any]:
-    """What the owner sees of each object: an answer of 200 to each GET."""
+def _all_objects(owner: ProjectClient) -> list[Any]:
+    """All objects as their owner sees them: the responses of all GETs that return 200."""
     found = []
     for method, path in ROUTES:
         if method == "GET":
-            response = owner.ask(method, path, {})
+            response = owner.send(method, path, {})
             assert response.status_code == 200, f"{path}: {response.text}"
             found.append(response.text)
     return found
 
 
-def test_lists_show_ones_own_alone(other: httpx2.Client, ids: dict[str, str]) -> None:
+def test_lists_contain_the_projects_own_objects_only(
+    other: httpx2.Client, ids: dict[str, str]
+) -> None:
     for path in ("/files", "/fine_tuning/jobs", "/chat/completions", "/batches"):
         assert other.get(path).json()["data"] == []
         assert other.get(path).json()["has_more"] is False
@@ -199,7 +201,7 @@ def test_lists_show_ones_own_alone(other: httpx2.Client, ids: dict[str, str]) ->
     assert not any(name.startswith("ft:") for name in models)
 
 
-def test_what_another_project_makes_is_its_own(
+def test_objects_belong_to_the_project_that_creates_them(
     other: httpx2.Client, client: OpenAI, ids: dict[str, str]
 ) -> None:
     made = other.post("/files", files={"file": b"{}\n"}, data={"purpose": "fine-tune"}).json()
@@ -210,7 +212,7 @@ def test_what_another_project_makes_is_its_own(
     other.delete(f"/files/{made['id']}")
 
 
-def test_a_repeated_request_of_another_project_makes_its_own_job(
+def test_a_retry_by_another_project_creates_its_own_job(
     other: httpx2.Client, http: httpx2.Client, ids: dict[str, str]
 ) -> None:
     file = other.post("/files", files={"file": b"{}\n"}, data={"purpose": "fine-tune"}).json()
@@ -226,7 +228,7 @@ def test_a_repeated_request_of_another_project_makes_its_own_job(
     assert "idempotent-replayed" not in made.headers
 
 
-def test_a_shared_model_is_used_and_neither_deleted_nor_shared_further(
+def test_a_shared_model_can_be_used_but_neither_deleted_nor_shared(
     other: httpx2.Client, client: OpenAI, server, ids: dict[str, str]
 ) -> None:
     name = "ft:gpt-3.5-turbo-0125:local::sharedby"
@@ -252,9 +254,7 @@ def test_a_shared_model_is_used_and_neither_deleted_nor_shared_further(
     assert client.models.retrieve(name).id == name
 
 
-def test_prompts_are_remembered_for_their_project_alone(
-    server, http: httpx2.Client, other: httpx2.Client
-) -> None:
+def test_prompts_are_cached_per_project(server, http: httpx2.Client, other: httpx2.Client) -> None:
     asked = {"model": "gpt-3.5-turbo", "input": "hi"}
     for client, project in ((http, "default"), (other, "other")):
         for path, body in (("/chat/completions", CHAT), ("/responses", asked)):
@@ -262,10 +262,10 @@ def test_prompts_are_remembered_for_their_project_alone(
             assert server.chat_model.requests[-1].owner == project
 
 
-def test_a_batch_runs_as_its_project(
+def test_a_batch_runs_on_behalf_of_its_project(
     server, client: OpenAI, other: httpx2.Client, ids: dict[str, str]
 ) -> None:
-    """Its requests may name that project's models only, and its output is that project's."""
+    """Its requests can use only that project's models, and its output belongs to that project."""
     lines = [
         {"custom_id": model, "method": "POST", "url": "/v1/chat/completions",
          "body": {**CHAT, "model": model}}
@@ -292,7 +292,7 @@ def _wait(http: httpx2.Client, batch_id: str) -> dict[str, Any]:
     raise AssertionError(f"the batch does not end: {batch}")
 
 
-def test_a_revoked_key_is_refused_at_once(server, other: httpx2.Client) -> None:
+def test_a_revoked_key_is_refused_immediately(server, other: httpx2.Client) -> None:
     key, secret = server.app.state.keys.create("other")
     headers = {"Authorization": f"Bearer {secret}"}
     assert httpx2.get(f"{server.url}/models", headers=headers).status_code == 200

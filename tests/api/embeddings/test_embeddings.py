@@ -125,7 +125,7 @@ def test_dimensions_shorten_and_normalize_again(client: OpenAI, dimensions: int)
         ({"user": 5}, "user", "invalid_type", "expected a string"),
     ],
 )
-def test_bad_requests_say_what_is_wrong(
+def test_invalid_requests_name_the_fault(
     http: httpx2.Client, changes: dict[str, Any], param: str, code: str, words: str
 ) -> None:
     response = http.post("/embeddings", json={"model": SMALL, "input": "dog", **changes})
@@ -191,7 +191,7 @@ def test_nothing_is_computed_for_a_client_that_disconnected(server) -> None:
         while server.chat_model.embedded[-1:] != [["embed for ever"]]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert server.chat_model.gave_up.wait(5)
+    assert server.chat_model.embedding_cancelled.wait(5)
 
 
 def test_with_a_real_model(tmp_path: Path, tiny_base: Path) -> None:

@@ -38,7 +38,7 @@ def upload(http: httpx2.Client, *parts: bytes) -> httpx2.Response:
     return http.post("/files", content=b"".join(parts) + b"--limit--\r\n", headers=headers)
 
 
-def test_a_file_is_uploaded_shown_read_and_deleted(client: OpenAI, tmp_path: Path) -> None:
+def test_a_file_is_uploaded_listed_read_and_deleted(client: OpenAI, tmp_path: Path) -> None:
     path = tmp_path / "trän ing.jsonl"
     path.write_bytes(LINES)
     stored = client.files.create(file=path, purpose="fine-tune")
@@ -61,7 +61,7 @@ def test_a_file_is_uploaded_shown_read_and_deleted(client: OpenAI, tmp_path: Pat
         assert (caught.value.param, caught.value.code) == ("id", None)
 
 
-def test_bytes_are_called_upload(client: OpenAI) -> None:
+def test_bare_bytes_get_the_name_upload(client: OpenAI) -> None:
     assert client.files.create(file=LINES, purpose="fine-tune").filename == "upload"
 
 
@@ -78,7 +78,7 @@ def test_the_file_may_come_first_and_without_a_length(http: httpx2.Client) -> No
     assert response.json()["bytes"] == len(LINES)
 
 
-def test_a_file_name_keeps_no_folders(http: httpx2.Client) -> None:
+def test_folders_are_stripped_from_a_file_name(http: httpx2.Client) -> None:
     response = upload(http, part("file", b"x", "../../etc/a.jsonl"), part("purpose", b"user_data"))
     assert response.json()["filename"] == "a.jsonl"
 
@@ -95,7 +95,7 @@ def test_a_file_name_keeps_no_folders(http: httpx2.Client) -> None:
         ('filename=""', "upload"),
     ],
 )
-def test_every_way_to_write_a_files_name_is_read(
+def test_all_encodings_of_a_file_name_are_read(
     http: httpx2.Client, disposition: str, name: str
 ) -> None:
     head = f'--limit\r\nContent-Disposition: form-data; name="file"; {disposition}\r\n\r\nx\r\n'
@@ -113,7 +113,7 @@ def test_every_way_to_write_a_files_name_is_read(
         ("utf-7", "+2AA-"),
     ],
 )
-def test_a_charset_that_makes_no_text_is_a_400(
+def test_a_charset_that_yields_invalid_text_is_a_400(
     http: httpx2.Client, charset: str, name: str
 ) -> None:
     response = http.post(
@@ -125,7 +125,7 @@ def test_a_charset_that_makes_no_text_is_a_400(
     assert "Send it in UTF-8" in response.json()["error"]["message"]
 
 
-def test_a_form_may_say_its_charset(http: httpx2.Client) -> None:
+def test_a_form_may_name_its_charset(http: httpx2.Client) -> None:
     for charset in ("utf-8", "UTF-8", "ISO-8859-1"):
         name = "trän.jsonl".encode(charset)
         response = http.post(
@@ -173,7 +173,7 @@ def test_bad_forms_are_refused(
     assert words in error["message"]
 
 
-def test_a_body_that_is_no_form_is_refused(http: httpx2.Client) -> None:
+def test_a_body_that_is_not_a_form_is_refused(http: httpx2.Client) -> None:
     response = http.post("/files", json={"purpose": "fine-tune"})
     assert response.status_code == 400
     assert "multipart/form-data" in response.json()["error"]["message"]
@@ -190,7 +190,7 @@ def test_a_file_that_is_too_large_is_a_413(http: httpx2.Client, size: int) -> No
     assert http.get("/files").json()["data"] == before
 
 
-def test_expiry_is_counted_from_now(client: OpenAI) -> None:
+def test_expiry_is_counted_from_creation(client: OpenAI) -> None:
     asked = client.files.create(
         file=LINES,
         purpose="user_data",
@@ -201,13 +201,13 @@ def test_expiry_is_counted_from_now(client: OpenAI) -> None:
     assert batch.expires_at == pytest.approx(batch.created_at + 30 * 86400, abs=1)
 
 
-def test_purpose_evals_is_taken_as_openai_takes_it(http: httpx2.Client) -> None:
+def test_purpose_evals_is_accepted_as_by_openai(http: httpx2.Client) -> None:
     response = upload(http, part("file", b"x", "a"), part("purpose", b"evals"))
     assert (response.status_code, response.json()["purpose"]) == (200, "evals")
     http.delete(f"/files/{response.json()['id']}")
 
 
-def test_lists_meet_every_file_once(client: OpenAI, http: httpx2.Client) -> None:
+def test_pages_contain_each_file_once(client: OpenAI, http: httpx2.Client) -> None:
     ids = [client.files.create(file=LINES, purpose="assistants").id for _ in range(5)]
     assert [file.id for file in client.files.list(purpose="assistants", limit=2)] == ids[::-1]
     ascending = client.files.list(purpose="assistants", limit=2, order="asc")
@@ -216,7 +216,7 @@ def test_lists_meet_every_file_once(client: OpenAI, http: httpx2.Client) -> None
     assert (page["first_id"], page["last_id"], page["has_more"]) == (ids[4], ids[3], True)
 
 
-def test_an_empty_list_has_no_first_and_no_last(http: httpx2.Client) -> None:
+def test_an_empty_list_has_empty_first_and_last_ids(http: httpx2.Client) -> None:
     assert http.get("/files", params={"purpose": "vision"}).json() == {
         "object": "list",
         "data": [],
@@ -240,7 +240,7 @@ def test_wrong_queries_are_refused(http: httpx2.Client, query: str) -> None:
     assert response.json()["error"]["param"] == query.split("=")[0]
 
 
-def test_the_last_page_says_that_it_is_the_last(client: OpenAI, http: httpx2.Client) -> None:
+def test_the_last_page_has_no_more(client: OpenAI, http: httpx2.Client) -> None:
     oldest, newest = (client.files.create(file=LINES, purpose="vision").id for _ in "12")
     page = http.get("/files", params={"purpose": "vision", "limit": 1, "after": newest}).json()
     assert ([file["id"] for file in page["data"]], page["has_more"]) == ([oldest], False)
@@ -252,11 +252,11 @@ def test_the_last_page_says_that_it_is_the_last(client: OpenAI, http: httpx2.Cli
         client.files.delete(file_id)
 
 
-def test_a_purpose_that_no_file_has_is_an_empty_list(client: OpenAI) -> None:
+def test_a_purpose_without_files_is_an_empty_list(client: OpenAI) -> None:
     assert client.files.list(purpose="nonsense").data == []
 
 
-def test_an_unknown_cursor_does_not_start_over(client: OpenAI) -> None:
+def test_an_unknown_cursor_is_not_the_first_page(client: OpenAI) -> None:
     with pytest.raises(NotFoundError, match="last item of a page"):
         client.files.list(after="file-gone")
 
@@ -270,7 +270,7 @@ def test_result_files_are_read_as_they_were_written(client: OpenAI, server) -> N
     assert client.files.retrieve(stored.id).purpose == "fine-tune-results"
 
 
-def test_what_is_uploaded_stays_json_lines(client: OpenAI) -> None:
+def test_an_upload_is_stored_unchanged(client: OpenAI) -> None:
     lines = "".join(json.dumps({"text": text}) + "\n" for text in ("ä", "😈"))
     stored = client.files.create(file=("x.jsonl", lines.encode()), purpose="fine-tune")
     assert client.files.content(stored.id).text == lines
@@ -291,7 +291,7 @@ def test_what_is_uploaded_stays_json_lines(client: OpenAI) -> None:
         (b"{" + b'"a":{' * 100_000, "Line 1 is not a dictionary"),
     ],
 )  # fmt: skip
-def test_a_training_file_that_is_no_json_lines_is_refused_on_arrival(
+def test_a_training_file_that_is_not_json_lines_is_refused_on_upload(
     client: OpenAI, server, content: bytes, words: str
 ) -> None:
     before = server.context.stores.files.list().items
@@ -300,7 +300,7 @@ def test_a_training_file_that_is_no_json_lines_is_refused_on_arrival(
     assert words in caught.value.message
     assert caught.value.param == "file"
     assert server.context.stores.files.list().items == before
-    # It is no business of ours what other files contain.
+    # The content of other files is not checked.
     assert client.files.create(file=content, purpose="user_data").bytes == len(content)
 
 
@@ -313,13 +313,13 @@ def test_a_training_file_that_is_no_json_lines_is_refused_on_arrival(
         b'{"messages": "' + b"x" * 500_000 + b'"}\n',
     ],
 )
-def test_everything_else_about_a_training_file_is_its_jobs_business(
+def test_other_faults_of_a_training_file_are_left_to_its_job(
     client: OpenAI, content: bytes
 ) -> None:
     assert client.files.create(file=content, purpose="fine-tune").status == "processed"
 
 
-def test_any_bytes_come_back_as_they_were(client: OpenAI) -> None:
+def test_any_bytes_are_returned_unchanged(client: OpenAI) -> None:
     content = bytes(range(256)) * 1000 + b"\r\n--limit--\r\n\x00"
     for purpose in ("assistants", "batch", "vision", "user_data"):
         stored = client.files.create(file=content, purpose=purpose)
@@ -342,7 +342,7 @@ def test_a_download_has_the_name_of_its_file(client: OpenAI, name: str, header: 
     assert response.headers["content-disposition"] == header
 
 
-def test_a_download_goes_on_from_where_it_broke_off(client: OpenAI, http: httpx2.Client) -> None:
+def test_an_interrupted_download_resumes(client: OpenAI, http: httpx2.Client) -> None:
     path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
     for asked, sent in (("bytes=4-", b"456789"), ("bytes=0-0", b"0"), ("bytes=8-99", b"89")):
         response = http.get(path, headers={"range": asked})
@@ -351,7 +351,7 @@ def test_a_download_goes_on_from_where_it_broke_off(client: OpenAI, http: httpx2
         assert response.headers["content-length"] == str(len(sent))
 
 
-def test_a_download_goes_on_only_with_the_same_file(client: OpenAI, http: httpx2.Client) -> None:
+def test_a_download_resumes_only_the_same_file(client: OpenAI, http: httpx2.Client) -> None:
     path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
     etag = http.get(path).headers["etag"]
     for known, sent in ((etag, b"89"), ('"other"', b"0123456789"), ("", b"0123456789")):
@@ -360,7 +360,7 @@ def test_a_download_goes_on_only_with_the_same_file(client: OpenAI, http: httpx2
     assert http.get(path, headers={"range": "bytes=8-"}).headers["content-range"] == "bytes 8-9/10"
 
 
-def test_a_file_that_is_deleted_while_it_is_looked_up_is_not_found(
+def test_a_file_deleted_during_its_lookup_is_not_found(
     client: OpenAI, server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = client.files.create(file=b"nobody else has these bytes", purpose="user_data")
@@ -376,7 +376,7 @@ def test_a_file_that_is_deleted_while_it_is_looked_up_is_not_found(
         client.files.content(stored.id)
 
 
-def test_a_file_that_is_deleted_while_it_is_sent_is_sent_whole(
+def test_a_file_deleted_during_its_download_is_sent_in_full(
     client: OpenAI, http: httpx2.Client
 ) -> None:
     content = bytes(900_000)
@@ -389,7 +389,7 @@ def test_a_file_that_is_deleted_while_it_is_sent_is_sent_whole(
     assert got == content
 
 
-def test_a_file_whose_bytes_are_lost_is_the_servers_fault_in_words(
+def test_a_file_whose_content_is_missing_is_a_server_error(
     client: OpenAI, http: httpx2.Client, server
 ) -> None:
     stored = client.files.create(file=b"lost", purpose="user_data")
@@ -406,14 +406,16 @@ def test_a_file_whose_bytes_are_lost_is_the_servers_fault_in_words(
     ["bytes=10-", "bytes=99999-", "bytes=5-2", "bytes=abc", "bytes=", "bytes", "lines=0-1", "",
      "bytes=0-1,4-5", "bytes=-", "bytes=" + "9" * 5000 + "-"],
 )  # fmt: skip
-def test_an_odd_range_is_the_whole_file(client: OpenAI, http: httpx2.Client, asked: str) -> None:
+def test_an_unsupported_range_is_the_entire_file(
+    client: OpenAI, http: httpx2.Client, asked: str
+) -> None:
     path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
     response = http.get(path, headers={"range": asked})
     assert (response.status_code, response.content) == (200, b"0123456789")
     assert response.headers["content-type"] == "application/octet-stream"
 
 
-def test_a_name_cannot_lead_a_download_into_another_folder(client: OpenAI) -> None:
+def test_a_name_cannot_direct_a_download_to_another_folder(client: OpenAI) -> None:
     upload = client.uploads.create(
         filename="../../a.txt", purpose="user_data", bytes=1, mime_type="text/plain"
     )
@@ -431,7 +433,7 @@ def test_a_name_cannot_forge_a_header(client: OpenAI, server) -> None:
     assert "x" not in response.headers
 
 
-def test_an_expired_file_is_gone_from_everywhere(
+def test_an_expired_file_is_found_nowhere(
     client: OpenAI, server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = client.files.create(
@@ -460,7 +462,7 @@ def test_an_expired_file_is_gone_from_everywhere(
         {"expires_after": "3600"},
     ],
 )  # fmt: skip
-def test_a_wrong_expiry_is_refused(http: httpx2.Client, expiry: dict[str, str]) -> None:
+def test_an_invalid_expiry_is_refused(http: httpx2.Client, expiry: dict[str, str]) -> None:
     response = http.post("/files", files={"file": LINES}, data={"purpose": "user_data", **expiry})
     assert response.status_code == 400
     assert response.json()["error"]["param"].startswith("expires_after")
@@ -488,7 +490,7 @@ def test_broken_forms_are_a_400(http: httpx2.Client, body: bytes) -> None:
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_an_upload_that_breaks_off_leaves_the_server_well(
+def test_an_interrupted_upload_does_not_harm_the_server(
     http: httpx2.Client, server, caplog: pytest.LogCaptureFixture
 ) -> None:
     host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")
@@ -503,7 +505,7 @@ def test_an_upload_that_breaks_off_leaves_the_server_well(
     assert "failed" not in caplog.text
 
 
-async def _there_and_back(url: str) -> None:
+async def _upload_and_download(url: str) -> None:
     async with AsyncOpenAI(
         base_url=url, api_key="sk-test-key", max_retries=0, _strict_response_validation=True
     ) as client:
@@ -515,13 +517,13 @@ async def _there_and_back(url: str) -> None:
 
 
 def test_the_asynchronous_client_does_the_same(server) -> None:
-    asyncio.run(_there_and_back(server.url))
+    asyncio.run(_upload_and_download(server.url))
 
 
 @pytest.mark.parametrize(
     "where", ["emojitune.store.files.open_private", "starlette.formparsers.SpooledTemporaryFile"]
 )
-def test_a_full_disk_is_said_to_be_full_and_costs_no_file(
+def test_a_full_disk_is_reported_and_loses_no_file(
     client: OpenAI, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

@@ -23,7 +23,7 @@ def begin(client: OpenAI, size: int = 10, **changes: Any) -> Upload:
     return client.uploads.create(**{**ANNOUNCED, "bytes": size, **changes})
 
 
-def test_a_file_in_parts_is_put_together_in_the_order_that_is_asked(client: OpenAI) -> None:
+def test_parts_are_combined_in_the_requested_order(client: OpenAI) -> None:
     upload = begin(client, 9, filename="ä 😈.jsonl", mime_type="text/jsonl")
     assert upload.id.startswith("upload_")
     assert upload.to_dict() == {
@@ -63,7 +63,9 @@ def test_a_file_in_parts_is_put_together_in_the_order_that_is_asked(client: Open
 
 
 @pytest.mark.parametrize("as_path", [True, False])
-def test_the_sdks_helper_sends_a_whole_file(client: OpenAI, tmp_path: Path, as_path: bool) -> None:
+def test_the_sdks_helper_uploads_a_file_in_parts(
+    client: OpenAI, tmp_path: Path, as_path: bool
+) -> None:
     path = tmp_path / "train.jsonl"
     path.write_bytes(LINES)
     common = {"mime_type": "text/jsonl", "purpose": "fine-tune", "part_size": 64}
@@ -121,7 +123,7 @@ def test_the_asynchronous_client_does_the_same(server) -> None:
          "expires_after.anchor", "invalid_value"),
     ],
 )  # fmt: skip
-def test_bad_announcements_are_refused(
+def test_invalid_uploads_are_refused(
     http: httpx2.Client, changes: dict[str, Any], param: str, code: str
 ) -> None:
     response = http.post("/uploads", json={**ANNOUNCED, **changes})
@@ -130,18 +132,18 @@ def test_bad_announcements_are_refused(
     assert (error["param"], error["code"]) == (param, code)
 
 
-def test_up_to_eight_gigabytes_can_be_announced(client: OpenAI) -> None:
+def test_an_upload_may_have_up_to_eight_gigabytes(client: OpenAI) -> None:
     assert begin(client, 8 * 1024**3).bytes == 8 * 1024**3
 
 
-def test_the_expiry_is_the_files(client: OpenAI) -> None:
+def test_the_expiry_applies_to_the_file(client: OpenAI) -> None:
     upload = begin(client, 1, expires_after={"anchor": "created_at", "seconds": 7200})
     part = client.uploads.parts.create(upload.id, data=b"x")
     file = client.uploads.complete(upload.id, part_ids=[part.id]).file
     assert file.expires_at == pytest.approx(file.created_at + 7200, abs=1)
 
 
-def test_the_parts_must_be_the_uploads_and_their_sum_right(client: OpenAI) -> None:
+def test_parts_must_belong_to_the_upload_and_have_its_size(client: OpenAI) -> None:
     upload, other = begin(client, 6), begin(client, 3)
     one, two = (client.uploads.parts.create(upload.id, data=data).id for data in (b"one", b"two"))
     foreign = client.uploads.parts.create(other.id, data=b"six").id
@@ -161,7 +163,7 @@ def test_the_parts_must_be_the_uploads_and_their_sum_right(client: OpenAI) -> No
     assert client.uploads.complete(upload.id, part_ids=[one, two]).status == "completed"
 
 
-def test_after_the_end_nothing_can_be_done(client: OpenAI) -> None:
+def test_an_ended_upload_cannot_be_changed(client: OpenAI) -> None:
     completed, cancelled = begin(client, 1), begin(client, 1)
     part = client.uploads.parts.create(completed.id, data=b"x").id
     client.uploads.complete(completed.id, part_ids=[part])
@@ -179,9 +181,7 @@ def test_after_the_end_nothing_can_be_done(client: OpenAI) -> None:
                 ask()
 
 
-def test_who_repeats_an_end_that_was_not_heard_is_told_it_again(
-    client: OpenAI, http: httpx2.Client
-) -> None:
+def test_a_retried_end_gets_the_same_response(client: OpenAI, http: httpx2.Client) -> None:
     def end(upload_id: str, how: str, attempt: int, **body: Any) -> httpx2.Response:
         headers = {"x-stainless-retry-count": str(attempt)}
         return http.post(f"/uploads/{upload_id}/{how}", headers=headers, json=body)
@@ -201,7 +201,7 @@ def test_who_repeats_an_end_that_was_not_heard_is_told_it_again(
     assert end(cancelled.id, "complete", 1, part_ids=[part]).status_code == 400
 
 
-def test_an_upload_that_took_more_than_an_hour_has_expired(
+def test_an_upload_expires_after_an_hour(
     client: OpenAI, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = begin(client, 1)
@@ -226,7 +226,7 @@ def test_unknown_uploads_are_not_found(client: OpenAI) -> None:
             ask()
 
 
-def test_a_training_file_in_parts_is_looked_at_like_any_other(client: OpenAI) -> None:
+def test_a_training_file_in_parts_is_checked_like_any_other(client: OpenAI) -> None:
     upload = begin(client, 6, purpose="fine-tune")
     parts = [client.uploads.parts.create(upload.id, data=data).id for data in (b"a,b", b"\n1,")]
     with pytest.raises(BadRequestError, match="Expected file to have JSONL format"):
@@ -258,12 +258,12 @@ def test_a_part_has_at_most_64_megabytes(client: OpenAI) -> None:
     client.files.delete(completed.file.id)
 
 
-def test_the_empty_part_is_no_part(client: OpenAI) -> None:
+def test_an_empty_part_is_refused(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="must not be empty"):
         client.uploads.parts.create(begin(client).id, data=b"")
 
 
-def test_an_upload_goes_on_when_its_server_is_back(tmp_path: Path) -> None:
+def test_an_upload_continues_after_a_restart(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
     upload_id, parts = "", []
     for data in (b"one", b"two"):

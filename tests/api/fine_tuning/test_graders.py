@@ -33,12 +33,12 @@ def run(client: OpenAI, grader: Any, sample: str, item: Any = None):
 
 
 @pytest.mark.parametrize("grader", [CHECK, ALIKE, multi(CHECK, "same")])
-def test_validate_answers_with_the_grader(client: OpenAI, grader: dict[str, Any]) -> None:
+def test_validate_returns_the_grader(client: OpenAI, grader: dict[str, Any]) -> None:
     answer = client.fine_tuning.alpha.graders.validate(grader=grader)  # type: ignore[arg-type]
     assert answer.to_dict() == {"grader": grader}
 
 
-def test_the_answer_is_whole(http: httpx2.Client) -> None:
+def test_the_response_has_all_keys(http: httpx2.Client) -> None:
     body = {"grader": CHECK, "model_sample": "(party)", "item": {"label": "(party)"}}
     answer = http.post("/fine_tuning/alpha/graders/run", json=body).json()
     assert answer["metadata"].pop("execution_time") >= 0
@@ -115,7 +115,7 @@ def test_a_multi_grader_combines_others(http: httpx2.Client, graders: Any, formu
         ({"input": "{{sample.output_audio}}"}, "x", "invalid_variable_error"),
     ],
 )
-def test_what_goes_wrong_in_a_run_is_told_in_its_answer(
+def test_errors_of_a_run_are_in_its_response(
     client: OpenAI, change: dict[str, str], sample: str, error: str
 ) -> None:
     answer = run(client, {**CHECK, **change}, sample)
@@ -124,7 +124,7 @@ def test_what_goes_wrong_in_a_run_is_told_in_its_answer(
     assert [name for name, flag in flags.items() if flag is True] == [error]
 
 
-def test_a_formula_without_a_value_rewards_nothing(client: OpenAI) -> None:
+def test_a_formula_without_a_value_has_reward_zero(client: OpenAI) -> None:
     answer = run(client, multi(CHECK, "1 / same"), "(yawn)")
     assert (answer.reward, answer.metadata.errors.other_error) == (0, True)
 
@@ -165,7 +165,7 @@ def test_a_formula_without_a_value_rewards_nothing(client: OpenAI) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("endpoint", ["validate", "run"])
-def test_what_cannot_be_graded_is_refused_with_the_reason(
+def test_unsupported_graders_are_refused_with_the_reason(
     http: httpx2.Client, endpoint: str, grader: Any, param: str, code: str, words: str
 ) -> None:
     body = {"grader": grader, **({"model_sample": "x"} if endpoint == "run" else {})}
@@ -177,7 +177,7 @@ def test_what_cannot_be_graded_is_refused_with_the_reason(
     assert "[tag]" not in response.text
 
 
-def test_a_run_needs_a_sample_of_text(client: OpenAI, http: httpx2.Client) -> None:
+def test_a_run_needs_a_text_sample(client: OpenAI, http: httpx2.Client) -> None:
     response = http.post("/fine_tuning/alpha/graders/run", json={"grader": CHECK})
     assert response.json()["error"]["code"] == "missing_required_parameter"
     with pytest.raises(BadRequestError) as caught:

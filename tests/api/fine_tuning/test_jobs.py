@@ -67,10 +67,8 @@ def create(client: OpenAI, file_id: str):
     return create_job
 
 
-def test_a_job_is_created_as_the_notebook_does_it(
-    create, client: OpenAI, file_id: str, server
-) -> None:
-    woken = server.dispatcher.woken
+def test_a_job_is_created_as_by_the_notebook(create, client: OpenAI, file_id: str, server) -> None:
+    woken = server.dispatcher.wake_count
     job = create(hyperparameters={"n_epochs": 3}, suffix="emoji-v1")
     fields = job.to_dict()
     assert set(fields) == JOB_KEYS
@@ -84,7 +82,7 @@ def test_a_job_is_created_as_the_notebook_does_it(
     assert fields["result_files"] == fields["integrations"] == []
     assert fields["served_by"] == "smollm2-135m-instruct"
     assert client.fine_tuning.jobs.retrieve(job.id) == job
-    assert server.dispatcher.woken == woken + 1
+    assert server.dispatcher.wake_count == woken + 1
     events = client.fine_tuning.jobs.list_events(job.id, limit=50)
     assert [event.message for event in events] == [
         f"Validating training file: {file_id}",
@@ -182,7 +180,7 @@ def test_trap_28_explicit_nulls_are_absent(create) -> None:
         ({"training_file": 5}, "training_file", "invalid_type", "expected a string"),
     ],
 )  # fmt: skip
-def test_bad_requests_say_what_is_wrong(
+def test_invalid_requests_name_the_fault(
     create, changes: dict[str, Any], param: str, code: str | None, words: str
 ) -> None:
     with pytest.raises(BadRequestError) as caught:
@@ -202,13 +200,15 @@ def test_a_file_of_another_purpose_is_refused(create, client: OpenAI) -> None:
         create(training_file=other)
 
 
-def test_an_unknown_model_is_refused_with_those_there_are(create) -> None:
+def test_an_unknown_model_is_refused_with_a_list_of_models(create) -> None:
     with pytest.raises(NotFoundError, match="smollm2-135m-instruct") as caught:
         create(model="gpt-99")
     assert caught.value.code == "model_not_found"
 
 
-def test_lists_meet_every_job_once_and_can_be_held_to_metadata(create, client: OpenAI) -> None:
+def test_pages_contain_each_job_once_and_can_be_filtered_by_metadata(
+    create, client: OpenAI
+) -> None:
     marks = [{"team": "a b", "n[x]": str(n)} for n in range(5)]
     ids = [create(metadata=mark).id for mark in marks][::-1]
     jobs = client.fine_tuning.jobs
@@ -240,7 +240,7 @@ def test_trap_10_cancel_takes_an_empty_body_that_is_called_json(
     assert response.json()["status"] == "cancelled"
 
 
-def test_a_failed_job_says_why(create, client: OpenAI, server) -> None:
+def test_a_failed_job_has_the_reason(create, client: OpenAI, server) -> None:
     job = create()
     error = JobError("invalid_n_examples", "Training file has 7 example(s)", "training_file")
     JOB.move(server.context.stores.jobs, job.id, "failed", error=error)
@@ -253,7 +253,7 @@ def test_a_failed_job_says_why(create, client: OpenAI, server) -> None:
     }
 
 
-def test_trap_24_a_job_shows_the_numbers_it_used_in_both_places(
+def test_trap_24_a_job_has_its_hyperparameters_in_both_places(
     create, client: OpenAI, server
 ) -> None:
     job = create()
@@ -267,12 +267,12 @@ def test_trap_24_a_job_shows_the_numbers_it_used_in_both_places(
     assert (shown.trained_tokens, shown.result_files) == (9, ["file-r"])
 
 
-def test_only_a_running_job_has_a_finish_in_sight(create, client: OpenAI, server) -> None:
+def test_only_a_running_job_has_an_estimated_finish(create, client: OpenAI, server) -> None:
     jobs = server.context.stores.jobs
     job = create()
     for status, shown in (("queued", None), ("running", 4000000000), ("queued", None)):
         JOB.move(jobs, job.id, status)
-        jobs.update(job.id, estimated_finish=4000000000)  # as a worker does that is late
+        jobs.update(job.id, estimated_finish=4000000000)  # as a worker does that is late to stop
         assert client.fine_tuning.jobs.retrieve(job.id).estimated_finish == shown
     client.fine_tuning.jobs.cancel(job.id)
     jobs.update(job.id, estimated_finish=4000000000)
@@ -293,7 +293,7 @@ def test_events_page_through_the_sdk(create, client: OpenAI, server) -> None:
         client.fine_tuning.jobs.list_events(job.id, after="ftevent-gone")
 
 
-def test_checkpoints_leave_out_what_is_not_known(create, client: OpenAI, server) -> None:
+def test_checkpoints_omit_unknown_metrics(create, client: OpenAI, server) -> None:
     job = create()
     jobs = server.context.stores.jobs
     metrics = {"step": 10, "train_loss": 0.5, "valid_loss": None, "full_valid_loss": float("nan")}
@@ -319,7 +319,7 @@ def test_a_job_without_checkpoints_has_an_empty_list(create, http: httpx2.Client
     }
 
 
-def test_unknown_jobs_read_as_openais(client: OpenAI) -> None:
+def test_unknown_jobs_have_openais_error(client: OpenAI) -> None:
     jobs = client.fine_tuning.jobs
     for ask in (
         jobs.retrieve,
@@ -334,7 +334,7 @@ def test_unknown_jobs_read_as_openais(client: OpenAI) -> None:
         assert (caught.value.code, caught.value.param) == ("fine_tune_not_found", "fine_tune_id")
 
 
-def test_the_parts_of_all_methods_may_come_at_once(create) -> None:
+def test_a_request_may_configure_all_methods(create) -> None:
     job = create(
         method={
             "type": "supervised",
@@ -354,7 +354,7 @@ def test_the_parts_of_all_methods_may_come_at_once(create) -> None:
     assert job.hyperparameters.to_dict() == auto
 
 
-def test_integrations_come_back_whole(create) -> None:
+def test_integrations_are_returned_with_all_keys(create) -> None:
     bare = {"type": "wandb", "wandb": {"project": "emoji"}}
     full = {
         "type": "wandb",
@@ -370,7 +370,7 @@ def test_integrations_come_back_whole(create) -> None:
     ]
 
 
-def test_nulls_inside_objects_are_absent_too(http: httpx2.Client, file_id: str) -> None:
+def test_nulls_inside_objects_are_absent(http: httpx2.Client, file_id: str) -> None:
     body = {
         "model": "gpt-3.5-turbo",
         "training_file": file_id,
@@ -383,7 +383,7 @@ def test_nulls_inside_objects_are_absent_too(http: httpx2.Client, file_id: str) 
     assert response.json()["hyperparameters"]["n_epochs"] == "auto"
 
 
-def test_a_refused_job_is_never_made(create, client: OpenAI) -> None:
+def test_a_refused_job_is_not_created(create, client: OpenAI) -> None:
     before = client.fine_tuning.jobs.list(limit=1).data
     for method in (dpo(beta=0.1), reinforcement()):
         with pytest.raises(BadRequestError):
@@ -391,7 +391,7 @@ def test_a_refused_job_is_never_made(create, client: OpenAI) -> None:
     assert client.fine_tuning.jobs.list(limit=1).data == before
 
 
-def test_metadata_filters_that_are_none_are_refused(http: httpx2.Client) -> None:
+def test_invalid_metadata_filters_are_refused(http: httpx2.Client) -> None:
     response = http.get("/fine_tuning/jobs", params={"metadata": "x"})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "metadata"
@@ -409,8 +409,10 @@ def test_a_job_is_paused_and_resumed(
         queue_validated(server.context.stores, job.id)
     if state == "running":
         JOB.move(server.context.stores.jobs, job.id, "running")
-    woken = server.dispatcher.woken
-    headers = {"content-type": "application/json"}  # as the official client sends it, bodiless
+    woken = server.dispatcher.wake_count
+    headers = {
+        "content-type": "application/json"
+    }  # without a body, as the official client sends it
     paused = http.post(f"/fine_tuning/jobs/{job.id}/pause", headers=headers).json()
     assert set(paused) == JOB_KEYS
     assert (paused["status"], paused["finished_at"]) == ("paused", None)
@@ -423,10 +425,10 @@ def test_a_job_is_paused_and_resumed(
         client.fine_tuning.jobs.resume(job.id)
     told = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=2)][:2]
     assert told == ["Fine-tuning job resumed", "Fine-tuning job paused"]
-    assert server.dispatcher.woken == woken + 2
+    assert server.dispatcher.wake_count == woken + 2
 
 
-def test_trap_3_a_loose_client_reads_a_paused_job(create, server) -> None:
+def test_trap_3_a_lenient_client_reads_a_paused_job(create, server) -> None:
     job = create()
     JOB.move(server.context.stores.jobs, job.id, "queued")
     with OpenAI(base_url=server.url, api_key=KEY, max_retries=0) as loose:
@@ -436,14 +438,14 @@ def test_trap_3_a_loose_client_reads_a_paused_job(create, server) -> None:
 
 
 @pytest.mark.parametrize("action", ["pause", "resume"])
-def test_what_has_ended_is_not_paused(create, client: OpenAI, server, action: str) -> None:
+def test_an_ended_job_cannot_be_paused(create, client: OpenAI, server, action: str) -> None:
     job = create()
     JOB.move(server.context.stores.jobs, job.id, "cancelled")
     with pytest.raises(BadRequestError, match="this one is cancelled"):
         getattr(client.fine_tuning.jobs, action)(job.id)
 
 
-def test_a_resumed_job_is_not_one_that_only_validates(create, client: OpenAI, server) -> None:
+def test_a_resumed_job_returns_to_its_earlier_state(create, client: OpenAI, server) -> None:
     job = create()
     with pytest.raises(BadRequestError, match="only a job that is paused can"):
         client.fine_tuning.jobs.resume(job.id)
@@ -476,7 +478,7 @@ def test_limits_out_of_range_are_a_400(create, http: httpx2.Client, path: str, l
     assert response.json()["error"]["param"] == "limit"
 
 
-def test_trap_27_unknown_cursors_do_not_start_over(create, client: OpenAI) -> None:
+def test_trap_27_unknown_cursors_are_not_the_first_page(create, client: OpenAI) -> None:
     job, other = create(), create()
     event = client.fine_tuning.jobs.list_events(other.id).data[0].id
     for ask in (
@@ -498,7 +500,7 @@ def test_traps_1_and_2_a_healthy_job_has_no_error_and_its_numbers(
     assert shown["organization_id"] == "local"
 
 
-def test_trap_23_every_tuned_model_has_a_name_of_five_parts(create, server) -> None:
+def test_trap_23_every_fine_tuned_model_has_a_name_of_five_parts(create, server) -> None:
     for suffix in (None, "emoji-v1", "with: colons / and ü"):
         job = server.context.stores.jobs.get(create(suffix=suffix).id)
         name = model_name(job, "org/base", "local")
@@ -517,7 +519,7 @@ def test_a_number_is_a_number(create, value: Any) -> None:
     assert caught.value.param == "seed"
 
 
-def test_metadata_keeps_to_its_bounds(create) -> None:
+def test_metadata_is_bounded(create) -> None:
     assert create(metadata={"k" * 64: "v" * 512}).metadata == {"k" * 64: "v" * 512}
     for metadata in ({"k" * 65: "v"}, {"k": "v" * 513}):
         with pytest.raises(BadRequestError) as caught:

@@ -1,9 +1,9 @@
-"""What labels mean is trained beside the examples of a file whose labels are all known."""
+"""Label meanings are added as training examples when all labels of a file are known."""
 
 from pathlib import Path
 
 import pytest
-from training_jobs import messages, training_server, tuned_on
+from training_jobs import fine_tune, messages, training_server
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_known_labels_are_trained_with_their_meanings(
 ) -> None:
     monkeypatch.setenv("EMOJITUNE_LABEL_MEANINGS", wanted)
     with training_server(tmp_path, tiny_base) as client:
-        job = tuned_on(client, tmp_path / "train.jsonl", ["(party)"] * 9 + [last])
+        job = fine_tune(client, tmp_path / "train.jsonl", ["(party)"] * 9 + [last])
         told = messages(client, job.id)
     assert any(message.startswith(f"Step {steps}/{steps}") for message in told)
     meanings = [message for message in told if message.startswith("Plan: meanings")]

@@ -1,4 +1,4 @@
-"""Checkpoint permissions: the one list of the API that pages by `last_id`."""
+"""Checkpoint permissions, the only list of the API with pages by `last_id`."""
 
 from urllib.parse import quote
 
@@ -30,7 +30,7 @@ def granted(client: OpenAI, model: str) -> list[str]:
     return [item.id for item in page]
 
 
-def test_granting_answers_with_a_list(http: httpx2.Client, model: str, granted) -> None:
+def test_granting_returns_a_list(http: httpx2.Client, model: str, granted) -> None:
     path = f"/fine_tuning/checkpoints/{quote(model, safe='')}/permissions"
     body = http.post(path, json={"project_ids": ["proj_0", "proj_0"]}).json()
     assert set(body) == {"object", "data", "has_more", "first_id", "last_id"}
@@ -49,20 +49,20 @@ def test_trap_5_permissions_page_by_the_last_id(client: OpenAI, model: str, gran
     assert (first.first_id, first.last_id, first.has_more) == (granted[4], granted[3], True)
 
 
-def test_one_project_can_be_asked_for(client: OpenAI, model: str, granted) -> None:
+def test_permissions_can_be_filtered_by_project(client: OpenAI, model: str, granted) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
     assert [item.id for item in permissions.list(model, project_id="proj_3")] == [granted[3]]
     assert list(permissions.list(model, project_id="proj_x")) == []
 
 
-def test_the_older_name_of_the_list_answers_too(client: OpenAI, model: str, granted) -> None:
+def test_the_older_name_of_the_list_works(client: OpenAI, model: str, granted) -> None:
     with pytest.warns(DeprecationWarning, match="deprecated"):
         found = client.fine_tuning.checkpoints.permissions.retrieve(model)
     assert [item.id for item in found.data] == granted[::-1]
 
 
 @pytest.mark.parametrize("encode", [False, True])
-def test_names_arrive_plain_and_percent_encoded(
+def test_model_names_may_be_plain_or_percent_encoded(
     http: httpx2.Client, model: str, granted, encode: bool
 ) -> None:
     name = quote(model, safe="") if encode else model
@@ -70,7 +70,7 @@ def test_names_arrive_plain_and_percent_encoded(
     assert [item["id"] for item in found["data"]] == granted[::-1]
 
 
-def test_a_permission_is_taken_back_once(client: OpenAI, model: str) -> None:
+def test_a_permission_is_revoked_once(client: OpenAI, model: str) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
     made = permissions.create(model, project_ids=["proj_gone"]).data[0].id
     gone = permissions.delete(made, fine_tuned_model_checkpoint=model)
@@ -79,7 +79,7 @@ def test_a_permission_is_taken_back_once(client: OpenAI, model: str) -> None:
         permissions.delete(made, fine_tuned_model_checkpoint=model)
 
 
-def test_permissions_go_with_their_model(client: OpenAI, server) -> None:
+def test_permissions_are_deleted_with_their_model(client: OpenAI, server) -> None:
     again = FineTunedModel("ft:b:local::12345678", 1700000000, "ftjob-1", "b", "b", "gone", None)
     server.context.stores.models.register(again)
     permissions = client.fine_tuning.checkpoints.permissions
@@ -92,7 +92,7 @@ def test_permissions_go_with_their_model(client: OpenAI, server) -> None:
 
 
 @pytest.mark.parametrize("name", ["ft:gone", "gpt-3.5-turbo"])
-def test_what_is_no_checkpoint_has_no_permissions(client: OpenAI, name: str) -> None:
+def test_other_models_have_no_permissions(client: OpenAI, name: str) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
     for ask in (
         lambda: permissions.list(name),
@@ -104,7 +104,7 @@ def test_what_is_no_checkpoint_has_no_permissions(client: OpenAI, name: str) -> 
         assert caught.value.code == "model_not_found"
 
 
-def test_bad_requests_say_what_is_wrong(client: OpenAI, http: httpx2.Client, model: str) -> None:
+def test_invalid_requests_name_the_fault(client: OpenAI, http: httpx2.Client, model: str) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
     with pytest.raises(BadRequestError) as caught:
         permissions.create(model, project_ids=[])

@@ -1,7 +1,6 @@
-"""The whole way through the official client on a real port: upload, job, events, chat.
+"""End to end with the official client on a real port: upload, job, events, chat.
 
-The model is tiny and random, everything else is real: the server, its store, and a process that
-trains.
+The model is tiny and random; the server, its store and the worker process are real.
 """
 
 import base64
@@ -20,15 +19,15 @@ from training_jobs import (
     SYSTEM,
     create,
     messages,
-    rest,
     training_file,
     training_server,
     wait,
+    wait_for_workers,
 )
 
 
-def as_other_programs_write_it(path: Path) -> Path:
-    """The same examples with a byte order mark, Windows's line ends, blank lines and nulls."""
+def as_other_programs_would_write_it(path: Path) -> Path:
+    """A copy of the examples with a byte order mark, CRLF line endings, blank lines and nulls."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
         row["messages"] = [{"name": None, "tool_calls": None, **said} for said in row["messages"]]
@@ -37,9 +36,9 @@ def as_other_programs_write_it(path: Path) -> Path:
     return path
 
 
-def test_from_the_file_to_the_chat(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_file_becomes_a_chat_model(tmp_path: Path, tiny_base: Path) -> None:
     with training_server(tmp_path / "home", tiny_base) as client:
-        file = as_other_programs_write_it(training_file(tmp_path))
+        file = as_other_programs_would_write_it(training_file(tmp_path))
         job = create(client, file, hyperparameters={"n_epochs": 3, "batch_size": 4})
         assert job.status == "validating_files"
         job = wait(client, job.id)
@@ -60,7 +59,7 @@ def test_from_the_file_to_the_chat(tmp_path: Path, tiny_base: Path) -> None:
         assert [m.split(":")[0] for m in told if m.startswith("Step ")] == [
             f"Step {step}/9" for step in range(1, 10)
         ]
-        # The last step's is told as the model, as OpenAI does.
+        # The last step's checkpoint has the model's name, as at OpenAI.
         snapshots = [m for m in told if m.startswith("Checkpoint created at step ")]
         assert [m.split(" with ")[0].split()[-1] for m in snapshots] == ["3", "6"]
         assert [m.split(":ckpt-step-")[1] for m in snapshots] == ["3", "6"]
@@ -91,7 +90,7 @@ def test_from_the_file_to_the_chat(tmp_path: Path, tiny_base: Path) -> None:
             client.models.retrieve(model)
 
 
-def test_a_tuned_model_can_be_tuned_on(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_fine_tuned_model_can_be_fine_tuned(tmp_path: Path, tiny_base: Path) -> None:
     with training_server(tmp_path / "home", tiny_base) as client:
         path = training_file(tmp_path)
         first = wait(client, create(client, path, hyperparameters={"n_epochs": 1}).id)
@@ -105,7 +104,7 @@ def test_a_tuned_model_can_be_tuned_on(tmp_path: Path, tiny_base: Path) -> None:
         second = wait(client, second.id)
         assert second.status == "succeeded", second.error
         told = messages(client, second.id)
-        # Twelve examples by one; the file is validated on at the end of the epoch.
+        # Twelve examples in batches of one; validation runs at the end of each epoch.
         last = next(m for m in told if m.startswith("Step 12/12: "))
         number = r"\d+\.\d\d"
         assert re.fullmatch(
@@ -124,7 +123,7 @@ def test_a_tuned_model_can_be_tuned_on(tmp_path: Path, tiny_base: Path) -> None:
         assert any("validation examples are (nearly) training examples" in m for m in told)
 
 
-def test_a_job_goes_on_when_its_server_is_back(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_job_continues_after_a_restart(tmp_path: Path, tiny_base: Path) -> None:
     path = training_file(tmp_path)
     with training_server(tmp_path / "home", tiny_base) as client:
         job = create(client, path, hyperparameters={"n_epochs": 25, "batch_size": 1}, seed=1)
@@ -137,12 +136,10 @@ def test_a_job_goes_on_when_its_server_is_back(tmp_path: Path, tiny_base: Path) 
         assert steps == [f"Step {step}/300" for step in range(1, 301)], "each step is told once"
 
 
-def test_a_paused_job_rests_and_goes_on_from_its_last_checkpoint(
-    tmp_path: Path, tiny_base: Path
-) -> None:
+def test_a_paused_job_resumes_from_its_last_checkpoint(tmp_path: Path, tiny_base: Path) -> None:
     with (
         training_server(tmp_path / "home", tiny_base) as client,
-        # The strict one does not know the status "paused": see trap 3.
+        # The strict client does not know the status "paused": see trap 3.
         OpenAI(base_url=client.base_url, api_key=KEY, max_retries=0) as loose,
     ):
         job = create(
@@ -153,7 +150,7 @@ def test_a_paused_job_rests_and_goes_on_from_its_last_checkpoint(
         )
         wait(client, job.id, lambda _: bool(client.fine_tuning.jobs.checkpoints.list(job.id).data))
         assert loose.fine_tuning.jobs.pause(job.id).status == "paused"
-        rest(tmp_path / "home")
+        wait_for_workers(tmp_path / "home")
         told = len(messages(client, job.id))
         time.sleep(1)
         assert len(messages(client, job.id)) == told, "a paused job tells nothing"
@@ -195,7 +192,7 @@ def test_trap_22_only_the_last_three_checkpoints_stay(tmp_path: Path, tiny_base:
             client.models.retrieve(gone)
 
 
-def test_a_checkpoint_can_be_tuned_on_and_its_end_is_said(tmp_path: Path, tiny_base: Path) -> None:
+def test_a_checkpoint_can_be_fine_tuned(tmp_path: Path, tiny_base: Path) -> None:
     with training_server(tmp_path / "home", tiny_base) as client:
         hyperparameters = {"n_epochs": 2, "batch_size": 4}
         first = create(client, training_file(tmp_path), hyperparameters=hyperparameters)
@@ -211,7 +208,7 @@ def test_a_checkpoint_can_be_tuned_on_and_its_end_is_said(tmp_path: Path, tiny_b
         assert done.status == "succeeded", done.error
         assert done.fine_tuned_model
         assert done.fine_tuned_model.split(":")[1] == "gpt-3.5-turbo-0125"
-        # The base goes while a job waits behind another one.
+        # The base model disappears while a job waits for another one.
         busy = create(
             client, training_file(tmp_path), hyperparameters={"n_epochs": 50, "batch_size": 1}
         )
@@ -238,7 +235,7 @@ def test_a_cancelled_job_stops_and_its_checkpoints_stay_usable(
         )
         wait(client, job.id, lambda _: bool(client.fine_tuning.jobs.checkpoints.list(job.id).data))
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-        rest(tmp_path / "home")
+        wait_for_workers(tmp_path / "home")
         told = messages(client, job.id)
         time.sleep(1)
         assert messages(client, job.id) == told
@@ -252,7 +249,7 @@ def test_a_cancelled_job_stops_and_its_checkpoints_stay_usable(
         assert reply.choices[0].message.content in LABELS
 
 
-def test_wandb_that_is_not_installed_is_said_to_be_missing(
+def test_a_missing_wandb_package_is_reported(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = tmp_path / "hidden"
@@ -291,7 +288,7 @@ def test_wandb_that_is_not_installed_is_said_to_be_missing(
         ),
     ],
 )
-def test_trap_25_a_file_that_cannot_be_used_fails_the_job_with_the_reason(
+def test_trap_25_an_invalid_file_fails_the_job_with_the_reason(
     tmp_path: Path,
     tiny_base: Path,
     change: Callable[[list[str]], list[str]],

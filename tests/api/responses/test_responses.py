@@ -567,7 +567,7 @@ def test_other_methods_are_not_allowed(http: httpx2.Client) -> None:
         ({"labels": []}, "labels", "empty_array", "empty array"),
     ],
 )  # fmt: skip
-def test_bad_requests_say_what_is_wrong(
+def test_invalid_requests_name_the_fault(
     http: httpx2.Client, changes: dict[str, Any], param: str, code: str | None, words: str
 ) -> None:
     response = http.post("/responses", json={"model": MODEL, "input": ASK, **changes})

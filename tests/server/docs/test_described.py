@@ -1,4 +1,4 @@
-"""Nothing is silently ignored: every endpoint, and every parameter of each, says what it does."""
+"""Nothing is silently ignored: every endpoint and every parameter has a description."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from emojitune.settings import Settings
 APP = create_app(Settings(api_key="none"))
 
 
-def test_every_route_says_what_it_does_in_one_sentence() -> None:
+def test_every_route_has_a_one_sentence_description() -> None:
     for endpoint in endpoints(openapi_document(APP)):
         assert endpoint.text.endswith("."), f"{endpoint.title} has no docstring"
 
 
-def test_every_parameter_says_what_it_does() -> None:
+def test_every_parameter_has_a_description() -> None:
     mute = [
         f"{endpoint.title}: {row.name}"
         for endpoint in endpoints(openapi_document(APP))
@@ -29,16 +29,16 @@ def test_every_parameter_says_what_it_does() -> None:
     assert mute == [], "give them a description, or a mark"
 
 
-def test_everything_that_reads_a_body_names_its_model() -> None:
-    # These come with an empty body, or are refused whatever it is.
+def test_every_route_with_a_body_names_its_model() -> None:
+    # These have an empty body, or are refused with any.
     bare = {"cancel", "pause", "resume", "compact"}
     for method, path, route in api_routes(APP):
         if method == "POST" and path.rsplit("/", 1)[1] not in bare:
             assert body_model_of(route) is not None, f"{method} {path}"
 
 
-def test_a_validator_that_widens_a_field_says_what_it_takes() -> None:
-    """Else the reference shows what comes out of it, such as a list, and not what goes in."""
+def test_a_validator_that_widens_a_field_declares_its_input_type() -> None:
+    """Otherwise the reference shows the validator's output, such as a list, not its input."""
     silent = [
         f"{model.__name__}.{name}"
         for model in sorted(_models(), key=lambda model: model.__name__)
@@ -52,7 +52,7 @@ def test_a_validator_that_widens_a_field_says_what_it_takes() -> None:
 
 
 def _models() -> set[type[BaseModel]]:
-    """All request models, and those inside of them."""
+    """All request models, including nested ones."""
     waiting = [body[0] for _, _, route in api_routes(APP) if (body := body_model_of(route))]
     found: set[type[BaseModel]] = set()
     while waiting:

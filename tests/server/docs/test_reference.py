@@ -1,4 +1,4 @@
-"""The reference is made from the request models and the routes; the committed one is current."""
+"""The reference is generated from request models and routes; the committed one is current."""
 
 import re
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_every_parameter_has_a_row_however_deep() -> None:
     assert (table["size"].type, table["size"].default) == ("integer (at least 1, at most 9)", "3")
 
 
-def test_a_form_says_so_and_its_file_is_a_file() -> None:
+def test_the_file_of_a_form_is_described_as_a_file() -> None:
     class Form(StrictModel):
         file: InstanceOf[UploadFile] = Field(description="The bytes.")
 
@@ -105,7 +105,7 @@ def test_a_form_says_so_and_its_file_is_a_file() -> None:
     )
 
 
-def test_marks_say_what_is_refused_and_what_is_ignored() -> None:
+def test_refused_and_ignored_parameters_are_described() -> None:
     table = rows(make_app(Order))
     assert table["colour"].status == "refused"
     assert table["colour"].text == (
@@ -145,20 +145,20 @@ def test_a_changed_field_changes_the_reference(changed: dict[str, Any]) -> None:
     assert markdown(endpoints(openapi_document(make_app(Order)))) == before
 
 
-def test_the_table_survives_what_markdown_and_html_would_read() -> None:
+def test_markdown_and_html_are_escaped() -> None:
     listed = endpoints(openapi_document(make_app(Order, "<b> | &")))
     assert "| How big \\| how small. |" in markdown(listed)
     assert "<td>&lt;b&gt; | &amp;</td>" in page(listed)
 
 
-def test_the_page_asks_for_nothing_from_elsewhere() -> None:
+def test_the_page_loads_nothing_from_other_hosts() -> None:
     text = page(endpoints(openapi_document(APP)))
     assert not re.search(r"<script|<link|<img|src=|@import|url\(|https?:", text)
     assert "prefers-color-scheme" in text
     assert "POST /v1/chat/completions" in text
 
 
-def test_the_document_is_sound() -> None:
+def test_the_openapi_document_is_valid() -> None:
     document = openapi_document(APP)
     schemas = document["components"]["schemas"]
     for schema in schemas.values():

@@ -14,13 +14,13 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings(home=tmp_path / "home", cache=tmp_path / "cache")
 
 
-def test_a_given_key_is_used_and_not_written_down(settings: Settings) -> None:
+def test_a_configured_key_is_used_and_not_written(settings: Settings) -> None:
     given = Settings(home=settings.home, cache=settings.cache, api_key="sk-mine")
     assert server_key(given) == "sk-mine"
     assert not settings.home.exists()
 
 
-def test_a_key_is_made_once_for_the_owner_alone(settings: Settings) -> None:
+def test_a_key_is_created_once_and_private(settings: Settings) -> None:
     key = server_key(settings)
     assert key == server_key(settings)
     assert len(key) > 40
@@ -31,13 +31,13 @@ def test_a_key_is_made_once_for_the_owner_alone(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("written", ["", " \n"])
-def test_an_empty_file_is_no_key(settings: Settings, written: str) -> None:
+def test_an_empty_key_file_is_replaced(settings: Settings, written: str) -> None:
     settings.home.mkdir()
     (settings.home / "api_key").write_text(written)
     assert len(server_key(settings)) > 40
 
 
-def test_a_kept_key_that_no_client_can_send_is_explained(settings: Settings) -> None:
+def test_a_stored_key_that_no_client_can_send_is_explained(settings: Settings) -> None:
     settings.home.mkdir()
     (settings.home / "api_key").write_text("schlüssel")
     with pytest.raises(ConfigurationError, match="remove the file") as caught:

@@ -10,7 +10,7 @@ class Clock:
         return self.now
 
 
-def test_what_was_taken_comes_back_at_an_even_pace() -> None:
+def test_a_bucket_is_refilled_at_a_constant_rate() -> None:
     clock = Clock()
     bucket = TokenBucket(60, clock)
     for _ in range(60):
@@ -25,7 +25,7 @@ def test_what_was_taken_comes_back_at_an_even_pace() -> None:
     assert bucket.available == 60, "what is not used is not saved up"
 
 
-def test_it_may_be_overdrawn_and_is_paid_back() -> None:
+def test_a_bucket_may_be_overdrawn_and_is_refilled() -> None:
     clock = Clock()
     bucket = TokenBucket(600, clock)
     bucket.take(1200)
@@ -35,7 +35,7 @@ def test_it_may_be_overdrawn_and_is_paid_back() -> None:
     assert bucket.available == pytest.approx(0)
 
 
-def test_no_limit_is_never_waited_for() -> None:
+def test_a_bucket_without_limit_never_waits() -> None:
     bucket = TokenBucket(0)
     bucket.take(10**12)
     assert bucket.seconds_until(1) == 0
@@ -45,5 +45,5 @@ def test_no_limit_is_never_waited_for() -> None:
     ("seconds", "written"),
     [(0, "0ms"), (0.0001, "1ms"), (0.12, "120ms"), (1, "1s"), (1.5, "1.5s"), (360, "6m0s")],
 )
-def test_times_are_written_as_openais(seconds: float, written: str) -> None:
+def test_durations_are_formatted_as_by_openai(seconds: float, written: str) -> None:
     assert format_duration(seconds) == written

@@ -41,6 +41,6 @@ def test_the_client_stays_until_it_is_cancelled(application: FastAPI) -> None:
         asyncio.run(give_up())
 
 
-def test_what_is_served_is_known_without_asking(application: FastAPI) -> None:
+def test_served_paths_are_known_without_a_request(application: FastAPI) -> None:
     assert accepts_post(application.routes, "/v1/echo")
     assert not accepts_post(application.routes, "/v1/embeddings")

@@ -49,14 +49,14 @@ def test_nulls_are_absent_at_every_depth() -> None:
         (b"5", None, "Invalid body: expected an object, but got an integer instead."),
     ],
 )  # fmt: skip
-def test_refusals_name_the_place_as_openai_does(
+def test_errors_name_the_parameter_as_openai_does(
     body: bytes, param: str | None, message: str
 ) -> None:
     error = refusal_of(body)
     assert (error.param, error.message) == (param, message)
 
 
-def test_a_long_value_is_not_repeated_whole() -> None:
+def test_a_long_value_is_truncated() -> None:
     error = refusal_of(b'{"name": "a", "items": [{"size": "' + b"x" * 10_000 + b'"}]}')
     assert len(error.message) < 200
 
@@ -92,7 +92,7 @@ class Above(StrictModel):
     below: list[Below] | None = None
 
 
-def test_a_refusal_may_stand_below_the_place_of_its_validator() -> None:
+def test_a_validator_may_refuse_a_nested_parameter() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse_json(b'{"below": [{}, {"size": 10}]}', Above)
     assert (caught.value.param, caught.value.code) == ("below[1].size", "too_big")

@@ -1,4 +1,4 @@
-"""Clients that vanish: with the real engine on a real port, nothing of theirs stays behind."""
+"""Clients that disconnect, on a real port with the real engine: nothing of theirs remains."""
 
 import json
 import socket
@@ -32,8 +32,8 @@ STREAMS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-class Crowd:
-    """A server, and clients that open connections to it and let them drop."""
+class DisconnectingClients:
+    """A server, and clients that open connections to it and drop them."""
 
     def __init__(self, url: str, context: RequestContext, base: Path) -> None:
         self.url = url
@@ -41,8 +41,8 @@ class Crowd:
         assert isinstance(model, ChatModel)
         self.scheduler = model.runtime.scheduler
 
-    def ask(self, path: str, body: dict[str, Any]) -> socket.socket:
-        """A connection on which a request was sent whole."""
+    def open_request(self, path: str, body: dict[str, Any]) -> socket.socket:
+        """A connection on which a complete request was sent."""
         address, content = urlsplit(self.url), json.dumps({"model": "gpt-3.5-turbo", **body})
         connection = socket.create_connection((address.hostname, address.port), timeout=60)
         head = (
@@ -52,8 +52,8 @@ class Crowd:
         connection.sendall((head + content).encode())
         return connection
 
-    def held(self) -> int:
-        """Tokens in the cache that belong to more than remembered prompts."""
+    def tokens_held(self) -> int:
+        """The number of cached tokens that are in use beyond cached prompts."""
         cache = self.scheduler._cache
         remembered = [path.slots for path in cache._prefixes.values()]
         return int(cache._ref_counts.sum()) - sum(len(slots) for slots in remembered)
@@ -61,12 +61,12 @@ class Crowd:
     def wait(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
         while not done():
-            assert time.monotonic() < deadline, "what vanished clients asked for goes on"
+            assert time.monotonic() < deadline, "requests of disconnected clients are still running"
             time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
-def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DisconnectingClients]:
     folder = tmp_path_factory.mktemp("vanishing")
     base = make_tiny_base(folder / "base", context_length=4096)
     settings = Settings(
@@ -80,46 +80,46 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crowd]:
     )
     app = create_app(settings, dispatcher=FakeDispatcher())
     with serving(app) as url:
-        yield Crowd(url, app.state.context_for(DEFAULT_PROJECT), base)
+        yield DisconnectingClients(url, app.state.context_for(DEFAULT_PROJECT), base)
 
 
 def reset(connection: socket.socket) -> None:
-    """Let a connection drop without a farewell, as when a machine is switched off."""
+    """Reset a connection without closing it, as when a machine is switched off."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 @pytest.mark.parametrize(("path", "body"), STREAMS, ids=["chat", "several", "whole", "response"])
 @pytest.mark.parametrize("midway", [False, True], ids=["at once", "midway"])
-@pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["closed", "reset"])
-def test_whoever_vanishes_leaves_nothing_behind(
-    crowd: Crowd,
+@pytest.mark.parametrize("disconnect", [socket.socket.close, reset], ids=["closed", "reset"])
+def test_a_disconnected_client_leaves_nothing_in_the_engine(
+    clients: DisconnectingClients,
     path: str,
     body: dict[str, Any],
     midway: bool,
-    leave: Callable[[socket.socket], None],
+    disconnect: Callable[[socket.socket], None],
 ) -> None:
     streamed = bool(body.get("stream"))
     for _ in range(2):
-        connections = [crowd.ask(path, body) for _ in range(AT_ONCE)]
-        crowd.wait(lambda: crowd.scheduler.busy)
+        connections = [clients.open_request(path, body) for _ in range(AT_ONCE)]
+        clients.wait(lambda: clients.scheduler.busy)
         for connection in connections:
             if midway and streamed:
                 assert connection.recv(12) == b"HTTP/1.1 200"
-            leave(connection)
-        crowd.wait(lambda: not crowd.scheduler.busy)
-    crowd.wait(lambda: crowd.held() == 0)
+            disconnect(connection)
+        clients.wait(lambda: not clients.scheduler.busy)
+    clients.wait(lambda: clients.tokens_held() == 0)
 
 
-def test_their_places_are_free_again(crowd: Crowd) -> None:
+def test_the_slots_of_disconnected_clients_are_free(clients: DisconnectingClients) -> None:
     path, body = STREAMS[0]
     for _ in range(3):
-        connections = [crowd.ask(path, body) for _ in range(AT_ONCE)]
+        connections = [clients.open_request(path, body) for _ in range(AT_ONCE)]
         assert {connection.recv(12) for connection in connections} == {b"HTTP/1.1 200"}
-        refused = crowd.ask(path, body)
+        refused = clients.open_request(path, body)
         assert refused.recv(12) == b"HTTP/1.1 429", "the limit can be reached"
         for connection in (*connections, refused):
             connection.close()
-        crowd.wait(lambda: not crowd.scheduler.busy)
-    with OpenAI(base_url=crowd.url, api_key=KEY, max_retries=0) as client:
+        clients.wait(lambda: not clients.scheduler.busy)
+    with OpenAI(base_url=clients.url, api_key=KEY, max_retries=0) as client:
         assert client.models.list().data

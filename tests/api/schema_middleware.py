@@ -1,4 +1,4 @@
-"""Every raw reply of a test's server, whoever asked, is compared with its schema on its way out."""
+"""ASGI middleware that compares all raw responses of a test's server with their schemas."""
 
 import json
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Watched:
-    """ASGI middleware: passes everything on as it is, and keeps what differs in `found`."""
+class SchemaCheckMiddleware:
+    """Passes all messages on unchanged, and collects the differences in `violations`."""
 
-    found: list[str] = []  # noqa: RUF012  one for all servers: conftest.py looks after each test
+    violations: list[str] = []  # noqa: RUF012  one for all servers: conftest.py checks each test
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -23,28 +23,28 @@ class Watched:
             return
         kind, content = "", b""
 
-        async def send_and_look(message: Message) -> None:
+        async def send_and_check(message: Message) -> None:
             nonlocal kind, content
             if message["type"] == "http.response.start":
                 kind = Headers(raw=message["headers"]).get("content-type", "")
             elif kind.startswith(("application/json", "text/event-stream")):
                 content += message.get("body", b"")
                 if not message.get("more_body", False):
-                    self._look(scope["path"], kind, content)
+                    self._check(scope["path"], kind, content)
             await send(message)
 
-        await self._app(scope, receive, send_and_look)
+        await self._app(scope, receive, send_and_check)
 
-    def _look(self, path: str, kind: str, content: bytes) -> None:
+    def _check(self, path: str, kind: str, content: bytes) -> None:
         try:
-            for reply in replies_of(kind, content):
+            for reply in json_objects(kind, content):
                 schemas.check(reply, path)
         except (AssertionError, LookupError, ValueError) as error:
-            self.found.append(str(error))
+            self.violations.append(str(error))
 
 
-def replies_of(kind: str, content: bytes) -> Iterator[dict[str, Any]]:
-    """The objects of a reply: itself, or those in the frames of a stream."""
+def json_objects(kind: str, content: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a response: its body, or those in the frames of a stream."""
     if kind == "application/json":
         yield json.loads(content, parse_constant=_refuse)
         return
