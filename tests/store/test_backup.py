@@ -56,7 +56,7 @@ def test_the_copy_is_whole_whatever_arrives_and_goes_meanwhile(
         assert opened.damage() == []
         there = FileStore(opened, "default", copy / "files")
         assert there.get(kept.id) == kept
-        for file in there.everything():
+        for file in there.all():
             expected = b"kept" if file == kept else file.filename.encode()
             assert there.path(file.id).read_bytes() == expected
         assert ModelStore(opened, "default").get("ft:a")

@@ -41,9 +41,9 @@ def test_a_line_has_one_result_and_is_counted_once(batches: BatchStore) -> None:
     batch = batches.get(batch_id)
     assert (batch.completed, batch.failed) == (2, 1)
     assert batch.usage == TokenUsage(20, 8, 4, 2)
-    assert batches.lines_done(batch_id) == {1, 2, 3}
-    assert list(batches.contents(batch_id, failed=False)) == ["first", "third"]
-    assert list(batches.contents(batch_id, failed=True)) == ["bad"]
+    assert batches.completed_lines(batch_id) == {1, 2, 3}
+    assert list(batches.result_lines(batch_id, failed=False)) == ["first", "third"]
+    assert list(batches.result_lines(batch_id, failed=True)) == ["bad"]
 
 
 def test_contents_are_in_the_order_of_the_input(
@@ -54,7 +54,7 @@ def test_contents_are_in_the_order_of_the_input(
     batches.record(other, [BatchResult(1, False, "not mine")])
     for line in (7, 2, 5, 1, 9):
         batches.record(batch_id, [BatchResult(line, False, str(line))])
-    assert list(batches.contents(batch_id, failed=False)) == ["1", "2", "5", "7", "9"]
+    assert list(batches.result_lines(batch_id, failed=False)) == ["1", "2", "5", "7", "9"]
 
 
 def test_results_go_when_the_batch_ends(batches: BatchStore) -> None:
@@ -64,8 +64,8 @@ def test_results_go_when_the_batch_ends(batches: BatchStore) -> None:
     errors = [BatchError("empty_file", "no", None, 3)]
     batch = batches.transition(batch_id, "failed", sources=["validating"], errors=errors)
     assert batch.errors == tuple(errors)
-    assert batches.lines_done(batch_id) == set()
-    assert batches.lines_done(other) == {1}
+    assert batches.completed_lines(batch_id) == set()
+    assert batches.completed_lines(other) == {1}
     assert batches.unfinished() == [other]
 
 
@@ -75,7 +75,7 @@ def test_an_output_file_and_its_name_in_the_batch_are_kept_together(
     batch_id = create(batches)
 
     def note_and_fail(connection, stored) -> None:  # type: ignore[no-untyped-def]
-        batches.note_output(connection, batch_id, stored, failed=True)
+        batches.set_output_file(connection, batch_id, stored, failed=True)
         raise ZeroDivisionError
 
     with files.receive([b"x"]) as incoming, pytest.raises(ZeroDivisionError):

@@ -126,7 +126,7 @@ def test_leave_to_use_a_model_is_leave_to_see_it_and_no_more(database: Database)
     [permission] = permissions.grant(MODEL.name, ["b"])
     assert yours.get(MODEL.name) == MODEL
     assert (yours.list(), others.list()) == ([MODEL], [])
-    for ask in (yours.own, yours.delete, others.get):
+    for ask in (yours.get_own, yours.delete, others.get):
         with pytest.raises(NotFoundError):
             ask(MODEL.name)
     with pytest.raises(NotFoundError):

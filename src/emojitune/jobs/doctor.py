@@ -104,7 +104,7 @@ class _Home:
 
     def _files(self) -> Iterator[Finding]:
         kept: set[Path] = set()
-        for file in self._stores.files.everything():
+        for file in self._stores.files.all():
             path = self._stores.files.blob(file.sha256)
             if path not in kept and (wrong := _what_is_wrong(path, file)):
                 yield Finding(

@@ -1,1 +1,1 @@
-"""What is remembered: files, jobs with their events and checkpoints, models. The only SQL."""
+"""Everything that is stored: files, jobs with events and checkpoints, models. The only SQL."""

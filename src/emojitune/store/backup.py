@@ -1,7 +1,7 @@
 """A consistent copy of a home folder, made while a server works in it.
 
-The copy is a home of its own: a server started on it goes on from that moment. A job that was
-under way begins anew there, and ends with the same adapter. It is its owner's alone, as a home is.
+The copy is a home of its own: a server started on it continues from that moment. A job that was
+running starts over there, and ends with the same adapter. Like a home, it is for its owner alone.
 """
 
 import os
@@ -16,13 +16,13 @@ from pathlib import Path
 from emojitune.disk import atomic_folder, disk_errors, make_private_folder
 from emojitune.errors import ConfigurationError, EmojituneError, StorageError
 
-_TRIES = 3  # what is deleted between the copy of the database and that of its files
+_TRIES = 3  # files may be deleted between the copy of the database and their own
 _DATABASE = "emojitune.db"
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What was copied, and what the database knows but the home folder no longer has."""
+    """The counts of what was copied, and the paths that the database names but the home lacks."""
 
     files: int
     adapters: int
@@ -30,7 +30,7 @@ class Backup:
 
 
 def back_up(home: Path, target: Path) -> Backup:
-    """Copy the home folder to `target`, which appears whole or not at all.
+    """Copy the home folder to `target`, which appears complete or not at all.
 
     Raises:
         ConfigurationError: There is nothing to copy, or `target` is taken or within the home.
@@ -38,14 +38,14 @@ def back_up(home: Path, target: Path) -> Backup:
     """
     # Not `resolve`, which cannot bear links in a circle.
     home, target = (Path(os.path.realpath(folder)) for folder in (home, target))
-    with _in_words(home, target):
+    with _backup_errors(home, target):
         _require_places(home, target)
         _require_room(home, target)
         return _back_up(home, target)
 
 
 def _back_up(home: Path, target: Path) -> Backup:
-    # Looked at once more when the copy appears: what was put there meanwhile is not ours to delete.
+    # Checked again when the copy appears: what others put there meanwhile must not be deleted.
     with atomic_folder(target, fence=partial(_new_or_empty, target)) as staging:
         for _ in range(_TRIES):
             _copy_database(home / _DATABASE, staging / _DATABASE)
@@ -62,7 +62,7 @@ class _Content:
     """The paths under a home that a database names."""
 
     def __init__(self, database: Path, options: str = "") -> None:
-        # Without its log, which would take room beside a copy: nobody writes that one.
+        # Without a log, which would take room next to a copy: nobody writes to that one.
         with closing(sqlite3.connect(f"{database.as_uri()}{options}", uri=True)) as connection:
             blobs = {row[0] for row in connection.execute("SELECT sha256 FROM files")}
             adapters = {
@@ -81,7 +81,7 @@ class _Content:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """By SQLite's own means: what others write meanwhile is in the copy whole or not at all."""
+    """Copy through SQLite itself: a transaction meanwhile is in the copy entirely or not at all."""
     with (
         closing(sqlite3.connect(source)) as opened,
         closing(sqlite3.connect(target)) as copy,
@@ -90,7 +90,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _copy_missing(home: Path, staging: Path, paths: list[Path]) -> Iterator[str]:
-    """Copy what is not there yet; yields what the home does not have."""
+    """Copy the files that are not there yet; yields those that the home lacks."""
     for path in paths:
         source, target = home / path, staging / path
         if target.exists():
@@ -104,7 +104,7 @@ def _copy_missing(home: Path, staging: Path, paths: list[Path]) -> Iterator[str]
 
 
 def _copy(source: Path, target: Path) -> None:
-    # Not shutil.copytree: of several faults it makes one, in which a full disk is not to be seen.
+    # Not shutil.copytree: it merges several errors into one, which hides a full disk.
     if not source.is_dir():
         shutil.copy2(source, target)
         return
@@ -146,7 +146,7 @@ def _new_or_empty(target: Path) -> Iterator[None]:
 
 
 def _require_room(home: Path, target: Path) -> None:
-    """Before anything is written: a disk that has no room for the copy is not filled with half."""
+    """Refuse a disk without room before anything is written, instead of filling it."""
     if _size(home) > _free(target):
         raise _too_full(home, target)
 
@@ -171,8 +171,8 @@ def _free(target: Path) -> int:
 
 
 @contextmanager
-def _in_words(home: Path, target: Path) -> Iterator[None]:
-    """What disks and SQLite refuse, as who makes a backup needs to hear it."""
+def _backup_errors(home: Path, target: Path) -> Iterator[None]:
+    """Turn what disks and SQLite refuse into errors that say what to do about the backup."""
     try:
         with disk_errors(target):
             yield

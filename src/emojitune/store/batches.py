@@ -86,7 +86,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of one line of the input: a line of the output, or of the error file."""
+    """The result of one line of the input: a line of the output file, or of the error file."""
 
     line: int
     failed: bool
@@ -111,9 +111,9 @@ class BatchStore:
         output_seconds: int | None = None,
         batch_id: str | None = None,
     ) -> Batch:
-        """A new batch whose input waits to be validated.
+        """Create a batch whose input waits to be validated.
 
-        With a `batch_id` that is taken, nothing is made and the batch of that id is the answer.
+        With a `batch_id` that exists, nothing is created and the batch of that id is returned.
         """
         created_at, batch_id = self._database.now(), batch_id or new_id(BATCH_PREFIX)
         row = {
@@ -151,7 +151,7 @@ class BatchStore:
             return read_page(connection, _batches, query, _batch, after=after, limit=limit)
 
     def seconds_left(self, batch: Batch) -> float:
-        """How long a batch's window is open yet; below 0 when it has closed."""
+        """Seconds until a batch's completion window closes; negative when it has."""
         return batch.expires_at - self._database.clock()
 
     def unfinished(self) -> Sequence[str]:
@@ -165,10 +165,10 @@ class BatchStore:
     ) -> Batch:
         """Move a batch to the status `to`, with other columns, if its status is one of `sources`.
 
-        Notes when that was, too.
+        Also stores the time.
 
         Raises:
-            InvalidStateError: It is not: somebody was faster, or the request makes no sense.
+            InvalidStateError: It is not: another request was faster, or this one makes no sense.
         """
         with self._database.transaction() as connection:
             status = self._get(connection, batch_id).status
@@ -183,7 +183,7 @@ class BatchStore:
             return self._change(connection, batch_id, {**changes, **noted})
 
     def record(self, batch_id: str, results: Sequence[BatchResult]) -> None:
-        """Keep results and count them; what a line had before is kept instead, and not counted."""
+        """Store results and count them; a line that has a result keeps it, and counts once."""
         with self._database.transaction() as connection:
             new = [result for result in results if _keep(connection, batch_id, result)]
             batch = self._get(connection, batch_id)
@@ -196,13 +196,13 @@ class BatchStore:
             }
             self._change(connection, batch_id, counts)
 
-    def lines_done(self, batch_id: str) -> set[int]:
+    def completed_lines(self, batch_id: str) -> set[int]:
         """The lines of the input that have a result."""
         with self._database.read() as connection:
             done = select(_results.c.line).where(_results.c.batch_id == batch_id)
             return set(connection.scalars(done))
 
-    def contents(self, batch_id: str, *, failed: bool) -> Iterator[str]:
+    def result_lines(self, batch_id: str, *, failed: bool) -> Iterator[str]:
         """The lines of the output or of the error file, in the order of the input."""
         query = select(_results.c.line, _results.c.content).where(
             _results.c.batch_id == batch_id, _results.c.failed == failed
@@ -217,7 +217,7 @@ class BatchStore:
                 return
             last = rows[-1].line
 
-    def note_output(
+    def set_output_file(
         self, connection: Connection, batch_id: str, stored: StoredFile, *, failed: bool
     ) -> None:
         """Name a batch's output or error file, in the transaction that keeps the file."""

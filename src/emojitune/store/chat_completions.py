@@ -1,6 +1,6 @@
 """Stored chat completions: the object as it was sent, and the messages that it answers.
 
-Knows nothing of what is inside them but the ids, the model and the metadata.
+Knows nothing of their content but ids, model and metadata.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 from emojitune.errors import NotFoundError
 from emojitune.store import tables
 from emojitune.store.database import Database
-from emojitune.store.jobs import carries
+from emojitune.store.jobs import has_pair
 from emojitune.store.pagination import Order, Page, read_page
 from emojitune.store.scope import Project, ScopedTable
 
@@ -39,7 +39,7 @@ class ChatCompletionStore:
         self._rows = ScopedTable(_completions, project)
 
     def add(self, stored: StoredChatCompletion) -> None:
-        """Keep a completion that has ended."""
+        """Store a finished completion."""
         with self._database.transaction() as connection:
             connection.execute(self._rows.insert(asdict(stored)))
 
@@ -61,9 +61,9 @@ class ChatCompletionStore:
         limit: int = 20,
         order: Order = "asc",
     ) -> Page[StoredChatCompletion]:
-        """All, or those of a model, or those with every pair of `metadata`."""
+        """List completions: all, those of a model, or those with every pair of `metadata`."""
         query = self._rows.select().where(
-            *(carries(_completions.c.metadata, *pair) for pair in (metadata or {}).items())
+            *(has_pair(_completions.c.metadata, *pair) for pair in (metadata or {}).items())
         )
         if model is not None:
             query = query.where(_completions.c.model == model)
@@ -75,7 +75,7 @@ class ChatCompletionStore:
     def update(
         self, completion_id: str, metadata: Mapping[str, str] | None
     ) -> StoredChatCompletion:
-        """Put other metadata in the place of the old.
+        """Replace the metadata.
 
         Raises:
             NotFoundError: There is no such completion.
@@ -86,7 +86,7 @@ class ChatCompletionStore:
             return self._get(connection, completion_id)
 
     def delete(self, completion_id: str) -> None:
-        """Forget a completion and its messages.
+        """Delete a completion and its messages.
 
         Raises:
             NotFoundError: There is none.

@@ -1,8 +1,8 @@
-"""The SQLite database of a home folder: opened, migrated, and handed out in transactions.
+"""The SQLite database of a home folder: opened, migrated, and used in transactions.
 
 Knows no table but Alembic's own; of the others only that rows with a `project` belong to it, so
-that a statement on them has to say whose it means (`store/scope.py`). Its clock is that of every
-store over it: rows that a store makes are stamped by it, and expire by it.
+that a statement on them must name the project (`store/scope.py`). All stores over it use its clock:
+it stamps the rows that they add, and rows expire by it.
 """
 
 import errno
@@ -24,12 +24,12 @@ from emojitune import disk
 from emojitune.errors import ConfigurationError, StorageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCOPED = {"scoped": True}  # the execution option of a statement that says whose rows it means
+SCOPED = {"scoped": True}  # execution option of a statement that names its project
 _BUSY_SECONDS = 30
 
 
 class DatabaseUnavailableError(StorageError):
-    """The database cannot be read or written just now, through no fault of what was asked."""
+    """The database cannot be read or written now, through no fault of the request."""
 
 
 class Database:
@@ -56,7 +56,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view; waits for nobody. Inside a `transaction`, with its writes so far."""
-        if (connection := self._written()) is not None:
+        if (connection := self._current()) is not None:
             yield connection
             return
         with (
@@ -73,7 +73,7 @@ class Database:
         What this thread writes inside, by whatever store, is kept together or not at all: a
         `transaction` inside another one is a part of it.
         """
-        if (connection := self._written()) is not None:
+        if (connection := self._current()) is not None:
             yield connection
             return
         options = {"begin": "BEGIN IMMEDIATE"}
@@ -99,7 +99,7 @@ class Database:
         return self._file is not None and _identity(self._path) == self._file
 
     def damage(self) -> list[str]:
-        """What SQLite itself finds wrong with the file: nothing, if all is well."""
+        """The errors that SQLite itself finds in the file, in words."""
         with self.read() as connection:
             pages = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
             keys = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
@@ -112,7 +112,7 @@ class Database:
         self._engine.dispose()
 
     def require_in_place(self, found: str = "another file is in its place, or none") -> None:
-        """Raises DatabaseUnavailableError where it is not."""
+        """Raise DatabaseUnavailableError unless it is."""
         if not self.is_in_place():
             raise DatabaseUnavailableError(
                 f"The database {self._path} is no longer the one that was opened: {found}. Was its "
@@ -123,7 +123,7 @@ class Database:
 
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:
-        """What SQLite says of its disk, in our words."""
+        """Turn SQLite's errors about its file and disk into StorageErrors."""
         try:
             yield
         except DatabaseError as error:
@@ -155,12 +155,12 @@ class Database:
                 ) from error
             raise
 
-    def _written(self) -> Connection | None:
+    def _current(self) -> Connection | None:
         return getattr(self._open, "connection", None)
 
 
 def open_database(home: Path, clock: Callable[[], float] = time.time) -> Database:
-    """Open the database under `home`, made and brought up to date if need be.
+    """Open the database under `home`, created and migrated if necessary.
 
     Raises:
         ConfigurationError: The folder cannot be used, the file is no database, or a newer
@@ -169,7 +169,7 @@ def open_database(home: Path, clock: Callable[[], float] = time.time) -> Databas
     path = home / "emojitune.db"
     try:
         make_home(home)
-        _bring_up_to_date(path)
+        _migrate_if_outdated(path)
     except (OSError, sqlite3.DatabaseError, DatabaseError) as error:
         raise ConfigurationError(
             f"The home folder must be writable and hold emojitune's own database; {path} cannot "
@@ -190,7 +190,7 @@ def make_home(home: Path) -> None:
 
 
 def check_home(home: Path) -> None:
-    """Look whether a home is a folder or could be made, without making it.
+    """Check that a home is a folder or could be made, without making it.
 
     Raises:
         ConfigurationError: No folder can have this name.
@@ -214,11 +214,11 @@ def _home_errors(home: Path) -> AbstractContextManager[None]:
 
 
 def newest_revision() -> str:
-    """The revision that this code is written for: the highest number in `migrations/versions`."""
+    """The revision that this code expects: the highest number in `migrations/versions`."""
     return max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
-def _bring_up_to_date(path: Path) -> None:
+def _migrate_if_outdated(path: Path) -> None:
     # Importing and running Alembic costs a quarter of a second: not when there is nothing to do.
     newest = newest_revision()
     if _revision(path) == newest:
@@ -236,7 +236,7 @@ def _bring_up_to_date(path: Path) -> None:
 
 
 def _revision(path: Path) -> str:
-    """The revision that Alembic noted in the file; empty when there is none yet."""
+    """The revision that Alembic stored in the file; empty when there is none yet."""
     if not path.exists():
         return ""
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS)
@@ -255,11 +255,11 @@ def _migrate(path: Path) -> None:
     from alembic import command
     from alembic.config import Config
 
-    if not path.exists():  # SQLite would make it for everybody, and its log as it is
+    if not path.exists():  # SQLite would make it readable for everybody, and its log like it
         disk.open_private(path).close()
     engine = _engine(path)
     with engine.connect() as connection:
-        # Stays with the file. Not inside a transaction, and only under the lock of our caller.
+        # A property of the file. Set outside of a transaction, and only under our caller's lock.
         connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -290,7 +290,7 @@ def _set_up_connection(connection: sqlite3.Connection, _record: Any) -> None:
     # Python's driver begins transactions late and only for some statements; `_begin` does it.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")  # what was answered outlives a power cut
+    connection.execute("PRAGMA synchronous = FULL")  # a committed write survives a power failure
 
 
 def _begin(connection: Connection) -> None:
@@ -298,7 +298,7 @@ def _begin(connection: Connection) -> None:
 
 
 def _require_scope(_connection: Connection, statement: Any, *_: Any) -> None:
-    """A statement that forgets whose rows it means never reaches the database."""
+    """Refuse a statement that names no project before it reaches the database."""
     if isinstance(statement, Select | UpdateBase) and "scoped" not in (
         statement.get_execution_options()
     ):

@@ -1,6 +1,6 @@
 """Uploaded and produced files: one row each, the bytes kept once under their SHA-256.
 
-The bytes of several projects may be the same and are kept once too; only the rows tell whose.
+Projects with the same bytes share them; only the rows belong to a project.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class FileTooLargeError(InvalidRequestError):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as the API shows it; `sha256` says where its bytes are."""
+    """A file as the API shows it; its bytes are stored under their `sha256`."""
 
     id: str
     bytes: int
@@ -50,7 +50,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """Bytes that have arrived on the disk and belong to no file yet."""
+    """Bytes received onto the disk that belong to no file yet."""
 
     path: Path
     bytes: int
@@ -74,8 +74,10 @@ class FileStore:
         max_bytes: int | None = None,
         expires_after: int | None = None,
     ) -> StoredFile:
-        """Keep the bytes of `chunks`, for good or for so many seconds; on any failure nothing is
-        left behind.
+        """Store the bytes of `chunks` as a file; after any failure nothing of it is left.
+
+        Args:
+            expires_after: Seconds until the file is deleted; None keeps it.
 
         Raises:
             FileTooLargeError: There are more than `max_bytes` of them.
@@ -89,7 +91,7 @@ class FileStore:
     def receive(
         self, chunks: Iterable[bytes] | BinaryIO, *, max_bytes: int | None = None
     ) -> Iterator[Incoming]:
-        """Write `chunks` down to be looked at; they vanish at the end unless `keep` was called.
+        """Write `chunks` to the disk; they are deleted at the end unless `keep` was called.
 
         Raises:
             FileTooLargeError: There are more than `max_bytes` of them.
@@ -114,9 +116,11 @@ class FileStore:
         expires_after: int | None = None,
         then: Callable[[Connection, StoredFile], None] | None = None,
     ) -> StoredFile:
-        """Make a file of what has arrived, for good or for so many seconds.
+        """Make a file of received bytes.
 
-        `then` takes part in the same transaction.
+        Args:
+            expires_after: Seconds until the file is deleted; None keeps it.
+            then: Called in the same transaction.
         """
         created_at = self._database.now()
         stored = StoredFile(
@@ -145,7 +149,7 @@ class FileStore:
         """The file of this id.
 
         Raises:
-            NotFoundError: There is none, or its time is over.
+            NotFoundError: There is none, or it has expired.
         """
         with self._database.read() as connection:
             row = connection.execute(
@@ -171,25 +175,25 @@ class FileStore:
                 connection, _files, query, _stored, after=after, limit=limit, order=order
             )
 
-    def everything(self) -> Sequence[StoredFile]:
-        """All files, those whose time is over too, the oldest first."""
+    def all(self) -> Sequence[StoredFile]:
+        """Every file, expired ones too, the oldest first."""
         with self._database.read() as connection:
             return [_stored(row) for row in connection.execute(self._rows.select())]
 
     def blob(self, sha256: str) -> Path:
-        """Where bytes of this digest are kept."""
+        """The path of the bytes with this digest."""
         return self._directory / sha256[:2] / sha256
 
     def delete(self, file_id: str) -> None:
-        """Forget a file; its bytes go too unless another file has the same."""
+        """Delete a file, and its bytes unless another file has the same."""
         self._remove([self.get(file_id)])
 
     def path(self, file_id: str) -> Path:
-        """Where the bytes of a file are; to be read only."""
+        """The path of a file's bytes, which must not be changed."""
         return self.blob(self.get(file_id).sha256)
 
     def sweep(self) -> None:
-        """Delete files whose time is over, and what servers left that died while they received."""
+        """Delete expired files, and half-received ones of servers that died."""
         self._delete_expired()
         for path in self._directory.glob("incoming-*"):
             with suppress(FileNotFoundError):  # a training process has just kept it
@@ -197,7 +201,7 @@ class FileStore:
                     path.unlink()
 
     def open(self, file_id: str) -> BinaryIO:
-        """The bytes of a file, to be read even if it is deleted meanwhile.
+        """Open the bytes of a file, which stay readable even if it is deleted meanwhile.
 
         Raises:
             NotFoundError: There is no such file.
@@ -218,7 +222,7 @@ class FileStore:
         with self._database.transaction() as connection:
             ids = [stored.id for stored in files]
             connection.execute(_every_project.delete().where(_files.c.id.in_(ids)))
-        # Only once the rows are surely gone, and locked against an `add` of the same bytes.
+        # Only once the rows are surely deleted, and locked against an `add` of the same bytes.
         with self._database.transaction() as connection:
             for stored in files:
                 if not _in_use(connection, stored.sha256):
@@ -246,7 +250,7 @@ def _stored(row: Row[Any]) -> StoredFile:
 
 
 def chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
-    """The bytes of an open file or of an iterable, never all of them at once."""
+    """The bytes of an open file or of an iterable, in chunks."""
     read = getattr(source, "read", None)
     if read is None:
         yield from source
@@ -256,7 +260,7 @@ def chunks_of(source: Iterable[bytes] | BinaryIO) -> Iterator[bytes]:
 
 
 def _copy(chunks: Iterator[bytes], target: IO[bytes], max_bytes: int | None) -> tuple[str, int]:
-    """Write, hash and count; the bytes are on the disk when this returns."""
+    """Write, hash and count; the bytes are synced to the disk when this returns."""
     digest, size = hashlib.sha256(), 0
     for chunk in chunks:
         size += len(chunk)

@@ -1,22 +1,22 @@
-"""Which requests that create something were made, so that a repeated one creates nothing new.
+"""Idempotency of requests that create something: a repeated one creates nothing new.
 
-A request reserves the id of what it is to create *before* it creates it, and creating under a given
-id is done once however often it is tried. So nothing depends on how far an earlier attempt came: it
-may be running still, have lost its client, or have died with the server.
+A request reserves the id of the new resource *before* it creates it, and a resource with a given id
+is created once, however often that is tried. So nothing depends on how far an earlier attempt came:
+it may still be running, have lost its client, or have died with the server.
 
 The clients of OpenAI repeat a POST whose connection was cut or timed out, with an identical body,
 no Idempotency-Key, and the header `x-stainless-retry-count`: 0 on the first try, then 1, 2. The
 rule:
 
 1. The same `Idempotency-Key` on the same path means the same request, for a day.
-2. Attempt 0 is always a request of its own: who asks twice gets two.
+2. Attempt 0 is always a request of its own: sent twice, it creates two.
 3. Attempt N > 0 belongs to an earlier request with the same path and body whose last attempt has a
    lower number. Each attempt of a request counts once, so two requests that both lost their
-   connection keep a retry each. Requests whose answer was never handed over come first, then the
+   connection keep a retry each. Requests whose response was never delivered come first, then the
    newest.
-4. A request stays open to that for `UNANSWERED_SECONDS` after its last attempt, which is longer
-   than a client waits. When the server has handed the answer to a connection that was still
-   open, `ANSWERED_SECONDS` are enough: the client got it, or repeats within its longest pause of 8
+4. A request can be repeated so for `UNANSWERED_SECONDS` after its last attempt, which is longer
+   than a client waits. Once the server has sent the response over a connection that was still open,
+   `ANSWERED_SECONDS` are enough: the client got it, or repeats within its longest pause of 8
    seconds.
 
 Knows nothing of HTTP: a path, a digest of the body and a number come in.
@@ -52,7 +52,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The id of what a request creates, and whether an earlier attempt had it before."""
+    """The id of the resource that a request creates, and whether an earlier attempt reserved it."""
 
     resource_id: str
     repeated: bool
@@ -66,7 +66,7 @@ class IdempotencyStore:
         self._rows = ScopedTable(_reservations, project)
 
     def reserve(self, attempt: Attempt, new_id: Callable[[], str]) -> Reservation:
-        """The id for what `attempt` creates: that of an earlier attempt, or a new one.
+        """Reserve the id of what `attempt` creates: that of an earlier attempt, or a new one.
 
         Raises:
             InvalidRequestError: Its key belongs to a request with another body.
@@ -92,11 +92,11 @@ class IdempotencyStore:
             return Reservation(resource_id, repeated=False)
 
     def mark_answered(self, resource_id: str) -> None:
-        """The answer goes to a client that is still there."""
+        """Note that the response went to a client that was still connected."""
         self._change(self._rows.update().values(answered_at=self._database.clock()), resource_id)
 
     def forget(self, resource_id: str) -> None:
-        """Nothing was created: the request was refused."""
+        """Drop a reservation: the request was refused, and nothing created."""
         self._change(self._rows.delete(), resource_id)
 
     def _change(self, statement: Any, resource_id: str) -> None:

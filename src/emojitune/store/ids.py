@@ -1,4 +1,4 @@
-"""Ids and times as OpenAI's look."""
+"""Ids and times in OpenAI's format."""
 
 import secrets
 import string

@@ -36,7 +36,7 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A fine-tuning job. `hyperparameters` are those asked for until it runs, then those used."""
+    """A fine-tuning job. `hyperparameters` are those requested until it runs, then those used."""
 
     id: str
     project: str
@@ -61,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """One line of a job's story; `data` holds the numbers of a metrics event."""
+    """One event of a job; `data` holds the numbers of a metrics event."""
 
     id: str
     created_at: int
@@ -73,7 +73,7 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class JobCheckpoint:
-    """A model that a job made on its way."""
+    """A model that a job made before its end."""
 
     id: str
     job_id: str
@@ -104,9 +104,9 @@ class JobStore:
         integrations: Sequence[Mapping[str, Any]] = (),
         job_id: str | None = None,
     ) -> Job:
-        """A new job that waits for its files to be validated, and its first two events.
+        """Create a job that waits for its files to be validated, with its first two events.
 
-        With a `job_id` that is taken, nothing is made and the job of that id is the answer.
+        With a `job_id` that exists, nothing is created and the job of that id is returned.
         """
         job_id = job_id or new_id(JOB_PREFIX)
         row = {
@@ -154,7 +154,7 @@ class JobStore:
     ) -> Page[Job]:
         """Jobs, the newest first: all, or those with every pair of `metadata`, or those without."""
         query = self._rows.select().where(
-            *(carries(_jobs.c.metadata, *pair) for pair in (metadata or {}).items())
+            *(has_pair(_jobs.c.metadata, *pair) for pair in (metadata or {}).items())
         )
         if without_metadata:
             query = query.where(_jobs.c.metadata.is_(None))
@@ -180,7 +180,7 @@ class JobStore:
         """Move a job to the status `to`, with other columns, if its status is one of `sources`.
 
         Raises:
-            InvalidStateError: It is not: somebody was faster, or the request makes no sense.
+            InvalidStateError: It is not: another request was faster, or this one makes no sense.
         """
         with self._database.transaction() as connection:
             status = self._get(connection, job_id).status
@@ -207,7 +207,7 @@ class JobStore:
         data: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> None:
-        """Add a line to the job's story. What has a `key` is told once, however often it is run."""
+        """Add an event, unless the job has one with this `key`."""
         with self._database.transaction() as connection:
             self._add_event(connection, job_id, message, level=level, type=type, data=data, key=key)
 
@@ -219,14 +219,14 @@ class JobStore:
             return read_page(connection, _events, query, _event, after=after, limit=limit)
 
     def event(self, job_id: str, key: str) -> JobEvent | None:
-        """What was told under this key, if it was."""
+        """The event with this key, if there is one."""
         query = select(_events).where(_events.c.job_id == job_id, _events.c.key == key)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _event(row)
 
     def events_since_step(self, job_id: str, key_prefix: str) -> int:
-        """How many events with such a key came after the last step that was told."""
+        """How many events whose key begins so came after the last metrics event."""
         mine = _events.c.job_id == job_id
         last_step = select(func.coalesce(func.max(_events.c.number), 0)).where(
             mine, _events.c.type == "metrics"
@@ -242,7 +242,7 @@ class JobStore:
     def add_checkpoint(
         self, job_id: str, *, model: str, step: int, metrics: Mapping[str, Any]
     ) -> None:
-        """Note a checkpoint; a second one for the same step is ignored."""
+        """Add a checkpoint; a second one for the same step is ignored."""
         row = {
             "id": new_id("ftckpt_"),
             "job_id": job_id,
@@ -264,7 +264,7 @@ class JobStore:
             return read_page(connection, _checkpoints, query, _checkpoint, after=after, limit=limit)
 
     def drop_checkpoints(self, job_id: str, *, keep: int) -> Sequence[JobCheckpoint]:
-        """Forget a job's checkpoints but for the `keep` of the last steps; returns the others."""
+        """Delete a job's checkpoints but the `keep` of the last steps; returns the deleted ones."""
         query = select(_checkpoints).where(_checkpoints.c.job_id == job_id)
         with self._database.transaction() as connection:
             rows = connection.execute(query.order_by(_checkpoints.c.step.desc())).all()
@@ -315,8 +315,8 @@ class JobStore:
         connection.execute(insert_or_ignore(_events).values(row).on_conflict_do_nothing())
 
 
-def carries(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:
-    """Whether a column of metadata has this pair."""
+def has_pair(column: ColumnElement[Any], key: str, value: str) -> ColumnElement[bool]:
+    """Whether a column of metadata has this pair of key and value."""
     # Key and value stay bound parameters: a JSON path could not hold every key.
     pair = func.json_each(column).table_valued("key", "value")
     return exists(select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value))

@@ -1,7 +1,7 @@
 """API keys: each acts for a project, and only its SHA-256 is kept.
 
-A quick hash is right here: a key is 32 random bytes, which nobody finds by trying, however fast.
-Slow, salted hashes are for passwords, which people choose, and would cost every request their time.
+A fast hash is enough: a key is 32 random bytes, which nobody finds by trying, at any speed. Slow,
+salted hashes are for passwords, which people choose, and would slow every request down.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from emojitune.store.scope import EVERY_PROJECT, ScopedTable
 _keys = tables.keys
 _BYTES = 32
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_LONGEST_NAME = 100
+_MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is known of a key: all but the key itself."""
+    """A key's row: everything but the secret itself."""
 
     id: str
     project: str
@@ -45,10 +45,10 @@ class KeyStore:
         self._rows = ScopedTable(_keys, EVERY_PROJECT)
 
     def create(self, project: str, name: str = "") -> tuple[Key, str]:
-        """A new key for a project, and its secret, which cannot be had again.
+        """Create a key for a project; also returns its secret, which cannot be read again.
 
         Raises:
-            InvalidRequestError: A name that cannot be one.
+            InvalidRequestError: The project or the name has other characters, or too many.
         """
         _require_names(project, name)
         secret = new_secret()
@@ -64,13 +64,13 @@ class KeyStore:
         return key, secret
 
     def list(self) -> Sequence[Key]:
-        """All keys, the oldest first, those that were revoked too."""
+        """Every key, the oldest first, revoked ones too."""
         with self._database.read() as connection:
             rows = connection.execute(self._rows.select().order_by(_keys.c.number))
             return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> Key:
-        """End a key; it is refused from the next request on.
+        """Revoke a key; it is refused from the next request on.
 
         Raises:
             NotFoundError: There is none of this id.
@@ -93,18 +93,18 @@ class KeyStore:
         query = self._rows.select().where(_keys.c.sha256 == digest, _keys.c.revoked_at.is_(None))
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
-        # The index compares digests, of which a stranger chooses no byte; this compares them all.
+        # The index compares digests, of which nobody can choose a byte; this takes constant time.
         found = row is not None and hmac.compare_digest(row.sha256, digest)
         return _key(row) if row is not None and found else None
 
 
 def new_secret() -> str:
-    """A key that nobody has."""
+    """A new random key."""
     return f"sk-emojitune-{secrets.token_urlsafe(_BYTES)}"
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a key, in hexadecimal digits."""
+    """The SHA-256 of a key, in hexadecimal digits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -115,10 +115,10 @@ def _require_names(project: str, name: str) -> None:
             f"letter or a digit; {project!r} is none.",
             param="project",
         )
-    if len(name) > _LONGEST_NAME or not name.isprintable():
+    if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
         raise InvalidRequestError(
-            f"A key's name has up to {_LONGEST_NAME} printable characters, and {name!r} has others "
-            "or more.",
+            f"A key's name has up to {_MAX_NAME_LENGTH} printable characters, and {name!r} has "
+            "others or more.",
             param="name",
         )
 

@@ -1,6 +1,6 @@
-"""The leases that workers hold on jobs, of whatever project: who may work on which, and until when.
+"""Leases on jobs of all projects: which worker holds which, and until when; and fencing by them.
 
-A lease is two columns of the job's row, so that a write can be fenced by it in its own transaction.
+A lease is two columns of the job's row, so the transaction of a write can check it itself.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,12 +18,12 @@ _jobs = tables.jobs
 
 
 class LeaseLostError(InvalidStateError):
-    """A worker wrote for a job that is no longer its own, or that was stopped: nothing was kept."""
+    """A write for a job that another worker holds by now, or that was stopped: nothing was kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's hold on a job; it ends by itself at `expires_at` (unix seconds)."""
+    """A worker's lease on a job, which ends by itself at `expires_at` (unix seconds)."""
 
     job_id: str
     worker: str
@@ -38,7 +38,7 @@ class LeaseStore:
         self._rows = ScopedTable(_jobs, EVERY_PROJECT)
 
     def claim(self, job_id: str, worker: str, seconds: float) -> bool:
-        """Lease a job to `worker` unless another one holds it; the lease ends by itself."""
+        """Lease a job to `worker` unless another one holds it; False if so."""
         free = or_(
             _jobs.c.lease_expires_at.is_(None),
             _jobs.c.lease_expires_at <= self._database.clock(),
@@ -47,7 +47,7 @@ class LeaseStore:
         return self._write(job_id, free, worker, self._database.clock() + seconds)
 
     def renew(self, job_id: str, worker: str, seconds: float) -> bool:
-        """Keep a lease; False when it is no longer `worker`'s."""
+        """Extend a lease; False when it is no longer `worker`'s."""
         return self._write(
             job_id, _jobs.c.worker == worker, worker, self._database.clock() + seconds
         )
@@ -57,7 +57,7 @@ class LeaseStore:
         self._write(job_id, _jobs.c.worker == worker, None, None)
 
     def all(self) -> Sequence[Lease]:
-        """Every lease that was not given back, those that have ended too."""
+        """Every lease that was not released, expired ones too."""
         query = self._rows.select(_jobs.c.id, _jobs.c.worker, _jobs.c.lease_expires_at)
         with self._database.read() as connection:
             rows = connection.execute(query.where(_jobs.c.worker.is_not(None)))
@@ -65,21 +65,21 @@ class LeaseStore:
 
     def leased(self) -> set[str]:
         """The ids of the jobs that some worker holds now."""
-        return {lease.job_id for lease in self.all() if not self._is_over(lease)}
+        return {lease.job_id for lease in self.all() if not self._is_expired(lease)}
 
     def expired(self) -> set[str]:
-        """The workers that neither gave their lease back nor renewed it in time."""
-        return {lease.worker for lease in self.all() if self._is_over(lease)}
+        """The workers that neither released their lease nor renewed it in time."""
+        return {lease.worker for lease in self.all() if self._is_expired(lease)}
 
     def status_for(self, job_id: str, worker: str) -> str | None:
-        """The status of a job that `worker` holds; None when it holds it no longer."""
+        """The status of a job that `worker` holds; None when it no longer does."""
         mine = self._rows.select(_jobs.c.status)
         query = mine.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
         with self._database.read() as connection:
             status: str | None = connection.scalar(query)
             return status
 
-    def _is_over(self, lease: Lease) -> bool:
+    def _is_expired(self, lease: Lease) -> bool:
         return lease.expires_at <= self._database.clock()
 
     def fenced(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Database:

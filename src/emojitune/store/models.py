@@ -18,10 +18,10 @@ _models, _permissions = tables.models, tables.permissions
 class FineTunedModel:
     """A tuned model.
 
-    `base` is the base model that really serves it, `hosted_name` what the request called it,
-    `adapter` a folder name under `Settings.adapters`, and `step` that of a checkpoint on the way.
-    `system_prompt` is the one of its training file, empty where that has none or several; None of
-    models from before it was noted.
+    `base` is the base model that really serves it, `hosted_name` the name in the request, `adapter`
+    a folder name under `Settings.adapters`, and `step` that of a checkpoint before the job's end.
+    `system_prompt` is the one of its training file, empty where that has none or several; None for
+    models from before it was stored.
     """
 
     name: str
@@ -35,18 +35,18 @@ class FineTunedModel:
 
 
 class ModelStore:
-    """A project's fine-tuned models as rows of `database`, and those that it has leave to use."""
+    """A project's fine-tuned models as rows of `database`, and those shared with it."""
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
         granted = ScopedTable(_permissions, EVERY_PROJECT).select(_permissions.c.model)
         shared = granted.where(_permissions.c.project_id == project)
         self._own = ScopedTable(_models, project)
-        self._seen = ScopedTable(_models, project, shared=_models.c.name.in_(shared))
+        self._readable = ScopedTable(_models, project, shared=_models.c.name.in_(shared))
         self._permissions = ScopedTable(_permissions, project)
 
     def register(self, model: FineTunedModel) -> None:
-        """Make a model known; once is enough."""
+        """Add a model, unless one of this name is there."""
         with self._database.transaction() as connection:
             connection.execute(self._own.insert(asdict(model)).on_conflict_do_nothing())
 
@@ -56,10 +56,10 @@ class ModelStore:
         Raises:
             NotFoundError: There is none.
         """
-        return self._find(self._seen, name)
+        return self._find(self._readable, name)
 
-    def own(self, name: str) -> FineTunedModel:
-        """The same, of the project's own: who may use a model may not give it away.
+    def get_own(self, name: str) -> FineTunedModel:
+        """The project's own model of this name: permission to use one is no permission to share it.
 
         Raises:
             NotFoundError: There is none.
@@ -67,13 +67,13 @@ class ModelStore:
         return self._find(self._own, name)
 
     def list(self) -> Sequence[FineTunedModel]:
-        """All models, its own and those shared with it, the newest first."""
+        """Every model, its own and those shared with it, the newest first."""
         with self._database.read() as connection:
-            rows = connection.execute(self._seen.select().order_by(_models.c.number.desc()))
+            rows = connection.execute(self._readable.select().order_by(_models.c.number.desc()))
             return [_model(row) for row in rows]
 
     def delete(self, name: str) -> None:
-        """Forget an own model and who may use it; its adapter's folder is the caller's to remove.
+        """Delete an own model and its permissions; the caller removes its adapter's folder.
 
         Raises:
             NotFoundError: There is none.

@@ -1,4 +1,4 @@
-"""Pages of a list: some rows, and whether there are more behind them."""
+"""Keyset pagination: some rows of a list, and whether more follow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Order = Literal["asc", "desc"]
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page. The cursor of the next is the id of the last item."""
+    """One page; the id of its last item is the cursor of the next."""
 
     items: tuple[T, ...]
     has_more: bool
@@ -31,10 +31,10 @@ def read_page(
     limit: int,
     order: Order = "desc",
 ) -> Page[T]:
-    """The rows of `query` that come after that one among them with the id `after`.
+    """The rows of `query` that follow the one with the id `after`.
 
     Raises:
-        NotFoundError: None of them has that id. To start over instead would page for ever.
+        NotFoundError: None of them has that id. Starting over instead would page for ever.
     """
     number = table.c.number
     if after is not None:
@@ -50,7 +50,7 @@ def read_page(
 def slice_page(
     items: Sequence[Mapping[str, Any]], *, after: str | None, limit: int, order: Order
 ) -> Page[Mapping[str, Any]]:
-    """The same of objects at hand, the oldest first, that have an `id` each.
+    """A page of a sequence of objects with ids, the oldest first.
 
     Raises:
         NotFoundError: None of them has the id `after`.

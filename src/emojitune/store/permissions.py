@@ -1,6 +1,6 @@
-"""Which other projects may use a project's checkpoint: `ModelStore` lets them.
+"""Permissions of other projects to use a project's checkpoint; `ModelStore` applies them.
 
-Knows no models: whether a name means one of the project's own is the caller's to find out.
+Knows no models: the caller finds out whether a name means one of the project's own.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _permissions = tables.permissions
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """A project's leave to use a checkpoint."""
+    """A project's permission to use a checkpoint."""
 
     id: str
     created_at: int
@@ -30,14 +30,14 @@ class Permission:
 
 
 class PermissionStore:
-    """The permissions that a project gave, as rows of `database`."""
+    """The permissions that a project granted, as rows of `database`."""
 
     def __init__(self, database: Database, project: Project) -> None:
         self._database = database
         self._rows = ScopedTable(_permissions, project)
 
     def grant(self, model: str, project_ids: Sequence[str]) -> Sequence[Permission]:
-        """The permissions of these projects, in their order; one that is there already stays."""
+        """Grant permissions to projects, and return them in this order; existing ones stay."""
         projects = list(dict.fromkeys(project_ids))
         stamp = self._database.now()
         rows = [
@@ -70,7 +70,7 @@ class PermissionStore:
             )
 
     def revoke(self, model: str, permission_id: str) -> None:
-        """Take a permission back.
+        """Revoke a permission.
 
         Raises:
             NotFoundError: The checkpoint has none of this id.

@@ -1,6 +1,6 @@
 """Stored responses: the object as it was sent, the items that it answers, and each item by its id.
 
-Knows nothing of what is inside them but their ids.
+Knows nothing of their content but ids.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +25,8 @@ _IDS_AT_ONCE = 10_000  # a statement of SQLite has at most 32,766 parameters, or
 class StoredResponse:
     """A response.
 
-    `input_items` are the whole conversation before it, the oldest first: those of the responses
-    that it continues too, so that one of these may be deleted.
+    `input_items` are the entire conversation before it, the oldest first, with those of the
+    responses that it continues, so that one of these can be deleted.
     """
 
     id: str
@@ -58,11 +58,11 @@ class ResponseStore:
         )
 
     def add(self, stored: StoredResponse, new: Iterable[Item]) -> None:
-        """Keep a response that has ended.
+        """Store a finished response.
 
         Args:
-            new: Those of its input items that came with it: they are its own, as its output is.
-                The others belong to earlier responses.
+            new: The input items that came with it. They belong to it, like its output; the others
+                belong to earlier responses.
         """
         rows = [
             {"response_id": stored.id, "item_id": item["id"], "item": item}
@@ -108,7 +108,7 @@ class ResponseStore:
         return {item_id: found[item_id] for item_id in requested}
 
     def delete(self, response_id: str) -> None:
-        """Forget a response with its items; those that continue it stay whole.
+        """Delete a response with its items; responses that continue it stay complete.
 
         Raises:
             NotFoundError: There is none.

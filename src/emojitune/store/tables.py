@@ -1,7 +1,7 @@
-"""The tables as the code sees them; `migrations/` makes them, and a test holds the two together.
+"""The tables as the code sees them; `migrations/` creates them, and a test compares the two.
 
 `number` grows with each row: lists are ordered by it, since many rows share one second. `project`
-is whose a row is. Statements on tables with it begin at `scope.ScopedTable`.
+is the owner of a row. Statements on tables with it begin at `scope.ScopedTable`.
 """
 
 from sqlalchemy import (
@@ -22,7 +22,7 @@ metadata = MetaData()
 
 
 def _project() -> Column[str]:
-    # Without anyone who says whose it is, a row is nobody's.
+    # A row that was added without a project belongs to none.
     return Column("project", String, nullable=False, server_default="")
 
 

@@ -28,14 +28,14 @@ _uploads, _parts = tables.uploads, tables.upload_parts
 
 MAX_UPLOAD_BYTES = 8 * 1024**3
 MAX_PART_BYTES = 64 * 1024**2
-_LIFE_SECONDS = 3600
+_LIFETIME_SECONDS = 3600
 _ADD = "Parts can be added only to an upload"
 _COMPLETE = "Only an upload can be completed"
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that is on its way. `file_seconds` is how long the file will live once it is there."""
+    """A file that arrives in parts. `file_seconds` is the lifetime of the completed file."""
 
     id: str
     created_at: int
@@ -50,7 +50,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class UploadPart:
-    """A piece of an upload; where it belongs is said when the upload is completed."""
+    """A part of an upload; its place is given when the upload is completed."""
 
     id: str
     upload_id: str
@@ -62,7 +62,7 @@ class UploadStore:
     """A project's uploads as rows of `database`, their parts in `directory`.
 
     Args:
-        files: Where what they become belongs: the same project's.
+        files: The store of the same project's files, for completed uploads.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class UploadStore:
     def create(
         self, *, filename: str, purpose: str, bytes: int, file_seconds: int | None = None
     ) -> Upload:
-        """A pending upload, which ends by itself in an hour."""
+        """Create an upload, which expires in an hour."""
         self.sweep()
         created_at = self._database.now()
         upload = Upload(
             id=new_id("upload_"),
             created_at=created_at,
-            expires_at=created_at + _LIFE_SECONDS,
+            expires_at=created_at + _LIFETIME_SECONDS,
             filename=filename,
             purpose=purpose,
             bytes=bytes,
@@ -104,7 +104,7 @@ class UploadStore:
             return self._get(connection, upload_id)
 
     def add_part(self, upload_id: str, chunks: Iterable[bytes] | BinaryIO) -> UploadPart:
-        """Keep a part, however many others are arriving at the same time.
+        """Store a part; others may arrive at the same time.
 
         Raises:
             InvalidStateError: The upload is no longer pending.
@@ -137,7 +137,7 @@ class UploadStore:
         md5: str | None = None,
         check: Callable[[Path], None] = lambda _path: None,
     ) -> tuple[Upload, StoredFile]:
-        """Make a file of the parts in this order; while `check` or a sum objects, nothing changes.
+        """Make a file of the parts in this order; if `check` or a checksum fails, nothing changes.
 
         Raises:
             InvalidStateError: The upload is no longer pending.
@@ -145,7 +145,7 @@ class UploadStore:
         """
         upload = self.get(upload_id)
         _require_pending(upload, _COMPLETE)
-        self._require_whole(upload, part_ids)
+        self._require_complete(upload, part_ids)
         digest = hashlib.md5(usedforsecurity=False)
 
         def complete_with(connection: Connection, stored: StoredFile) -> None:
@@ -170,7 +170,7 @@ class UploadStore:
         return self.get(upload_id), stored
 
     def cancel(self, upload_id: str) -> Upload:
-        """End an upload; its parts are gone.
+        """Cancel an upload, and delete its parts.
 
         Raises:
             InvalidStateError: It has ended already.
@@ -181,11 +181,8 @@ class UploadStore:
         return self.get(upload_id)
 
     def sweep(self) -> None:
-        """Note which uploads have expired, and delete parts that nobody waits for any more.
-
-        Those of every project: a folder of parts does not say whose it is.
-        """
-        # Listed first: the folder of an upload that begins meanwhile is not among them.
+        """Mark expired uploads of every project, and delete parts of uploads that have ended."""
+        # Listed first: the folder of an upload that is created meanwhile is not among them.
         folders = list(self._directory.iterdir()) if self._directory.exists() else []
         every_project, pending = (
             ScopedTable(_uploads, EVERY_PROJECT),
@@ -201,7 +198,7 @@ class UploadStore:
             if folder.name not in waiting:
                 self._delete_parts(folder.name)
 
-    def _require_whole(self, upload: Upload, part_ids: Sequence[str]) -> None:
+    def _require_complete(self, upload: Upload, part_ids: Sequence[str]) -> None:
         query = select(_parts.c.id, _parts.c.bytes).where(_parts.c.upload_id == upload.id)
         with self._database.read() as connection:
             sizes = {row.id: row.bytes for row in connection.execute(query)}
@@ -235,7 +232,7 @@ class UploadStore:
 
     @contextmanager
     def _while_pending(self, upload_id: str, rule: str) -> Iterator[None]:
-        """Who ends an upload deletes its parts: that they are gone then has this reason."""
+        """Explain a missing part: its upload was completed or cancelled meanwhile."""
         try:
             yield
         except FileNotFoundError:
@@ -296,7 +293,7 @@ def _require_room(connection: Connection, upload_id: str, size: int) -> None:
 
 
 def _write(path: Path, chunks: Iterable[bytes] | BinaryIO) -> int:
-    """Write and count; the bytes are on the disk when this returns."""
+    """Write and count; the bytes are synced to the disk when this returns."""
     size = 0
     with disk_errors(path), open_private(path) as target:
         for chunk in chunks_of(chunks):

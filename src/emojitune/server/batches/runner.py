@@ -207,7 +207,7 @@ class BatchRunner:
 
     def _pending_requests(self, batch: Batch) -> Generator[tuple[int, BatchRequest], None, None]:
         """The requests that have no result yet, with their line numbers."""
-        path, done = self._input(batch), self._batches.lines_done(batch.id)
+        path, done = self._input(batch), self._batches.completed_lines(batch.id)
         return ((line, request) for line, request in read_requests(path) if line not in done)
 
     def _input(self, batch: Batch) -> Path:
@@ -235,7 +235,7 @@ class BatchRunner:
         BATCH.move(self._batches, batch.id, status, **changes)
 
     def _write(self, batch: Batch, *, failed: bool) -> None:
-        contents = self._batches.contents(batch.id, failed=failed)
+        contents = self._batches.result_lines(batch.id, failed=failed)
         files = self._files_of(batch.project)
         with files.receive(content.encode() + b"\n" for content in contents) as incoming:
             files.keep(
@@ -243,7 +243,7 @@ class BatchRunner:
                 filename=f"{batch.id}_{'error' if failed else 'output'}.jsonl",
                 purpose="batch_output",
                 expires_after=batch.output_seconds,
-                then=lambda connection, stored: self._batches.note_output(
+                then=lambda connection, stored: self._batches.set_output_file(
                     connection, batch.id, stored, failed=failed
                 ),
             )

@@ -38,7 +38,7 @@ def create(
     The checkpoint is among their models: they can chat with it and fine-tune it further, but
     neither delete nor share it.
     """
-    name = context.stores.models.own(model).name
+    name = context.stores.models.get_own(model).name
     return _permission_page(
         context.stores.permissions.grant(name, body.project_ids), has_more=False
     )
@@ -57,7 +57,7 @@ def list_permissions(
 ) -> Response:
     """List a checkpoint's permissions."""
     page = context.stores.permissions.list(
-        context.stores.models.own(model).name,
+        context.stores.models.get_own(model).name,
         project_id,
         after,
         limit,
@@ -69,7 +69,7 @@ def list_permissions(
 @router.delete("/{permission_id}")
 def delete(model: str, permission_id: str, context: Context) -> Response:
     """Revoke a permission."""
-    context.stores.permissions.revoke(context.stores.models.own(model).name, permission_id)
+    context.stores.permissions.revoke(context.stores.models.get_own(model).name, permission_id)
     return json_response(
         PermissionDeleteResponse(id=permission_id, object="checkpoint.permission", deleted=True)
     )
