@@ -1,7 +1,7 @@
-"""Adam, the optimizer: torch's own kernel, without torch's Optimizer around it.
+"""Adam (Kingma and Ba, 2015, arXiv:1412.6980): torch's fused kernel without its Optimizer class.
 
 The first `torch.optim.Optimizer` of a process imports torch's compiler, which takes longer than a
-step of training and is used for nothing here.
+training step and is not used here.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ _EPSILON = 1e-8
 
 
 class Adam:
-    """Adam (Kingma and Ba, 2015) without weight decay, for all tensors of `state` at once.
+    """Adam without weight decay, for all tensors of `state` at once.
 
-    Moments start at zero; all tensors are of one device.
+    Moments start at zero. All tensors are on one device.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -27,12 +27,12 @@ class Adam:
             for name, tensor in state.items()
             for moment in ("exp_avg", "exp_avg_sq")
         }
-        # The kernel reads a count for each tensor, though they are all the same.
+        # The kernel reads a step count for each tensor, though they are all equal.
         self._counts = [torch.zeros((), device=tensor.device) for tensor in state.values()]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Move each tensor by its `grad`."""
+        """Update each tensor by its `grad`."""
         tensors = list(self._state.values())
         gradients: list[Any] = [tensor.grad for tensor in tensors]
         moments = list(self._moments.values())
@@ -54,12 +54,13 @@ class Adam:
         )
 
     def moments(self) -> Mapping[str, Tensor]:
-        """Means of gradients and of their squares, as `NAME.exp_avg` and `NAME.exp_avg_sq`."""
+        """First and second moments, in the shapes of their tensors, as `NAME.exp_avg` and
+        `NAME.exp_avg_sq`; not copied."""
         return self._moments
 
     @torch.no_grad()
     def restore(self, moments: Mapping[str, Tensor], steps: int) -> None:
-        """Go on from the moments that there were after so many steps."""
+        """Resume with the moments of an optimizer after `steps` steps."""
         for name, moment in self._moments.items():
             moment.copy_(moments[name])
         for count in self._counts:

@@ -1,4 +1,4 @@
-"""What training reports while it runs: frozen values, free of torch."""
+"""Events of a training run: frozen values, free of torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,18 +6,22 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ForwardChosen:
-    """The way through the model, in words: the first that is told."""
+    """The forward pass in words; always the first event."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class StepCompleted:
-    """One optimizer step. Loss is the mean cross-entropy in nats over the learned tokens.
+    """One optimizer step. After an epoch's last one come a validation, if there is a file for it,
+    and a checkpoint.
 
-    `tokens` counts the whole examples of the batch; `token_accuracy` is the share of learned
-    tokens that the model, before this step, would have put first. Behind the last step of an epoch
-    come a validation, where there is a file for it, and a checkpoint.
+    Attributes:
+        step: From 1, over all epochs.
+        epoch: From 1.
+        train_loss: Mean cross-entropy in nats over the supervised tokens, before the step.
+        token_accuracy: Share of supervised tokens that the model ranked first, before the step.
+        tokens: All tokens of the batch's examples: the trained tokens that OpenAI counts.
     """
 
     step: int
@@ -32,7 +36,7 @@ class StepCompleted:
 
 @dataclass(frozen=True, slots=True)
 class ValidationCompleted:
-    """The whole validation file, scored after `step`."""
+    """Mean cross-entropy (nats) and accuracy over the entire validation file, after `step`."""
 
     step: int
     loss: float
@@ -41,9 +45,11 @@ class ValidationCompleted:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """Where a run is, is on disk; `adapter` is a folder in PEFT's format.
+    """A checkpoint on disk, from which the run can be resumed.
 
-    `ends_epoch` tells an epoch's adapter, a result, from one that is there to go on from.
+    Attributes:
+        adapter: A folder in PEFT's format.
+        ends_epoch: Whether the adapter is the result of an epoch.
     """
 
     step: int

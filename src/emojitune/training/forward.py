@@ -1,4 +1,4 @@
-"""Ways through a model with LoRA layers: the fast one where it fits, else the model's own."""
+"""The forward pass of training: the interface, and the implementation that fits a loaded model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,32 +10,40 @@ from emojitune.training.batches import Pack
 
 
 class Forward(Protocol):
-    """A row of tokens to logits, differentiable by its leaves."""
+    """From a row of tokens to logits, differentiable by the leaves. V is the vocabulary's size."""
 
     state: Mapping[str, Tensor]
     """The trainable tensors, in float32, by name: `<layer>.lora_A` and `<layer>.lora_B`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The implementation in words, for the job's events."""
+        ...
 
     def leaves(self) -> list[Tensor]:
-        """The tensors to differentiate by, once a step; threads may share them."""
+        """The tensors to differentiate by, with the values of `state`; threads may share them."""
         ...
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
-        """Logits at the places of a row, (places, V)."""
+        """Logits at the `logits_indices` of a row, (len(logits_indices), V)."""
         ...
 
     def assign_grads(self, grads: Sequence[Tensor]) -> None:
-        """Set the gradients of `state` from those of the leaves, in float32.
+        """Set `grad` of each tensor of `state` from the gradients of the leaves, in float32.
 
-        They must be contiguous: torch's fused optimizers do not look at strides.
+        Gradients of `state` are contiguous: torch's fused optimizers ignore strides.
         """
         ...
 
 
 def attach_lora(model: TrainableModel, *, rank: int, alpha: float, seed: int) -> Forward:
-    """LoRA layers for `model`, and the best way through both."""
+    """Attach LoRA layers to `model`, and return the forward pass through both.
+
+    Args:
+        rank: R, the rank of the updates.
+        alpha: Updates are scaled by alpha / rank.
+        seed: Of the initial LoRA tensors.
+    """
     match model:
         case LoadedLlama():
             from emojitune.training.llama_forward import LlamaForward

@@ -1,6 +1,6 @@
-"""Losses and gradients of rendered examples, packed into rows and shared out to threads.
+"""Losses and gradients of rendered examples, packed into rows and divided among threads.
 
-Knows neither steps nor learning rates: `loop.py` has those.
+Knows neither steps nor learning rates, which are `loop.py`'s.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,24 @@ from emojitune.training.losses import LabelSmoothing, smoothed_loss, summed_cros
 
 @dataclass(frozen=True, slots=True)
 class BatchLoss:
-    """Mean loss (nats) and share of tokens put first, over all learned tokens."""
+    """Mean loss, in nats, and share of targets ranked first, over all supervised tokens."""
 
     loss: float
     accuracy: float
 
 
 class ThreadedGradients:
-    """Splits each batch among threads that share nothing but the frozen weights.
+    """Data parallelism among threads that share the frozen weights; a context manager.
 
-    Threads that work on one product wait for each other after it, thousands of times a step; a
-    core that something else keeps busy then holds up all of them. Here each thread takes whole
-    examples through the model, and they meet once a step.
+    Threads that split one matrix product wait for each other after it, thousands of times a step;
+    a core that another process keeps busy then delays all of them. Here each thread runs its own
+    examples through the model, and they synchronize once a step, as ranks of data-parallel training
+    do after an all-reduce.
+
+    Args:
+        batch_size: Of the largest batch; decides the number of threads.
+        row_tokens: Longest packed row, in tokens.
+        smoothing: Smooths the targets of the loss that is differentiated.
     """
 
     def __init__(
@@ -60,8 +66,11 @@ class ThreadedGradients:
         torch.set_num_threads(self._cores)
 
     def backward(self, batch: Sequence[RenderedExample]) -> BatchLoss:
-        """Set the gradients: of the mean loss over the batch's learned tokens, smoothed if so
-        wanted. The score is of the loss as it is without."""
+        """Set the gradients of the mean, possibly smoothed loss over the batch's supervised tokens.
+
+        Returns:
+            The loss without smoothing.
+        """
         count = max(1, sum(map(supervised_tokens, batch)))
         parts = split_batch(batch, self._count)
         leaves = self._forward.leaves()
@@ -75,22 +84,23 @@ class ThreadedGradients:
     def _accumulate(
         self, examples: Sequence[RenderedExample], leaves: Sequence[Tensor], count: int
     ) -> tuple[list[Tensor], float, int]:
-        """Gradients in float32, summed loss and tokens put first, of a share of a batch."""
+        """Gradients of the leaves in float32, summed loss and number of targets ranked first, for a
+        part of a batch with `count` supervised tokens."""
         total: list[Tensor] = []
         loss, correct = 0.0, 0
         for row in pack_rows(examples, max_tokens=self._row_tokens, smoothing=self._smoothing):
-            scored = row_loss(self._forward, leaves, to_device(row, self._device))
-            grads = [grad.float() for grad in torch.autograd.grad(scored.smoothed / count, leaves)]
+            result = row_loss(self._forward, leaves, to_device(row, self._device))
+            grads = [grad.float() for grad in torch.autograd.grad(result.smoothed / count, leaves)]
             if total:
                 torch._foreach_add_(total, grads)
             total = total or grads
-            loss += float(scored.loss.detach())
-            correct += scored.correct
+            loss += float(result.loss.detach())
+            correct += result.correct
         return total, loss, correct
 
 
 def split_batch(batch: Sequence[RenderedExample], count: int) -> list[list[RenderedExample]]:
-    """A batch in at most `count` parts of about as many tokens: all wait for the slowest."""
+    """A batch in at most `count` parts with about equally many tokens: all wait for the slowest."""
     parts: list[list[RenderedExample]] = [[] for _ in range(min(count, len(batch)))]
     tokens = [0] * len(parts)
     for example in sorted(batch, key=forward_tokens, reverse=True):
@@ -104,20 +114,26 @@ def split_batch(batch: Sequence[RenderedExample], count: int) -> list[list[Rende
 def evaluate(
     forward: Forward, device: torch.device, examples: Sequence[RenderedExample], row_tokens: int
 ) -> BatchLoss:
-    """Loss and accuracy over `examples`, none of them learned from."""
+    """Loss and accuracy over `examples`, without training on them."""
     count = sum(map(supervised_tokens, examples))
     loss, correct = 0.0, 0
     leaves = forward.leaves()
     for row in pack_rows(examples, max_tokens=row_tokens):
-        scored = row_loss(forward, leaves, to_device(row, device))
-        loss += float(scored.loss)
-        correct += scored.correct
+        result = row_loss(forward, leaves, to_device(row, device))
+        loss += float(result.loss)
+        correct += result.correct
     return BatchLoss(loss / max(count, 1), correct / max(count, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class RowLoss:
-    """Summed loss of a row, the same after smoothing, and how many targets were put first."""
+    """The losses of a row, summed over its targets.
+
+    Attributes:
+        loss: Cross-entropy (), in nats.
+        smoothed: The same with smoothed targets, ().
+        correct: Number of targets ranked first.
+    """
 
     loss: Tensor
     smoothed: Tensor
@@ -125,9 +141,9 @@ class RowLoss:
 
 
 def row_loss(forward: Forward, leaves: Sequence[Tensor], row: Pack) -> RowLoss:
-    """Score a row.
+    """Compute the losses of a row.
 
-    The output head runs at the learned places only: it is the largest product of a small model.
+    The output head runs at the `logits_indices` only: it is the largest product of a small model.
     """
     logits = forward.logits(row, leaves)
     loss, correct = summed_cross_entropy(logits, row.targets)

@@ -1,7 +1,7 @@
-"""The way through any model: transformers' own modules, with autograd all along.
+"""The forward pass of any model: transformers' modules, differentiated by autograd.
 
 Attention is registered with transformers as the implementation `shared_prefix`; the layout of the
-row comes with each forward call as the keyword `row_layout`.
+row is passed to each forward call as the keyword `row_layout`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _SHARED_PREFIX = "shared_prefix"
 
 
 class HFForward:
-    """A row of tokens to logits, through a module that gets LoRA layers in place."""
+    """The forward pass through a module, to which LoRA layers are attached in place."""
 
     name = "the model's own modules"
 

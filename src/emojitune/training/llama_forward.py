@@ -1,8 +1,12 @@
-"""The fast way through a Llama with LoRA: forward by hand, backward by hand.
+"""The forward pass of a packed Llama with LoRA, with a backward pass by hand.
 
-Autograd sees three functions a layer and the attention between them. Inside, the LoRA layers of
-one product are fused too: their A sides stacked, their B sides block by block, so that the small
-products are few. Everything runs in the dtype of the frozen weights; sums of squares in float32.
+Autograd sees three functions a layer and the attention between them. The LoRA layers of one fused
+linear are fused too: their A stacked, their B on the diagonal of one block matrix, so that the
+small products are few. Everything runs in the dtype of the frozen weights; sums of squares in
+float32.
+
+Shapes: T tokens, C the width of the residual stream (hidden size), R the summed rank of a fused
+linear, V the vocabulary's size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +26,7 @@ from emojitune.training.batches import Pack
 
 
 class LlamaForward:
-    """A row of tokens to logits, by way of `leaves`: the fused A and B of all linears."""
+    """The forward pass of a packed Llama; leaves are the fused A and B of each linear, in order."""
 
     name = "the fast path for Llama-like models"
 
@@ -44,15 +48,15 @@ class LlamaForward:
         )
 
     def leaves(self) -> list[Tensor]:
-        """What to differentiate by, with the values that the parameters have now."""
+        """A (R, in) and B (R, out) of each fused linear, with the current values of `state`."""
         return self._fused.sides()
 
     def assign_grads(self, grads: Sequence[Tensor]) -> None:
-        """Set the parameters' gradients from those of the leaves."""
+        """Set the gradients of `state` from those of the leaves."""
         self._fused.assign_grads(grads)
 
     def logits(self, row: Pack, leaves: Sequence[Tensor]) -> Tensor:
-        """Logits at the places of a row, (places, V)."""
+        """Logits at the `logits_indices` of a row, (len(logits_indices), V)."""
         llama = self._llama
         cos, sin = llama.rotary(row.positions[0])
         x = functional.embedding(row.ids[0], llama.embedding)
@@ -65,7 +69,7 @@ class LlamaForward:
             )  # fmt: skip
             qkv = qkv.view(len(qkv), -1, llama.head_dim)
             mixed = attend(qkv, llama.heads, row.layout, llama.head_dim**-0.5)
-            if number == len(llama.layers) - 1:  # from here on no token asks another
+            if number == len(llama.layers) - 1:  # no token attends to another any more
                 mixed, x = (
                     mixed.index_select(0, row.logits_indices),
                     x.index_select(0, row.logits_indices),
@@ -76,15 +80,16 @@ class LlamaForward:
 
 
 class _FusedLora:
-    """LoRA layers by product: A sides stacked (R, in), B sides as blocks of (R, out).
+    """LoRA layers by fused linear: their A stacked (R, in), their B as blocks of (R, out).
 
-    All in a few calls: from Python one by one, they would be hundreds of operations a step.
+    Copies between the layers and the fused matrices are a few `_foreach` calls: one by one, they
+    would be hundreds of operations a step.
     """
 
     def __init__(
         self, products: Sequence[Sequence[tuple[Tensor, Tensor]]], scale: float, dtype: torch.dtype
     ) -> None:
-        """`products` are A (rank, in) and B (out, rank) of each layer of each product."""
+        """`linears` are A (rank, in) and B (out, rank) of each layer of each fused linear."""
         self._a, self._b = ([part[side] for parts in products for part in parts] for side in (0, 1))
         self._places = [list(_places(parts)) for parts in products]
         self._scale = scale
@@ -95,14 +100,14 @@ class _FusedLora:
 
     @torch.no_grad()
     def sides(self) -> list[Tensor]:
-        """A and B of each product, with the values that the layers have now."""
+        """A (R, in) and B (R, out) of each linear, with the current values of the layers."""
         torch._foreach_copy_(self._a_parts, self._a)
         torch._foreach_copy_(self._b_parts, torch._foreach_mul(self._b, self._scale))
         return [side.requires_grad_() for side in self._sides]
 
     @torch.no_grad()
     def assign_grads(self, grads: Sequence[Tensor]) -> None:
-        """Set the gradients of the layers from those of `sides`, in float32."""
+        """Set the gradients of the layers from those of the leaves, in float32."""
         of_a, of_b = self._parts(grads)
         scaled = [torch.empty_like(b) for b in self._b]
         torch._foreach_copy_(scaled, of_b)
@@ -111,7 +116,7 @@ class _FusedLora:
             layer.grad = grad
 
     def _parts(self, sides: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of A and B of each product, what belongs to each layer, in its shape, as views."""
+        """The part of each layer in A and B of each linear, in the layer's shape, as views."""
         a, b = [], []
         for number, places in enumerate(self._places):
             for rows, columns in places:
@@ -121,7 +126,7 @@ class _FusedLora:
 
 
 def _places(parts: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, slice]]:
-    """Of each layer of a product, its rows of both fused factors and its columns of B."""
+    """For each layer of a fused linear, its rows of A and B and its columns of B."""
     row = column = 0
     for a, b in parts:
         yield slice(row, row + len(a)), slice(column, column + len(b))
@@ -133,7 +138,7 @@ def _apply(function: type[Function], *inputs: Any) -> Tensor:
 
 
 def _lora_linear(x: Tensor, linear: TrainableLinear, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """x Wᵀ + x Aᵀ B, and x Aᵀ."""
+    """x Wᵀ + x Aᵀ B (T, out), and x Aᵀ (T, R), for x (T, in)."""
     low = x @ a.T
     return linear(x).addmm_(low, b), low
 
@@ -141,13 +146,13 @@ def _lora_linear(x: Tensor, linear: TrainableLinear, a: Tensor, b: Tensor) -> tu
 def _lora_linear_backward(
     linear: TrainableLinear, grad: Tensor, x: Tensor, low: Tensor, a: Tensor, b: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, A and B."""
+    """The gradients of x (T, in), A (R, in) and B (R, out), for one of the output (T, out)."""
     grad_low = grad @ b.T
     return linear.input_grad(grad).addmm_(grad_low, a), grad_low.T @ x, low.T @ grad
 
 
 def _rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    """The gradient of what was normalized; in float32, but where a GPU's own kernel makes it."""
+    """The gradient of RMSNorm's input x (T, C); in float32, unless a GPU's kernel computes it."""
     if x.is_cuda:
         backward = torch.ops.aten._fused_rms_norm_backward
         fused: Tensor = backward(grad, x, weight.shape, inverse, weight, (True, False))[0]
@@ -159,7 +164,7 @@ def _rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor)
 
 
 class _Head(Function):
-    """The last norm and the output head, both frozen."""
+    """The final norm and the output head, both frozen: (T, C) to (T, V)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Tensor, head: TrainableLinear, eps: float) -> Tensor:
@@ -176,7 +181,7 @@ class _Head(Function):
 
 
 class _NormQkv(Function):
-    """Norm, the product for q, k and v, and the rotation of queries and keys."""
+    """Norm, the linear for q, k and v, and the rotation of queries and keys, for x (T, C)."""
 
     @staticmethod
     def forward(
@@ -203,7 +208,7 @@ class _NormQkv(Function):
 
 
 class _Out(Function):
-    """The product behind the attention, added to the residual stream."""
+    """The output projection of attention, added to the residual stream (T, C)."""
 
     @staticmethod
     def forward(
@@ -221,7 +226,7 @@ class _Out(Function):
 
 
 class _Mlp(Function):
-    """Norm, gate and up, SwiGLU and down, added to the residual stream."""
+    """Norm, gate and up, SwiGLU and down, added to the residual stream (T, C)."""
 
     @staticmethod
     def forward(

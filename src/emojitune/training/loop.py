@@ -1,4 +1,4 @@
-"""train(...): the one visible loop. Knows tokens and tensors; no SQL, no HTTP, no printing."""
+"""The training loop. Knows tokens and tensors; no SQL, no HTTP, no printing."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
@@ -36,17 +36,23 @@ def train(
     initial: Mapping[str, Tensor] | None = None,
     should_save: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingEvent]:
-    """Train LoRA layers on `model`, in place, and yield what happens.
+    """Train LoRA layers of `model`, in place, and yield events; the caller may stop at any of them.
 
-    Goes on from the newest of `checkpoints`, where the same arguments left them, and reports its
-    last step again; a run that was interrupted anywhere ends with the same adapter as one that was
-    not. The caller may stop at any event. `initial` are the tensors of an adapter to train on from,
-    instead of fresh ones. Each epoch ends with a checkpoint; `save_now`, asked after each step,
-    says whether there is to be one in between. No example is longer than `config.max_tokens`:
-    cutting it is the caller's, who also says so.
+    Resumes from the newest of `checkpoints`, if an earlier call with the same arguments left any,
+    and reports its last step again: a run that was interrupted anywhere ends with the same adapter
+    as one that was not. Each epoch ends with a checkpoint.
+
+    Args:
+        device: Of the model.
+        examples: None longer than `config.max_tokens`: the caller truncates, and reports it.
+        validation: Examples to score after each epoch, of the same lengths.
+        initial: Tensors of an adapter to continue from, by name, instead of newly drawn ones.
+        should_save: Called after each step within an epoch: whether to save a checkpoint now.
 
     Raises:
-        TrainingError: No token of `examples` carries loss, or the loss is no longer a number.
+        TrainingError: No token of `examples` carries loss, the loss is no longer a number, or the
+            checkpoint is of another base model.
+        StorageError: A checkpoint could not be written.
     """
     longest = max(len(example.ids) for example in (*examples, *validation))
     assert longest <= config.max_tokens, f"{longest} tokens; `batches.truncate` cuts an example"
@@ -72,8 +78,8 @@ def train(
             for batch in batches[step - epoch * len(batches) :]:
                 step += 1
                 learning_rate = config.learning_rate * lr_schedule(step, total_steps, config.warmup)
-                score = gradients.backward(batch)
-                if not isfinite(score.loss):
+                batch_loss = gradients.backward(batch)
+                if not isfinite(batch_loss.loss):
                     raise _diverged(step, config)
                 nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
                 optimizer.step(learning_rate)
@@ -81,8 +87,8 @@ def train(
                     step=step,
                     total_steps=total_steps,
                     epoch=epoch + 1,
-                    train_loss=score.loss,
-                    token_accuracy=score.accuracy,
+                    train_loss=batch_loss.loss,
+                    token_accuracy=batch_loss.accuracy,
                     learning_rate=learning_rate,
                     tokens=sum(len(example.ids) for example in batch),
                     ends_epoch=step % len(batches) == 0,
@@ -92,20 +98,24 @@ def train(
                     yield checkpoints.save(forward.state, optimizer, Position(epoch, step, report))
             validated = None
             if validation:
-                score = evaluate(forward, device, validation, config.row_tokens)
-                validated = ValidationCompleted(step, score.loss, score.accuracy)
+                batch_loss = evaluate(forward, device, validation, config.row_tokens)
+                validated = ValidationCompleted(step, batch_loss.loss, batch_loss.accuracy)
                 yield validated
             end = Position(epoch + 1, step, report, validated)
             yield checkpoints.save(forward.state, optimizer, end)
 
 
 def count_steps(examples: int, config: TrainingConfig) -> int:
-    """Optimizer steps of a whole run."""
+    """Optimizer steps of an entire run."""
     return -(-examples // config.batch_size) * config.epochs
 
 
 def lr_schedule(step: int, total_steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at `step` (from 1): a short rise, then straight to zero."""
+    """Factor of the peak learning rate at `step` (from 1): linear warmup, then linear decay.
+
+    Args:
+        warmup: Share of all steps over which it rises; at least one step.
+    """
     rising = max(1, round(warmup * total_steps))
     if step <= rising:
         return step / rising

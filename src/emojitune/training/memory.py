@@ -1,8 +1,8 @@
-"""How much memory a training run takes at its peak, and how much there is: before it starts.
+"""The peak memory of a training run, and the memory available, before it starts.
 
-An estimate from sizes alone: nothing is loaded, and torch is not needed. It counts what is large
-(weights in both directions, what the way back needs of the longest row, gradients and moments of
-the adapter) and is held against measured runs by a test.
+An estimate from sizes alone: nothing is loaded, and torch is not needed. It counts the large parts
+(weights packed for both directions, activations saved for the backward pass of the longest row,
+gradients and moments of the adapter); a test compares it with measured runs. All sizes are bytes.
 """
 
 import json
@@ -16,14 +16,23 @@ from typing import Any
 
 from emojitune.training.config import LONG_EXAMPLE, TrainingConfig, data_parallel_threads
 
-_PROGRAM = 400 * 10**6  # Python, torch and transformers, and what they keep for themselves
+_PROCESS_BYTES = 400 * 10**6  # Python, torch, transformers and their own memory
 _FEWEST_ROW_TOKENS, _MOST_ROW_TOKENS = 1024, 16384
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """Of a base model: layers, hidden size, intermediate size, heads, columns of q/k/v, words."""
+    """The sizes of a base model.
+
+    Attributes:
+        layers: Decoder layers.
+        hidden: Hidden size.
+        inner: Intermediate size of the MLP.
+        heads: Query heads.
+        qkv: Columns of the fused linear for q, k and v.
+        vocabulary: Tokens of the vocabulary.
+    """
 
     layers: int
     hidden: int
@@ -34,19 +43,19 @@ class ModelSizes:
 
     @property
     def frozen(self) -> int:
-        """Weights of all linear layers."""
-        mixed = self.hidden * (self.qkv + self.hidden)
-        return self.layers * (mixed + 3 * self.hidden * self.inner)
+        """Number of weights of all linear layers."""
+        attention = self.hidden * (self.qkv + self.hidden)
+        return self.layers * (attention + 3 * self.hidden * self.inner)
 
     @property
     def trained(self) -> int:
-        """Numbers of an adapter of rank 1: in and out of each linear layer."""
+        """Number of weights of an adapter of rank 1: in + out of each linear layer."""
         attention = 5 * self.hidden + self.qkv
         return self.layers * (attention + 3 * (self.hidden + self.inner))
 
 
 def read_sizes(folder: Path) -> ModelSizes | None:
-    """The sizes in a base model's folder; None where config.json names them otherwise."""
+    """The sizes of the base model in a folder; None where config.json has other names for them."""
     try:
         values: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         hidden, heads = int(values["hidden_size"]), int(values["num_attention_heads"])
@@ -65,32 +74,34 @@ def read_sizes(folder: Path) -> ModelSizes | None:
 
 @dataclass(frozen=True, slots=True)
 class ExampleLength:
-    """Tokens of an example that are run through the model, and how many of them are learned."""
+    """Number of an example's tokens that run through the model, and of its supervised ones."""
 
     tokens: int
-    learned: int
+    supervised: int
 
 
-def model_bytes(sizes: ModelSizes, item: int, *, gpu: bool = False) -> int:
-    """Bytes of the program with the base model, whose numbers have `item` bytes.
+def model_bytes(sizes: ModelSizes, itemsize: int, *, gpu: bool = False) -> int:
+    """Bytes of the process with the base model loaded.
 
-    A GPU multiplies both ways by the same weights.
+    Args:
+        itemsize: Bytes of a number of the model.
+        gpu: Whether it is on a GPU, which multiplies in both directions by the same weights.
     """
     words = 3 * sizes.hidden * sizes.vocabulary
-    return _PROGRAM + item * ((1 if gpu else 2) * sizes.frozen + words)
+    return _PROCESS_BYTES + itemsize * ((1 if gpu else 2) * sizes.frozen + words)
 
 
-def row_tokens(sizes: ModelSizes, item: int, gpu_memory: int) -> int:
-    """How long packed rows are on a GPU with so many bytes: what is kept of one for the way back
-    takes at most a quarter of them.
+def row_tokens(sizes: ModelSizes, itemsize: int, gpu_memory: int) -> int:
+    """The length of packed rows, in tokens, on a GPU with `gpu_memory` bytes: the activations that
+    are saved of one take at most a quarter of them.
 
-    Of all its memory, not of what is free, since a row's length decides an adapter's last bits. On
-    a processor longer rows are no quicker.
+    Of the total, not of the free memory, since the length decides an adapter's last bits. On a CPU
+    longer rows are not faster.
     """
     tokens = _MOST_ROW_TOKENS
     while (
         tokens > _FEWEST_ROW_TOKENS
-        and 4 * item * sizes.layers * _saved_activations(sizes) * tokens > gpu_memory
+        and 4 * itemsize * sizes.layers * _saved_activations(sizes) * tokens > gpu_memory
     ):
         tokens //= 2
     return tokens
@@ -100,22 +111,25 @@ def training_bytes(
     sizes: ModelSizes,
     config: TrainingConfig,
     lengths: Sequence[ExampleLength],
-    item: int,
+    itemsize: int,
     threads: int,
     *,
     fused: bool = False,
 ) -> tuple[int, list[int]]:
-    """Bytes that training adds to that, with at most so many threads, and which of the examples
-    are the reason: each thread may have one of them at the same time.
+    """The peak of training beyond `model_bytes`, and the indices of the examples that cause it.
 
     Args:
-        fused: Whether attention keeps no weights of short examples either; see attention.py.
+        lengths: Of all examples.
+        itemsize: Bytes of a number of the model.
+        threads: At most as many run at once, each of them on one of those examples.
+        fused: Whether attention keeps no probabilities of short examples either; see attention.py.
     """
-    shares = data_parallel_threads(config.batch_size, threads)
-    rows = [_row(sizes, config, length, item, shares, fused=fused) for length in lengths]
-    most = nlargest(shares, range(len(rows)), key=rows.__getitem__)
-    # A number is there with its gradient and two moments; joined, and once a thread.
-    adapter = sizes.trained * config.rank * (16 + 3 * item + 8 * shares)
+    threads_used = data_parallel_threads(config.batch_size, threads)
+    rows = [_row(sizes, config, length, itemsize, threads_used, fused=fused) for length in lengths]
+    most = nlargest(threads_used, range(len(rows)), key=rows.__getitem__)
+    # Each weight with its gradient and two moments, in float32; its fused copies; its gradients
+    # once a thread.
+    adapter = sizes.trained * config.rank * (16 + 3 * itemsize + 8 * threads_used)
     return sum(rows[number] for number in most) + adapter, most
 
 
@@ -123,30 +137,30 @@ def _row(
     sizes: ModelSizes,
     config: TrainingConfig,
     example: ExampleLength,
-    item: int,
-    shares: int,
+    itemsize: int,
+    threads_used: int,
     *,
     fused: bool,
 ) -> int:
-    """Bytes for a row of such examples: as many as a thread has of a batch, or as it holds."""
+    """Bytes for a row of such examples: a thread's part of a batch, or as many as a row holds."""
     longest = max(1, example.tokens)
-    row = min(longest * -(-config.batch_size // shares), max(longest, config.row_tokens))
-    learned = row // longest * example.learned
-    # The weights of attention are kept in every layer, and four times in float32 in one.
-    weights = 0 if fused or longest > LONG_EXAMPLE else sizes.heads * row * longest
-    attention = weights * (item * sizes.layers + 16)
-    logits = 3 * item * sizes.vocabulary * learned
-    return item * row * _saved_activations(sizes) * sizes.layers + attention + logits
+    row = min(longest * -(-config.batch_size // threads_used), max(longest, config.row_tokens))
+    supervised = row // longest * example.supervised
+    # Attention probabilities are kept in every layer, and four times in float32 in one.
+    probs = 0 if fused or longest > LONG_EXAMPLE else sizes.heads * row * longest
+    attention = probs * (itemsize * sizes.layers + 16)
+    logits = 3 * itemsize * sizes.vocabulary * supervised
+    return itemsize * row * _saved_activations(sizes) * sizes.layers + attention + logits
 
 
 def _saved_activations(sizes: ModelSizes) -> int:
-    """How many numbers of a token are kept in each layer, for the way back."""
+    """Numbers that each layer saves of a token for the backward pass."""
     return 4 * sizes.hidden + 3 * sizes.qkv + 3 * sizes.inner
 
 
 def available_bytes() -> int | None:
-    """Bytes that this process may still take; None where the system does not tell."""
-    found = [amount for amount in (_free_memory(), _free_of_group()) if amount is not None]
+    """Bytes that this process may still allocate; None where the system does not report them."""
+    found = [amount for amount in (_free_memory(), _free_in_cgroup()) if amount is not None]
     return min(found, default=None)
 
 
@@ -160,8 +174,8 @@ def _free_memory() -> int | None:
     return None
 
 
-def _free_of_group() -> int | None:
-    """What a container's limit leaves; pages of files count as free, as for the kernel."""
+def _free_in_cgroup() -> int | None:
+    """Bytes that a container's limit leaves; the kernel frees pages of files first."""
     for limit, usage in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
