@@ -82,13 +82,13 @@ bench-agreement: $(VENV)/.bench  ## How far the fast paths are from plain float3
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.agreement
 
 bench-growth: $(VENV)/.bench  ## What grows with files and prompts (half an hour)
-	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.scaling
 
 bench-larger-model: $(VENV)/.bench  ## Training 1.5 billion parameters, on a GPU
 	$(BIN)/python -m benchmarks.larger_model
 
 bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (twenty minutes)
-	$(BIN)/python -m benchmarks.neighbours
+	$(BIN)/python -m benchmarks.contention
 
 docs: setup  ## Write docs/api.md anew, from the request models and the routes
 	$(BIN)/python -m emojitune.server.docs.write_reference docs/api.md

@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_no_partial_file(
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(paths, "sync", full)
+    monkeypatch.setattr(paths, "fsync", full)
     done = emojitune("data", "convert", write("f.jsonl", [{"prompt": "a", "completion": "b"}]))
     assert done.code == 1
     assert "f.chat.jsonl cannot be written (No space left on device)." in done.err
