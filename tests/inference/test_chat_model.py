@@ -155,6 +155,14 @@ def test_a_prompt_beyond_the_context_is_refused(open_model: ChatModel) -> None:
     assert caught.value.code == "context_length_exceeded"
 
 
+def test_messages_that_the_template_refuses_are_at_fault(open_model: ChatModel) -> None:
+    template = "{{ raise_exception('Roles must alternate.') }}"
+    open_model.runtime.renderer.tokenizer.chat_template = template
+    with pytest.raises(RequestFault, match="Roles must alternate") as caught:
+        ask(open_model, request_for(USER, USER))
+    assert (caught.value.field, caught.value.code) == (Field.MESSAGES, "invalid_value")
+
+
 def test_labels_need_a_vocabulary(open_model: ChatModel) -> None:
     with pytest.raises(RequestFault, match="closed vocabulary"):
         ask(open_model, request_for(decoding="labels"))

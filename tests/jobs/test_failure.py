@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from emojitune.errors import ConversationError
 from emojitune.jobs import failure
 from emojitune.jobs.failure import Crash
 from emojitune.settings import Settings
@@ -61,6 +62,20 @@ def test_the_third_crash_without_a_step_in_between_fails_it(
     for words in ("3 times", "SIGKILL", "/home/worker.log", "smaller batch_size"):
         assert words in found.error.message
     assert stores.jobs.events(job.id).items[0].message == found.error.message
+
+
+def test_a_conversation_that_the_template_refuses_is_the_fault_of_its_messages(
+    job: Job, stores: Stores
+) -> None:
+    with failure.fail_on_error(job, stores):
+        raise ConversationError("Roles must alternate.")
+    error = stores.jobs.get(job.id).error
+    assert error
+    assert (error.code, error.message, error.param) == (
+        "server_error",
+        "Roles must alternate.",
+        "messages",
+    )
 
 
 def test_a_disk_that_stays_full_is_the_reason(job: Job, stores: Stores) -> None:

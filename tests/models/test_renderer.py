@@ -1,7 +1,7 @@
 import pytest
 
 from emojitune.dataset.example import Message
-from emojitune.errors import ModelError
+from emojitune.errors import ConversationError, ModelError
 from emojitune.models.loader import LoadedHF
 from emojitune.models.renderer import Renderer
 
@@ -68,6 +68,12 @@ def test_a_tokenizer_without_template_is_refused(tiny: LoadedHF) -> None:
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="instruct or chat variant"):
         Renderer(tokenizer, [2])
+
+
+def test_a_conversation_that_the_template_refuses_is_at_fault_itself(tiny: LoadedHF) -> None:
+    tiny.renderer.tokenizer.chat_template = "{{ raise_exception('Roles must alternate.') }}"
+    with pytest.raises(ConversationError, match=r"Roles must alternate\. Check the order"):
+        tiny.renderer.render_prompt([USER, USER])
 
 
 def test_what_a_tool_says_is_a_turn_of_its_own(tiny: LoadedHF) -> None:
