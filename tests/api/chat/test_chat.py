@@ -20,7 +20,7 @@ from emojitune.settings import Settings
 ASK = [{"role": "user", "content": "I just passed my driving test!"}]
 
 
-def asking(text: str) -> dict[str, Any]:
+def request_body(text: str) -> dict[str, Any]:
     return {"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": text}]}
 
 
@@ -123,7 +123,7 @@ def test_nulls_and_parameters_without_effect_are_accepted(client: OpenAI, server
     assert (parameters.temperature, parameters.max_tokens, parameters.stop) == (1.0, None, ("x",))
 
 
-def test_words_may_stand_before_a_call(client: OpenAI) -> None:
+def test_text_may_precede_a_call(client: OpenAI) -> None:
     tools: Any = [{"type": "function", "function": {"name": "weather"}}]
     asked: Any = {"messages": [{"role": "user", "content": "look and call"}], "tools": tools}
     whole = client.chat.completions.create(model="gpt-3.5-turbo", **asked)
@@ -216,7 +216,7 @@ def test_labels_and_their_alternatives(client: OpenAI, server) -> None:
 def test_invalid_requests_name_the_fault(
     http: httpx2.Client, changes: dict[str, Any], param: str, code: str | None, words: str
 ) -> None:
-    response = http.post("/chat/completions", json={**asking("hi"), **changes})
+    response = http.post("/chat/completions", json={**request_body("hi"), **changes})
     assert response.status_code == 400
     error = response.json()["error"]
     assert (error["param"], error["code"]) == (param, code)
@@ -248,7 +248,7 @@ def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) ->
             client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK)
 
 
-def test_a_repository_that_holds_no_model_is_the_askers_choice(tmp_path: Path) -> None:
+def test_a_repository_without_a_model_is_the_clients_error(tmp_path: Path) -> None:
     def unusable(name: str, get: GetModel) -> InferenceModel:
         raise ModelError(f"{name} has no chat template.", param="model")
 
@@ -263,19 +263,19 @@ def test_a_repository_that_holds_no_model_is_the_askers_choice(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_wrong_before_the_first_word_is_an_http_error(client: OpenAI, stream: bool) -> None:
+def test_an_error_before_the_first_delta_is_an_http_error(client: OpenAI, stream: bool) -> None:
     with pytest.raises(BadRequestError) as bad:
-        client.chat.completions.create(**asking("too long"), stream=stream)
+        client.chat.completions.create(**request_body("too long"), stream=stream)
     assert bad.value.code == "context_length_exceeded"
     with pytest.raises(InternalServerError, match="The engine has stopped") as stopped:
-        client.chat.completions.create(**asking("fail before the first word"), stream=stream)
+        client.chat.completions.create(**request_body("fail before the first word"), stream=stream)
     assert stopped.value.response.headers["x-should-retry"] == "false"
 
 
-def test_a_bug_of_ours_is_a_500_without_details(
+def test_a_bug_in_the_server_is_a_500_without_details(
     http: httpx2.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    response = http.post("/chat/completions", json=asking("break at once"))
+    response = http.post("/chat/completions", json=request_body("break at once"))
     assert response.status_code == 500
     error = response.json()["error"]
     assert error["type"] == "server_error"
@@ -284,7 +284,7 @@ def test_a_bug_of_ours_is_a_500_without_details(
     assert response.headers["x-request-id"] in caplog.text
 
 
-def test_a_stream_is_put_together_by_the_sdk(client: OpenAI) -> None:
+def test_the_sdk_accumulates_a_stream(client: OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model="gpt-3.5-turbo",
@@ -311,38 +311,38 @@ def test_the_stream_helper_works(client: OpenAI) -> None:
     assert completion.choices[0].message.content == "(party)"
 
 
-def test_frames_are_as_openai_sends_them(http: httpx2.Client) -> None:
-    *frames, done = frames_of(http, {**asking("hi"), "alternatives": 1})
+def test_frames_have_openais_format(http: httpx2.Client) -> None:
+    *frames, done = frames_of(http, {**request_body("hi"), "alternatives": 1})
     assert done == "[DONE]"
     chunks = [json.loads(frame) for frame in frames]
     assert all(set(chunk["choices"][0]) >= {"index", "delta", "finish_reason"} for chunk in chunks)
     assert not any("usage" in chunk for chunk in chunks)
     [alternative] = chunks[-1]["choices"][0]["alternatives"]
     assert alternative == {"content": "(party)", "logprob": -0.5, "probability": 1.0}
-    with_usage = {**asking("hi"), "stream_options": {"include_usage": True}}
+    with_usage = {**request_body("hi"), "stream_options": {"include_usage": True}}
     chunks = [json.loads(frame) for frame in frames_of(http, with_usage)[:-1]]
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
     assert chunks[-1]["usage"]["total_tokens"] == 22
 
 
 def test_an_error_midway_ends_the_stream(client: OpenAI, http: httpx2.Client) -> None:
-    last = json.loads(frames_of(http, asking("fail midway"))[-1])
+    last = json.loads(frames_of(http, request_body("fail midway"))[-1])
     assert last["error"]["message"] == "The engine has stopped."
     with pytest.raises(APIError, match="The engine has stopped"):
-        list(client.chat.completions.create(**asking("fail midway"), stream=True))
+        list(client.chat.completions.create(**request_body("fail midway"), stream=True))
 
 
-def test_a_stream_that_is_closed_frees_the_model(client: OpenAI, server) -> None:
-    stream = client.chat.completions.create(**asking("go on for ever"), stream=True)
+def test_closing_a_stream_cancels_the_generation(client: OpenAI, server) -> None:
+    stream = client.chat.completions.create(**request_body("go on for ever"), stream=True)
     next(iter(stream))
     assert not server.chat_model.generations[-1].cancelled.is_set()
     stream.close()
     assert server.chat_model.generations[-1].cancelled.wait(5)
 
 
-def test_a_client_that_hangs_up_frees_the_model(server) -> None:
+def test_a_disconnected_client_cancels_the_generation(server) -> None:
     known = len(server.chat_model.generations)
-    body = json.dumps(asking("go on for ever"))
+    body = json.dumps(request_body("go on for ever"))
     address = httpx2.URL(server.url)
     with socket.create_connection((address.host, address.port)) as connection:
         connection.sendall(

@@ -44,7 +44,7 @@ def mood_tool(strict: bool = True) -> Any:
 
 @pytest.fixture(scope="module")
 def url(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server on one tiny model: a base that is open, and a fine-tuned model held to labels."""
+    """A server with one tiny model: as a base model, and as a tuned one with closed vocabulary."""
     folder = tmp_path_factory.mktemp("forms")
     settings = Settings(home=folder / "home", cache=folder / "cache", api_key=KEY)
     opened = chat_tiny(tiny_base, context_length=1024)
@@ -95,7 +95,7 @@ def test_a_streamed_reply_is_parsed_by_the_helper(client: OpenAI) -> None:
     assert "".join(contents) == completion.choices[0].message.content
 
 
-def test_json_that_is_cut_short_says_length(client: OpenAI) -> None:
+def test_json_that_is_cut_off_has_the_finish_reason_length(client: OpenAI) -> None:
     with pytest.raises(LengthFinishReasonError):
         client.chat.completions.parse(
             model=MODEL, messages=ASK, response_format=Mood, temperature=0, max_tokens=3
@@ -123,7 +123,7 @@ def test_any_json_object(client: OpenAI) -> None:
             {"type": "function", "function": {"name": "mood"}}]}}, "tool_calls"),
     ],
 )  # fmt: skip
-def test_a_call_that_must_be(client: OpenAI, choice: Any, reason: str) -> None:
+def test_a_required_call(client: OpenAI, choice: Any, reason: str) -> None:
     completion = client.chat.completions.create(
         model=MODEL, messages=ASK, tools=[mood_tool()], tool_choice=choice,
         parallel_tool_calls=False, temperature=0,
@@ -138,7 +138,7 @@ def test_a_call_that_must_be(client: OpenAI, choice: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 12])
-def test_a_call_that_is_cut_off_at_its_beginning_is_no_text(client: OpenAI, size: int) -> None:
+def test_a_call_that_is_cut_off_at_its_beginning_is_not_text(client: OpenAI, size: int) -> None:
     asked: Any = {
         "model": MODEL, "messages": ASK, "tools": [mood_tool()], "tool_choice": "required",
         "max_tokens": size, "temperature": 0,
@@ -177,7 +177,7 @@ def test_the_helper_parses_streamed_calls(client: OpenAI) -> None:
     assert set(call.function.parsed_arguments) == {"mood", "sure"}
 
 
-def test_a_tool_without_parameters_takes_none(client: OpenAI) -> None:
+def test_a_tool_without_parameters_takes_no_arguments(client: OpenAI) -> None:
     completion = client.chat.completions.create(
         model=MODEL, messages=ASK, tools=[tool("now")], tool_choice="required",
         parallel_tool_calls=False, temperature=0,
@@ -215,7 +215,7 @@ def test_deprecated_functions(client: OpenAI) -> None:
     Mood.model_validate_json("".join(piece.arguments or "" for piece in pieces))
 
 
-def test_a_whole_round_of_a_tool(client: OpenAI) -> None:
+def test_a_round_trip_through_a_tool(client: OpenAI) -> None:
     asked: Any = {"model": MODEL, "tools": [mood_tool()], "temperature": 0}
     first = client.chat.completions.create(
         **asked, messages=ASK, tool_choice="required", parallel_tool_calls=False
@@ -230,7 +230,7 @@ def test_a_whole_round_of_a_tool(client: OpenAI) -> None:
     assert second.usage.prompt_tokens > len("<tool_call>") + len(call.function.arguments)
 
 
-def test_every_role_is_understood(client: OpenAI) -> None:
+def test_every_role_is_supported(client: OpenAI) -> None:
     called = {"name": "f", "arguments": "not json"}
     messages: list[Any] = [
         {"role": "developer", "content": "a", "name": "d"},
@@ -295,7 +295,7 @@ def test_temperature_does_not_change_log_probabilities(client: OpenAI, model: st
     assert [value for _, value in cold] == pytest.approx([value for _, value in warm], abs=1e-4)
 
 
-def test_streamed_log_probabilities_are_those_of_the_whole(client: OpenAI) -> None:
+def test_streamed_log_probabilities_equal_those_of_the_complete_reply(client: OpenAI) -> None:
     asked: Any = {
         "model": MODEL, "messages": ASK, "logprobs": True, "top_logprobs": 1, "max_tokens": 20,
         "temperature": 0,
@@ -326,7 +326,7 @@ def test_log_probabilities_end_where_a_stop_sequence_cuts(client: OpenAI, size: 
     assert spelled.decode(errors="replace") == choice.message.content
 
 
-def test_a_bias_bans_and_demands(client: OpenAI) -> None:
+def test_a_bias_bans_and_forces_tokens(client: OpenAI) -> None:
     asked: Any = {"model": MODEL, "messages": ASK, "max_tokens": 5, "temperature": 0}
     only = client.chat.completions.create(**asked, logit_bias={"70": 100})
     [token] = set(only.choices[0].message.content or "")
@@ -448,7 +448,7 @@ def test_invalid_requests_name_the_fault(
     assert words in error["message"]
 
 
-def test_a_closed_model_may_be_freed_for_a_schema(client: OpenAI) -> None:
+def test_free_decoding_lets_a_closed_vocabulary_model_fit_a_schema(client: OpenAI) -> None:
     completion = client.chat.completions.parse(
         model=CLOSED, messages=ASK, response_format=Mood, extra_body={"decoding": "free"},
         temperature=0,
@@ -456,19 +456,19 @@ def test_a_closed_model_may_be_freed_for_a_schema(client: OpenAI) -> None:
     assert isinstance(completion.choices[0].message.parsed, Mood)
 
 
-def test_the_prompt_of_several_replies_counts_once(client: OpenAI) -> None:
+def test_the_prompt_of_several_replies_is_counted_once(client: OpenAI) -> None:
     one = client.chat.completions.create(model=MODEL, messages=ASK, max_tokens=3)
     many = client.chat.completions.create(model=MODEL, messages=ASK, max_tokens=3, n=5)
     assert many.usage.prompt_tokens == one.usage.prompt_tokens
     assert 5 <= many.usage.completion_tokens <= 15
 
 
-def test_a_refused_order_of_roles_is_no_server_error(http: httpx2.Client) -> None:
+def test_a_refused_order_of_roles_is_not_a_server_error(http: httpx2.Client) -> None:
     lonely = {"model": MODEL, "messages": [{"role": "assistant", "content": "x"}], "max_tokens": 2}
     assert http.post("/chat/completions", json=lonely).status_code == 200
 
 
-def test_bad_requests_do_not_hurt_the_next(client: OpenAI) -> None:
+def test_a_bad_request_does_not_affect_the_next_one(client: OpenAI) -> None:
     with pytest.raises(BadRequestError):
         client.chat.completions.create(model=MODEL, messages=ASK, logit_bias={"99999": 1})
     assert client.chat.completions.create(model=MODEL, messages=ASK, max_tokens=1).choices

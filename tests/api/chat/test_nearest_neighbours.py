@@ -1,4 +1,4 @@
-"""A job that ends leaves the training examples beside its model, where replies are a closed set."""
+"""A finished job stores the training examples with a model of a closed vocabulary."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from training_jobs import fine_tune, messages, training_server
         ([f"{n} is a number" for n in range(10)], "true", None),
     ],
 )
-def test_examples_stay_beside_the_last_adapter(
+def test_the_last_adapter_has_the_training_examples(
     tmp_path: Path,
     tiny_base: Path,
     monkeypatch: pytest.MonkeyPatch,

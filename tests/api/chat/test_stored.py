@@ -17,13 +17,13 @@ def stored(client: OpenAI, test: str, **more: Any) -> Any:
     return client.chat.completions.create(**asked, store=True)
 
 
-def test_a_stored_completion_is_retrieved_as_it_was(client: OpenAI) -> None:
+def test_a_stored_completion_is_retrieved_unchanged(client: OpenAI) -> None:
     completion = stored(client, "retrieve", n=2)
     assert completion.metadata == {"test": "retrieve"}
     assert client.chat.completions.retrieve(completion.id).to_dict() == completion.to_dict()
 
 
-def test_only_what_asks_for_it_is_stored(client: OpenAI) -> None:
+def test_a_completion_is_stored_only_on_request(client: OpenAI) -> None:
     completion = client.chat.completions.create(model=MODEL, messages=ASK)
     with pytest.raises(NotFoundError) as caught:
         client.chat.completions.retrieve(completion.id)
@@ -42,7 +42,7 @@ def test_a_stream_is_stored_before_its_end(client: OpenAI) -> None:
     assert kept.created == chunks[0].created
 
 
-def test_a_list_begins_with_the_oldest(client: OpenAI) -> None:
+def test_a_list_starts_with_the_oldest(client: OpenAI) -> None:
     ids = [stored(client, "list").id for _ in range(5)]
     page = client.chat.completions.list(metadata={"test": "list"})
     assert [completion.id for completion in page.data] == ids
@@ -162,7 +162,7 @@ def test_trap_29_stored_messages_have_their_real_roles(client: OpenAI, server: A
     assert len({item["id"] for item in items}) == 5
 
 
-def test_pages_of_messages_have_first_and_last(client: OpenAI, http: httpx2.Client) -> None:
+def test_pages_of_messages_name_the_first_and_the_last(client: OpenAI, http: httpx2.Client) -> None:
     completion = stored(client, "message pages", messages=ASK * 3)
     path = f"/chat/completions/{completion.id}/messages"
     page = http.get(path, params={"limit": 2}).json()

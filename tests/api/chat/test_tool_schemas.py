@@ -1,4 +1,4 @@
-"""Schemas that a grammar cannot hold to: taken as they are, unless they are strict."""
+"""Schemas that a grammar cannot enforce in full: accepted, unless they are strict."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content":
 TEXT = {"type": "string"}
 AMOUNT = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"  # what pydantic writes for a Decimal
 
-# A property's schema, and the word by which its strict form is refused.
+# A property's schema, and the keyword that the refusal of its strict form names.
 UNHELD: list[tuple[Any, str]] = [
     ({"type": "array", "items": TEXT, "uniqueItems": True}, "uniqueItems"),
     ({"not": TEXT}, "not"),
@@ -76,7 +76,7 @@ PRICED: dict[str, Any] = {
 }
 
 
-def holding(schema: Any) -> dict[str, Any]:
+def format_with(schema: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"v": schema}, "required": ["v"]}
 
 
@@ -101,17 +101,17 @@ def url(model: ChatModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def short(model: ChatModel) -> dict[str, Any]:
-    """Makes a random model end what it may end: a text sooner than an object or a list."""
+    """Parameters that make a random model end texts, objects and lists early."""
     signs = {'"': 100, "}": 90, "]": 90}
     bias = {str(model._renderer.encode_text(sign)[0]): value for sign, value in signs.items()}
     return {"temperature": 0, "max_tokens": 1500, "logit_bias": bias}
 
 
 @pytest.mark.parametrize(("schema", "word"), UNHELD, ids=[word for _, word in UNHELD])
-def test_what_cannot_be_held_to_is_shown_and_refused_only_where_it_is_strict(
+def test_unenforceable_keywords_are_shown_and_refused_only_where_strict(
     client: OpenAI, schema: Any, word: str
 ) -> None:
-    parameters = holding(schema)
+    parameters = format_with(schema)
     shape: Any = {"name": "f", "schema": parameters}
     flat: Any = {"type": "function", "name": "f", "parameters": parameters}
     output: Any = {"format": {"type": "json_schema", **shape}}
@@ -143,7 +143,7 @@ def test_what_cannot_be_held_to_is_shown_and_refused_only_where_it_is_strict(
 
 
 @pytest.mark.parametrize("parameters", WHOLE, ids=lambda schema: str(schema)[:60])
-def test_a_call_that_must_be_has_an_object_whatever_its_schema(
+def test_a_required_call_has_an_object_whatever_its_schema(
     client: OpenAI, short: dict[str, Any], parameters: Any
 ) -> None:
     completion = client.chat.completions.create(
@@ -154,7 +154,7 @@ def test_a_call_that_must_be_has_an_object_whatever_its_schema(
     assert completion.choices[0].finish_reason == "tool_calls"
 
 
-def test_what_lies_beside_an_unheld_keyword_is_held_to(
+def test_the_keywords_beside_an_unenforceable_one_are_enforced(
     client: OpenAI, short: dict[str, Any]
 ) -> None:
     completion = client.chat.completions.create(
@@ -165,10 +165,10 @@ def test_what_lies_beside_an_unheld_keyword_is_held_to(
     jsonschema.validate(given, json.loads(json.dumps(PRICED).replace("pattern", "x-pattern")))
 
 
-def test_a_strict_tool_beside_another_is_held_to_whole(
+def test_a_strict_tool_beside_another_is_enforced_in_full(
     client: OpenAI, short: dict[str, Any]
 ) -> None:
-    """Also where the other's schema fails while the reply is written."""
+    """Even where the other tool's schema fails while the reply is generated."""
     endless = {"properties": {"v": {"$ref": "#"}}, "required": ["v"]}
     strict = {"type": "object", "properties": {"n": {"const": 7}}, "required": ["n"],
               "additionalProperties": False}  # fmt: skip

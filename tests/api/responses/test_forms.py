@@ -97,7 +97,7 @@ def test_any_json_object(client: OpenAI) -> None:
             {"type": "function", "name": "mood"}]},
     ],
 )  # fmt: skip
-def test_a_call_that_must_be(client: OpenAI, choice: Any) -> None:
+def test_a_required_call(client: OpenAI, choice: Any) -> None:
     response = client.responses.create(**{**CALL, "tools": [NOW, MOOD], "tool_choice": choice})
     if choice == "required":  # either of them
         assert {item.type for item in response.output} == {"function_call"}
@@ -176,7 +176,7 @@ def test_a_call_that_is_cut_off_is_incomplete(client: OpenAI) -> None:
     assert (call.type, call.to_dict()["status"]) == ("function_call", "incomplete")
 
 
-def test_calls_and_their_outputs_go_on(client: OpenAI) -> None:
+def test_a_conversation_continues_after_calls_and_their_outputs(client: OpenAI) -> None:
     first = client.responses.create(**CALL)
     [call] = first.output
     assert call.type == "function_call"
@@ -214,7 +214,7 @@ def test_a_call_without_its_output_is_refused(client: OpenAI) -> None:
     assert f"No tool output found for function call {call.call_id}." in caught.value.message
 
 
-def test_chat_completions_and_responses_read_the_same(client: OpenAI) -> None:
+def test_the_model_reads_the_same_in_chat_completions_and_responses(client: OpenAI) -> None:
     called: Any = {"name": "mood", "arguments": "{}"}
     tool: Any = {"type": "function", "function": {k: v for k, v in MOOD.items() if k != "type"}}
     completion = client.chat.completions.create(
@@ -300,7 +300,7 @@ def test_log_probabilities_spell_the_reply(client: OpenAI, labels: Any) -> None:
     assert again == response
 
 
-def test_log_probabilities_of_a_stream_are_those_of_the_whole(http: httpx2.Client) -> None:
+def test_streamed_log_probabilities_equal_those_of_the_complete_reply(http: httpx2.Client) -> None:
     asked = {
         "model": MODEL, "input": ASK, "max_output_tokens": 20, "temperature": 0,
         "include": ["message.output_text.logprobs"],
@@ -339,7 +339,7 @@ BAD_SCHEMA: Any = {"type": "object", "properties": {"x": {"type": "wat"}}}
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_the_model_refuses_is_called_as_here(
+def test_faults_of_the_model_are_spelled_in_the_words_of_responses(
     http: httpx2.Client,
     changes: dict[str, Any],
     param: str,

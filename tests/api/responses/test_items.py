@@ -1,4 +1,4 @@
-"""Items of earlier responses in the input of a new one: by their ids, or replayed whole."""
+"""Items of earlier responses in the input of a new one: by their ids, or in full."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def item_ids(client: OpenAI, response_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [{"type": "item_reference"}, {"type": None}, {}])
-def test_an_id_stands_for_the_item(
+def test_an_id_refers_to_the_item(
     client: OpenAI, http: httpx2.Client, server, kind: dict[str, Any]
 ) -> None:
     first = client.responses.create(model=MODEL, input=ASK)
@@ -56,7 +56,7 @@ def test_items_of_the_input_have_ids_too(client: OpenAI, server) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_item_goes_with_its_response(client: OpenAI, stream: bool) -> None:
+def test_an_item_is_deleted_with_its_response(client: OpenAI, stream: bool) -> None:
     first = client.responses.create(model=MODEL, input=ASK)
     second = client.responses.create(
         model=MODEL, input=[reference(str(first.output[0].id)), AGAIN], stream=stream
@@ -86,7 +86,7 @@ def test_references_beside_a_previous_response(client: OpenAI, server) -> None:
         client.responses.create(**ask, input=[reference(str(first.output[0].id))])
 
 
-def test_what_a_referenced_item_says_is_counted(client: OpenAI) -> None:
+def test_the_tokens_of_a_referenced_item_are_counted(client: OpenAI) -> None:
     first = client.responses.create(model=MODEL, input=ASK)
     [said] = item_ids(client, first.id)
     count = client.responses.input_tokens.count
@@ -105,7 +105,7 @@ def test_what_a_referenced_item_says_is_counted(client: OpenAI) -> None:
         {"id": None, "encrypted_content": None, "status": None, "anything": {"more": 1}},
     ],
 )  # fmt: skip
-def test_a_replayed_reasoning_is_passed_over(
+def test_a_replayed_reasoning_item_is_ignored(
     http: httpx2.Client, server, carried: dict[str, Any]
 ) -> None:
     body = {"model": MODEL, "input": [{"type": "reasoning", **carried}, AGAIN]}

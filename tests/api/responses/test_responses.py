@@ -38,7 +38,7 @@ class Reply(pydantic.BaseModel):
 
 
 def events_of(http: httpx2.Client, **body: Any) -> list[dict[str, Any]]:
-    """The raw events of a stream, after a look at how they are framed."""
+    """The raw events of a stream, whose framing is checked."""
     response = http.post("/responses", json={"model": MODEL, "input": ASK, "stream": True, **body})
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
@@ -115,7 +115,7 @@ def test_a_response_has_every_key(client: OpenAI) -> None:
     }
 
 
-def test_parameters_reach_the_model_and_come_back(client: OpenAI, server) -> None:
+def test_parameters_reach_the_model_and_are_echoed(client: OpenAI, server) -> None:
     response = client.responses.create(
         model=MODEL,
         instructions="Answer with emojis!",
@@ -221,7 +221,7 @@ def test_a_parsed_reply_may_be_sent_back(client: OpenAI, server) -> None:
     assert asked(server).messages == (Message("assistant", '{"label":"x"}'), Message("user", "c"))
 
 
-def test_a_stored_response_is_the_one_that_was_sent(client: OpenAI) -> None:
+def test_a_stored_response_equals_the_one_that_was_sent(client: OpenAI) -> None:
     created = client.responses.create(model=MODEL, input=ASK, metadata={"a": "b"})
     assert client.responses.retrieve(created.id) == created
     client.responses.delete(created.id)
@@ -230,13 +230,13 @@ def test_a_stored_response_is_the_one_that_was_sent(client: OpenAI) -> None:
             ask(created.id)
 
 
-def test_deletion_says_so(http: httpx2.Client) -> None:
+def test_a_deletion_is_confirmed(http: httpx2.Client) -> None:
     created = http.post("/responses", json={"model": MODEL, "input": ASK}).json()
     deleted = http.delete(f"/responses/{created['id']}")
     assert deleted.json() == {"id": created["id"], "object": "response.deleted", "deleted": True}
 
 
-def test_what_is_not_stored_is_not_found(client: OpenAI) -> None:
+def test_an_unstored_response_is_not_found(client: OpenAI) -> None:
     created = client.responses.create(model=MODEL, input=ASK, store=False)
     assert created.to_dict()["store"] is False
     with pytest.raises(NotFoundError) as caught:
@@ -288,13 +288,13 @@ def test_an_unknown_previous_response_is_a_400(client: OpenAI, stream: bool) -> 
     assert caught.value.param == "previous_response_id"
 
 
-def test_what_continues_may_say_nothing_more(client: OpenAI, server) -> None:
+def test_a_continued_conversation_needs_no_input(client: OpenAI, server) -> None:
     first = client.responses.create(model=MODEL, input="one")
     client.responses.create(model=MODEL, previous_response_id=first.id)
     assert [message.content for message in asked(server).messages] == ["one", "(party)"]
 
 
-def test_an_item_twice_is_refused(client: OpenAI) -> None:
+def test_a_duplicate_item_is_refused(client: OpenAI) -> None:
     first = client.responses.create(model=MODEL, input=ASK)
     with pytest.raises(BadRequestError, match="Duplicate item found with id msg_"):
         client.responses.create(
@@ -317,7 +317,7 @@ def texts(items: Any) -> list[str]:
     return [item.content[0].text for item in items]
 
 
-def test_input_items_are_listed_the_last_first(client: OpenAI, long: str) -> None:
+def test_input_items_are_listed_newest_first(client: OpenAI, long: str) -> None:
     page = client.responses.input_items.list(long)
     assert texts(page.data) == [str(number) for number in range(24, 4, -1)]
     assert page.has_more
@@ -337,12 +337,12 @@ def test_input_items_are_listed_the_last_first(client: OpenAI, long: str) -> Non
 
 
 @pytest.mark.parametrize("limit", [1, 7, 25, 100])
-def test_input_items_page_in_the_order_of_time(client: OpenAI, long: str, limit: int) -> None:
+def test_input_items_page_in_ascending_order(client: OpenAI, long: str, limit: int) -> None:
     everything = client.responses.input_items.list(long, limit=limit, order="asc")
     assert texts(everything) == [str(number) for number in range(25)]
 
 
-def test_the_page_behind_the_last_item_is_empty(client: OpenAI, http: httpx2.Client, long) -> None:
+def test_the_page_after_the_last_item_is_empty(client: OpenAI, http: httpx2.Client, long) -> None:
     last = client.responses.input_items.list(long, order="asc", limit=100).data[-1].id
     page = http.get(f"/responses/{long}/input_items", params={"after": last, "order": "asc"})
     assert page.json() == {
@@ -350,7 +350,7 @@ def test_the_page_behind_the_last_item_is_empty(client: OpenAI, http: httpx2.Cli
     }  # fmt: skip
 
 
-def test_input_items_are_the_whole_conversation(client: OpenAI) -> None:
+def test_input_items_are_the_entire_conversation(client: OpenAI) -> None:
     first = client.responses.create(model=MODEL, input="one", instructions="not an item")
     second = client.responses.create(model=MODEL, input="two", previous_response_id=first.id)
     listed = client.responses.input_items.list(second.id, order="asc").data
@@ -359,7 +359,7 @@ def test_input_items_are_the_whole_conversation(client: OpenAI) -> None:
     assert listed[1].to_dict() == first.output[0].to_dict()
 
 
-def test_ids_of_items_are_kept(client: OpenAI) -> None:
+def test_ids_of_items_are_retained(client: OpenAI) -> None:
     item = {"type": "message", "id": "msg_mine", "role": "user", "content": "hi"}
     created = client.responses.create(model=MODEL, input=[item])
     assert [item.id for item in client.responses.input_items.list(created.id)] == ["msg_mine"]
@@ -439,7 +439,7 @@ def test_input_tokens_are_counted(client: OpenAI) -> None:
     assert client.responses.input_tokens.count(input="a b c").input_tokens == 3
 
 
-def test_compaction_is_refused_in_words(http: httpx2.Client) -> None:
+def test_compaction_is_refused_with_an_explanation(http: httpx2.Client) -> None:
     response = http.post("/responses/compact", json={"model": MODEL, "input": ASK})
     assert response.status_code == 400
     assert "aren't compacted" in response.json()["error"]["message"]
@@ -584,7 +584,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_wrong_before_the_first_word_is_an_http_error(client: OpenAI, stream: bool) -> None:
+def test_an_error_before_the_first_delta_is_an_http_error(client: OpenAI, stream: bool) -> None:
     with pytest.raises(BadRequestError) as bad:
         client.responses.create(model=MODEL, input="too long", stream=stream)
     assert (bad.value.code, bad.value.param) == ("context_length_exceeded", "input")
@@ -637,7 +637,7 @@ def test_the_events_of_a_stream(http: httpx2.Client) -> None:
     assert stored == completed["response"]
 
 
-def test_whole_and_streamed_responses_are_alike(http: httpx2.Client) -> None:
+def test_complete_and_streamed_responses_are_equal(http: httpx2.Client) -> None:
     whole = http.post("/responses", json={"model": MODEL, "input": ASK}).json()
     streamed = events_of(http)[-1]["response"]
     for response in (whole, streamed):
@@ -654,7 +654,7 @@ def test_a_stream_that_is_cut_off_is_incomplete(http: httpx2.Client) -> None:
     assert events[-2]["item"]["status"] == "incomplete"
 
 
-def test_an_error_midway_is_the_last_word(http: httpx2.Client) -> None:
+def test_an_error_midway_ends_the_stream_with_a_failed_response(http: httpx2.Client) -> None:
     *_, error, failed = events_of(http, input="fail midway")
     assert error == {
         "type": "error",
@@ -672,7 +672,7 @@ def test_an_error_midway_is_the_last_word(http: httpx2.Client) -> None:
     assert stored == failed["response"]
 
 
-def test_a_stream_may_stay_unstored(http: httpx2.Client) -> None:
+def test_a_stream_may_remain_unstored(http: httpx2.Client) -> None:
     response = events_of(http, store=False)[-1]["response"]
     assert http.get(f"/responses/{response['id']}").status_code == 404
 
@@ -753,14 +753,14 @@ def test_the_async_client(server) -> None:
     assert asyncio.run(_use_the_async_client(server.url)) == ["(party)", ASK, "(party)"]
 
 
-def test_a_stream_that_is_closed_frees_the_model(client: OpenAI, server) -> None:
+def test_closing_a_stream_cancels_the_generation(client: OpenAI, server) -> None:
     with client.responses.create(model=MODEL, input="go on for ever", stream=True) as stream:
         next(iter(stream))
     assert server.chat_model.generations[-1].cancelled.wait(5)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_who_hangs_up_frees_the_model(server, stream: bool) -> None:
+def test_a_disconnected_client_cancels_the_generation(server, stream: bool) -> None:
     known = len(server.chat_model.generations)
     body = json.dumps({"model": MODEL, "input": "go on for ever", "stream": stream})
     address = httpx2.URL(server.url)

@@ -75,7 +75,7 @@ def test_each_chunk_is_what_openais_type_would_send(
 def test_a_completion_is_the_sum_of_its_chunks(
     options: dict[str, Any], deltas: list[Delta]
 ) -> None:
-    """Also where nobody reads the chunks, as of a reply that is not streamed."""
+    """Even where the chunks are not read, as in a reply that is not streamed."""
     streamed, complete = assembler(options), assembler(options)
     chunks = [chunk for delta in deltas for chunk in payloads(streamed.add(delta))]
     for delta in deltas:

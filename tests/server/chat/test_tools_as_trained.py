@@ -1,4 +1,4 @@
-"""Tools are the same to a model in a chat as they were in its training file."""
+"""A model reads tools in a chat as it did in its training file."""
 
 import json
 from typing import Any
@@ -41,7 +41,9 @@ OLDER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("asked", [NEWER, OLDER], ids=["tools", "functions"])
-def test_a_chat_is_the_beginning_of_its_example(tiny: LoadedHF, asked: dict[str, Any]) -> None:
+def test_a_chat_prompt_is_the_beginning_of_its_training_example(
+    tiny: LoadedHF, asked: dict[str, Any]
+) -> None:
     line = json.dumps({**asked, "messages": [*asked["messages"], SAID]}).encode()
     example = parse_line(1, line, [])
     assert example is not None

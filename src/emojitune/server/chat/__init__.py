@@ -1,1 +1,1 @@
-"""`/v1/chat/completions`: requests, replies, and those that are stored."""
+"""`/v1/chat/completions`: requests, completions, and stored completions."""

@@ -1,1 +1,1 @@
-"""`/v1/responses`: requests, items, replies, and those that are stored."""
+"""`/v1/responses`: requests, items, responses, and stored responses."""

@@ -1,4 +1,4 @@
-"""The schemas can fail: each of these replies has one mistake, or none."""
+"""The schemas of replies can fail: each of these replies has one mistake, or none."""
 
 from copy import deepcopy
 from typing import Any
@@ -46,7 +46,7 @@ COMPLETION: dict[str, Any] = {
 PAGE = {"object": "list", "data": [MODEL]}
 
 
-def test_every_schema_is_one() -> None:
+def test_every_schema_is_valid() -> None:
     tables = (schemas.OBJECTS, schemas.LISTS, schemas.PLAIN, schemas.RESPONSE_EVENTS)
     for schema in (schemas.ERROR, schemas.DELETED, *(s for t in tables for s in t.values())):
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -64,7 +64,7 @@ def test_every_schema_is_one() -> None:
         ({"id": "m", "object": "model", "deleted": True}, "/v1/models/m"),
     ],
 )
-def test_right_replies_pass(reply: dict[str, Any], path: str) -> None:
+def test_valid_replies_pass(reply: dict[str, Any], path: str) -> None:
     schemas.check(reply, path)
 
 
@@ -99,7 +99,7 @@ def test_right_replies_pass(reply: dict[str, Any], path: str) -> None:
         (PAGE, "data", [JOB]),
     ],
 )
-def test_wrong_replies_do_not(reply: dict[str, Any], place: str, value: Any) -> None:
+def test_invalid_replies_do_not_pass(reply: dict[str, Any], place: str, value: Any) -> None:
     wrong = deepcopy(reply)
     *way, last = place.split(".")
     inner = wrong
@@ -113,7 +113,7 @@ def test_wrong_replies_do_not(reply: dict[str, Any], place: str, value: Any) -> 
         schemas.check(wrong, "/v1/models")
 
 
-def test_what_nobody_wrote_down_is_told() -> None:
+def test_a_reply_without_a_schema_is_reported() -> None:
     with pytest.raises(LookupError, match="/v1/odd"):
         schemas.check({"object": "odd"}, "/v1/odd")
 
@@ -121,12 +121,12 @@ def test_what_nobody_wrote_down_is_told() -> None:
 @pytest.mark.parametrize(
     "content", [b"id: 1\n\n", b"retry: 5\n\n", b"data: {\n\n", b"data: NaN\n\n", b"{}\n\n"]
 )
-def test_streams_hold_frames_of_json_and_nothing_else(content: bytes) -> None:
+def test_streams_consist_of_frames_of_json(content: bytes) -> None:
     with pytest.raises((AssertionError, ValueError)):
         list(json_objects("text/event-stream", content))
 
 
-def test_replies_are_watched_whoever_asks(http: httpx2.Client, monkeypatch) -> None:
+def test_replies_to_every_client_are_checked(http: httpx2.Client, monkeypatch) -> None:
     monkeypatch.setitem(schemas.LISTS, "/models", schemas.list_of(schemas.JOB))
     http.get("/models")
     found, SchemaCheckMiddleware.found[:] = list(SchemaCheckMiddleware.found), []
