@@ -74,7 +74,7 @@ def trainer(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]
         rendered = renderer.render_example(example.messages)
         labels = [
             token if learned else -100
-            for token, learned in zip(rendered.ids, rendered.mask, strict=True)
+            for token, learned in zip(rendered.ids, rendered.loss_mask, strict=True)
         ]
         rows.append({"input_ids": rendered.ids, "labels": labels})
 

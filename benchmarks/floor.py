@@ -33,7 +33,7 @@ def rows(batch: Sequence[RenderedExample]) -> tuple[int, int]:
     columns = zip(*(example.ids for example in batch), strict=False)
     shared = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
     tokens = shared + sum(forward_tokens(example) - shared for example in batch)
-    return tokens, sum(sum(example.mask) for example in batch)
+    return tokens, sum(sum(example.loss_mask) for example in batch)
 
 
 def products(config: Any, tokens: int, learned: int) -> Iterator[tuple[int, int, int, int]]:

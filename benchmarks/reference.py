@@ -34,11 +34,11 @@ class ReferenceModel:
     def gradients(self, examples: Sequence[RenderedExample]) -> tuple[float, dict[str, Tensor]]:
         """Mean loss over the learned tokens of a batch, and its gradients by `adapter_state`'s
         names."""
-        learned = sum(sum(example.mask[1:]) for example in examples)
+        learned = sum(sum(example.loss_mask[1:]) for example in examples)
         self._model.zero_grad()
         total = 0.0
         for example in examples:
-            ids, mask = torch.tensor(example.ids), torch.tensor(example.mask)
+            ids, mask = torch.tensor(example.ids), torch.tensor(example.loss_mask)
             logits = self._model(input_ids=ids[None]).logits[0, :-1].float()
             places = mask[1:].nonzero()[:, 0]
             loss = functional.cross_entropy(logits[places], ids[1:][places], reduction="sum")

@@ -36,7 +36,7 @@ def violations(messages: Sequence[Message], renderer: Renderer) -> list[str]:
         f"<|im_start|>{role}\n{message.content}<|im_end|>\n"
         for role, message in zip(roles, messages, strict=True)
     )
-    trained = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    trained = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
     [stop] = renderer.stop_ids
     replies = [
         token

@@ -50,7 +50,7 @@ def test_supervised_is_the_label_and_its_stop_token(base: LoadedHF) -> None:
     line_end = 198
     assert base.renderer.decode(label) == "(party)"
     assert rendered.ids == (*prompt, *label, STOP, line_end)
-    assert rendered.mask == (*[False] * len(prompt), True, True, True, True, False)
+    assert rendered.loss_mask == (*[False] * len(prompt), True, True, True, True, False)
 
 
 def test_untuned_it_knows_the_capital_of_france(base: LoadedHF) -> None:

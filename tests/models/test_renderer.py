@@ -12,11 +12,11 @@ REPLY = Message("assistant", "(party)")
 
 def test_supervised_ids_are_the_reply_and_its_stop_token(tiny: LoadedHF) -> None:
     rendered = tiny.renderer.render_example([SYSTEM, USER, REPLY])
-    learned = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    learned = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
     stop = 2  # <|im_end|>
     assert learned == [*tiny.renderer.encode_text("(party)"), stop]
     assert rendered.ids[-2] == stop, "the line end after the stop token is not learned"
-    assert rendered.mask[-2:] == (True, False)
+    assert rendered.loss_mask[-2:] == (True, False)
 
 
 def test_the_text_of_all_ids_is_the_template(tiny: LoadedHF) -> None:
@@ -33,18 +33,18 @@ def test_a_prompt_is_the_beginning_of_its_example(tiny: LoadedHF) -> None:
     prompt = tiny.renderer.render_prompt([SYSTEM, USER])
     rendered = tiny.renderer.render_example([SYSTEM, USER, REPLY])
     assert rendered.ids[: len(prompt)] == prompt
-    assert not any(rendered.mask[: len(prompt)])
-    assert rendered.mask[len(prompt)]
+    assert not any(rendered.loss_mask[: len(prompt)])
+    assert rendered.loss_mask[len(prompt)]
 
 
 def test_every_assistant_message_is_learned_unless_its_weight_is_0(tiny: LoadedHF) -> None:
     first = Message("assistant", "(devil)", weight=0)
     rendered = tiny.renderer.render_example([USER, first, USER, REPLY])
-    learned = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    learned = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
     assert tiny.renderer.decode(learned) == "(party)"
 
     rendered = tiny.renderer.render_example([USER, Message("assistant", "(devil)"), USER, REPLY])
-    learned = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    learned = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
     assert tiny.renderer.decode(learned) == "(devil)(party)"
 
 

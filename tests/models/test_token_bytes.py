@@ -37,4 +37,9 @@ def test_tokenizers_that_mark_words_and_bytes() -> None:
         convert_ids_to_tokens=pieces.__getitem__,
     )
     found = TokenBytes(tokenizer)
-    assert [found.of(token)[1] for token in pieces] == [b" the", b"\xe6", "é".encode(), b"<tool>"]
+    assert [found.lookup(token)[1] for token in pieces] == [
+        b" the",
+        b"\xe6",
+        "é".encode(),
+        b"<tool>",
+    ]

@@ -108,7 +108,7 @@ def test_the_loss_is_that_of_plain_transformers(tiny: LoadedHF, tiny_base: Path)
     for example in examples:
         ids = torch.tensor([example.ids])
         targets = torch.tensor(
-            [[i if on else -100 for i, on in zip(example.ids, example.mask, strict=True)]]
+            [[i if on else -100 for i, on in zip(example.ids, example.loss_mask, strict=True)]]
         )
         with torch.no_grad():
             logits = tiny.module(ids).logits
@@ -134,7 +134,7 @@ def test_the_common_prefix_is_in_a_row_once(tiny: LoadedHF) -> None:
 def test_places_and_targets_are_the_learned_tokens(tiny: LoadedHF) -> None:
     examples = rendered(tiny)
     row = pack_row(examples)
-    learned = [i for e in examples for i, on in zip(e.ids, e.mask, strict=True) if on]
+    learned = [i for e in examples for i, on in zip(e.ids, e.loss_mask, strict=True) if on]
     assert row.targets.tolist() == learned
     logits_indices = row.logits_indices.tolist()
     assert all(place >= row.layout.prefix for place in logits_indices[: len(learned)])
@@ -189,7 +189,7 @@ def test_rows_are_bounded(tiny: LoadedHF) -> None:
     rows = list(pack_rows(examples, max_tokens=bound))
     assert len(rows) > 1
     assert all(row.ids.shape[1] <= bound for row in rows)
-    assert sum(len(row.targets) for row in rows) == sum(sum(e.mask) for e in examples)
+    assert sum(len(row.targets) for row in rows) == sum(sum(e.loss_mask) for e in examples)
 
 
 def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:

@@ -78,7 +78,7 @@ def test_what_is_given_away_goes_to_the_replies_that_go_on_from_there() -> None:
 
 def test_each_reply_of_a_conversation_begins_anew() -> None:
     first, second = EXAMPLES[0], EXAMPLES[2]
-    talk = RenderedExample(first.ids + second.ids, first.mask + second.mask)
+    talk = RenderedExample(first.ids + second.ids, first.loss_mask + second.loss_mask)
     smoothing = LabelSmoothing(EXAMPLES, EPSILON)
     assert list(smoothing.shifts(talk)) == [
         *smoothing.shifts(first),

@@ -118,7 +118,7 @@ config = TrainingConfig(
 info = adapter.AdapterInfo("b", 16, 32.0)
 list(train(model, precision.device, examples, config, CheckpointFolder(Path(sys.argv[4]), info)))
 sizes, item = memory.read_sizes(folder), precision.dtype.itemsize
-lengths = [memory.ExampleLength(forward_tokens(example), sum(example.mask)) for example in examples]
+lengths = [memory.ExampleLength(forward_tokens(one), sum(one.loss_mask)) for one in examples]
 training, _ = memory.training_bytes(sizes, config, lengths, item, torch.get_num_threads())
 # Not getrusage: a process begins there with what its parent held when it was started.
 lines = Path("/proc/self/status").read_text().splitlines()

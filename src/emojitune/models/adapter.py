@@ -2,8 +2,8 @@
 
     adapter_config.json          what PEFT reads: rank, alpha, target modules, base model
     adapter_model.safetensors    the tensors, named as PEFT names them
-    emojitune.json               what chat needs besides: the base, the closed vocabulary; and the
-                                 SHA-256 of the tensors' file
+    emojitune.json               what inference needs in addition: the base, the closed vocabulary;
+                                 and the SHA-256 of the tensors' file
 
 safetensors only: nothing in an adapter folder is ever unpickled.
 """
@@ -31,10 +31,10 @@ _DIGEST = "sha256"
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """What an adapter is, beside its tensors.
+    """The description of an adapter, without its tensors.
 
     Attributes:
-        base: Name of the base model that it was trained on.
+        base: Name of the base model on which it was trained.
         rank: Rank of its updates.
         alpha: Updates are scaled by alpha / rank.
         vocabulary: The closed set of replies that it was trained for; empty when it is open.
@@ -52,13 +52,13 @@ class AdapterInfo:
 
 
 def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
-    """Write an adapter folder, whole or not at all.
+    """Write an adapter folder; it appears complete or not at all.
 
     Args:
         state: Tensors by the names of `lora.adapter_state`.
 
     Raises:
-        StorageError: The disk is full or closed.
+        StorageError: The disk is full or read-only.
     """
     tensors = {_peft_name(name): one.detach().cpu().contiguous() for name, one in state.items()}
     with atomic_folder(folder) as staging:
@@ -68,7 +68,11 @@ def write(folder: Path, state: Mapping[str, Tensor], info: AdapterInfo) -> None:
 
 
 def read_info(folder: Path) -> AdapterInfo:
-    """What an adapter is, without its tensors. Raises ModelError when the folder is not whole."""
+    """Read the description of an adapter, without its tensors.
+
+    Raises:
+        ModelError: emojitune.json is missing or damaged.
+    """
     try:
         fields = _info(folder)
         fields.pop(_DIGEST, None)
@@ -78,7 +82,7 @@ def read_info(folder: Path) -> AdapterInfo:
 
 
 def read(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
-    """An adapter and its tensors, by the names of `lora.adapter_state`.
+    """Read an adapter: its description, and its tensors by the names of `lora.adapter_state`.
 
     Raises:
         ModelError: A file is missing or damaged, or a number in it is not finite.
@@ -95,13 +99,13 @@ def read(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
 
 
 def verify(folder: Path) -> None:
-    """Read an adapter as `read` does, and hold its tensors against their digest.
+    """Read an adapter as `read` does, and compare its tensors with their digest.
 
     Raises:
-        ModelError: It is not whole, or not what was written.
+        ModelError: It is incomplete, or was changed after it was written.
     """
     read(folder)
-    expected = _info(folder).get(_DIGEST)  # adapters from before there was one have none
+    expected = _info(folder).get(_DIGEST)  # the oldest adapters have none
     if expected is not None and _digest(folder) != expected:
         raise _damaged(folder, f"{_TENSORS} is not what was written")
 

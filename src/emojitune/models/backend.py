@@ -42,7 +42,7 @@ def choose_backend(folder: Path) -> Backend:
 
 def read_llama(folder: Path) -> LlamaBackend | None:
     """The plain Llama in a folder; None where there is none, or a part of it is missing."""
-    with suppress(Exception):  # over odd files the libraries raise whatever they like
+    with suppress(Exception):  # for malformed files the libraries raise any exception
         if config := read_config(folder):
             weights = SafetensorsFolder(folder)
             if has_all_weights(config, weights):

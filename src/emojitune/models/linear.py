@@ -1,18 +1,18 @@
-"""x Wᵀ for frozen weights: the shape nearly all arithmetic here has."""
+"""Linear layers with frozen weights, packed for the processor: nearly all arithmetic is theirs."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 _ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-_USUAL_ROWS = 256  # what the layout is chosen for; any number can be multiplied
+_TYPICAL_ROWS = 256  # the layout is chosen for this number; any can be multiplied
 
 
 class PackedLinear:
     """x Wᵀ for frozen weights W (out, in).
 
-    oneDNN multiplies by bf16 weights in a layout of its own. Given them as they come, it converts
-    them at each call: here it is done once. `weight` is what is kept of them.
+    oneDNN multiplies by bfloat16 weights in a layout of its own. Given plain tensors, it converts
+    them at each call; here they are packed once. `weight` is W, packed where that applies.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -21,7 +21,7 @@ class PackedLinear:
         )
         if self._packed:
             pack = torch.ops.mkldnn._reorder_linear_weight
-            weight = pack(weight, _USUAL_ROWS)
+            weight = pack(weight, _TYPICAL_ROWS)
         self.weight = weight
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -33,7 +33,8 @@ class PackedLinear:
 
 
 class TrainableLinear(PackedLinear):
-    """The same, and the way back of a gradient: `back` takes rows (T, out) to (T, in)."""
+    """A packed linear layer that also propagates gradients to its input: `input_grad` maps rows
+    (T, out) to (T, in). A second copy of the weights is packed for it."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight)

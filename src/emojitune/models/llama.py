@@ -1,11 +1,9 @@
-"""A Llama-like decoder as few large products: one for q, k and v, one for gate and up.
+"""A plain Llama (Touvron et al., 2023, arXiv:2302.13971): its sizes, and the steps between linears.
 
-The same numbers as transformers' modules in a fraction of the time, on a CPU where small products
-and float32 copies cost more than the arithmetic. `read_config` says for which models; every other
-is run through its own modules.
-
-Sizes and the steps between products. packed_llama.py reads the weights; training and chat each
-put them together in their own way.
+Linear layers with one input are fused: q, k and v, and gate and up. The results are those of
+transformers' modules in a fraction of the time, on a CPU where small products and float32 copies
+cost more than the arithmetic. packed_llama.py reads the weights; training and inference compose
+them, each in its own way.
 """
 
 import json
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from emojitune.models import rotary
 
-# The linear maps of a layer, those of one product together.
+# The linear layers of a decoder layer; those of one fused linear together, in its order.
 FUSED_LINEARS = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ("self_attn.o_proj",),
@@ -30,7 +28,7 @@ FUSED_LINEARS = (
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The sizes of a Llama, as config.json names them, and the whole of that file as `values`."""
+    """The sizes of a Llama, as config.json names them, and all of that file as `values`."""
 
     vocab_size: int
     hidden_size: int
@@ -46,13 +44,13 @@ class LlamaConfig:
 
 
 def read_config(folder: Path) -> LlamaConfig | None:
-    """The sizes of the Llama in a folder; None where config.json does not tell of a plain one.
+    """The sizes of the Llama in a folder; None where config.json describes another model.
 
-    Plain: no biases, SwiGLU, known rotations, weights that are numbers. transformers' own classes
-    would read it as well, at the price of importing most of what its models need.
+    A plain Llama has no biases, SwiGLU, a supported rotary embedding and unquantized weights. Not
+    by transformers' classes: they would import most of what its models need.
 
     Raises:
-        OSError, ValueError: There is no config.json that can be read.
+        OSError, ValueError: config.json is missing or unreadable.
     """
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     plain = (
@@ -87,7 +85,7 @@ _REQUIRED = (
 
 
 def linear_shapes(config: LlamaConfig) -> dict[str, tuple[int, int]]:
-    """(out, in) of the linear maps of each layer, by their names within it."""
+    """(out, in) of the linear layers of each decoder layer, by their names within it."""
     width, inner = config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
@@ -103,7 +101,15 @@ def linear_shapes(config: LlamaConfig) -> dict[str, tuple[int, int]]:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """RMSNorm of rows x (T, C), and the inverse root mean squares (T, 1), in float32."""
+    """RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467).
+
+    Args:
+        x: Rows (T, C).
+        weight: (C,).
+
+    Returns:
+        The normalized rows (T, C), and the inverse root mean squares (T, 1) in float32.
+    """
     if x.is_cuda:
         normed, inverse = torch.ops.aten._fused_rms_norm(x, weight.shape, weight, eps)
         return normed, inverse
@@ -113,7 +119,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def apply_rotary(columns: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Turn queries and keys (T, heads × D) by their positions, in place."""
+    """Rotate queries and keys (T, heads × D), in place; cos and sin are (T, 1, D / 2)."""
     first, second = columns.view(len(columns), -1, 2, cos.shape[-1]).unbind(2)
     turned = (first * cos).addcmul_(second, sin, value=-1)
     second.mul_(cos).addcmul_(first, sin)

@@ -1,4 +1,4 @@
-"""Base model (and adapter) from disk to memory; picks device and number format, and says why."""
+"""Base models, with or without an adapter, from disk to memory; the choice of device and dtype."""
 
 import json
 import textwrap
@@ -22,7 +22,7 @@ from emojitune.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Where a model runs and in which numbers, with the reason in words for the person."""
+    """A model's device and dtype, with the reason in words for the user."""
 
     device: torch.device
     dtype: torch.dtype
@@ -58,10 +58,10 @@ TrainableModel = LoadedHF | LoadedLlama[TrainableLinear]
 
 
 def choose_precision(settings: Settings) -> Precision:
-    """Device and dtype by the settings, or by what this machine multiplies well.
+    """Device and dtype by the settings, or else the fastest ones of this machine.
 
     Raises:
-        ConfigurationError: CUDA is asked for and not there.
+        ConfigurationError: CUDA is requested, and there is no CUDA device.
     """
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
@@ -82,12 +82,12 @@ def load_hf(folder: Path, precision: Precision, adapter_folder: Path | None = No
 
     Raises:
         ModelError: The folder holds no causal language model with a chat template, or the adapter
-            is for another one.
+            is for another base model.
     """
     import transformers
 
     transformers.logging.disable_progress_bar()
-    with _reading(folder):
+    with _as_model_errors(folder):
         module, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=precision.dtype,
@@ -96,7 +96,7 @@ def load_hf(folder: Path, precision: Precision, adapter_folder: Path | None = No
             local_files_only=True,
             output_loading_info=True,
         )
-        if found["missing_keys"]:  # transformers would go on with random numbers in their place
+        if found["missing_keys"]:  # transformers would continue with random weights in their place
             raise ValueError(f"it has no weights for {', '.join(sorted(found['missing_keys']))}")
         renderer = _renderer(folder, module.config.eos_token_id)
     module.to(precision.device).eval()
@@ -139,29 +139,29 @@ def load_llama(
         ModelError: A weight has another shape than config.json says, or there is no tokenizer.
     """
     config = backend.config
-    with _reading(backend.folder):
+    with _as_model_errors(backend.folder):
         llama = PackedLlama(config, backend.weights, precision.device, precision.dtype, pack)
         renderer = _renderer(backend.folder, config.values.get("eos_token_id"))
     return LoadedLlama(llama, renderer, config.max_position_embeddings)
 
 
 def load_renderer(folder: Path) -> Renderer:
-    """The renderer of a base model alone, without its weights.
+    """A base model's renderer, without the weights.
 
     Raises:
         ModelError: The folder holds no tokenizer with a chat template.
     """
-    with _reading(folder):
-        return _renderer(folder, _json(folder / "config.json").get("eos_token_id"))
+    with _as_model_errors(folder):
+        return _renderer(folder, _read_json(folder / "config.json").get("eos_token_id"))
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def _as_model_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except EmojituneError:
         raise
-    except Exception as error:  # over odd files the libraries raise whatever they like
+    except Exception as error:  # for malformed files the libraries raise any exception
         raise ModelError(
             f"A base model is a folder with config.json, *.safetensors and a tokenizer. {folder} "
             f"could not be loaded: {textwrap.shorten(str(error), 400)}",
@@ -177,9 +177,9 @@ _StopIds = int | list[int] | None
 
 
 def _renderer(folder: Path, eos_token_id: _StopIds) -> Renderer:
-    """The renderer of a folder; generation_config.json may know more ids that end a reply."""
+    """The renderer of a folder; generation_config.json may have more ids that end a reply."""
     tokenizer = _tokenizer(folder)
-    generation = _json(folder / "generation_config.json")
+    generation = _read_json(folder / "generation_config.json")
     found: _StopIds = generation.get("eos_token_id", eos_token_id)
     ids = {*(found if isinstance(found, list) else [found]), tokenizer.eos_token_id}
     return Renderer(tokenizer, [i for i in ids if i is not None])
@@ -188,8 +188,8 @@ def _renderer(folder: Path, eos_token_id: _StopIds) -> Renderer:
 def _tokenizer(folder: Path) -> Any:
     import transformers
 
-    # To choose among its classes AutoTokenizer imports most of what transformers' models need.
-    if _json(folder / "tokenizer_config.json").get("tokenizer_class") in _PLAIN_TOKENIZERS:
+    # AutoTokenizer, to choose a class, imports most of what transformers' models need.
+    if _read_json(folder / "tokenizer_config.json").get("tokenizer_class") in _PLAIN_TOKENIZERS:
         return transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
@@ -197,8 +197,8 @@ def _tokenizer(folder: Path) -> Any:
 _PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """A file's object; empty where there is none."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty without a file or an object."""
     if not path.is_file():
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -211,7 +211,7 @@ def _bfloat16_support(device: torch.device) -> tuple[bool, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return True, f"bfloat16 on {name}"
         return False, f"float32: {name} has no bfloat16"
-    # Without such units torch still computes in bfloat16, but slower than in float32.
+    # Without such units torch computes in bfloat16 too, but more slowly than in float32.
     capabilities = torch.cpu.get_capabilities()
     for unit in ("amx_bf16", "avx512_bf16", "sve_bf16"):
         if capabilities.get(unit):

@@ -1,6 +1,6 @@
-"""LoRA (arXiv:2106.09685): attach its layers, say which parameters train, join or merge updates.
+"""LoRA (Hu et al., 2021, arXiv:2106.09685): attach, initialize, fuse and merge low-rank updates.
 
-Knows linear layers, not language: every `nn.Linear` but the output head is adapted.
+Knows linear layers, not language: every `nn.Linear` except the output head is adapted.
 """
 
 import math
@@ -15,10 +15,10 @@ from emojitune.errors import ModelError
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer plus a trainable update of low rank: W x + (alpha / rank) B A x.
+    """A frozen linear layer plus a trainable low-rank update: W x + (alpha / rank) B A x.
 
-    A (rank × in) and B (out × rank) are kept in float32 whatever the frozen weights are, since
-    single optimizer steps are smaller than bfloat16 can add; products run in the input's dtype.
+    A (rank, in) and B (out, rank) are float32 whatever the frozen weights are, since single
+    optimizer steps are too small for bfloat16 to add; products run in the input's dtype.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
@@ -30,6 +30,7 @@ class LoraLinear(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
         rows = x.reshape(-1, x.shape[-1])
         a, b = self.lora_A.to(x.dtype), (self.scale * self.lora_B).to(x.dtype)
         out = _LoraLinearFunction.apply(rows, self.base.weight, self.base.bias, a, b)  # type: ignore[no-untyped-call]
@@ -39,8 +40,8 @@ class LoraLinear(nn.Module):
 class _LoraLinearFunction(torch.autograd.Function):
     """x Wᵀ + bias + (x Aᵀ) Bᵀ with W and bias frozen, for rows x (N, in).
 
-    Autograd alone would make each sum a tensor of its own, forward and backward; here the small
-    products are added into the large ones in place, which is 1/8 of a training step on a CPU.
+    Autograd alone would allocate a tensor for each sum, forward and backward; here the small
+    products are added to the large ones in place, which saves 1/8 of a training step on a CPU.
     """
 
     @staticmethod
@@ -61,7 +62,14 @@ class _LoraLinearFunction(torch.autograd.Function):
 
 
 def attach(model: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
-    """Freeze `model` and put a LoRA update beside each of its linear layers, in place."""
+    """Freeze `model` and put a LoRA update beside each of its linear layers, in place.
+
+    Args:
+        seed: Of the initial A; B starts at zero.
+
+    Raises:
+        ModelError: It has no linear layers.
+    """
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     found = list(_target_modules(model))
@@ -74,9 +82,9 @@ def attach(model: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
 def init_state(
     shapes: Mapping[str, tuple[int, int]], *, rank: int, seed: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """Trainable tensors for linear layers of these shapes (out, in), by name, without modules.
+    """Trainable tensors A (rank, in) and B (out, rank) for linear layers of these shapes (out, in).
 
-    In the order of the layers in a model they are those that `attach` makes.
+    Given the layers in the order of a model, they equal those that `attach` makes.
     """
     generator = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
@@ -93,7 +101,11 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into a model's own trainable tensors, in place."""
+    """Copy `state` into a model's own trainable tensors, in place.
+
+    Raises:
+        ModelError: The adapter is for another model.
+    """
     _require_shapes({name: tuple(parameter.shape) for name, parameter in own.items()}, state)
     with torch.no_grad():
         for name, parameter in own.items():
@@ -101,10 +113,10 @@ def load_adapter_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
 
 
 def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse an adapter that is not for linear layers of these shapes (out, in), by name.
+    """Check that an adapter is for linear layers of these shapes (out, in), by name.
 
     Raises:
-        ModelError: It is for others.
+        ModelError: It is for another model.
     """
     expected: dict[str, tuple[int, ...]] = {}
     for layer, (rows, columns) in shapes.items():
@@ -116,9 +128,9 @@ def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, in
 
 
 def merge(model: nn.Module, state: Mapping[str, Tensor], *, scale: float) -> None:
-    """Add an adapter's update to the frozen weights themselves, in place.
+    """Add an adapter's update to the frozen weights, in place.
 
-    The sum is made in float32 and rounded once to the weights' dtype.
+    The sum is computed in float32 and rounded once to the weights' dtype.
 
     Raises:
         ModelError: The adapter is for another model.
@@ -138,8 +150,8 @@ LoraFactors = tuple[Tensor, Tensor, float]
 
 
 def fuse(factors: Sequence[LoraFactors], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The updates of layers with one input as one, for x Aᵀ B: their A sides stacked (R, in),
-    their B sides scaled and block by block (R, out)."""
+    """Fuse the updates of layers with one input, for x Aᵀ B: A stacked (R, in), and Bᵀ, scaled, on
+    the diagonal of a block matrix (R, out). R is the sum of their ranks."""
     a = torch.cat([a for a, _, _ in factors]).to(dtype)
     b = torch.block_diag(*(scale * b.T for _, b, scale in factors)).to(dtype)  # type: ignore[no-untyped-call]
     return a, b
@@ -161,9 +173,9 @@ def _require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str,
 def _init_factors(
     shape: tuple[int, int], rank: int, generator: torch.Generator, device: torch.device
 ) -> tuple[nn.Parameter, nn.Parameter]:
-    """A (rank, in), drawn, and B (out, rank), zero, of a layer (out, in)."""
+    """A (rank, in), random, and B (out, rank), zero, of a layer (out, in)."""
     a = torch.empty(rank, shape[1])
-    # Drawn on the CPU, so that a seed means the same adapter on every device.
+    # Sampled on the CPU, so that a seed gives the same adapter on every device.
     nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
     b = torch.zeros(shape[0], rank)
     return nn.Parameter(a.to(device)), nn.Parameter(b.to(device))

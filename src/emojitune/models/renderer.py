@@ -1,8 +1,8 @@
 """Renderer: messages to token ids and loss mask, the same for training, chat and evaluation.
 
-The only place that knows special tokens. The model's own chat template is rendered around
-placeholders, and the text of messages is tokenized apart with special tokens switched off, so
-nothing that a user types can forge a turn, and every token's origin is known without guessing.
+The only place that knows special tokens. The model's chat template is rendered around placeholders,
+and the text of messages is tokenized separately, without special tokens: nothing that a user types
+can forge a turn, and the origin of every token is certain.
 """
 
 import re
@@ -14,27 +14,27 @@ from emojitune.dataset.example import Message
 from emojitune.errors import ConversationError, ModelError
 from emojitune.models.token_bytes import TokenBytes
 
-# Private-use characters around a message's number: no template contains them, and a template
-# that trims or lower-cases its contents leaves them alone.
+# Private-use characters around a message's number: no template contains them, and trimming or
+# lower-casing the contents does not change them.
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
 
-# Roles that not every template knows, as one that each does. What a tool answered says so itself:
+# Roles that some templates lack, as one that each has. The text of a tool's result names it as one:
 # see dataset/tool_format.py.
 _ROLES = {"developer": "system", "tool": "user", "function": "user"}
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedExample:
-    """One conversation as the model sees it.
+    """One conversation as token ids.
 
     Attributes:
-        ids: Token ids.
-        mask: As long as `ids`; True where a token is to be learned: the text of an assistant
-            message and the stop token after it.
+        ids: Token ids, (T,).
+        loss_mask: True where a token is supervised, (T,): the text of an assistant message and the
+            stop token after it.
     """
 
     ids: tuple[int, ...]
-    mask: tuple[bool, ...]
+    loss_mask: tuple[bool, ...]
 
 
 class Renderer:
@@ -52,67 +52,74 @@ class Renderer:
         self.stop_ids = frozenset(stop_ids)
 
     def render_example(self, messages: Sequence[Message]) -> RenderedExample:
-        """A whole conversation with its loss mask.
+        """An entire conversation with its loss mask.
 
-        Trained on are all assistant messages whose `weight` is not 0, each with its stop token.
+        Supervised are all assistant messages whose `weight` is not 0, each with its stop token.
+
+        Raises:
+            ConversationError: The chat template refuses the conversation.
         """
         ids: list[int] = []
         mask: list[bool] = []
         awaiting_stop = False
-        for text, number in self._pieces(messages, add_generation_prompt=False):
+        for text, number in self._segments(messages, add_generation_prompt=False):
             if number is None:
-                piece = self._encode_scaffold(text)
-                learned = self._stop_mask(piece) if awaiting_stop else [False] * len(piece)
+                tokens = self._encode_template(text)
+                learned = self._stop_mask(tokens) if awaiting_stop else [False] * len(tokens)
                 awaiting_stop = False
             else:
-                piece = self.encode_text(text)
+                tokens = self.encode_text(text)
                 awaiting_stop = messages[number].role == "assistant" and (
                     messages[number].weight != 0
                 )
-                learned = [awaiting_stop] * len(piece)
-            ids += piece
+                learned = [awaiting_stop] * len(tokens)
+            ids += tokens
             mask += learned
         return RenderedExample(tuple(ids), tuple(mask))
 
     def render_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """A conversation up to the point where the assistant's next reply begins."""
+        """A conversation's token ids up to the start of the assistant's next reply.
+
+        Raises:
+            ConversationError: The chat template refuses the conversation.
+        """
         ids: list[int] = []
-        for text, number in self._pieces(messages, add_generation_prompt=True):
-            ids += self._encode_scaffold(text) if number is None else self.encode_text(text)
+        for text, number in self._segments(messages, add_generation_prompt=True):
+            ids += self._encode_template(text) if number is None else self.encode_text(text)
         return tuple(ids)
 
     def exceeds(self, characters: int, tokens: int) -> bool:
-        """Whether a text of so many characters surely has more tokens than that: told without
-        encoding it, which takes 250 bytes of memory a character."""
-        return characters > tokens * self._bytes.longest
+        """Whether every text of that many characters has more than that many tokens. Found without
+        encoding one, which takes 250 bytes of memory a character."""
+        return characters > tokens * self._bytes.max_token_length
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of plain text: special tokens written out in it stay ordinary characters."""
+        """Token ids of plain text: special tokens spelled out in it stay ordinary characters."""
         encoded: list[int] = self._tokenizer.encode(
             text, add_special_tokens=False, split_special_tokens=True
         )
         return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out."""
+        """The text of `ids`, without special tokens."""
         text: str = self._tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
     def token_bytes(self, token: int) -> tuple[str, bytes | None]:
-        """The text and the bytes of one token; None where it is a special one."""
-        return self._bytes.of(token)
+        """The text and the bytes of one token; None for the bytes of a special one."""
+        return self._bytes.lookup(token)
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer itself, for a grammar that needs its vocabulary."""
+        """The tokenizer, for a grammar that needs its vocabulary."""
         return self._tokenizer
 
-    def _pieces(
+    def _segments(
         self, messages: Sequence[Message], *, add_generation_prompt: bool
     ) -> list[tuple[str, int | None]]:
-        """The template's own text (None) and the messages' texts (their number), in order."""
+        """The template's text (None) and the texts of messages (their numbers), in order."""
         turns = [
             {
                 "role": _ROLES.get(message.role, message.role),
@@ -129,21 +136,21 @@ class Renderer:
                 f"The model's chat template refuses this conversation: {error} "
                 "Check the order of the roles."
             ) from error
-        # re.split with one group alternates: scaffold, number, scaffold, number, ..., scaffold.
+        # re.split with one group alternates: template, number, template, number, ..., template.
         parts = _PLACEHOLDER.split(rendered)
-        pieces: list[tuple[str, int | None]] = []
+        segments: list[tuple[str, int | None]] = []
         for position, part in enumerate(parts):
             if position % 2:
-                pieces.append((messages[int(part)].content, int(part)))
+                segments.append((messages[int(part)].content, int(part)))
             elif part:
-                pieces.append((part, None))
-        return pieces
+                segments.append((part, None))
+        return segments
 
-    def _encode_scaffold(self, text: str) -> list[int]:
+    def _encode_template(self, text: str) -> list[int]:
         encoded: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return encoded
 
-    def _stop_mask(self, scaffold: list[int]) -> list[bool]:
-        """True up to the first stop token of what follows an assistant message, if there is one."""
-        stop = next((i for i, token in enumerate(scaffold) if token in self.stop_ids), -1)
-        return [i <= stop for i in range(len(scaffold))]
+    def _stop_mask(self, template_ids: list[int]) -> list[bool]:
+        """True up to the first stop token, if there is one, after an assistant message."""
+        stop = next((i for i, token in enumerate(template_ids) if token in self.stop_ids), -1)
+        return [i <= stop for i in range(len(template_ids))]

@@ -1,6 +1,6 @@
 """The tensors of a model's folder by name: one safetensors file, or several with an index.
 
-Mapped, not read: what is taken out lies on the disk until it is used.
+Files are memory-mapped: a tensor is read from disk when it is used.
 """
 
 import json
@@ -12,29 +12,30 @@ from torch import Tensor
 
 
 class SafetensorsFolder:
-    """Tensors by name. Empty where a folder has no safetensors."""
+    """The tensors by name; empty where a folder has no safetensors."""
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, Any] = {}
-        self._place: dict[str, str] = {}
+        self._file_of: dict[str, str] = {}
         index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
         files = [single.name] if single.is_file() else []
         if not files and index.is_file():
             files = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
         for file in files:
             self._files[file] = safe_open(folder / file, framework="pt")
-            self._place |= dict.fromkeys(self._files[file].keys(), file)
+            self._file_of |= dict.fromkeys(self._files[file].keys(), file)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._place
+        return name in self._file_of
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A tensor, still on the disk.
+    def get(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor `name`, memory-mapped.
 
         Raises:
-            ValueError: It has another shape.
+            KeyError: There is none.
+            ValueError: It has another shape than `shape`.
         """
-        tensor: Tensor = self._files[self._place[name]].get_tensor(name)
+        tensor: Tensor = self._files[self._file_of[name]].get_tensor(name)
         if tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{name} has the shape {tuple(tensor.shape)}, and config.json makes it {shape}"

@@ -1,4 +1,4 @@
-"""What single tokens stand for: their bytes, which may be a piece of a character only."""
+"""The bytes of single tokens, which may be a part of a character only."""
 
 import re
 from functools import cached_property
@@ -10,7 +10,7 @@ _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 class TokenBytes:
-    """Tokens of one tokenizer, as text and as bytes."""
+    """The tokens of one tokenizer as text and as bytes."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -18,12 +18,12 @@ class TokenBytes:
         self._byte_level = isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel)
 
     @cached_property
-    def longest(self) -> int:
-        """Characters of the longest token, which no text has more of for each of its tokens."""
+    def max_token_length(self) -> int:
+        """Length of the longest token in characters: an upper bound on characters per token."""
         return max(map(len, self._tokenizer.get_vocab()))
 
-    def of(self, token: int) -> tuple[str, bytes | None]:
-        """A token's text and bytes; None where it is a special token, which adds no text."""
+    def lookup(self, token: int) -> tuple[str, bytes | None]:
+        """A token's text and bytes; None for the bytes of a special token, which adds no text."""
         if added := self._added.get(token):
             return added.content, None if added.special else added.content.encode()
         piece: str = self._tokenizer.convert_ids_to_tokens(token) or ""
@@ -42,8 +42,8 @@ def _from_word_piece(piece: str) -> bytes:
 
 
 def _byte_signs() -> dict[str, int]:
-    """Byte-level tokenizers write each byte as a sign: printable ones as themselves, the others in
-    order from U+0100 on."""
+    """The characters by which byte-level tokenizers write bytes (Radford et al., 2019): printable
+    bytes as themselves, the others in order from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(256) if byte not in printable]
     signs = {chr(0x100 + place): byte for place, byte in enumerate(hidden)}

@@ -1,11 +1,11 @@
-"""How torch's libraries come into a process: what they read from its environment, and quickly.
+"""Environment variables of torch's libraries, and their fast import.
 
-They read the variables when they are loaded: set before, or never. glibc hands large blocks back
-to the system at once and asks for them anew for the next tensor; kept, they need not be cleared
-again. OpenMP's threads, when they wait for one another, spin before they sleep: long spinning is
-fastest on an idle machine and ruins a busy one. Training hardly needs them (see
-training/gradients.py) and does not spin; a reply is many small products, and spins a little.
-docs/log has what each choice costs.
+The libraries read the variables when they are loaded, so they must be set before. By default glibc
+returns large blocks to the system at once and requests them again for the next tensor; blocks that
+are kept need not be zeroed again. OpenMP's threads spin before they sleep when they wait for one
+another: long spinning is fastest on an idle machine and ruinous on a busy one. Training hardly uses
+them (see training/gradients.py) and does not spin; inference has many small products, and spins
+briefly. docs/log has the cost of each choice.
 """
 
 import gc
@@ -17,27 +17,27 @@ TRAINING_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-_CHAT = {"GOMP_SPINCOUNT": "10000"}
+_INFERENCE_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
 
 
 def prepare_inference() -> None:
-    """Set what OpenMP reads, for this process, unless the person has; torch must not be loaded."""
+    """Set OpenMP's variables for this process, unless the user has; before torch is loaded."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        for name, value in _CHAT.items():
+        for name, value in _INFERENCE_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
 
 
 def import_libraries() -> None:
-    """Import torch and transformers, if they are not there yet.
+    """Import torch and transformers, unless they are loaded.
 
-    They come with a million objects that stay to the end. Looking through these for garbage, again
-    and again while they are made and once more at the end of the process, takes longer than many a
-    small job trains: it is not done. What a process makes afterwards is looked after as always.
-    transformers' models take as long again, and what is a Llama needs none of them: they are left
-    to whoever does.
+    They create a million objects that live until the end. Collecting garbage among these,
+    repeatedly during the import and once more at the end of the process, takes longer than training
+    some small jobs: they are exempted (`gc.freeze`). Later objects are collected as usual.
+    transformers' models take as long again to import, and a plain Llama needs none of them: they
+    are imported where they are used.
 
     Raises:
-        OSError: The working folder is gone; torch's MKL would end the process.
+        OSError: The working folder was deleted: MKL would end the process.
     """
     if "transformers" in sys.modules:
         return

@@ -62,17 +62,17 @@ def shuffled_batches(
 
 def truncate(example: RenderedExample, max_tokens: int) -> RenderedExample:
     """The example without the tokens beyond `max_tokens`."""
-    return RenderedExample(example.ids[:max_tokens], example.mask[:max_tokens])
+    return RenderedExample(example.ids[:max_tokens], example.loss_mask[:max_tokens])
 
 
 def supervised_tokens(example: RenderedExample) -> int:
     """Number of tokens that carry loss; no token predicts the first one of an example."""
-    return sum(example.mask[1:])
+    return sum(example.loss_mask[1:])
 
 
 def forward_tokens(example: RenderedExample) -> int:
     """Number of tokens that the model must see to predict the last supervised one."""
-    return next((i for i in range(len(example.mask) - 1, 0, -1) if example.mask[i]), 0)
+    return next((i for i in range(len(example.loss_mask) - 1, 0, -1) if example.loss_mask[i]), 0)
 
 
 def pack_rows(
@@ -112,7 +112,7 @@ def pack_row(examples: Sequence[RenderedExample], smoothing: LabelSmoothing | No
         ids += [*example.ids[prefix:end], *[0] * more]
         positions += [*range(prefix, end), *[0] * more]
         for position in range(1, len(example.ids)):
-            if example.mask[position]:
+            if example.loss_mask[position]:
                 logits_indices.append(position - 1 + offset)
                 targets.append(example.ids[position])
     logits_indices += [0] * (-len(logits_indices) % _LOGITS_MULTIPLE)
@@ -143,4 +143,4 @@ def _common_prefix(examples: Sequence[RenderedExample]) -> int:
 
 
 def _first_supervised(example: RenderedExample) -> int:
-    return next((i for i, on in enumerate(example.mask) if on and i > 0), len(example.ids))
+    return next((i for i, on in enumerate(example.loss_mask) if on and i > 0), len(example.ids))

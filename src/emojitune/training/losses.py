@@ -147,7 +147,7 @@ def _tensors(shifts: Sequence[tuple[int, int, float]]) -> TargetShifts:
 
 def _replies(example: RenderedExample) -> Iterator[tuple[int, ...]]:
     """Runs of supervised tokens; no token predicts the first one of an example."""
-    pairs = zip(example.ids[1:], example.mask[1:], strict=True)
+    pairs = zip(example.ids[1:], example.loss_mask[1:], strict=True)
     for supervised, run in groupby(pairs, key=lambda pair: pair[1]):
         if supervised:
             yield tuple(token for token, _ in run)

@@ -61,5 +61,5 @@ def _tokens(
     rendered = renderer.render_example(example.conversation)
     return [
         MaskedToken(token, renderer.token_bytes(token)[0], trained)
-        for token, trained in zip(rendered.ids, rendered.mask, strict=True)
+        for token, trained in zip(rendered.ids, rendered.loss_mask, strict=True)
     ]
