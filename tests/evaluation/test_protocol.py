@@ -72,7 +72,16 @@ def test_warming_up_completes_the_first_prompt_only() -> None:
 
 
 def test_the_token_limit_of_text_exceeds_every_expected_reply() -> None:
-    examples = [
-        TrainingExample((*HELLO, Message("assistant", text))) for text in ("short", "é" * 50)
-    ]
-    assert protocol.text_token_limit(examples) == 12 + 50
+    assert protocol.text_token_limit(labelled("short", "é" * 50)) == 12 + 50
+
+
+def labelled(*replies: str) -> list[TrainingExample]:
+    return [TrainingExample((*HELLO, Message("assistant", reply))) for reply in replies]
+
+
+def test_the_scoring_vocabulary_is_the_shipped_one_or_the_files_own() -> None:
+    assert len(protocol.scoring_vocabulary(labelled("(party)", "(devil)"))) == 349
+    own = labelled(*["refund", "invoice"] * 6)
+    assert protocol.scoring_vocabulary(own) == ("invoice", "refund")
+    text = labelled(*(f"It depends on {number}." for number in range(12)))
+    assert protocol.scoring_vocabulary(text) == ()

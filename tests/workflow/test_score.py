@@ -10,7 +10,7 @@ from openai import OpenAI
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import ProviderError
 from emojitune.evaluation.protocol import CONSTRAINED, FREE, SAMPLING_SEED
-from emojitune.workflow.score import Candidate, completer, label_candidates, score
+from emojitune.workflow.score import Candidate, completer, label_candidates, score, supported
 
 PROMPT = (Message("system", "s"), Message("user", "hi"))
 EXAMPLES = [TrainingExample((*PROMPT, Message("assistant", reply))) for reply in ("(party)", "(x)")]
@@ -96,3 +96,9 @@ def test_constrained_needs_emojitune(client: OpenAI, fake_api: FakeApi) -> None:
     }
     with pytest.raises(ProviderError, match="sent no alternatives"):
         completer(client, Candidate(MODEL, CONSTRAINED), is_emojitune=True)(PROMPT)
+
+
+def test_other_apis_score_the_fine_tuned_model_with_free_decoding_only() -> None:
+    candidates = label_candidates(MODEL, base="base", vocabulary=("(party)", "(x)"))
+    assert supported(candidates, is_emojitune=True) == candidates
+    assert supported(candidates, is_emojitune=False) == (Candidate(MODEL, FREE),)

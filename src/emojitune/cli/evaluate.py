@@ -1,6 +1,6 @@
 """`emojitune evaluate`: models scored on a file, compared pair by pair."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,6 @@ from emojitune.cli.data.files import check_usable
 from emojitune.cli.paths import display_name
 from emojitune.cli.render import Screen
 from emojitune.dataset.example import TrainingExample
-from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.disk import open_private
 from emojitune.errors import ConfigurationError, ProviderError
 from emojitune.evaluation.evaluate import evaluate as evaluate_on
@@ -21,11 +20,11 @@ from emojitune.evaluation.protocol import (
     CONSTRAINED,
     FREE,
     LOCAL_WORKERS,
+    scoring_vocabulary,
     text_token_limit,
     warm_up,
 )
 from emojitune.evaluation.report import ReportRow, comparisons, report_row
-from emojitune.labels import label_meanings, vocabulary_of
 from emojitune.models.catalog import is_fine_tuned
 from emojitune.settings import Settings
 from emojitune.workflow.provider import Connection
@@ -50,7 +49,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score one model, or two with their differences, and return the result for --json."""
     examples = check_usable(options.file, screen, minimum=1, name="validation file").examples
-    data = ScoringData(examples, scored_vocabulary(examples), options.workers)
+    data = ScoringData(examples, scoring_vocabulary(examples), options.workers)
     if not data.vocabulary:
         screen.say(
             "The file's replies are text, not a small closed set: they are compared as text."
@@ -102,14 +101,6 @@ class ScoringData:
     def text_tokens(self) -> int | None:
         """As in `Candidate`."""
         return None if self.vocabulary else text_token_limit(self.examples)
-
-
-def scored_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
-    """The labels that ship with the package if they cover the file, else the file's replies if they
-    are a closed vocabulary."""
-    replies = vocabulary_of(example.reply for example in examples)
-    shipped = tuple(label_meanings())
-    return shipped if set(replies) <= set(shipped) else closed_vocabulary(examples)
 
 
 def _score(

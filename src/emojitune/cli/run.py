@@ -21,21 +21,20 @@ from emojitune.cli.render import Screen, short_name
 from emojitune.dataset.example import TrainingExample
 from emojitune.dataset.statistics import closed_vocabulary, describe
 from emojitune.errors import InvalidRequestError, ProviderError
-from emojitune.evaluation.protocol import FREE
 from emojitune.evaluation.report import ReportRow
-from emojitune.labels import (
-    SMOKE_TEST_PROMPT,
-    is_label,
-    to_emoji,
-)
+from emojitune.labels import to_emoji
 from emojitune.models.catalog import is_fine_tuned, pinned_weights, resolve_base
 from emojitune.models.download import fetch
-from emojitune.openai_calendar import fine_tuning_notice, training_dollars
+from emojitune.openai_calendar import (
+    TRAINING_DOLLARS_PER_MILLION,
+    fine_tuning_notice,
+    training_dollars,
+)
 from emojitune.settings import Settings
 from emojitune.workflow import fine_tune
 from emojitune.workflow.provider import Connection, PromptForKey, connect, provider_errors
 from emojitune.workflow.reply_cache import ReplyCaches, open_reply_caches
-from emojitune.workflow.score import Candidate, label_candidates, score, text_candidates
+from emojitune.workflow.score import Candidate, label_candidates, score, supported, text_candidates
 
 LAST_EVENTS = 5
 
@@ -95,7 +94,7 @@ def _train_and_score(
     screen.heading("Last events")
     for event in fine_tune.events(connection.client, job_id, limit=LAST_EVENTS):
         screen.event(event.created_at, event.level, event.message)
-    prompt, system = _smoke_prompt(data)
+    prompt, system = fine_tune.smoke_test_prompt(data.training, data.validation)
     reply = _smoke_test(connection, model, prompt, system, screen)
     rows = _score(connection, options, settings, model, data, screen)
     _show_next_steps(connection, model, settings, screen)
@@ -123,7 +122,8 @@ def _confirm_hosted_cost(options: RunOptions, data: CheckedData, screen: Screen)
     screen.heading("Before this starts at OpenAI")
     screen.say(
         f"It trains on about {tokens * options.epochs} tokens: {tokens} x {options.epochs} epochs. "
-        f"At gpt-3.5-turbo's last price, $8 for a million tokens, that is about ${dollars:.2f}; "
+        f"At gpt-3.5-turbo's last price, ${TRAINING_DOLLARS_PER_MILLION:g} for a million tokens, "
+        f"that is about ${dollars:.2f}; "
         "an estimate, and scoring is charged on top.\n"
         f"{fine_tuning_notice(today)}\n"
         "Without --provider openai the same job runs on this machine, at no cost."
@@ -185,16 +185,6 @@ def _show_follow_commands(job_id: str, location: tuple[str, ...], screen: Screen
     screen.say(f"  stop it:    {command('jobs', 'cancel', job_id, *location)}", style="yellow")
 
 
-def _smoke_prompt(data: CheckedData) -> tuple[str, str]:
-    """The prompt and system prompt of the smoke test: for a model that does not reply in emoji
-    labels, the first ones of the validation file."""
-    first = data.validation[0]
-    systems = (turn.content for turn in first.prompt if turn.role in ("system", "developer"))
-    labels = closed_vocabulary(data.training)
-    replies_in_emoji = bool(labels) and all(map(is_label, labels))
-    return SMOKE_TEST_PROMPT if replies_in_emoji else first.question, next(systems, "")
-
-
 def _smoke_test(
     connection: Connection, model: str, prompt: str, system: str, screen: Screen
 ) -> str:
@@ -243,13 +233,10 @@ def _score_with_bars(
     screen: Screen,
 ) -> list[ReportRow]:
     """Score the candidates that this provider supports, with a progress bar for each."""
-    if not connection.is_emojitune:
-        # Only emojitune constrains, and OpenAI has retired the untuned base.
-        candidates = tuple(one for one in candidates if one.decoding == FREE)[-1:]
     with screen.progress_bars() as update:
         table = score(
             connection.client,
-            candidates,
+            supported(candidates, is_emojitune=connection.is_emojitune),
             examples,
             vocabulary,
             is_emojitune=connection.is_emojitune,

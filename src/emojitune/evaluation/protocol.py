@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from emojitune.dataset.example import Message, TrainingExample
+from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.metrics import Reply
+from emojitune.labels import label_meanings
 
 FREE = "free"
 CONSTRAINED = "constrained"
@@ -116,6 +118,14 @@ def text_token_limit(examples: Sequence[TrainingExample]) -> int:
     two bytes."""
     longest = max((len(example.reply.encode()) for example in examples), default=0)
     return MAX_TOKENS + longest // 2
+
+
+def scoring_vocabulary(examples: Sequence[TrainingExample]) -> tuple[str, ...]:
+    """The labels that ship with the package if they cover the examples, else the examples' replies
+    if they are a closed vocabulary; () if they are text."""
+    shipped = label_meanings()
+    covered = all(example.reply in shipped for example in examples)
+    return tuple(shipped) if covered else closed_vocabulary(examples)
 
 
 def _timed(

@@ -5,7 +5,7 @@ Every function takes the SDK's client, for any provider.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from openai.types import FileObject
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
+from emojitune.dataset.example import TrainingExample
+from emojitune.dataset.statistics import closed_vocabulary
 from emojitune.errors import ConfigurationError, InvalidRequestError, ProviderError
-from emojitune.labels import SYSTEM_PROMPT
+from emojitune.labels import SMOKE_TEST_PROMPT, SYSTEM_PROMPT, is_label
 from emojitune.workflow.progress import Progress
 from emojitune.workflow.provider import provider_errors
 
@@ -180,6 +182,18 @@ def events(client: OpenAI, job_id: str, *, limit: int = 50) -> list[FineTuningJo
     """The last `limit` events, oldest first."""
     with provider_errors():
         return client.fine_tuning.jobs.list_events(job_id, limit=limit).data[::-1]
+
+
+def smoke_test_prompt(
+    training: Sequence[TrainingExample], validation: Sequence[TrainingExample]
+) -> tuple[str, str]:
+    """The prompt and the system prompt of the smoke test: for a model that does not reply in emoji
+    labels, the prompt is the first one of the validation file."""
+    first = validation[0]
+    systems = (turn.content for turn in first.prompt if turn.role in ("system", "developer"))
+    labels = closed_vocabulary(training)
+    replies_in_emoji = bool(labels) and all(map(is_label, labels))
+    return SMOKE_TEST_PROMPT if replies_in_emoji else first.question, next(systems, "")
 
 
 def chat(

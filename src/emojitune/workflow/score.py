@@ -57,6 +57,14 @@ def text_candidates(
     return Candidate(base, FREE, text_tokens=limit), Candidate(model, FREE, text_tokens=limit)
 
 
+def supported(candidates: Sequence[Candidate], *, is_emojitune: bool) -> tuple[Candidate, ...]:
+    """The candidates that a provider can score: other APIs only the fine-tuned model, with free
+    decoding, since only emojitune constrains and OpenAI has retired the untuned base."""
+    if is_emojitune:
+        return tuple(candidates)
+    return tuple(candidate for candidate in candidates if candidate.decoding == FREE)[-1:]
+
+
 def score(
     client: OpenAI,
     candidates: Iterable[Candidate],
