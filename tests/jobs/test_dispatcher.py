@@ -274,7 +274,7 @@ def stop(settings: Settings, pid: int, when: Callable[[], bool] = lambda: True) 
 
 
 def checkpoints_of(settings: Settings, job: Job) -> list[tuple[Path, int]]:
-    """What the newest of them and the one before hold, which stay while one is saved."""
+    """Files of the two newest checkpoints, which stay while another is saved."""
     folder = settings.runs / job.id / "checkpoints"
     newest = sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
     return sorted((file, file.stat().st_mtime_ns) for one in newest[-2:] for file in one.rglob("*"))

@@ -1,4 +1,4 @@
-"""What the doctor finds in a home folder, what it repairs, and what it never does."""
+"""Problems that the doctor finds in a home folder, its repairs, and what it never touches."""
 
 import os
 import sqlite3
@@ -179,7 +179,7 @@ def test_checkpoints_of_a_job_that_has_ended_can_go(
     assert checkpoints.parent.exists(), "its log stays"
 
 
-def test_half_a_base_model_in_the_cache_is_fetched_anew_once_it_is_gone(
+def test_half_a_base_model_in_the_cache_is_fetched_again_once_it_is_deleted(
     settings: Settings,
 ) -> None:
     half = settings.cache / "models" / "base-0123"

@@ -183,8 +183,8 @@ def test_a_line_that_is_far_too_long_is_cut_and_reported(
     questions = [f"number {n}" for n in range(11)] + ["word " * 2000]
     done = run(job_of(questions, stores), stores, settings)
     assert done.status == "succeeded", done.error
-    told = stores.jobs.events(done.id, limit=100).items
-    assert [event.message for event in told if event.level == "warn"] == [
+    events = stores.jobs.events(done.id, limit=100).items
+    assert [event.message for event in events if event.level == "warn"] == [
         "Training file: 1 of 12 examples cut at 256 tokens, where the base model reads no further "
         "(line 12); no reply is left to learn in line 12"
     ]

@@ -33,7 +33,7 @@ def test_requested_numbers_are_used() -> None:
     found = plan(569, **requested)
     assert found.hyperparameters == requested
     assert found.config == TrainingConfig(epochs=7, batch_size=3, learning_rate=1e-3, seed=7)
-    assert all("as asked" in reason for reason in found.reasons)
+    assert all("as requested" in reason for reason in found.reasons)
 
 
 @pytest.mark.parametrize("examples", [1, 10, 25, 26, 30, 33, 34, 127, 128, 8333, 8334, 20_000])

@@ -58,8 +58,8 @@ def test_sql_allows_the_same_transitions_and_no_other(
 
 def set_status(database: Database, job_id: str, status: str) -> None:
     with database.transaction() as connection:
-        asked = {"status": status, "id": job_id}
-        connection.execute(text("UPDATE jobs SET status = :status WHERE id = :id"), asked)
+        values = {"status": status, "id": job_id}
+        connection.execute(text("UPDATE jobs SET status = :status WHERE id = :id"), values)
 
 
 def test_sql_lets_a_job_begin_only_at_the_beginning(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def small(settings: Settings) -> tuple[Job, Stores]:
     ]
     content = [(json.dumps({"messages": row}) + "\n").encode() for row in rows]
     file = stores.files.add(content, filename="f.jsonl", purpose="fine-tune")
-    asked = {"n_epochs": 2, "batch_size": 5}
+    hyperparameters = {"n_epochs": 2, "batch_size": 5}
     job = stores.jobs.create(
-        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=asked
+        model="gpt-3.5-turbo-0125", training_file=file.id, hyperparameters=hyperparameters
     )
     return job, stores
 
@@ -178,10 +178,10 @@ def test_steps_of_a_paused_job_are_reported_when_it_is_resumed(
         Worker(job.id, "worker-1", settings).work()
     saved = settings.runs / job.id / "checkpoints" / f"step-{min(reported + 1, 2)}"
     assert saved.exists(), "no step is lost"
-    asked = ["paused", "resumed"]
-    assert events_of(job, stores) == [*EVENTS[:reported], *asked[: 1 + at_once]]
+    changes = ["paused", "resumed"]
+    assert events_of(job, stores) == [*EVENTS[:reported], *changes[: 1 + at_once]]
     if not at_once:
         change(job, stores, "resumed")
     Worker(job.id, "worker-2", settings).work()
-    assert events_of(job, stores) == [*EVENTS[:reported], *asked, *EVENTS[reported:]]
+    assert events_of(job, stores) == [*EVENTS[:reported], *changes, *EVENTS[reported:]]
     assert stores.jobs.get(job.id).status == "succeeded"

@@ -1,4 +1,4 @@
-"""What a worker writes is kept only while the job is its own; and what belongs together is one."""
+"""Fencing: a worker's writes are kept only while it holds the job; and transactions are atomic."""
 
 import sqlite3
 from contextlib import closing

@@ -44,14 +44,14 @@ def test_equal_bytes_are_kept_once_until_the_last_file_goes(
     assert everything_in(tmp_path) == []
 
 
-def test_too_many_bytes_leave_nothing_behind(files: FileStore, tmp_path: Path) -> None:
+def test_too_many_bytes_leave_no_file(files: FileStore, tmp_path: Path) -> None:
     with pytest.raises(FileTooLargeError, match="at most 4 bytes"):
         files.add([b"abc", b"de"], filename="a", purpose="fine-tune", max_bytes=4)
     assert everything_in(tmp_path) == []
     assert files.list().items == ()
 
 
-def test_a_broken_upload_leaves_nothing_behind(files: FileStore, tmp_path: Path) -> None:
+def test_a_broken_upload_leaves_no_file(files: FileStore, tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield b"abc"
         raise ConnectionError

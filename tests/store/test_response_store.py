@@ -46,12 +46,14 @@ def test_an_item_is_its_responses_own(responses: ResponseStore, database: Databa
 
 
 def test_an_item_is_found_by_an_index(responses: ResponseStore, database: Database) -> None:
-    asked: list[tuple[str, tuple[str, ...]]] = []
-    with database.transaction() as connection:  # what is read in between is read on this connection
-        event.listen(connection, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+    statements: list[tuple[str, tuple[str, ...]]] = []
+    with database.transaction() as connection:  # reads in it use this connection
+        event.listen(
+            connection, "before_cursor_execute", lambda *call: statements.append(call[2:4])
+        )
         with pytest.raises(NotFoundError):
             responses.items(["msg_0"])
-        [(statement, values)] = asked
+        [(statement, values)] = statements
         steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
         plan = [step.detail for step in steps]
     assert any("items_by_id" in step for step in plan), plan

@@ -1,4 +1,4 @@
-"""A store sees its project's rows, whatever it is asked; and no statement forgets to say whose."""
+"""A store sees only its project's rows, and no statement can forget to name the project."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_a_repeated_request_belongs_to_its_project(database: Database) -> None:
         assert made(mine, 1, key) == first
 
 
-def test_leave_to_use_a_model_is_leave_to_see_it_and_no_more(database: Database) -> None:
+def test_permission_to_use_a_model_is_permission_to_see_it_and_no_more(database: Database) -> None:
     mine, yours, others = (ModelStore(database, who) for who in "abc")
     mine.register(MODEL)
     permissions = PermissionStore(database, "a")

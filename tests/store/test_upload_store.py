@@ -152,12 +152,12 @@ def test_who_completes_an_upload_that_is_cancelled_meanwhile_is_told_so(
     upload_id, part_ids = begin(uploads, b"one ", b"two")
     real = uploads_module.chunks_of
 
-    def cancel_behind_the_first(part: object) -> object:
+    def cancel_after_the_first(part: object) -> object:
         yield from real(part)
         monkeypatch.setattr(uploads_module, "chunks_of", real)
         uploads.cancel(upload_id)
 
-    monkeypatch.setattr(uploads_module, "chunks_of", cancel_behind_the_first)
+    monkeypatch.setattr(uploads_module, "chunks_of", cancel_after_the_first)
     with pytest.raises(InvalidStateError, match="is cancelled"):
         uploads.complete(upload_id, part_ids)
     assert not files.list().items

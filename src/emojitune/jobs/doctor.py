@@ -1,8 +1,8 @@
-"""Looks after a home folder: what is damaged or left over, and what can be put right.
+"""Examines a home folder for damage and leftovers, and repairs what can be repaired.
 
-Never deletes what a user gave or made. What nobody refers to any more is moved to `recovered/`,
-where it can be looked at; what is deleted is what an interrupted write left half done, what can be
-computed again, and a base model that can be fetched again.
+Never deletes anything that a user uploaded or trained. Whatever the database no longer refers to is
+moved to `recovered/`, where it can be inspected. Deleted are only remains of interrupted writes,
+files that can be computed again, and base models that can be fetched again.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from emojitune.store.jobs import FINISHED, JOB_PREFIX
 from emojitune.store.scope import EVERY_PROJECT
 from emojitune.store.stores import Stores, stores_of
 
-# What of a home folder may hold what people wrote. There may be more in it, which is not ours.
+# Files of a home folder that may hold private text. Others in it may be the user's own.
 _OURS = ("emojitune.db*", "api_key", "server.*", "files", "adapters", "runs", "recovered")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One problem.
 
-    `mend` does what `repair` says; both are None where only a person can help, and `found` then
-    says how.
+    `mend` does what `repair` describes; both are None where only a person can repair it, and
+    `found` then says how.
     """
 
     area: str
@@ -43,13 +43,13 @@ class Finding:
 
 
 def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Finding]:
-    """Everything that is wrong with the home and the cache of these settings.
+    """Find all problems of the home and the cache of these settings.
 
     Args:
-        verify: Looks at an adapter's folder; raises ModelError when it is not whole.
+        verify: Checks an adapter's folder; raises ModelError when it is damaged.
 
     Raises:
-        ConfigurationError: The home is no folder, and cannot become one.
+        ConfigurationError: The home is not a folder, and cannot become one.
     """
     check_home(settings.home)
     findings = list(_base_models(settings))
@@ -67,7 +67,7 @@ def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Fin
 
 
 def repair(findings: list[Finding], settings: Settings) -> list[Finding]:
-    """Put right what can be; returns the rest.
+    """Repair the problems that can be repaired; returns the others.
 
     Raises:
         ConfigurationError: A server is using the home folder.
@@ -99,14 +99,14 @@ class _Home:
         yield from self._adapters()
         yield from self._runs()
         yield from self._permissions()
-        if not self._served:  # else they may just be being written
+        if not self._served:  # otherwise the server may be writing them now
             yield from self._temporaries()
 
     def _files(self) -> Iterator[Finding]:
         kept: set[Path] = set()
         for file in self._stores.files.all():
             path = self._stores.files.blob(file.sha256)
-            if path not in kept and (wrong := _what_is_wrong(path, file)):
+            if path not in kept and (wrong := _damage(path, file)):
                 yield Finding(
                     "files",
                     f"{file.id} ({file.filename}): {wrong}. Upload it again, or take it from a "
@@ -139,7 +139,7 @@ class _Home:
 
     def _permissions(self) -> Iterator[Finding]:
         home = self._settings.home
-        if not is_open_to_others(home):  # then nobody gets at anything in it
+        if not is_open_to_others(home):  # then nobody else reaches anything in it
             return
         found = [path for name in _OURS for path in home.glob(name) if is_open_to_others(path)]
         if found:
@@ -186,7 +186,7 @@ def _delete(area: str, path: Path, why: str) -> Finding:
     return Finding(area, f"{path}: {why}", "delete it", remove)
 
 
-def _what_is_wrong(path: Path, file: StoredFile) -> str | None:
+def _damage(path: Path, file: StoredFile) -> str | None:
     if not path.is_file():
         return "its bytes are missing"
     with path.open("rb") as content:

@@ -32,7 +32,7 @@ class Loaded:
     Attributes:
         config: The plan's, with the numbers that depend on the model and the device.
         training: Examples as token ids, none longer than the model's context, the file's first.
-        validation: The same of the validation file; empty without one.
+        validation: The validation file's examples as token ids; empty without one.
         initial: Tensors of the adapter to continue from, by name.
         knn_examples: Examples that the finished model compares prompts with.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 from emojitune.training.config import TrainingConfig
 
-# OpenAI's own recipe for "auto": three epochs, more for tiny files, fewer for huge ones.
+# OpenAI's own defaults for "auto": three epochs, more for tiny files, fewer for huge ones.
 _EPOCHS = 3
 _MIN_EXAMPLES_SEEN = 100
 _MAX_EXAMPLES_SEEN = 25_000
@@ -88,19 +88,19 @@ def make_plan(
 def _meanings(count: int) -> tuple[str, ...]:
     if not count:
         return ()
-    why = "more examples, two a label, since the emoji vocabulary knows them all"
+    why = "two additional examples per label, since the emoji vocabulary has all of them"
     return (f"meanings {count}: {why}",)
 
 
 def _smoothing(labels: int) -> tuple[str, ...]:
     if labels < 2:
         return ()
-    return (f"smoothing {_SMOOTHING}: replies are a closed set of {labels}, which is learned too",)
+    return (f"smoothing {_SMOOTHING}: label smoothing over the closed set of {labels} replies",)
 
 
-def _epochs(asked: int | str, examples: int) -> tuple[int, str]:
-    if asked != "auto":
-        return int(asked), f"n_epochs {asked}: as asked"
+def _epochs(requested: int | str, examples: int) -> tuple[int, str]:
+    if requested != "auto":
+        return int(requested), f"n_epochs {requested}: as requested"
     if examples * (_EPOCHS + 1) <= _MIN_EXAMPLES_SEEN:
         epochs = min(_MAX_AUTO_EPOCHS, _MIN_EXAMPLES_SEEN // examples)
         return epochs, f"n_epochs {epochs}: auto, more than {_EPOCHS} for only {examples} examples"
@@ -110,9 +110,9 @@ def _epochs(asked: int | str, examples: int) -> tuple[int, str]:
     return _EPOCHS, f"n_epochs {_EPOCHS}: auto"
 
 
-def _batch_size(asked: int | str, examples: int) -> tuple[int, str]:
-    if asked != "auto":
-        return int(asked), f"batch_size {asked}: as asked"
+def _batch_size(requested: int | str, examples: int) -> tuple[int, str]:
+    if requested != "auto":
+        return int(requested), f"batch_size {requested}: as requested"
     size = _BATCH_SIZE
     while size > 1 and examples < size * _MIN_STEPS_PER_EPOCH:
         size //= 2
@@ -121,12 +121,12 @@ def _batch_size(asked: int | str, examples: int) -> tuple[int, str]:
     return size, f"batch_size {size}: auto, small so that {examples} examples make enough steps"
 
 
-def _multiplier(asked: float | str, learning_rate: float, steps: int) -> tuple[float, str]:
-    if asked == "auto":
+def _multiplier(requested: float | str, learning_rate: float, steps: int) -> tuple[float, str]:
+    if requested == "auto":
         multiplier = round(min(1.0, sqrt(_STEPS_AT_FULL_RATE / steps)), 3)
         why = "auto" if multiplier == 1.0 else f"auto, less than 1 for {steps} steps"
     else:
-        multiplier, why = float(asked), "as asked"
+        multiplier, why = float(requested), "as requested"
     rate = learning_rate * multiplier
-    told = f"learning_rate_multiplier {multiplier:g}: {why}, a peak learning rate of {rate:g}"
-    return multiplier, told
+    reason = f"learning_rate_multiplier {multiplier:g}: {why}, a peak learning rate of {rate:g}"
+    return multiplier, reason

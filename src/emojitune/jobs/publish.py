@@ -31,7 +31,7 @@ class EpochCheckpoint:
 
     Attributes:
         adapter: Its folder, in PEFT's format.
-        metrics: Those of the epoch's last step.
+        metrics: Metrics of the epoch's last step.
         final: Whether it is the job's result.
         complete: Adds to a copy of the adapter's folder what else the model needs.
     """

@@ -91,7 +91,7 @@ class Database:
                 self._open.connection = None
 
     def guarded(self, guard: Callable[[Connection], None]) -> "Database":
-        """The same database; there `guard` begins each transaction, and may raise to refuse it."""
+        """This database with a `guard`: it begins each transaction, and may raise to refuse it."""
         return Database(self._engine, self._path, self.clock, guard)
 
     def is_in_place(self) -> bool:

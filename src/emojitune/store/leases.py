@@ -83,8 +83,8 @@ class LeaseStore:
         return lease.expires_at <= self._database.clock()
 
     def fenced(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Database:
-        """The same database for `worker`'s writes: a transaction is refused unless it holds the
-        job, in one of these statuses. Whoever cancels or pauses a job has the last word.
+        """This database for `worker`'s writes: a transaction is refused unless it holds the job, in
+        one of these statuses. Whoever cancels or pauses a job has the last word.
 
         Transactions raise:
             LeaseLostError: Another worker has the job by now, or its status is another one.

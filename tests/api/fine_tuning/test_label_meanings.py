@@ -24,8 +24,5 @@ def test_known_labels_are_trained_with_their_meanings(
         told = messages(client, job.id)
     assert any(message.startswith(f"Step {steps}/{steps}") for message in told)
     meanings = [message for message in told if message.startswith("Plan: meanings")]
-    assert meanings == (
-        ["Plan: meanings 4: more examples, two a label, since the emoji vocabulary knows them all"]
-        if steps == 6
-        else []
-    )
+    reason = "two additional examples per label, since the emoji vocabulary has all of them"
+    assert meanings == ([f"Plan: meanings 4: {reason}"] if steps == 6 else [])
