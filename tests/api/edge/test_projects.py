@@ -159,7 +159,7 @@ def test_objects_of_other_projects_are_not_found_at_every_endpoint(
 ) -> None:
     before = _all_objects(ProjectClient(http, ids))
     table = [
-        "| method | path | id in | another project's | one that never was |",
+        "| method | path | id in | another project's object | nonexistent object |",
         "|---|---|---|---|---|",
     ]
     for method, path in ROUTES:
