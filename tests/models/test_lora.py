@@ -28,7 +28,7 @@ def logits(module: nn.Module) -> torch.Tensor:
         return module(IDS).logits  # type: ignore[no-any-return]
 
 
-def test_tensors_made_without_modules_are_those_that_modules_get(
+def test_tensors_made_without_modules_equal_those_of_modules(
     tiny: LoadedHF, tiny_base: Path
 ) -> None:
     lora.attach(tiny.module, rank=4, alpha=8.0, seed=3)
@@ -48,7 +48,7 @@ def test_every_linear_layer_but_the_head_is_adapted(tiny: LoadedHF) -> None:
     assert not any("lm_head" in name for name in adapted)
 
 
-def test_a_fresh_adapter_changes_nothing(tiny: LoadedHF) -> None:
+def test_a_new_adapter_changes_nothing(tiny: LoadedHF) -> None:
     before = logits(tiny.module)
     lora.attach(tiny.module, rank=4, alpha=8.0, seed=0)
     assert torch.equal(logits(tiny.module), before)
@@ -114,7 +114,7 @@ def test_an_adapter_folder_comes_back_as_it_was(tiny: LoadedHF, tmp_path: Path) 
     assert all(torch.equal(tensors[name], state[name]) for name in state)
 
 
-def test_a_torn_adapter_is_refused(tiny: LoadedHF, tmp_path: Path) -> None:
+def test_a_truncated_adapter_is_refused(tiny: LoadedHF, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     adapter.write(folder, perturbed(tiny), adapter.AdapterInfo("tiny", rank=4, alpha=8.0))
     weights = folder / "adapter_model.safetensors"

@@ -37,7 +37,7 @@ def packed(folder: Path) -> PackedLlama[PackedLinear]:
     return loader.load_llama(plain_llama(folder), float32(), PackedLinear).llama
 
 
-def test_it_holds_what_the_modules_hold(tiny_base: Path, tiny: LoadedHF) -> None:
+def test_its_weights_equal_those_of_the_modules(tiny_base: Path, tiny: LoadedHF) -> None:
     loaded = loader.load_llama(plain_llama(tiny_base), float32(), PackedLinear)
     assert loaded.context_length == tiny.context_length
     assert loaded.renderer.stop_ids == tiny.renderer.stop_ids
@@ -47,18 +47,18 @@ def test_it_holds_what_the_modules_hold(tiny_base: Path, tiny: LoadedHF) -> None
     for mine, theirs in zip(loaded.llama.layers, body.layers, strict=True):
         assert torch.equal(mine.input_norm, theirs.input_layernorm.weight)
         assert torch.equal(mine.mlp_norm, theirs.post_attention_layernorm.weight)
-        for product, names in zip(mine.linears, FUSED_LINEARS, strict=True):
+        for linear, names in zip(mine.linears, FUSED_LINEARS, strict=True):
             x = torch.randn(3, theirs.get_submodule(names[0]).in_features)
             expected = torch.cat([theirs.get_submodule(name)(x) for name in names], dim=1)
-            torch.testing.assert_close(product(x), expected)
+            torch.testing.assert_close(linear(x), expected)
 
 
-def test_its_size_is_that_of_its_weights_held_once(tiny_base: Path, tiny: LoadedHF) -> None:
+def test_each_weight_counts_once_for_its_size(tiny_base: Path, tiny: LoadedHF) -> None:
     norms = sum(p.nbytes for p in tiny.module.parameters() if p.dim() == 1)
     assert packed(tiny_base).bytes == sum(p.nbytes for p in tiny.module.parameters()) - norms
 
 
-def test_packed_weights_multiply_as_plain_ones() -> None:
+def test_packed_weights_multiply_as_plain_ones_do() -> None:
     weight = torch.randn(24, 16).bfloat16()
     for rows in (1, 7, 300):
         x = torch.randn(rows, 16).bfloat16()
@@ -79,7 +79,7 @@ def test_packed_weights_multiply_as_plain_ones() -> None:
     ],
     ids=lambda config: next(iter(config)),
 )
-def test_what_is_no_such_llama_is_left_to_its_modules(
+def test_other_models_run_through_transformers(
     tiny_base: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     assert isinstance(choose_backend(tiny_base), LlamaBackend)
@@ -118,12 +118,12 @@ def test_an_older_config_means_the_same(tiny_base: Path, tmp_path: Path) -> None
     assert not torch.equal(mine, packed(tiny_base).rotary(positions)[1])
 
 
-def test_both_ways_of_a_product_are_its_weights() -> None:
+def test_both_directions_of_a_trainable_linear_use_its_weights() -> None:
     weight = torch.randn(24, 16).bfloat16()
-    product = TrainableLinear(weight)
+    linear = TrainableLinear(weight)
     rows = torch.randn(5, 24).bfloat16()
-    torch.testing.assert_close(product.input_grad(rows), rows @ weight)
-    torch.testing.assert_close(product(rows @ weight), rows @ weight @ weight.T)
+    torch.testing.assert_close(linear.input_grad(rows), rows @ weight)
+    torch.testing.assert_close(linear(rows @ weight), rows @ weight @ weight.T)
 
 
 def test_weights_in_several_files_are_found(tiny_base: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def without_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [with_torn_weights, with_a_matrix_of_another_size, without_tokenizer]
 )
-def test_a_folder_that_is_not_whole_is_refused(
+def test_an_incomplete_folder_is_refused(
     damage: Callable[[Path], None], tiny_base: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "base"
@@ -166,9 +166,7 @@ def test_a_folder_that_is_not_whole_is_refused(
         loader.load_for_training(folder, float32())
 
 
-def test_a_file_that_is_written_over_leaves_a_loaded_model_as_it_is(
-    tiny_base: Path, tmp_path: Path
-) -> None:
+def test_overwriting_a_file_does_not_change_a_loaded_model(tiny_base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     shutil.copytree(tiny_base, folder)
     llama = packed(folder)

@@ -12,9 +12,9 @@ REPLY = Message("assistant", "(party)")
 
 def test_supervised_ids_are_the_reply_and_its_stop_token(tiny: LoadedHF) -> None:
     rendered = tiny.renderer.render_example([SYSTEM, USER, REPLY])
-    learned = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
+    supervised = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
     stop = 2  # <|im_end|>
-    assert learned == [*tiny.renderer.encode_text("(party)"), stop]
+    assert supervised == [*tiny.renderer.encode_text("(party)"), stop]
     assert rendered.ids[-2] == stop, "the line end after the stop token is not learned"
     assert rendered.loss_mask[-2:] == (True, False)
 
@@ -37,15 +37,15 @@ def test_a_prompt_is_the_beginning_of_its_example(tiny: LoadedHF) -> None:
     assert rendered.loss_mask[len(prompt)]
 
 
-def test_every_assistant_message_is_learned_unless_its_weight_is_0(tiny: LoadedHF) -> None:
+def test_every_assistant_message_is_supervised_unless_its_weight_is_0(tiny: LoadedHF) -> None:
     first = Message("assistant", "(devil)", weight=0)
     rendered = tiny.renderer.render_example([USER, first, USER, REPLY])
-    learned = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
-    assert tiny.renderer.decode(learned) == "(party)"
+    supervised = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
+    assert tiny.renderer.decode(supervised) == "(party)"
 
     rendered = tiny.renderer.render_example([USER, Message("assistant", "(devil)"), USER, REPLY])
-    learned = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
-    assert tiny.renderer.decode(learned) == "(devil)(party)"
+    supervised = [i for i, on in zip(rendered.ids, rendered.loss_mask, strict=True) if on]
+    assert tiny.renderer.decode(supervised) == "(devil)(party)"
 
 
 def test_typed_special_tokens_stay_text(tiny: LoadedHF) -> None:
@@ -76,7 +76,7 @@ def test_a_conversation_that_the_template_refuses_is_at_fault_itself(tiny: Loade
         tiny.renderer.render_prompt([USER, USER])
 
 
-def test_what_a_tool_says_is_a_turn_of_its_own(tiny: LoadedHF) -> None:
-    asked = [Message("user", "a"), Message("tool", "b"), Message("function", "c")]
+def test_the_result_of_a_tool_is_a_turn_of_its_own(tiny: LoadedHF) -> None:
+    by_tools = [Message("user", "a"), Message("tool", "b"), Message("function", "c")]
     as_user = [Message("user", text) for text in "abc"]
-    assert tiny.renderer.render_prompt(asked) == tiny.renderer.render_prompt(as_user)
+    assert tiny.renderer.render_prompt(by_tools) == tiny.renderer.render_prompt(as_user)

@@ -8,13 +8,13 @@ class Cyclic:
         self.myself = self
 
 
-def test_the_libraries_are_there_and_no_longer_looked_through() -> None:
-    """tests/conftest.py has imported them, as the server and the workers do."""
+def test_the_libraries_are_loaded_and_exempt_from_garbage_collection() -> None:
+    """tests/conftest.py imports them, as the server and the workers do."""
     assert {"torch", "transformers"} <= set(sys.modules)
     assert gc.get_freeze_count() > 100_000
 
 
-def test_what_is_made_afterwards_is_still_collected() -> None:
+def test_later_objects_are_still_collected() -> None:
     assert gc.isenabled()
     gone = weakref.ref(Cyclic())
     gc.collect()

@@ -1,4 +1,4 @@
-"""The optimizer is torch's AdamW to the last bit, and leaves torch's compiler alone."""
+"""The optimizer equals torch's AdamW to the last bit, and does not import torch's compiler."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def run(state: dict[str, torch.Tensor], optimizer: Adam, steps: range) -> None:
         optimizer.step(0.1 / (1 + step))
 
 
-def test_it_moves_tensors_as_torch_does() -> None:
+def test_it_updates_tensors_as_torch_does() -> None:
     ours, theirs = tensors(), tensors()
     peer = torch.optim.AdamW(theirs.values(), weight_decay=0.0, fused=True)
     run(ours, Adam(ours), range(6))
@@ -40,7 +40,7 @@ def test_it_moves_tensors_as_torch_does() -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_it_goes_on_from_its_moments_as_if_nothing_had_happened() -> None:
+def test_an_optimizer_resumed_from_its_moments_equals_an_uninterrupted_one() -> None:
     whole, halves = tensors(), tensors()
     run(whole, Adam(whole), range(6))
     first = Adam(halves)

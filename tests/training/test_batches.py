@@ -36,7 +36,7 @@ def rendered(model: LoadedHF) -> list[RenderedExample]:
 
 @pytest.fixture(params=["fast", "modules"], autouse=True)
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All this must hold for Llamas, and for models that only their own modules can run."""
+    """Run every test on both backends."""
     if request.param == "modules":
         monkeypatch.setattr(backend, "read_llama", lambda folder: None)
 
@@ -65,9 +65,7 @@ def gradients(base: Path, batches: list[list[RenderedExample]]) -> tuple[float, 
     return total, sums
 
 
-def test_examples_that_share_nothing_are_packed_all_the_same(
-    tiny: LoadedHF, tiny_base: Path
-) -> None:
+def test_examples_without_a_common_prefix_are_packed_too(tiny: LoadedHF, tiny_base: Path) -> None:
     whole = [(ids, (True,) * len(ids)) for ids in ((5, 6, 7), (8, 9, 10, 11), (12, 13))]
     examples = [RenderedExample(*one) for one in whole]
     assert pack_row(examples).layout.prefix == 0
@@ -78,7 +76,7 @@ def test_examples_that_share_nothing_are_packed_all_the_same(
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_both_ways_have_the_same_loss_and_gradients(
+def test_both_backends_have_the_same_loss_and_gradients(
     tiny: LoadedHF, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = rendered(tiny)
@@ -131,19 +129,17 @@ def test_the_common_prefix_is_in_a_row_once(tiny: LoadedHF) -> None:
     assert row.positions[0, prefix : prefix + 2].tolist() == [prefix, prefix + 1]
 
 
-def test_places_and_targets_are_the_learned_tokens(tiny: LoadedHF) -> None:
+def test_logits_indices_and_targets_are_those_of_the_supervised_tokens(tiny: LoadedHF) -> None:
     examples = rendered(tiny)
     row = pack_row(examples)
-    learned = [i for e in examples for i, on in zip(e.ids, e.loss_mask, strict=True) if on]
-    assert row.targets.tolist() == learned
+    supervised = [i for e in examples for i, on in zip(e.ids, e.loss_mask, strict=True) if on]
+    assert row.targets.tolist() == supervised
     logits_indices = row.logits_indices.tolist()
-    assert all(place >= row.layout.prefix for place in logits_indices[: len(learned)])
-    assert len(logits_indices) == len(learned) + -len(learned) % 16
+    assert all(index >= row.layout.prefix for index in logits_indices[: len(supervised)])
+    assert len(logits_indices) == len(supervised) + -len(supervised) % 16
 
 
-def test_what_stands_behind_the_last_learned_token_is_not_run(
-    tiny: LoadedHF, tiny_base: Path
-) -> None:
+def test_tokens_after_the_last_supervised_one_are_not_run(tiny: LoadedHF, tiny_base: Path) -> None:
     examples = rendered(tiny)
     assert all(e.ids[forward_tokens(e)] in tiny.renderer.stop_ids for e in examples)
     thanks = (Message("user", "Thank you so much for that."), Message("assistant", "no", weight=0))
@@ -161,7 +157,7 @@ def test_what_stands_behind_the_last_learned_token_is_not_run(
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def test_equal_prompts_with_different_replies_keep_their_own_places(tiny: LoadedHF) -> None:
+def test_equal_prompts_with_different_replies_keep_their_own_indices(tiny: LoadedHF) -> None:
     user = Message("user", "what")
     twins = [
         tiny.renderer.render_example([SYSTEM, user, Message("assistant", a)])
@@ -172,7 +168,7 @@ def test_equal_prompts_with_different_replies_keep_their_own_places(tiny: Loaded
     assert len({*logits_indices}) == len(logits_indices)
 
 
-def test_an_example_that_learns_from_its_first_token_on_shares_nothing() -> None:
+def test_an_example_supervised_from_its_first_token_on_shares_no_prefix() -> None:
     row = pack_row(
         [
             RenderedExample((5, 6, 7), (True, True, True)),
@@ -192,7 +188,7 @@ def test_rows_are_bounded(tiny: LoadedHF) -> None:
     assert sum(len(row.targets) for row in rows) == sum(sum(e.loss_mask) for e in examples)
 
 
-def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
+def test_batches_hold_every_example_once_in_an_order_by_the_seed() -> None:
     examples = [RenderedExample((number,), (False,)) for number in range(10)]
     epoch = shuffled_batches(examples, 4, seed=1, epoch=0)
     assert [len(batch) for batch in epoch] == [4, 4, 2]
@@ -202,7 +198,7 @@ def test_batches_hold_every_example_once_in_an_order_of_the_seed() -> None:
     assert epoch != shuffled_batches(examples, 4, seed=1, epoch=1)
 
 
-def test_what_teaches_nothing_is_not_run() -> None:
+def test_an_example_without_supervised_tokens_is_not_run() -> None:
     long = RenderedExample(tuple(range(100)), (False,) * 100)
     assert pack_row([long]).ids.shape == (1, 8)
     assert not len(pack_row([long]).targets)
@@ -214,7 +210,7 @@ def test_truncation_takes_tokens_from_the_end() -> None:
     )
 
 
-def test_shares_of_a_batch_have_about_as_many_tokens_each() -> None:
+def test_parts_of_a_batch_have_about_equally_many_tokens() -> None:
     lengths = (9, 1, 5, 2, 8, 3, 4)
     batch = [
         RenderedExample((number,) * length, (True,) * length)
@@ -227,11 +223,11 @@ def test_shares_of_a_batch_have_about_as_many_tokens_each() -> None:
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
-def test_a_batch_shared_out_to_threads_has_the_gradients_of_the_whole(
+def test_gradients_of_a_batch_do_not_depend_on_the_number_of_threads(
     tiny: LoadedHF, tiny_base: Path, cores: int
 ) -> None:
     examples = rendered(tiny) * 6
-    learned = sum(len(pack_row([example]).targets) for example in examples)
+    supervised = sum(len(pack_row([example]).targets) for example in examples)
     loss, whole = gradients(tiny_base, [examples])
     forward, parameters = adapted(tiny_base)
     before = torch.get_num_threads()
@@ -241,6 +237,6 @@ def test_a_batch_shared_out_to_threads_has_the_gradients_of_the_whole(
             score = threaded.backward(examples)
     finally:
         torch.set_num_threads(before)
-    assert score.loss == pytest.approx(loss / learned, rel=1e-5)
+    assert score.loss == pytest.approx(loss / supervised, rel=1e-5)
     for parameter, expected in zip(parameters, whole, strict=True):
-        torch.testing.assert_close(parameter.grad, expected / learned, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(parameter.grad, expected / supervised, atol=1e-5, rtol=1e-4)

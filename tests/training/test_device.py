@@ -5,7 +5,7 @@ from emojitune.training.batches import pack_row
 from emojitune.training.device import to_device
 
 
-def test_every_tensor_of_a_pack_and_of_its_parts_moves() -> None:
+def test_every_tensor_of_a_pack_and_of_its_parts_is_moved() -> None:
     row = to_device(
         pack_row([RenderedExample((5, 6, 7), (False, True, True))]), torch.device("meta")
     )

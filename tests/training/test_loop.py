@@ -43,7 +43,7 @@ def events(
 ) -> list[TrainingEvent]:
     """Train the tiny model on ten examples; all events, or those up to a number of steps.
 
-    A checkpoint is saved at each epoch's end, and behind `every` steps.
+    A checkpoint is saved at the end of each epoch, and after every `every` steps.
     """
     steps = count(1)
     precision = precision or float32()
@@ -106,7 +106,7 @@ def test_the_same_seed_makes_the_same_adapter(tiny_base: Path, tmp_path: Path) -
 def test_a_gpu_makes_the_same_adapter_twice(
     tiny_base: Path, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    precision = Precision(torch.device("cuda"), dtype, "as asked")
+    precision = Precision(torch.device("cuda"), dtype, "as requested")
     first, second = (
         final_adapter(events(tiny_base, tmp_path / name, precision=precision)) for name in "ab"
     )
@@ -130,7 +130,7 @@ def test_a_run_interrupted_at_any_step_ends_as_an_uninterrupted_one(
     rest = events(tiny_base, cut, validation=True)
     assert rest[0] == ForwardChosen("the fast path for Llama-like models")
     if stop_after > 1:
-        # The step that was cut off before its checkpoint is the only one that is done again.
+        # Only the step that was interrupted before its checkpoint is repeated.
         again = reports(first).index(reports(rest)[0])
         assert reports(first)[again:] == reports(rest)[: len(reports(first)) - again]
         assert reports(first)[:again] + reports(rest) == reports(whole)
@@ -141,7 +141,7 @@ def test_a_run_interrupted_at_any_step_ends_as_an_uninterrupted_one(
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
 
-def test_a_checkpoint_on_the_way_tells_where_in_an_epoch_it_is(
+def test_a_checkpoint_within_an_epoch_has_its_step_and_epoch(
     tiny_base: Path, tmp_path: Path
 ) -> None:
     found = events(tiny_base, tmp_path, every=2)
@@ -163,7 +163,7 @@ def test_a_checkpoint_on_the_way_tells_where_in_an_epoch_it_is(
         lambda folder: os.truncate(folder / "position.json", 10),
     ],
 )
-def test_a_torn_checkpoint_gives_way_to_the_one_before_it(
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before_it(
     tiny_base: Path, tmp_path: Path, tear: Callable[[Path], None]
 ) -> None:
     whole = final_adapter(events(tiny_base, tmp_path / "whole"))
@@ -177,7 +177,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_it(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_run_does_not_go_on_with_another_base_model(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_resume_on_another_base_model(tiny_base: Path, tmp_path: Path) -> None:
     events(tiny_base, tmp_path, stop_after=4)
     model = loader.load_for_training(tiny_base, float32())
     example = model.renderer.render_example([Message("user", "a"), Message("assistant", "(yawn)")])
@@ -212,7 +212,7 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_validation_loss_comes_each_epoch(tiny_base: Path, tmp_path: Path) -> None:
+def test_validation_loss_is_reported_each_epoch(tiny_base: Path, tmp_path: Path) -> None:
     found = events(tiny_base, tmp_path, validation=True)
     scores = [event for event in found if isinstance(event, ValidationCompleted)]
     assert [score.step for score in scores] == [3, 6, 9]
@@ -220,12 +220,12 @@ def test_validation_loss_comes_each_epoch(tiny_base: Path, tmp_path: Path) -> No
     assert 0.0 <= scores[-1].token_accuracy <= 1.0
 
 
-def test_a_file_in_which_nothing_is_learned_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_file_without_supervised_tokens_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="weight 0"):
         events(tiny_base, tmp_path, weight=0)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(
+def test_a_loss_that_is_not_a_number_ends_the_run(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

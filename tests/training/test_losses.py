@@ -18,7 +18,7 @@ EPSILON = 0.1
 
 
 def example(*reply: int, prompt: tuple[int, ...] = (20, 21)) -> RenderedExample:
-    """A prompt, a reply with its stop token, and what the template has behind it."""
+    """A prompt, a reply with its stop token, and the rest of the template."""
     ids = (*prompt, *reply, STOP, 30)
     return RenderedExample(ids, (False,) * len(prompt) + (True,) * (len(reply) + 1) + (False,))
 
@@ -65,7 +65,7 @@ def test_rows_beyond_the_targets_carry_no_loss() -> None:
     assert gradient[:3].abs().sum(1).min() > 0
 
 
-def test_what_is_given_away_goes_to_the_replies_that_go_on_from_there() -> None:
+def test_probability_is_spread_over_the_replies_that_continue_from_there() -> None:
     shifts = list(LabelSmoothing(EXAMPLES, EPSILON).shifts(EXAMPLES[2]))
     third = EPSILON / 3
     assert shifts == [
@@ -76,7 +76,7 @@ def test_what_is_given_away_goes_to_the_replies_that_go_on_from_there() -> None:
     ]
 
 
-def test_each_reply_of_a_conversation_begins_anew() -> None:
+def test_each_reply_of_a_conversation_starts_over() -> None:
     first, second = EXAMPLES[0], EXAMPLES[2]
     talk = RenderedExample(first.ids + second.ids, first.loss_mask + second.loss_mask)
     smoothing = LabelSmoothing(EXAMPLES, EPSILON)
@@ -87,7 +87,7 @@ def test_each_reply_of_a_conversation_begins_anew() -> None:
 
 
 def test_there_are_as_many_shifts_as_targets() -> None:
-    """The first token of all is no target, even if it is to be learned."""
+    """The first token of an example is no target, even if its loss mask is set."""
     whole = RenderedExample((5, 7, STOP), (True, True, True))
     assert (
         len(list(LabelSmoothing([whole], EPSILON).shifts(whole)))
@@ -127,7 +127,7 @@ def test_the_loss_is_that_of_soft_targets(
         torch.testing.assert_close(mine, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_gradients_are_of_the_smoothed_loss_and_the_score_is_not(tiny_base: Path) -> None:
+def test_gradients_are_of_the_smoothed_loss_and_the_reported_loss_is_not(tiny_base: Path) -> None:
     forward = attach_lora(trainable_tiny(tiny_base), rank=4, alpha=8.0, seed=0)
     found = []
     for smoothing in (None, LabelSmoothing(EXAMPLES, EPSILON)):

@@ -1,4 +1,4 @@
-"""The estimate of what a run takes, and what is said when there is less."""
+"""The estimated memory of a run, and the available memory."""
 
 import json
 import os
@@ -22,13 +22,13 @@ def test_the_sizes_of_a_model_are_read_from_its_config(tiny_base: Path) -> None:
     assert read_sizes(tiny_base) == memory.ModelSizes(2, 32, 64, 4, 64, 365)
 
 
-def test_a_config_that_says_it_otherwise_makes_no_estimate(tmp_path: Path) -> None:
+def test_a_config_with_other_keys_makes_no_estimate(tmp_path: Path) -> None:
     assert read_sizes(tmp_path) is None
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768}))
     assert read_sizes(tmp_path) is None
 
 
-def test_parameters_are_counted_as_they_are() -> None:
+def test_parameters_are_counted_exactly() -> None:
     assert SMOLLM2.frozen == 106_168_320
     assert SMOLLM2.trained * CONFIG.rank == 4_884_480
 
@@ -39,7 +39,7 @@ def peak(
     return training_bytes(SMOLLM2, config, lengths, 2, threads, fused=fused)[0]
 
 
-def test_what_makes_a_run_larger_makes_the_estimate_larger() -> None:
+def test_a_larger_run_has_a_larger_estimate() -> None:
     example = ExampleLength(60, 5)
     usual = peak(CONFIG, example, example)
     assert usual < peak(replace(CONFIG, batch_size=32), example, example)
@@ -49,7 +49,7 @@ def test_what_makes_a_run_larger_makes_the_estimate_larger() -> None:
     assert model_bytes(SMOLLM2, 2) < model_bytes(SMOLLM2, 4)
 
 
-def test_a_line_that_fills_the_context_takes_memory_for_itself_alone() -> None:
+def test_one_line_that_fills_the_context_does_not_multiply_the_memory_of_others() -> None:
     short, long = ExampleLength(60, 5), ExampleLength(8192, 5)
     one, two = (peak(CONFIG, *[long] * count, *[short] * 20) for count in (1, 2))
     assert 4e9 < one - peak(CONFIG, *[short] * 20) < 6e9
@@ -58,7 +58,7 @@ def test_a_line_that_fills_the_context_takes_memory_for_itself_alone() -> None:
     assert training_bytes(SMOLLM2, CONFIG, [short, short, long], 2, 2)[1] == [2, 0]
 
 
-def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
+def test_rows_are_as_long_as_the_memory_of_a_gpu_allows() -> None:
     larger = memory.ModelSizes(24, 2048, 8192, 32, 3072, 49152)
     assert [memory.row_tokens(larger, 2, gb * 10**9) for gb in (8, 24, 80, 141)] == [
         1024,
@@ -67,7 +67,7 @@ def test_rows_are_as_long_as_a_gpu_has_room_for() -> None:
         16384,
     ]
     assert memory.row_tokens(SMOLLM2, 2, 24 * 10**9) == 8192
-    # What is kept of a row, and no weights of attention, fits into the quarter that it may take.
+    # The activations saved of a row, without attention probabilities, fit into their quarter.
     config = replace(CONFIG, row_tokens=2048, batch_size=32)
     long, short = (
         training_bytes(larger, one, [ExampleLength(512, 0)], 2, 1, fused=True)[0]
@@ -130,7 +130,7 @@ print((memory.model_bytes(sizes, item) + training) / peak)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
 @pytest.mark.parametrize("counts", [("20", "16", "0"), ("900", "2", "0"), ("1500", "1", "7")])
-def test_the_estimate_is_near_what_a_run_takes(tmp_path: Path, counts: tuple[str, ...]) -> None:
+def test_the_estimate_is_near_a_measured_run(tmp_path: Path, counts: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", MEASURED, *counts, str(tmp_path)]
     environment = {**os.environ, **TRAINING_ENVIRONMENT}
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

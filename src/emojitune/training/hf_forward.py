@@ -49,7 +49,7 @@ class HFForward:
             parameter.grad = grad.contiguous()
 
 
-def _attend(
+def _registered_attention(
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -69,9 +69,9 @@ def _attend(
         )
     heads = query.shape[1]
     rows = torch.cat([query[0], key[0], value[0]]).transpose(0, 1)
-    mixed = attend(rows, heads, row_layout, scaling)
-    return mixed.view(1, len(mixed), heads, -1), None
+    attended = attend(rows, heads, row_layout, scaling)
+    return attended.view(1, len(attended), heads, -1), None
 
 
-AttentionInterface.register(_SHARED_PREFIX, _attend)
+AttentionInterface.register(_SHARED_PREFIX, _registered_attention)
 AttentionMaskInterface.register(_SHARED_PREFIX, lambda **_: None)

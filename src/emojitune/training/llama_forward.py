@@ -49,7 +49,7 @@ class LlamaForward:
 
     def leaves(self) -> list[Tensor]:
         """A (R, in) and B (R, out) of each fused linear, with the current values of `state`."""
-        return self._fused.sides()
+        return self._fused.leaves()
 
     def assign_grads(self, grads: Sequence[Tensor]) -> None:
         """Set the gradients of `state` from those of the leaves."""
@@ -68,13 +68,13 @@ class LlamaForward:
                 llama.eps, cos, sin, llama.rotary_columns,
             )  # fmt: skip
             qkv = qkv.view(len(qkv), -1, llama.head_dim)
-            mixed = attend(qkv, llama.heads, row.layout, llama.head_dim**-0.5)
+            attended = attend(qkv, llama.heads, row.layout, llama.head_dim**-0.5)
             if number == len(llama.layers) - 1:  # no token attends to another any more
-                mixed, x = (
-                    mixed.index_select(0, row.logits_indices),
+                attended, x = (
+                    attended.index_select(0, row.logits_indices),
                     x.index_select(0, row.logits_indices),
                 )
-            x = _apply(_Out, mixed, x, to_out, a_out, b_out)
+            x = _apply(_Out, attended, x, to_out, a_out, b_out)
             x = _apply(_Mlp, x, layer.mlp_norm, to_gate_up, to_down, *mlp, llama.eps)
         return _apply(_Head, x, llama.final_norm, llama.lm_head, llama.eps)
 
@@ -87,48 +87,50 @@ class _FusedLora:
     """
 
     def __init__(
-        self, products: Sequence[Sequence[tuple[Tensor, Tensor]]], scale: float, dtype: torch.dtype
+        self, linears: Sequence[Sequence[tuple[Tensor, Tensor]]], scale: float, dtype: torch.dtype
     ) -> None:
         """`linears` are A (rank, in) and B (out, rank) of each layer of each fused linear."""
-        self._a, self._b = ([part[side] for parts in products for part in parts] for side in (0, 1))
-        self._places = [list(_places(parts)) for parts in products]
+        self._a, self._b = (
+            [layer[side] for layers in linears for layer in layers] for side in (0, 1)
+        )
+        self._slices = [list(_slices(layers)) for layers in linears]
         self._scale = scale
         with torch.no_grad():
-            fused = [lora.fuse([(a, b, scale) for a, b in parts], dtype) for parts in products]
-        self._sides = [side for pair in fused for side in pair]
-        self._a_parts, self._b_parts = self._parts(self._sides)
+            fused = [lora.fuse([(a, b, scale) for a, b in layers], dtype) for layers in linears]
+        self._leaves = [side for pair in fused for side in pair]
+        self._a_views, self._b_views = self._layer_views(self._leaves)
 
     @torch.no_grad()
-    def sides(self) -> list[Tensor]:
+    def leaves(self) -> list[Tensor]:
         """A (R, in) and B (R, out) of each linear, with the current values of the layers."""
-        torch._foreach_copy_(self._a_parts, self._a)
-        torch._foreach_copy_(self._b_parts, torch._foreach_mul(self._b, self._scale))
-        return [side.requires_grad_() for side in self._sides]
+        torch._foreach_copy_(self._a_views, self._a)
+        torch._foreach_copy_(self._b_views, torch._foreach_mul(self._b, self._scale))
+        return [side.requires_grad_() for side in self._leaves]
 
     @torch.no_grad()
     def assign_grads(self, grads: Sequence[Tensor]) -> None:
         """Set the gradients of the layers from those of the leaves, in float32."""
-        of_a, of_b = self._parts(grads)
+        of_a, of_b = self._layer_views(grads)
         scaled = [torch.empty_like(b) for b in self._b]
         torch._foreach_copy_(scaled, of_b)
         torch._foreach_mul_(scaled, self._scale)
         for layer, grad in zip((*self._a, *self._b), (*of_a, *scaled), strict=True):
             layer.grad = grad
 
-    def _parts(self, sides: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def _layer_views(self, leaves: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The part of each layer in A and B of each linear, in the layer's shape, as views."""
         a, b = [], []
-        for number, places in enumerate(self._places):
-            for rows, columns in places:
-                a.append(sides[2 * number].detach()[rows])
-                b.append(sides[2 * number + 1].detach()[rows, columns].T)
+        for number, slices in enumerate(self._slices):
+            for rows, columns in slices:
+                a.append(leaves[2 * number].detach()[rows])
+                b.append(leaves[2 * number + 1].detach()[rows, columns].T)
         return a, b
 
 
-def _places(parts: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, slice]]:
+def _slices(layers: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[slice, slice]]:
     """For each layer of a fused linear, its rows of A and B and its columns of B."""
     row = column = 0
-    for a, b in parts:
+    for a, b in layers:
         yield slice(row, row + len(a)), slice(column, column + len(b))
         row, column = row + len(a), column + len(b)
 
@@ -212,17 +214,19 @@ class _Out(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, mixed: Tensor, residual: Tensor, linear: TrainableLinear, a: Tensor, b: Tensor
+        ctx: Any, attended: Tensor, residual: Tensor, linear: TrainableLinear, a: Tensor, b: Tensor
     ) -> Tensor:
-        out, low = _lora_linear(mixed, linear, a, b)
-        ctx.save_for_backward(mixed, low, a, b)
+        out, low = _lora_linear(attended, linear, a, b)
+        ctx.save_for_backward(attended, low, a, b)
         ctx.linear = linear
         return out.add_(residual)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_mixed, grad_a, grad_b = _lora_linear_backward(ctx.linear, grads[0], *ctx.saved_tensors)
-        return grad_mixed, grads[0], None, grad_a, grad_b
+        grad_attended, grad_a, grad_b = _lora_linear_backward(
+            ctx.linear, grads[0], *ctx.saved_tensors
+        )
+        return grad_attended, grads[0], None, grad_a, grad_b
 
 
 class _Mlp(Function):
@@ -236,25 +240,25 @@ class _Mlp(Function):
         normed, inverse = rms_norm(x, norm, eps)
         both, low_in = _lora_linear(normed, gate_up, a_in, b_in)
         gate, up = both.chunk(2, dim=1)
-        opened = functional.silu(gate)
-        out, low_out = _lora_linear(opened * up, down, a_out, b_out)
+        activated = functional.silu(gate)
+        out, low_out = _lora_linear(activated * up, down, a_out, b_out)
         ctx.save_for_backward(
-            x, norm, inverse, normed, low_in, a_in, b_in, both, opened, low_out, a_out, b_out
+            x, norm, inverse, normed, low_in, a_in, b_in, both, activated, low_out, a_out, b_out
         )
         ctx.gate_up, ctx.down = gate_up, down
         return out.add_(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm, inverse, normed, low_in, a_in, b_in, both, opened, *second = ctx.saved_tensors
+        x, norm, inverse, normed, low_in, a_in, b_in, both, activated, *second = ctx.saved_tensors
         gate, up = both.chunk(2, dim=1)
-        grad_active, grad_a_out, grad_b_out = _lora_linear_backward(
-            ctx.down, grads[0], opened * up, *second
+        grad_activated, grad_a_out, grad_b_out = _lora_linear_backward(
+            ctx.down, grads[0], activated * up, *second
         )
         grad = torch.empty_like(both)
         grad_gate, grad_up = grad.chunk(2, dim=1)
-        torch.mul(grad_active, opened, out=grad_up)
-        torch.ops.aten.silu_backward.grad_input(grad_active.mul_(up), gate, grad_input=grad_gate)
+        torch.mul(grad_activated, activated, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad_activated.mul_(up), gate, grad_input=grad_gate)
         grad_normed, grad_a_in, grad_b_in = _lora_linear_backward(
             ctx.gate_up, grad, normed, low_in, a_in, b_in
         )
