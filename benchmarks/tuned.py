@@ -35,7 +35,7 @@ def tuned_model(home: Path, file: Path, exports: Path, tokenizer: Any, console: 
         fetch(SMOLLM2_135M, settings), dtype=torch.bfloat16
     )
     info, state = adapter.read(settings.adapters / found.adapter)
-    lora.merge(module, state, scale=info.alpha / info.rank)
+    lora.merge(module, state, scale=info.scale)
     tuned = Tuned(
         home, found.name, exports / "merged", exports / "q4_1.gguf", exports / "q8_0.gguf"
     )

@@ -1,1 +1,1 @@
-"""What is trained and run: base models, their chat templates, and LoRA adapters."""
+"""Base models, their chat templates and LoRA adapters: everything that is trained and run."""

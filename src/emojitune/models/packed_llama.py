@@ -114,8 +114,8 @@ class PackedLlama(Generic[P]):
         """Memory of the weights, without the norms."""
         linears = [self.lm_head, *(linear for layer in self.layers for linear in layer.linears)]
         tensors = [self.embedding, *(linear.weight for linear in linears)]
-        held = {id(tensor): tensor for tensor in tensors}  # a head may share the embedding
-        return sum(tensor.numel() * tensor.element_size() for tensor in held.values())
+        distinct = {id(tensor): tensor for tensor in tensors}  # a head may share the embedding
+        return sum(tensor.numel() * tensor.element_size() for tensor in distinct.values())
 
 
 class LoraDelta:
@@ -141,8 +141,8 @@ class LoraDelta:
     @property
     def bytes(self) -> int:
         """Memory of A and B."""
-        held = {id(side): side for side in (*self._few, *self._many)}  # the same two in float32
-        return sum(side.nbytes for side in held.values())
+        distinct = {id(side): side for side in (*self._few, *self._many)}  # the same two in float32
+        return sum(side.nbytes for side in distinct.values())
 
 
 class LlamaAdapter:

@@ -16,8 +16,8 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 def rope_type(values: Mapping[str, Any]) -> str:
     """The type of rotary embedding in a Llama's config.json, under its older or newer key."""
-    said = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    return str(said.get("rope_type", said.get("type", "default")))
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    return str(rope.get("rope_type", rope.get("type", "default")))
 
 
 class RotaryEmbedding:

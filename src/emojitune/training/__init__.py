@@ -1,1 +1,1 @@
-"""How it learns: examples and numbers in, events and checkpoints out."""
+"""Training: examples and numbers in, events and checkpoints out."""
