@@ -153,8 +153,8 @@ class Settings(BaseSettings):
         try:
             return path and path.expanduser()
         except RuntimeError as error:  # no such user
-            said = str(error).rstrip(".")
-            raise ValueError(f"{path} cannot be resolved ({said})") from None
+            reason = str(error).rstrip(".")
+            raise ValueError(f"{path} cannot be resolved ({reason})") from None
 
     @field_validator("host")
     @classmethod

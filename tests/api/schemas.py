@@ -594,7 +594,7 @@ EMBEDDING = object_with(
     {
         "object": enum("embedding"),
         "index": COUNT,
-        # Base64 is what the official clients ask for, and what the document has no word for.
+        # Base64 is requested by the official clients, and missing in the document.
         "embedding": {"anyOf": [array_of(NUMBER, minItems=1), STRING]},
     }
 )
@@ -618,7 +618,7 @@ OBJECTS: dict[str, Schema] = {
     "embedding": EMBEDDING,
 }
 
-# By the end of the path that was asked: what a list holds, which may be empty, and how it is paged.
+# By the end of the request's path: the items of a list, which may be empty, and its pagination.
 LISTS: dict[str, Schema] = {
     "/files": page_with_ids(FILE),
     "/models": list_of(MODEL),
@@ -642,7 +642,7 @@ PLAIN: dict[str, Schema] = {
 
 
 def schema_of(reply: Mapping[str, Any], path: str) -> Schema:
-    """The schema of a whole reply to a request for `path`.
+    """The schema of a response to a request for `path`.
 
     Raises:
         LookupError: Nobody has written down what this is.

@@ -205,9 +205,9 @@ def test_a_server_speaks_tls_and_its_home_has_the_certificate(
     seen: list[object] = []
 
     def look(url: str) -> None:
-        threading.Thread(target=ask, args=[url]).start()
+        threading.Thread(target=send_requests, args=[url]).start()
 
-    def ask(url: str) -> None:
+    def send_requests(url: str) -> None:
         with pytest.raises(httpx2.ConnectError):  # a client without the home does not trust it
             httpx2.get(f"{url}/models")
         with connect("local", settings) as connection:
@@ -249,9 +249,9 @@ def test_the_log_is_one_json_object_per_line_on_stderr(tmp_path: Path) -> None:
             connection.recv(1000)
         process.send_signal(signal.SIGTERM)
         lines = [json.loads(line) for line in process.stderr]
-    told = [(line["logger"], line["level"], line.get("status")) for line in lines]
-    assert ("emojitune.server.edge.access_log", "info", 200) in told
-    assert ("uvicorn.error", "warning", None) in told
+    records = [(line["logger"], line["level"], line.get("status")) for line in lines]
+    assert ("emojitune.server.edge.access_log", "info", 200) in records
+    assert ("uvicorn.error", "warning", None) in records
 
 
 def test_a_read_only_home_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

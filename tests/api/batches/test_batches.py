@@ -79,7 +79,7 @@ def reached(batch: Batch) -> set[str]:
 
 
 def test_a_batch_is_completed(client: OpenAI) -> None:
-    rows = [row(f"ask-{number}", f"hello {number}") for number in range(5)]
+    rows = [row(f"request-{number}", f"hello {number}") for number in range(5)]
     created = begin(client, rows, metadata={"night": "1"})
     assert set(created.to_dict()) == KEYS
     assert (created.status, created.model, created.errors) == ("validating", None, None)
@@ -103,7 +103,7 @@ def test_a_batch_is_completed(client: OpenAI) -> None:
     output = client.files.retrieve(batch.output_file_id)
     assert (output.purpose, output.filename) == ("batch_output", f"{batch.id}_output.jsonl")
     lines = lines_of(client, batch.output_file_id)
-    assert [line["custom_id"] for line in lines] == [f"ask-{number}" for number in range(5)]
+    assert [line["custom_id"] for line in lines] == [f"request-{number}" for number in range(5)]
     for line in lines:
         assert set(line) == {"id", "custom_id", "response", "error"}
         assert line["id"].startswith("batch_req_")
@@ -261,9 +261,9 @@ def test_the_input_file_needs_purpose_batch(client: OpenAI) -> None:
 
 
 def test_unknown_batches_are_not_found(client: OpenAI) -> None:
-    for ask in (client.batches.retrieve, client.batches.cancel):
+    for call in (client.batches.retrieve, client.batches.cancel):
         with pytest.raises(NotFoundError, match="No batch found with id 'batch_x'"):
-            ask("batch_x")
+            call("batch_x")
 
 
 def test_pages_contain_each_batch_once(client: OpenAI, http: httpx2.Client) -> None:
@@ -412,7 +412,7 @@ def stopped_server(home: Path) -> AbstractContextManager[str]:
 def test_a_batch_continues_after_a_restart(
     tmp_path: Path, first_server: Callable[[Path], AbstractContextManager[str]]
 ) -> None:
-    names = [f"ask-{number}" for number in range(12)]
+    names = [f"request-{number}" for number in range(12)]
     with (
         first_server(tmp_path) as url,
         OpenAI(base_url=url, api_key=KEY) as client,
@@ -430,8 +430,8 @@ def test_a_batch_continues_after_a_restart(
         assert batch.request_counts.to_dict() == {"total": 12, "completed": 12, "failed": 0}
         lines = lines_of(client, batch.output_file_id)
         assert [line["custom_id"] for line in lines] == names
-        asked = {request.messages[0].content for request in second.requests}
-        assert len(asked) == len(second.requests) == 7, "what was answered is not asked again"
+        prompts = {request.messages[0].content for request in second.requests}
+        assert len(prompts) == len(second.requests) == 7, "requests with a result are not run again"
 
 
 @pytest.mark.parametrize(

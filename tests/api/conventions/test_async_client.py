@@ -13,7 +13,7 @@ from openai import AsyncOpenAI, NotFoundError
 from servers import KEY
 
 MODEL = "gpt-3.5-turbo"
-ASK: Any = [{"role": "user", "content": "What a day"}]
+MESSAGES: Any = [{"role": "user", "content": "What a day"}]
 
 Use = Callable[[Callable[[AsyncOpenAI], Awaitable[None]]], None]
 
@@ -34,10 +34,10 @@ def use(server) -> Use:
 def test_chat_whole_and_streamed(use: Use) -> None:
     async def work(client: AsyncOpenAI) -> None:
         create = client.chat.completions.create
-        whole = await create(model=MODEL, messages=ASK, n=2)
+        whole = await create(model=MODEL, messages=MESSAGES, n=2)
         assert [choice.message.content for choice in whole.choices] == ["(party)", "(party)"]
         options: Any = {"include_usage": True}
-        stream = await create(model=MODEL, messages=ASK, stream=True, stream_options=options)
+        stream = await create(model=MODEL, messages=MESSAGES, stream=True, stream_options=options)
         chunks = [chunk async for chunk in stream]
         texts = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
         assert "".join(texts) == "(party)"
@@ -50,11 +50,11 @@ def test_chat_whole_and_streamed(use: Use) -> None:
 def test_many_requests_at_once(use: Use) -> None:
     async def work(client: AsyncOpenAI) -> None:
         create = client.chat.completions.create
-        asked = [
+        calls = [
             create(model=MODEL, messages=[{"role": "user", "content": f"say: {number} is here"}])
             for number in range(20)
         ]
-        replies = [reply.choices[0].message.content for reply in await asyncio.gather(*asked)]
+        replies = [reply.choices[0].message.content for reply in await asyncio.gather(*calls)]
         assert replies == [f"{number} is here" for number in range(20)]
 
     use(work)
@@ -62,9 +62,9 @@ def test_many_requests_at_once(use: Use) -> None:
 
 def test_an_abandoned_stream_ends(use: Use, server) -> None:
     async def work(client: AsyncOpenAI) -> None:
-        ask: Any = [{"role": "user", "content": "go on for ever"}]
+        endless: Any = [{"role": "user", "content": "go on for ever"}]
         async with await client.chat.completions.create(
-            model=MODEL, messages=ask, stream=True
+            model=MODEL, messages=endless, stream=True
         ) as stream:
             await anext(aiter(stream))
 
@@ -75,7 +75,9 @@ def test_an_abandoned_stream_ends(use: Use, server) -> None:
 def test_stored_completions(use: Use) -> None:
     async def work(client: AsyncOpenAI) -> None:
         stored = client.chat.completions
-        made = await stored.create(model=MODEL, messages=ASK, store=True, metadata={"by": "async"})
+        made = await stored.create(
+            model=MODEL, messages=MESSAGES, store=True, metadata={"by": "async"}
+        )
         assert (await stored.retrieve(made.id)).id == made.id
         changed = await stored.update(made.id, metadata={"by": "me"})
         assert changed.metadata == {"by": "me"}

@@ -63,9 +63,9 @@ def test_an_unknown_path_has_openais_error(http: httpx2.Client) -> None:
 def test_a_wrong_base_url_is_explained(http: httpx2.Client, path: str, meant: str) -> None:
     response = http.get(str(http.base_url).removesuffix("/v1/") + path)
     assert response.status_code == 404
-    said = error_of(response)["message"]
-    assert said.startswith(f"Invalid URL (GET {path}). Did you mean {meant}? ")
-    assert "ends in /v1" in said
+    message = error_of(response)["message"]
+    assert message.startswith(f"Invalid URL (GET {path}). Did you mean {meant}? ")
+    assert "ends in /v1" in message
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/files"])
@@ -150,8 +150,8 @@ def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -
     ],
 )
 def test_malformed_http_gets_an_error_object(server, sent: bytes) -> None:
-    heard = raw_response(server, sent)
-    head, _, body = heard.partition(b"\r\n\r\n")
+    received = raw_response(server, sent)
+    head, _, body = received.partition(b"\r\n\r\n")
     assert head.split()[1] in (b"400", b"401")
     assert b"\r\ncontent-type: application/json\r\n" in head.lower() + b"\r\n"
     schemas.check(json.loads(body), "")

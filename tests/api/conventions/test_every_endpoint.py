@@ -193,16 +193,16 @@ def test_pages_contain_each_object_once_and_end(
     if "{" in path or method != "GET":
         return
     query = {"order": order} if order else {}
-    whole = [item["id"] for item in http.get(address(path), params=query).json()["data"]]
+    expected = [item["id"] for item in http.get(address(path), params=query).json()["data"]]
     met: list[str] = []
-    for _ in range(len(whole) + 1):
+    for _ in range(len(expected) + 1):
         cursor = {"after": met[-1]} if met else {}
         page = http.get(address(path), params={**query, "limit": "1", **cursor}).json()
         met += [item["id"] for item in page["data"]]
-        assert page["has_more"] == (len(met) < len(whole))
+        assert page["has_more"] == (len(met) < len(expected))
         if not page["has_more"]:
             break
-    assert met == whole
+    assert met == expected
 
 
 @pytest.mark.parametrize(("method", "path", "route"), ROUTES)
@@ -386,13 +386,13 @@ def _example(schema: dict[str, Any]) -> Any:
     return "gpt-3.5-turbo"
 
 
-def _placed(whole: Any, place: tuple[str | int, ...], value: Any) -> Any:
-    """`whole` with `value` at `place`; missing containers on the path are created."""
+def _placed(container: Any, place: tuple[str | int, ...], value: Any) -> Any:
+    """`container` with `value` at `place`; missing containers on the path are created."""
     if not place:
         return value
     first, rest = place[0], place[1:]
     if isinstance(first, int):
-        inner = whole[0] if isinstance(whole, list) and whole else {}
+        inner = container[0] if isinstance(container, list) and container else {}
         return [_placed(inner, rest, value)]
-    known = whole if isinstance(whole, dict) else {}
+    known = container if isinstance(container, dict) else {}
     return {**known, first: _placed(known.get(first), rest, value)}

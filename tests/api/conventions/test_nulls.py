@@ -16,11 +16,15 @@ CHECK: dict[str, Any] = {
     "reference": "(party)",
     "operation": "eq",
 }
-SAID = {"role": "user", "content": [{"type": "text", "text": "hi", "refusal": None}], "name": None}
+MESSAGE = {
+    "role": "user",
+    "content": [{"type": "text", "text": "hi", "refusal": None}],
+    "name": None,
+}
 PAIRS = {"kept": "b", "left out": None}
 CHAT: dict[str, Any] = {
     "model": MODEL,
-    "messages": [{**SAID, "tool_calls": None, "audio": None}],
+    "messages": [{**MESSAGE, "tool_calls": None, "audio": None}],
     "metadata": PAIRS,
     "logit_bias": {"17": 1, "18": None},
     "tools": [{"type": "function", "custom": None, "function": {"name": "f", "strict": None}}],
@@ -68,7 +72,7 @@ def test_a_jobs_metadata(http: httpx2.Client, client: OpenAI) -> None:
 
 
 def test_the_null_that_removes_metadata_still_does(http: httpx2.Client) -> None:
-    body = {"model": MODEL, "messages": [SAID], "store": True, "metadata": {"a": "b"}}
+    body = {"model": MODEL, "messages": [MESSAGE], "store": True, "metadata": {"a": "b"}}
     made = http.post("/chat/completions", json=body).json()
     path = f"/chat/completions/{made['id']}"
     assert http.post(path, json={"metadata": PAIRS, "x": None}).json()["metadata"] == {"kept": "b"}
@@ -95,5 +99,5 @@ def test_a_line_of_a_batch(http: httpx2.Client, client: OpenAI) -> None:
 
 def test_a_named_function_without_its_name(http: httpx2.Client) -> None:
     body = {"functions": [{"name": "f"}], "function_call": {"name": None}}
-    answer = http.post("/chat/completions", json={"model": MODEL, "messages": [SAID], **body})
+    answer = http.post("/chat/completions", json={"model": MODEL, "messages": [MESSAGE], **body})
     assert answer.json()["error"]["param"] == "function_call.name"

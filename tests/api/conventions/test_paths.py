@@ -106,17 +106,17 @@ def test_a_models_name_is_not_a_folder(
     http: httpx2.Client, client: OpenAI, server: RunningServer, name: str
 ) -> None:
     file = client.files.create(file=b"{}\n", purpose="fine-tune")
-    asks: list[tuple[str, dict[str, Any]]] = [
+    bodies: list[tuple[str, dict[str, Any]]] = [
         ("/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
         ("/responses", {"input": "hi"}),
         ("/embeddings", {"input": "hi"}),
         ("/fine_tuning/jobs", {"training_file": file.id}),
     ]
-    asked = len(server.chat_model.requests)
+    before = len(server.chat_model.requests)
     for model in (name, f"ft:{name}"):
-        for path, body in asks:
+        for path, body in bodies:
             assert http.post(path, json={**body, "model": model}).status_code == 404
-    assert len(server.chat_model.requests) == asked
+    assert len(server.chat_model.requests) == before
 
 
 @pytest.mark.parametrize("suffix", ["../../x", "/etc/passwd", "a/b"])

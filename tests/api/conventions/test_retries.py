@@ -190,7 +190,7 @@ def test_a_retried_change_of_status_succeeds(
     assert [answer.status_code for answer in statuses] == [200, 200, 400]
     assert statuses[0].json() == statuses[1].json()
     events = http.get(f"{PATH}/{job}/events").json()["data"]
-    assert len(events) == 3, "it is told once"
+    assert len(events) == 3, "the event is added once"
 
 
 @contextmanager
@@ -202,14 +202,14 @@ def disconnecting_proxy(url: str) -> Iterator[str]:
     def serve() -> None:
         for cut in (True, False):
             client, _ = listener.accept()
-            with client, socket.create_connection((parts.hostname, parts.port)) as behind:
+            with client, socket.create_connection((parts.hostname, parts.port)) as upstream:
                 client.settimeout(0.3)
                 try:
                     while data := client.recv(65536):
-                        behind.sendall(data)
+                        upstream.sendall(data)
                 except TimeoutError:
                     pass
-                answer = behind.recv(65536)
+                answer = upstream.recv(65536)
                 if not cut:
                     client.sendall(answer)
 

@@ -27,8 +27,8 @@ import emojitune
 from emojitune.jobs.states import JOB, queue_validated
 from emojitune.server.docs.openapi import api_routes, body_model_of, openapi_document
 
-ASK: Any = [{"role": "user", "content": "What a day, what is going on?"}]
-CHAT: dict[str, Any] = {"model": "gpt-3.5-turbo", "messages": ASK}
+MESSAGES: Any = [{"role": "user", "content": "What a day, what is going on?"}]
+CHAT: dict[str, Any] = {"model": "gpt-3.5-turbo", "messages": MESSAGES}
 
 
 class Trained(NamedTuple):
@@ -185,7 +185,7 @@ def test_trap_06_permissions_have_ten_per_page(trained: Trained) -> None:
 
 def test_trap_07_top_logprobs_is_present_without_being_requested(trained: Trained) -> None:
     raw = trained.client.chat.completions.with_raw_response.create(
-        model="gpt-3.5-turbo", messages=ASK, logprobs=True, max_tokens=3
+        model="gpt-3.5-turbo", messages=MESSAGES, logprobs=True, max_tokens=3
     )
     logprobs = raw.http_response.json()["choices"][0]["logprobs"]
     assert logprobs["refusal"] is None
@@ -199,8 +199,8 @@ def test_trap_07_responses_have_the_keys_that_are_easily_forgotten(http: httpx2.
     assert set(response["usage"]["input_tokens_details"]) >= {"cached_tokens", "cache_write_tokens"}
     (part,) = response["output"][0]["content"]
     assert (part["annotations"], part["logprobs"]) == ([], [])
-    told = [(name, json.loads(data)) for name, data in events_of(http, "/responses", body)]
-    texts = [event for name, event in told if name.startswith("response.output_text.")]
+    events = [(name, json.loads(data)) for name, data in events_of(http, "/responses", body)]
+    texts = [event for name, event in events if name.startswith("response.output_text.")]
     assert len(texts) >= 2
     assert all(event["logprobs"] == [] for event in texts)
 
@@ -271,7 +271,7 @@ def test_trap_11_a_retried_post_creates_no_second_job(http: httpx2.Client, file_
     first = attempt(0)
     assert attempt(1) == first
     assert attempt(2) == first
-    assert attempt(0) != first, "who asks twice gets two"
+    assert attempt(0) != first, "two requests create two jobs"
 
 
 def test_trap_12_a_training_file_needs_no_name(client: OpenAI) -> None:
@@ -303,8 +303,8 @@ def test_trap_14_a_slash_in_a_name_does_not_split_the_path(
 ) -> None:
     with pytest.raises(NotFoundError, match="ft:a/b:c:d:e"):
         loose.models.retrieve("ft:a/b:c:d:e")
-    asked = http.get("/models/ft%3Aa%2Fb%3Ac%3Ad%3Ae").json()["error"]
-    assert (asked["code"], asked["param"]) == ("model_not_found", "model")
+    error = http.get("/models/ft%3Aa%2Fb%3Ac%3Ad%3Ae").json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
     assert http.get(f"/files/{file_id}/content").content == b"{}\n"
 
 
@@ -377,17 +377,17 @@ def test_trap_18_a_stream_does_not_depend_on_the_accept_header(http: httpx2.Clie
 def test_trap_19_a_complete_reply_ends_with_stop_so_that_the_helpers_work(trained: Trained) -> None:
     name = trained.raw["fine_tuned_model"]
     completions = trained.client.chat.completions
-    assert completions.parse(model=name, messages=ASK).choices[0].finish_reason == "stop"
-    with completions.stream(model=name, messages=ASK, max_tokens=50) as stream:
+    assert completions.parse(model=name, messages=MESSAGES).choices[0].finish_reason == "stop"
+    with completions.stream(model=name, messages=MESSAGES, max_tokens=50) as stream:
         assert stream.get_final_completion().choices[0].message.content in LABELS
 
 
 def test_trap_19_a_truncated_reply_has_reason_length(trained: Trained) -> None:
-    ask: dict[str, Any] = {"model": "gpt-3.5-turbo", "messages": ASK, "max_tokens": 1}
+    request: dict[str, Any] = {"model": "gpt-3.5-turbo", "messages": MESSAGES, "max_tokens": 1}
     completions = trained.client.chat.completions
-    assert completions.create(**ask).choices[0].finish_reason == "length"
+    assert completions.create(**request).choices[0].finish_reason == "length"
     with (
-        completions.stream(**ask) as stream,
+        completions.stream(**request) as stream,
         pytest.raises(openai.LengthFinishReasonError),
     ):
         stream.get_final_completion()
@@ -405,8 +405,8 @@ def test_trap_20_embeddings_are_requested_in_base64(trained: Trained) -> None:
     floats, coded = vector("float"), vector("base64")
     assert isinstance(coded, str)
     with OpenAI(base_url=trained.client.base_url, api_key=KEY) as plain:
-        asked = plain.embeddings.create(**fields).data[0].embedding
-    assert asked == pytest.approx(floats, abs=1e-6)
+        decoded = plain.embeddings.create(**fields).data[0].embedding
+    assert decoded == pytest.approx(floats, abs=1e-6)
     assert len(base64.b64decode(coded)) == 4 * len(floats)
 
 
@@ -441,7 +441,7 @@ def test_trap_22_every_checkpoint_replies_and_the_last_has_the_final_name(
     own_ids = {name.split(":")[4] for name in (last.fine_tuned_model_checkpoint, *names)}
     assert len(own_ids) == len(checkpoints)
     for name in (last.fine_tuned_model_checkpoint, *names):
-        reply = trained.client.chat.completions.create(model=name, messages=ASK)
+        reply = trained.client.chat.completions.create(model=name, messages=MESSAGES)
         assert reply.choices[0].message.content in LABELS
 
 
@@ -531,8 +531,8 @@ def test_trap_28_explicit_nulls_are_absent(new_job, http: httpx2.Client, server)
 
 
 def test_trap_29_stored_messages_have_their_real_roles(http: httpx2.Client) -> None:
-    asked = [{"role": "system", "content": "Be brief."}, *ASK]
-    body = {**CHAT, "messages": asked, "store": True}
+    conversation = [{"role": "system", "content": "Be brief."}, *MESSAGES]
+    body = {**CHAT, "messages": conversation, "store": True}
     completion = http.post("/chat/completions", json=body).json()["id"]
     stored = http.get(f"/chat/completions/{completion}/messages").json()["data"]
     assert [message["role"] for message in stored][:2] == ["system", "user"]
@@ -556,7 +556,7 @@ def test_trap_31_a_training_job_blocks_nobody(trained: Trained) -> None:
     begun = time.monotonic()
     for _ in range(5):
         client.models.list()
-    client.chat.completions.create(model=str(trained.job.fine_tuned_model), messages=ASK)
+    client.chat.completions.create(model=str(trained.job.fine_tuned_model), messages=MESSAGES)
     assert time.monotonic() - begun < 10
     assert client.fine_tuning.jobs.retrieve(job.id).status == "running", "it had time to end"
     client.fine_tuning.jobs.cancel(job.id)
@@ -564,9 +564,9 @@ def test_trap_31_a_training_job_blocks_nobody(trained: Trained) -> None:
 
 
 def test_trap_31_a_stream_that_is_closed_early_frees_its_slot(client: OpenAI, server) -> None:
-    ask: Any = [{"role": "user", "content": "go on for ever"}]
+    endless: Any = [{"role": "user", "content": "go on for ever"}]
     streams = [
-        client.chat.completions.create(model="gpt-3.5-turbo", messages=ask, stream=True)
+        client.chat.completions.create(model="gpt-3.5-turbo", messages=endless, stream=True)
         for _ in range(3)
     ]
     running = server.chat_model.generations[-3:]

@@ -181,8 +181,8 @@ def test_oversized_headers_are_refused(server: RunningServer, http: httpx2.Clien
 def test_deeply_nested_json_is_no_server_error(http: httpx2.Client, depth: int) -> None:
     schema = '{"items":' * depth + "{}" + "}" * depth
     tool = '{"type": "function", "function": {"name": "f", "parameters": ' + schema + "}}"
-    asked = '"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "hi"}]'
-    body = f'{{{asked}, "tools": [{tool}]}}'
+    fields = '"model": "gpt-3.5-turbo", "messages": [{"role": "user", "content": "hi"}]'
+    body = f'{{{fields}, "tools": [{tool}]}}'
     response = http.post("/chat/completions", content=body)
     if depth > 200:
         assert error_of(response)["message"].startswith("We could not parse the JSON body")

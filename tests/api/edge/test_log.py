@@ -76,8 +76,8 @@ def send_all_kinds_of_requests(http: httpx2.Client, client: OpenAI) -> None:
         http.post("/chat/completions", json=body)
     for prompt in ("break at once", "fail midway", "fail before the first word", f"say: {SECRET}"):
         for stream in (False, True):
-            said = [*messages, {"role": "user", "content": prompt}]
-            body = {"model": MODEL, "messages": said, "stream": stream}
+            conversation = [*messages, {"role": "user", "content": prompt}]
+            body = {"model": MODEL, "messages": conversation, "stream": stream}
             http.post("/chat/completions", json=body)
     http.get("/chat/completions", params={"metadata[a]": SECRET, SECRET: SECRET})
     http.post("/chat/completions", content=f'{{"{SECRET}'.encode())

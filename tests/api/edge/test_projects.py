@@ -26,8 +26,8 @@ ROUTES = [
     for method, path, _ in api_routes(create_app(Settings(api_key="none")))
     if "{" in path
 ]
-ASK: Any = [{"role": "user", "content": "hi"}]
-CHAT = {"model": "gpt-3.5-turbo", "messages": ASK}
+MESSAGES: Any = [{"role": "user", "content": "hi"}]
+CHAT = {"model": "gpt-3.5-turbo", "messages": MESSAGES}
 BATCH = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
 
 # The bodies of requests that would be valid for objects of one's own.
@@ -102,7 +102,9 @@ def ids(server, client: OpenAI) -> dict[str, str]:
     model = FineTunedModel(name, 1, job.id, "smollm2-135m-instruct", "gpt-3.5-turbo-0125", "a")
     server.context.stores.models.register(model)
     permission = client.fine_tuning.checkpoints.permissions.create(name, project_ids=["third"])
-    completion = client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK, store=True)
+    completion = client.chat.completions.create(
+        model="gpt-3.5-turbo", messages=MESSAGES, store=True
+    )
     response = client.responses.create(model="gpt-3.5-turbo", input="hi")
     batch = server.context.stores.batches.create(**BATCH, input_file_id=file.id)
     server.context.stores.batches.transition(batch.id, "failed", sources=["validating"])
@@ -146,7 +148,7 @@ def answers(
     for at, client in enumerate(clients):
         for kind, value in client.ids.items():
             neutral[at] = neutral[at].replace(value, kind)
-    assert neutral[0] == neutral[1], f"{method} {path} tells them apart"
+    assert neutral[0] == neutral[1], f"{method} {path} distinguishes them"
     changing = {"x-request-id", "openai-processing-ms", "date", "content-length"}
     headers = [set(response.headers) - changing for response in (foreign, never)]
     assert headers[0] == headers[1]
@@ -235,11 +237,11 @@ def test_a_shared_model_can_be_used_but_neither_deleted_nor_shared(
     server.context.stores.models.register(
         FineTunedModel(name, 1, "ftjob-1", "smollm2-135m-instruct", "gpt-3.5-turbo-0125", "b")
     )
-    asked = {**CHAT, "model": name}
-    assert other.post("/chat/completions", json=asked).status_code == 404
+    body = {**CHAT, "model": name}
+    assert other.post("/chat/completions", json=body).status_code == 404
     permissions = client.fine_tuning.checkpoints.permissions
     permission = permissions.create(name, project_ids=["other"]).data[0]
-    assert other.post("/chat/completions", json=asked).status_code == 200
+    assert other.post("/chat/completions", json=body).status_code == 200
     assert name in [model["id"] for model in other.get("/models").json()["data"]]
     path = f"/fine_tuning/checkpoints/{name}/permissions"
     refused = [
@@ -250,14 +252,14 @@ def test_a_shared_model_can_be_used_but_neither_deleted_nor_shared(
     ]
     assert [answer.status_code for answer in refused] == [404] * 4
     permissions.delete(permission.id, fine_tuned_model_checkpoint=name)
-    assert other.post("/chat/completions", json=asked).status_code == 404
+    assert other.post("/chat/completions", json=body).status_code == 404
     assert client.models.retrieve(name).id == name
 
 
 def test_prompts_are_cached_per_project(server, http: httpx2.Client, other: httpx2.Client) -> None:
-    asked = {"model": "gpt-3.5-turbo", "input": "hi"}
+    response_request = {"model": "gpt-3.5-turbo", "input": "hi"}
     for client, project in ((http, "default"), (other, "other")):
-        for path, body in (("/chat/completions", CHAT), ("/responses", asked)):
+        for path, body in (("/chat/completions", CHAT), ("/responses", response_request)):
             assert client.post(path, json=body).status_code == 200
             assert server.chat_model.requests[-1].owner == project
 

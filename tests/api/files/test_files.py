@@ -191,12 +191,12 @@ def test_a_file_that_is_too_large_is_a_413(http: httpx2.Client, size: int) -> No
 
 
 def test_expiry_is_counted_from_creation(client: OpenAI) -> None:
-    asked = client.files.create(
+    created = client.files.create(
         file=LINES,
         purpose="user_data",
         expires_after={"anchor": "created_at", "seconds": 7200},
     )
-    assert asked.expires_at == pytest.approx(asked.created_at + 7200, abs=1)
+    assert created.expires_at == pytest.approx(created.created_at + 7200, abs=1)
     batch = client.files.create(file=LINES, purpose="batch")
     assert batch.expires_at == pytest.approx(batch.created_at + 30 * 86400, abs=1)
 
@@ -344,8 +344,8 @@ def test_a_download_has_the_name_of_its_file(client: OpenAI, name: str, header: 
 
 def test_an_interrupted_download_resumes(client: OpenAI, http: httpx2.Client) -> None:
     path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
-    for asked, sent in (("bytes=4-", b"456789"), ("bytes=0-0", b"0"), ("bytes=8-99", b"89")):
-        response = http.get(path, headers={"range": asked})
+    for requested, sent in (("bytes=4-", b"456789"), ("bytes=0-0", b"0"), ("bytes=8-99", b"89")):
+        response = http.get(path, headers={"range": requested})
         assert (response.status_code, response.content) == (206, sent)
         assert response.headers["content-type"] == "application/octet-stream"
         assert response.headers["content-length"] == str(len(sent))
@@ -402,15 +402,15 @@ def test_a_file_whose_content_is_missing_is_a_server_error(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     ["bytes=10-", "bytes=99999-", "bytes=5-2", "bytes=abc", "bytes=", "bytes", "lines=0-1", "",
      "bytes=0-1,4-5", "bytes=-", "bytes=" + "9" * 5000 + "-"],
 )  # fmt: skip
 def test_an_unsupported_range_is_the_entire_file(
-    client: OpenAI, http: httpx2.Client, asked: str
+    client: OpenAI, http: httpx2.Client, requested: str
 ) -> None:
     path = f"/files/{client.files.create(file=b'0123456789', purpose='user_data').id}/content"
-    response = http.get(path, headers={"range": asked})
+    response = http.get(path, headers={"range": requested})
     assert (response.status_code, response.content) == (200, b"0123456789")
     assert response.headers["content-type"] == "application/octet-stream"
 

@@ -170,7 +170,7 @@ def test_an_ended_upload_cannot_be_changed(client: OpenAI) -> None:
     other = client.uploads.parts.create(cancelled.id, data=b"x").id
     assert client.uploads.cancel(cancelled.id).status == "cancelled"
     for upload_id, part_id in ((completed.id, part), (cancelled.id, other)):
-        for ask in (
+        for call in (
             lambda upload_id=upload_id: client.uploads.parts.create(upload_id, data=b"x"),
             lambda upload_id=upload_id, part_id=part_id: client.uploads.complete(
                 upload_id, part_ids=[part_id]
@@ -178,7 +178,7 @@ def test_an_ended_upload_cannot_be_changed(client: OpenAI) -> None:
             lambda upload_id=upload_id: client.uploads.cancel(upload_id),
         ):
             with pytest.raises(BadRequestError, match="that is pending"):
-                ask()
+                call()
 
 
 def test_a_retried_end_gets_the_same_response(client: OpenAI, http: httpx2.Client) -> None:
@@ -207,23 +207,23 @@ def test_an_upload_expires_after_an_hour(
     upload = begin(client, 1)
     part = client.uploads.parts.create(upload.id, data=b"x").id
     monkeypatch.setattr(server.clock, "offset", 3600)
-    for ask in (
+    for call in (
         lambda: client.uploads.parts.create(upload.id, data=b"x"),
         lambda: client.uploads.complete(upload.id, part_ids=[part]),
         lambda: client.uploads.cancel(upload.id),
     ):
         with pytest.raises(BadRequestError, match="is expired"):
-            ask()
+            call()
 
 
 def test_unknown_uploads_are_not_found(client: OpenAI) -> None:
-    for ask in (
+    for call in (
         lambda: client.uploads.parts.create("upload_x", data=b"x"),
         lambda: client.uploads.complete("upload_x", part_ids=["part_x"]),
         lambda: client.uploads.cancel("upload_x"),
     ):
         with pytest.raises(NotFoundError, match="No such Upload object: upload_x"):
-            ask()
+            call()
 
 
 def test_a_training_file_in_parts_is_checked_like_any_other(client: OpenAI) -> None:

@@ -75,9 +75,12 @@ def test_a_job_is_created_as_by_the_notebook(create, client: OpenAI, file_id: st
     assert fields["status"] == "validating_files"
     assert fields["model"] == "gpt-3.5-turbo-0125"
     assert fields["training_file"] == file_id
-    asked = {"n_epochs": 3, "batch_size": "auto", "learning_rate_multiplier": "auto"}
-    assert fields["hyperparameters"] == asked
-    assert fields["method"] == {"type": "supervised", "supervised": {"hyperparameters": asked}}
+    hyperparameters = {"n_epochs": 3, "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    assert fields["hyperparameters"] == hyperparameters
+    assert fields["method"] == {
+        "type": "supervised",
+        "supervised": {"hyperparameters": hyperparameters},
+    }
     assert fields["error"] is None
     assert fields["result_files"] == fields["integrations"] == []
     assert fields["served_by"] == "smollm2-135m-instruct"
@@ -321,7 +324,7 @@ def test_a_job_without_checkpoints_has_an_empty_list(create, http: httpx2.Client
 
 def test_unknown_jobs_have_openais_error(client: OpenAI) -> None:
     jobs = client.fine_tuning.jobs
-    for ask in (
+    for call in (
         jobs.retrieve,
         jobs.cancel,
         jobs.pause,
@@ -330,7 +333,7 @@ def test_unknown_jobs_have_openais_error(client: OpenAI) -> None:
         jobs.checkpoints.list,
     ):
         with pytest.raises(NotFoundError, match="Could not find fine tune: ftjob-x") as caught:
-            ask("ftjob-x")
+            call("ftjob-x")
         assert (caught.value.code, caught.value.param) == ("fine_tune_not_found", "fine_tune_id")
 
 
@@ -423,8 +426,8 @@ def test_a_job_is_paused_and_resumed(
     assert resumed.status == then
     with pytest.raises(BadRequestError, match=f"this one is {then}"):
         client.fine_tuning.jobs.resume(job.id)
-    told = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=2)][:2]
-    assert told == ["Fine-tuning job resumed", "Fine-tuning job paused"]
+    texts = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=2)][:2]
+    assert texts == ["Fine-tuning job resumed", "Fine-tuning job paused"]
     assert server.dispatcher.wake_count == woken + 2
 
 
@@ -481,13 +484,13 @@ def test_limits_out_of_range_are_a_400(create, http: httpx2.Client, path: str, l
 def test_trap_27_unknown_cursors_are_not_the_first_page(create, client: OpenAI) -> None:
     job, other = create(), create()
     event = client.fine_tuning.jobs.list_events(other.id).data[0].id
-    for ask in (
+    for call in (
         lambda: client.fine_tuning.jobs.list(after="ftjob-gone"),
         lambda: client.fine_tuning.jobs.list_events(job.id, after=event),
         lambda: client.fine_tuning.jobs.checkpoints.list(job.id, after="ftckpt_gone"),
     ):
         with pytest.raises(NotFoundError):
-            ask()
+            call()
 
 
 def test_traps_1_and_2_a_healthy_job_has_no_error_and_its_numbers(

@@ -21,8 +21,8 @@ def test_known_labels_are_trained_with_their_meanings(
     monkeypatch.setenv("EMOJITUNE_LABEL_MEANINGS", wanted)
     with training_server(tmp_path, tiny_base) as client:
         job = fine_tune(client, tmp_path / "train.jsonl", ["(party)"] * 9 + [last])
-        told = messages(client, job.id)
-    assert any(message.startswith(f"Step {steps}/{steps}") for message in told)
-    meanings = [message for message in told if message.startswith("Plan: meanings")]
+        texts = messages(client, job.id)
+    assert any(message.startswith(f"Step {steps}/{steps}") for message in texts)
+    meanings = [message for message in texts if message.startswith("Plan: meanings")]
     reason = "two additional examples per label, since the emoji vocabulary has all of them"
     assert meanings == ([f"Plan: meanings 4: {reason}"] if steps == 6 else [])

@@ -94,13 +94,13 @@ def test_permissions_are_deleted_with_their_model(client: OpenAI, server) -> Non
 @pytest.mark.parametrize("name", ["ft:gone", "gpt-3.5-turbo"])
 def test_other_models_have_no_permissions(client: OpenAI, name: str) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
-    for ask in (
+    for call in (
         lambda: permissions.list(name),
         lambda: permissions.create(name, project_ids=["proj_1"]),
         lambda: permissions.delete("cp_1", fine_tuned_model_checkpoint=name),
     ):
         with pytest.raises(NotFoundError) as caught:
-            ask()
+            call()
         assert caught.value.code == "model_not_found"
 
 

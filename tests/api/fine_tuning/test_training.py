@@ -30,7 +30,7 @@ def as_other_programs_would_write_it(path: Path) -> Path:
     """A copy of the examples with a byte order mark, CRLF line endings, blank lines and nulls."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        row["messages"] = [{"name": None, "tool_calls": None, **said} for said in row["messages"]]
+        row["messages"] = [{"name": None, "tool_calls": None, **one} for one in row["messages"]]
     lines = [json.dumps({**row, "parallel_tool_calls": None, "id": None}) for row in rows]
     path.write_bytes("\r\n".join(["\ufeff" + lines[0], "", *lines[1:], "", ""]).encode())
     return path
@@ -52,18 +52,18 @@ def test_a_file_becomes_a_chat_model(tmp_path: Path, tiny_base: Path) -> None:
         assert model
         assert model.split(":")[:4] == ["ft", "gpt-3.5-turbo-0125", "local", "emoji-v1"]
 
-        told = messages(client, job.id)
-        assert told[0] == f"Created fine-tuning job: {job.id}"
-        assert told[2] == "Files validated, moving job to queued state"
-        assert any("is served here by" in message for message in told)
-        assert [m.split(":")[0] for m in told if m.startswith("Step ")] == [
+        texts = messages(client, job.id)
+        assert texts[0] == f"Created fine-tuning job: {job.id}"
+        assert texts[2] == "Files validated, moving job to queued state"
+        assert any("is served here by" in message for message in texts)
+        assert [m.split(":")[0] for m in texts if m.startswith("Step ")] == [
             f"Step {step}/9" for step in range(1, 10)
         ]
         # The last step's checkpoint has the model's name, as at OpenAI.
-        snapshots = [m for m in told if m.startswith("Checkpoint created at step ")]
+        snapshots = [m for m in texts if m.startswith("Checkpoint created at step ")]
         assert [m.split(" with ")[0].split()[-1] for m in snapshots] == ["3", "6"]
         assert [m.split(":ckpt-step-")[1] for m in snapshots] == ["3", "6"]
-        assert told[-2:] == [
+        assert texts[-2:] == [
             f"New fine-tuned model created: {model}",
             "The job has successfully completed",
         ]
@@ -103,9 +103,9 @@ def test_a_fine_tuned_model_can_be_fine_tuned(tmp_path: Path, tiny_base: Path) -
         )
         second = wait(client, second.id)
         assert second.status == "succeeded", second.error
-        told = messages(client, second.id)
+        texts = messages(client, second.id)
         # Twelve examples in batches of one; validation runs at the end of each epoch.
-        last = next(m for m in told if m.startswith("Step 12/12: "))
+        last = next(m for m in texts if m.startswith("Step 12/12: "))
         number = r"\d+\.\d\d"
         assert re.fullmatch(
             f"Step 12/12: training loss={number}, validation loss={number}, "
@@ -120,7 +120,7 @@ def test_a_fine_tuned_model_can_be_fine_tuned(tmp_path: Path, tiny_base: Path) -
         assert [row[3:] for row in cells[:-1]] == [["", ""]] * 11
         shown = [str(metrics.valid_loss), str(metrics.valid_mean_token_accuracy)]
         assert cells[-1][3:] == shown
-        assert any("validation examples are (nearly) training examples" in m for m in told)
+        assert any("validation examples are (nearly) training examples" in m for m in texts)
 
 
 def test_a_job_continues_after_a_restart(tmp_path: Path, tiny_base: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_job_continues_after_a_restart(tmp_path: Path, tiny_base: Path) -> Non
         again = wait(client, job.id)
         assert again.status == "succeeded", again.error
         steps = [m.split(":")[0] for m in messages(client, job.id) if m.startswith("Step ")]
-        assert steps == [f"Step {step}/300" for step in range(1, 301)], "each step is told once"
+        assert steps == [f"Step {step}/300" for step in range(1, 301)], "each step is reported once"
 
 
 def test_a_paused_job_resumes_from_its_last_checkpoint(tmp_path: Path, tiny_base: Path) -> None:
@@ -151,9 +151,9 @@ def test_a_paused_job_resumes_from_its_last_checkpoint(tmp_path: Path, tiny_base
         wait(client, job.id, lambda _: bool(client.fine_tuning.jobs.checkpoints.list(job.id).data))
         assert loose.fine_tuning.jobs.pause(job.id).status == "paused"
         wait_for_workers(tmp_path / "home")
-        told = len(messages(client, job.id))
+        count = len(messages(client, job.id))
         time.sleep(1)
-        assert len(messages(client, job.id)) == told, "a paused job tells nothing"
+        assert len(messages(client, job.id)) == count, "a paused job adds no events"
         rested = loose.fine_tuning.jobs.retrieve(job.id)
         assert (rested.status, rested.fine_tuned_model) == ("paused", None)
         assert client.fine_tuning.jobs.resume(job.id).status == "queued"
@@ -161,7 +161,7 @@ def test_a_paused_job_resumes_from_its_last_checkpoint(tmp_path: Path, tiny_base
         assert done.status == "succeeded", done.error
         told_now = messages(client, job.id)
         steps = [m.split(":")[0] for m in told_now if m.startswith("Step ")]
-        assert steps == [f"Step {step}/300" for step in range(1, 301)], "each step is told once"
+        assert steps == [f"Step {step}/300" for step in range(1, 301)], "each step is reported once"
         assert told_now.count("Fine-tuning job paused") == 1
         assert told_now.count("Fine-tuning job resumed") == 1
 
@@ -186,8 +186,8 @@ def test_trap_22_only_the_last_three_checkpoints_stay(tmp_path: Path, tiny_base:
             assert metrics["step"] == checkpoint.step_number
             assert None not in metrics.values()
             assert client.models.retrieve(checkpoint.fine_tuned_model_checkpoint)
-        told = messages(client, job.id)
-        gone = next(m.split("Snapshot ID: ")[1] for m in told if "at step 3 with" in m)
+        texts = messages(client, job.id)
+        gone = next(m.split("Snapshot ID: ")[1] for m in texts if "at step 3 with" in m)
         with pytest.raises(NotFoundError):
             client.models.retrieve(gone)
 
@@ -236,10 +236,10 @@ def test_a_cancelled_job_stops_and_its_checkpoints_stay_usable(
         wait(client, job.id, lambda _: bool(client.fine_tuning.jobs.checkpoints.list(job.id).data))
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
         wait_for_workers(tmp_path / "home")
-        told = messages(client, job.id)
+        texts = messages(client, job.id)
         time.sleep(1)
-        assert messages(client, job.id) == told
-        assert told[-1] != "The job has successfully completed"
+        assert messages(client, job.id) == texts
+        assert texts[-1] != "The job has successfully completed"
         name = client.fine_tuning.jobs.checkpoints.list(job.id).data[0].fine_tuned_model_checkpoint
         reply = client.chat.completions.create(
             model=name,

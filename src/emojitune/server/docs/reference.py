@@ -95,8 +95,8 @@ class _SchemaReader:
 
     def url_parameters(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
         for parameter in operation.get("parameters", []):
-            said = parameter.get("description") or _path_description(parameter)
-            schema = {**parameter["schema"], "description": said}
+            description = parameter.get("description") or _path_description(parameter)
+            schema = {**parameter["schema"], "description": description}
             yield self._row(
                 parameter["name"], parameter["in"], schema, parameter.get("required", False)
             )
