@@ -24,7 +24,7 @@ def metrics(step: int) -> dict[str, Any]:
 
 @dataclass
 class FakeApi:
-    """What to respond, and the requests that were received."""
+    """Scripted responses, and the requests that were received."""
 
     url: str = ""
     healthy: bool = True

@@ -15,7 +15,7 @@ def modes(folder: Path) -> set[tuple[str, str]]:
 
 
 def exposed_paths(folder: Path) -> Iterator[str]:
-    """What others may list or read in a folder that is open to them, except empty files."""
+    """Everything in an open folder that others may list or read, except empty files."""
     for path in folder.iterdir():
         if not path.stat().st_mode & 0o077:
             continue

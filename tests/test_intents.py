@@ -1,4 +1,4 @@
-"""The same pipeline on other data: customers' messages and their intents, without parentheses."""
+"""The pipeline on other data: customers' messages and their intents, without parentheses."""
 
 import json
 import subprocess
