@@ -80,13 +80,13 @@ def table(
 ) -> Table:
     """A row for each implementation: shares of the reference's loss and gradient, then nats."""
     names = (
-        "off float32 by",
+        "error against float32",
         "loss",
         "gradient",
         "log-probs",
-        "likeliest",
+        "top token",
         "same label",
-        "else by",
+        "label gap",
     )
     shown = Table(*names, box=box.SIMPLE)
     for name, trained_off in trained.items():

@@ -60,7 +60,7 @@ def emojitune(base: Path, file: Path, steps: int, folder: Path) -> Iterator[floa
 
 
 def trainer(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
-    """transformers' Trainer with PEFT at its best: bf16, no gradient checkpointing."""
+    """transformers' Trainer with PEFT, optimized: bf16, no gradient checkpointing."""
     import torch
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
@@ -109,7 +109,7 @@ def trainer(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]
 
 
 def trl_default(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
-    """TRL's SFTTrainer as it comes: a base model's name, a chat dataset, a LoRA configuration."""
+    """TRL's SFTTrainer, defaults: a base model's name, a chat dataset, a LoRA configuration."""
     from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -127,7 +127,7 @@ def trl_default(base: Path, file: Path, steps: int, folder: Path) -> Iterator[fl
 
 
 def trl_best(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float]:
-    """SFTTrainer at its best: bf16 weights, no gradient checkpointing, loss on replies only."""
+    """SFTTrainer, optimized: bf16 weights, no gradient checkpointing, loss on replies only."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -156,8 +156,8 @@ def trl_best(base: Path, file: Path, steps: int, folder: Path) -> Iterator[float
 CONTENDERS: dict[str, Callable[[Path, Path, int, Path], Iterator[float]]] = {
     "emojitune": emojitune,
     "transformers Trainer + PEFT, bf16": trainer,
-    "TRL SFTTrainer as it comes": trl_default,
-    "TRL SFTTrainer at its best": trl_best,
+    "TRL SFTTrainer, defaults": trl_default,
+    "TRL SFTTrainer, optimized": trl_best,
 }
 
 

@@ -20,13 +20,13 @@ from benchmarks.training import DATA, OURS, TRAINER, contender
 
 QUIET = "quiet"
 TOGETHER = "a job and chats"
-BESIDE = {"spin": "beside a thread of Python", "multiply": "beside a thread of products"}
+BESIDE = {"spin": "with a busy Python thread", "multiply": "beside a busy matmul thread"}
 
 
 def measure(
     steps: int, rounds: int, seconds: float, chats: int, console: Console
 ) -> dict[str, list[Any]]:
-    """All runs, by contender and surroundings."""
+    """All runs, by contender and condition."""
     runs: dict[str, processes.Measure] = {}
     for name in (OURS, TRAINER):
         runs[_named(name, QUIET)] = partial(contender, name, base_model(), DATA, steps)
@@ -41,12 +41,12 @@ def _beside(kind: str, name: str, steps: int) -> Any:
         return contender(name, base_model(), DATA, steps)
 
 
-def _named(name: str, surroundings: str) -> str:
-    return f"{name}, {surroundings}"
+def _named(name: str, condition: str) -> str:
+    return f"{name}, {condition}"
 
 
 def rates(found: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
-    """Medians over the rounds: examples or replies a second, by contender and surroundings."""
+    """Medians over the rounds: examples/s or replies/s, by contender and condition."""
     medians: dict[str, dict[str, float]] = {}
     for name in (OURS, TRAINER):
         medians[name] = {
@@ -62,11 +62,11 @@ def rates(found: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
 
 
 def table(rows: dict[str, dict[str, float]]) -> Table:
-    """A row for each contender and its surroundings, with the slowdown against running alone."""
-    shown = Table("who", "surroundings", "a second", "slower than alone")
-    for name, by_surroundings in rows.items():
-        alone = next(iter(by_surroundings.values()))
-        for where, rate in by_surroundings.items():
+    """A row for each contender and its condition, with the slowdown against running alone."""
+    shown = Table("workload", "condition", "per second", "slowdown")
+    for name, by_condition in rows.items():
+        alone = next(iter(by_condition.values()))
+        for where, rate in by_condition.items():
             shown.add_row(name, where, f"{rate:.2f}", f"{alone / rate:.2f} ×")
     return shown
 

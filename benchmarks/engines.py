@@ -20,7 +20,7 @@ from benchmarks.engine import Engine, Inputs, Level
 from benchmarks.processes import say
 from benchmarks.usage import peak_mb, processor_seconds
 
-OURS = "emojitune, held to labels"
+OURS = "emojitune, constrained"
 ENGINES: dict[str, Callable[[Inputs, float], AbstractContextManager[Engine]]] = {
     OURS: lambda inputs, _: over_http.emojitune(inputs, "labels"),
     "emojitune, free": lambda inputs, _: over_http.emojitune(inputs, "free"),

@@ -171,9 +171,9 @@ def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict
             "requests": {name: kind.summary() for name, kind in load.kinds.items()},
             "errors": {name: kind.errors[:5] for name, kind in load.kinds.items() if kind.errors},
             "steps": last - first,
-            "examples a second": BATCH * (last - first) / seconds,
-            "events lost or told twice": events_off(client, job.id),
-            "server MB, sixth by sixth": [
+            "examples/s": BATCH * (last - first) / seconds,
+            "events lost or reported twice": events_off(client, job.id),
+            "server MB, median of each sixth": [
                 round(median(memory[begin:end])) for begin, end in pairwise(sixths)
             ],
         }
@@ -181,7 +181,7 @@ def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict
 
 def table(found: dict[str, Any]) -> Table:
     """Requests by kind."""
-    shown = Table("requests", "how many", "failed", "p50 ms", "p99 ms", "worst ms")
+    shown = Table("requests", "count", "failed", "p50 ms", "p99 ms", "worst ms")
     for name, kind in found["requests"].items():
         times = (f"{kind[key]:.0f}" for key in ("p50", "p99", "worst"))
         shown.add_row(name, str(kind["requests"]), str(kind["failed"]), *times)
@@ -203,7 +203,7 @@ def main() -> None:
             console.print(f"{name}: {value}", highlight=False)
     report.write(given.json, console, {"machine": before, "seconds": given.seconds, **found})
     failed = any(kind["failed"] for kind in found["requests"].values())
-    sys.exit(1 if failed or found["events lost or told twice"] else 0)
+    sys.exit(1 if failed or found["events lost or reported twice"] else 0)
 
 
 if __name__ == "__main__":

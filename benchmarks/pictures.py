@@ -34,17 +34,17 @@ STYLE = {
 
 
 def training(axes: Axes, rows: dict[str, Any]) -> None:
-    """A bar for each contender: examples a second."""
+    """A bar for each contender: examples/s."""
     speeds = {name: row["examples_per_second"] for name, row in rows.items()}
     colours = [ACCENT if name == "emojitune" else GREY for name in speeds]
     bars = axes.barh(list(speeds), list(speeds.values()), color=colours, height=0.6)
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.invert_yaxis()
-    axes.set_xlabel("training examples a second")
+    axes.set_xlabel("training examples/s")
 
 
 def replying(axes: Axes, rows: dict[str, Any]) -> None:
-    """A line for each engine: replies a second by concurrency."""
+    """A line for each engine: replies/s by concurrency."""
     others = iter(OTHERS)
     for name, row in rows.items():
         speeds = row["replies_per_second"]
@@ -54,8 +54,8 @@ def replying(axes: Axes, rows: dict[str, Any]) -> None:
         axes.plot(
             list(speeds), list(speeds.values()), line, color=colour, linewidth=width, label=name
         )
-    axes.set_xlabel("replies asked for at the same time")
-    axes.set_ylabel("replies a second")
+    axes.set_xlabel("concurrent requests")
+    axes.set_ylabel("replies/s")
     axes.set_ylim(bottom=0)
     axes.legend()
 

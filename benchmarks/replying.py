@@ -111,7 +111,7 @@ def costs(rows: dict[str, dict[str, Any]]) -> Table:
     levels = rows[OURS]["processor_s"]
     processor = (f"processor ms at {n}" for n in levels)
     shown = Table(
-        "replying", *processor, "start → ready", "asked → first reply", "peak MB", "top-1"
+        "replying", *processor, "start → ready", "request → first reply", "peak MB", "top-1"
     )
     for name, row in rows.items():
         shown.add_row(

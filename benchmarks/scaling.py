@@ -132,7 +132,7 @@ def preparation_table(rows: dict[int, dict[str, Any]]) -> Table:
 def prompt_table(rows: dict[int, dict[str, Any]]) -> Table:
     """A row for each length, ours beside Trainer."""
     shown = Table(
-        "user tokens", "ours, s/example", "Trainer", "ours is", "peak MB, ours", "Trainer"
+        "user tokens", "ours, s/example", "Trainer", "our speedup", "peak MB, ours", "Trainer"
     )
     for tokens, row in rows.items():
         ours, trainer = row[OURS], row[TRAINER]

@@ -21,7 +21,7 @@ from emojitune.models.torch_environment import TRAINING_ENVIRONMENT
 
 OURS = "emojitune"
 TRAINER = "transformers Trainer + PEFT, bf16"
-FLOOR = "floor: products only"
+FLOOR = "floor: matmuls only"
 WARM_UP = 2
 DATA = Path("data/emoji_ft_train.jsonl")
 
@@ -45,7 +45,7 @@ def contender(name: str, base: Path, file: Path, steps: int, memory: int | None 
 
 
 def summary(runs: list[Any]) -> dict[str, float | None]:
-    """Medians: seconds a step, examples a second, first step, memory."""
+    """Medians: seconds per step, examples/s, first step, memory."""
     step = median(median(run["steps"][WARM_UP:] or run["steps"]) for run in runs)
     return {
         "seconds_per_step": step,
@@ -56,8 +56,10 @@ def summary(runs: list[Any]) -> dict[str, float | None]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> Table:
-    """Each row with our ratio to it, and its distance from the floor."""
-    shown = Table("training", "examples/s", "ours is", "× floor", "start → first step", "peak MB")
+    """Each row with our speedup over it, and its distance from the floor."""
+    shown = Table(
+        "training", "examples/s", "our speedup", "× floor", "start → first step", "peak MB"
+    )
     ours, floor = rows[OURS]["examples_per_second"], rows[FLOOR]["examples_per_second"]
     for name, row in rows.items():
         speed = row["examples_per_second"]
