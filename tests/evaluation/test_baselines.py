@@ -26,28 +26,30 @@ TRAINING = [
 ]
 
 
-def asked(question: str) -> tuple[Message, ...]:
+def prompt(question: str) -> tuple[Message, ...]:
     return example(question, "").prompt
 
 
-def test_majority_says_the_most_frequent_labels() -> None:
-    reply = majority(TRAINING)(asked("anything"))
+def test_majority_replies_the_most_frequent_labels() -> None:
+    reply = majority(TRAINING)(prompt("anything"))
     assert (reply.text, reply.confidence) == ("(dog)", 0.5)
     assert reply.alternatives == ("(dog)", "(party)", "(yawn)")
 
 
 def test_tfidf_goes_by_words() -> None:
     complete = tfidf_regression(TRAINING)
-    reply = complete(asked("Tired! Off to bed."))
+    reply = complete(prompt("Tired! Off to bed."))
     assert reply.text == "(yawn)"
     assert reply.alternatives[0] == "(yawn)"
     assert set(reply.alternatives) == {"(dog)", "(party)", "(yawn)"}
     assert reply.confidence is not None
     assert 1 / 3 < reply.confidence < 1
-    assert complete(asked("is that your dog")).text == "(dog)"
+    assert complete(prompt("is that your dog")).text == "(dog)"
 
 
-def test_tfidf_without_scikit_learn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tfidf_without_scikit_learn_names_the_package_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
@@ -74,7 +76,7 @@ def test_nearest_neighbour_ranks_labels_by_their_nearest_question() -> None:
     best: dict[str, float] = {}
     for one, cosine in zip(TRAINING, cosines, strict=True):
         best[one.reply] = max(best.get(one.reply, -1.0), cosine)
-    reply = nearest_neighbour(TRAINING, embed)(asked("?"))
+    reply = nearest_neighbour(TRAINING, embed)(prompt("?"))
     assert reply.alternatives == tuple(sorted(best, key=lambda label: -best[label]))
     assert reply.text == "(party)"
     assert reply.confidence is None

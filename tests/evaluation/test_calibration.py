@@ -1,4 +1,4 @@
-"""Confidence against accuracy, on numbers that can be added up by hand."""
+"""Confidence against accuracy, on numbers computed by hand."""
 
 import numpy as np
 import pytest

@@ -1,13 +1,13 @@
-"""What is left out, and how rounds are pooled."""
+"""The split of a round, and the pooling of rounds."""
 
 import pytest
 
 from emojitune.dataset.example import Message, TrainingExample
 from emojitune.errors import InvalidRequestError
-from emojitune.evaluation.cross_validation import leave_one_out_by_label, pooled
+from emojitune.evaluation.cross_validation import leave_one_out_by_label, pool_rounds
 from emojitune.evaluation.evaluate import evaluate
 from emojitune.evaluation.metrics import Reply
-from emojitune.evaluation.summary import estimates
+from emojitune.evaluation.summary import estimate_metrics
 
 
 def example(question: str, reply: str) -> TrainingExample:
@@ -21,7 +21,7 @@ EXAMPLES = [
 ]
 
 
-def test_one_example_of_each_label_with_two_is_left_out() -> None:
+def test_one_example_of_each_label_with_two_or_more_is_left_out() -> None:
     fold = leave_one_out_by_label(EXAMPLES, 3)
     assert [one.reply for one in fold.held_out] == ["(a)", "(c)"]
     assert [one.reply for one in fold.training] == ["(a)"] * 4 + ["(b)", "(c)"]
@@ -45,8 +45,8 @@ def test_rounds_are_pooled_and_an_example_left_out_twice_is_one_observation() ->
         evaluate(lambda _: Reply("(a)"), examples, ())
         for examples in (EXAMPLES[:2], EXAMPLES[:2], EXAMPLES[6:])
     ]
-    whole = pooled(rounds)
-    assert [one.example for one in whole.scored] == [*EXAMPLES[:2], *EXAMPLES[:2], *EXAMPLES[6:]]
-    estimate = estimates(whole)["top_1"]
+    pooled = pool_rounds(rounds)
+    assert [one.example for one in pooled.scored] == [*EXAMPLES[:2], *EXAMPLES[:2], *EXAMPLES[6:]]
+    estimate = estimate_metrics(pooled)["top_1"]
     assert estimate.value == pytest.approx(4 / 6)
     assert (estimate.low, estimate.high) == (0, 1)  # four examples, of which two hit

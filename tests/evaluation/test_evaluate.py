@@ -29,18 +29,18 @@ def complete(messages: Sequence[Message]) -> Reply:
 
 
 def test_shares_and_order() -> None:
-    heard: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     result = evaluate(
-        complete, EXAMPLES, ("(a)", "(x)"), progress=lambda done, of: heard.append((done, of))
+        complete, EXAMPLES, ("(a)", "(x)"), progress=lambda done, total: calls.append((done, total))
     )
     assert (result.mean("in_style"), result.mean("in_vocabulary")) == (0.75, 0.5)
     assert (result.mean("top_1"), result.mean("top_5")) == (0.25, 0.5)
     assert [one.hit for one in result.scored] == [True, False, False, False]
     assert [one.example for one in result.scored] == EXAMPLES
-    assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_requests_run_side_by_side() -> None:
+def test_requests_run_concurrently() -> None:
     together = threading.Barrier(4, timeout=5)
 
     def wait_for_all(messages: Sequence[Message]) -> Reply:

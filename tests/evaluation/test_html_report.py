@@ -1,4 +1,4 @@
-"""The HTML report: whole, self-contained, escaped; and the mistakes that it lists."""
+"""The HTML report: complete, self-contained and escaped; and the mistakes that it lists."""
 
 import re
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def page() -> str:
 
 
 class Balance(HTMLParser):
-    """Counts what is open; every element that is opened must be closed."""
+    """Tracks open elements: every element must be closed."""
 
     EMPTY = frozenset({"meta", "line", "circle", "polyline"})
 
@@ -56,19 +56,19 @@ class Balance(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_wrong_replies_the_surest_first() -> None:
+def test_wrong_replies_begin_with_the_most_confident() -> None:
     questions = [one.example.question for one in wrong_replies(evaluation())]
     assert questions == ["<b>hi & bye</b>", "so tired", "tired again"]
 
 
-def test_confusions_the_most_frequent_first() -> None:
+def test_confusions_begin_with_the_most_frequent() -> None:
     assert confusions(evaluation()) == [
         Confusion("(yawn)", "(sleepy)", 2, 0.75),
         Confusion("(wave)", "<script>", 1, 0.875),
     ]
 
 
-def test_the_page_is_whole_and_needs_nothing_else() -> None:
+def test_the_page_is_complete_and_self_contained() -> None:
     balance = Balance()
     balance.feed(page())
     assert balance.open == []

@@ -1,4 +1,4 @@
-"""Intervals and tests against values that can be reckoned by hand or by trying everything."""
+"""Intervals and tests against values computed by hand, or by enumerating all cases."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ def binomial_quantile(share: float, n: int, p: float) -> float:
 
 
 def test_the_interval_of_a_share_is_the_binomial_one() -> None:
-    # Redrawing 40 replies of which 12 hit makes Binomial(40, 0.3) hits.
+    # Resampling 40 replies of which 12 hit makes Binomial(40, 0.3) hits.
     hits = np.array([1.0] * 12 + [0.0] * 28)
     [estimate] = bootstrap_estimates(
         lambda counts: np.array([counts @ hits / counts.sum()]), np.arange(40)
@@ -29,7 +29,7 @@ def test_the_interval_of_a_share_is_the_binomial_one() -> None:
     assert estimate.high == pytest.approx(binomial_quantile(0.975, 40, 0.3), abs=1 / 40)
 
 
-def test_clusters_are_drawn_whole() -> None:
+def test_clusters_are_resampled_as_units() -> None:
     # Ten copies of each of four prompts know no more than the four do.
     values = np.array([0.0, 1.0, 0.0, 1.0])
     [once] = bootstrap_estimates(
@@ -53,13 +53,13 @@ def test_the_same_numbers_every_time() -> None:
 
 
 def exact_p(sums: list[float]) -> float:
-    """All signs tried."""
+    """The p-value over all signs."""
     seen = abs(sum(sums))
     signs = list(itertools.product((-1, 1), repeat=len(sums)))
     return sum(abs(np.dot(one, sums)) >= seen - 1e-9 for one in signs) / len(signs)
 
 
-def test_the_paired_test_agrees_with_trying_all_signs() -> None:
+def test_the_paired_test_agrees_with_enumerating_all_signs() -> None:
     differences = [1 / 3, 0.5, -0.2, 1.0, 0.25, 0.8, -0.5, 0.1, 0.3, 0.7]
     [p] = sign_flip_test(np.array(differences)[:, None], np.arange(10))
     assert p == pytest.approx(exact_p(differences), abs=0.015)
@@ -73,11 +73,11 @@ def test_of_hits_and_misses_it_is_mcnemars_test() -> None:
     assert p == pytest.approx(mcnemar, abs=0.01)
 
 
-def test_clusters_change_sides_whole() -> None:
+def test_clusters_change_signs_as_units() -> None:
     differences, clusters = [1.0, 1.0, 1.0, -1.0, 1.0, 1.0], [0, 0, 1, 1, 2, 3]
     [p] = sign_flip_test(np.array(differences)[:, None], np.array(clusters))
     assert p == pytest.approx(exact_p([2.0, 0.0, 1.0, 1.0]), abs=0.015)
 
 
-def test_two_that_are_alike_do_not_differ() -> None:
+def test_equal_models_do_not_differ() -> None:
     assert sign_flip_test(np.zeros((5, 1)), np.arange(5)) == [1.0]

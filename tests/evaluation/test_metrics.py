@@ -1,4 +1,4 @@
-"""Each scorer, on what it must accept and what it must not."""
+"""Each metric, on replies that it must accept and replies that it must not."""
 
 import pytest
 
@@ -45,12 +45,12 @@ def test_reciprocal_rank() -> None:
     assert reciprocal_rank([], "(a)") == 0
 
 
-def test_labels_that_show_the_same_emoji_count_as_equal_where_asked() -> None:
+def test_labels_with_the_same_emoji_are_equal_in_metrics_of_emoji() -> None:
     # (wave) and (wavinghand) both show a waving hand; (nosuch) and (other) show nothing.
     reply = Reply("(wave)", ("(wave)", "(nosuch)", "(yawn)"))
 
     def values(expected: str) -> dict[str, float]:
-        return {metric.name: float(metric.of(reply, expected, ())) for metric in METRICS}
+        return {metric.name: float(metric.score(reply, expected, ())) for metric in METRICS}
 
     hand, yawn, other = values("(wavinghand)"), values("(yawningface)"), values("(other)")
     assert (hand["top_1"], hand["top_5"], hand["mean_reciprocal_rank"]) == (0, 0, 0)

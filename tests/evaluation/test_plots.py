@@ -10,7 +10,7 @@ from emojitune.evaluation import plots
 from emojitune.evaluation.plots import CurvePoint, draw_frequencies, draw_training_curve
 
 
-def test_training_curve_is_a_picture(tmp_path: Path) -> None:
+def test_a_training_curve_is_a_picture(tmp_path: Path) -> None:
     points = [CurvePoint(1, 3.0), CurvePoint(2, 2.0, 2.5), CurvePoint(3, 1.0, 2.0)]
     draw_training_curve(points, tmp_path / "curve.png", title="a run")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -25,7 +25,7 @@ def test_a_name_in_a_picture_is_plain_text(tmp_path: Path, name: str) -> None:
 
 
 def test_dollar_signs_and_control_characters_are_escaped_in_a_picture() -> None:
-    assert plots._plain("$x$ and \x1b") == r"\$x\$ and \x1b"
+    assert plots._escape("$x$ and \x1b") == r"\$x\$ and \x1b"
 
 
 def test_matplotlib_waits_until_a_plot_is_drawn() -> None:

@@ -22,15 +22,15 @@ def test_row_cells_and_json() -> None:
     result = scored(Reply("(wave)", ("(wave)",), confidence=0.75))
     row = report_row("ft:x", "free", result)
     assert row.short == dict.fromkeys(("in style", "in vocabulary", "top-1", "top-5"), "100.0%")
-    told = json.loads(json.dumps(row.to_dict()))
-    assert (told["model"], told["decoding"], told["examples"]) == ("ft:x", "free", 3)
+    data = json.loads(json.dumps(row.to_dict()))
+    assert (data["model"], data["decoding"], data["examples"]) == ("ft:x", "free", 3)
     for metric in METRICS:
-        assert told[metric.name] == 1.0
-        assert told["intervals"][metric.name] == [1.0, 1.0]
-    assert told["expected_calibration_error"] == 0.25
-    assert told["reliability_curve"] == [{"count": 3, "confidence": 0.75, "accuracy": 1.0}]
-    assert len(told["replies"]) == 3
-    assert told["replies"][0] == {
+        assert data[metric.name] == 1.0
+        assert data["intervals"][metric.name] == [1.0, 1.0]
+    assert data["expected_calibration_error"] == 0.25
+    assert data["reliability_curve"] == [{"count": 3, "confidence": 0.75, "accuracy": 1.0}]
+    assert len(data["replies"]) == 3
+    assert data["replies"][0] == {
         "message": "hi",
         "expected": "(wave)",
         "reply": "(wave)",
@@ -40,17 +40,17 @@ def test_row_cells_and_json() -> None:
     }
 
 
-def test_rows_that_are_decoded_alike_are_compared() -> None:
+def test_rows_with_the_same_decoding_are_compared() -> None:
     one = scored(Reply("(wave)"))
     rows = [report_row("new", "free", one), report_row("new", "constrained", one)]
     [found] = comparisons(rows, [report_row("old", "free", scored(Reply("(x)")))])
-    told = json.loads(json.dumps(found.to_dict()))
-    assert (told["model"], told["against"], told["decoding"]) == ("new", "old", "free")
-    assert told["differences"]["top_1"] == 1
-    assert told["intervals"]["top_1"] == [1, 1]
-    assert told["p_values"]["in_style"] == 1
+    data = json.loads(json.dumps(found.to_dict()))
+    assert (data["model"], data["against"], data["decoding"]) == ("new", "old", "free")
+    assert data["differences"]["top_1"] == 1
+    assert data["intervals"]["top_1"] == [1, 1]
+    assert data["p_values"]["in_style"] == 1
 
 
-def test_figures_as_people_read_them() -> None:
+def test_estimates_are_formatted_for_people() -> None:
     assert format_estimate("top_1", Estimate(0.4733, 0.39, 0.56)) == "47.3% (39.0 to 56.0)"
     assert format_estimate("seconds_per_reply", Estimate(1.5, 1, 2)) == "1.500 (1.000 to 2.000)"

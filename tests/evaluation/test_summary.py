@@ -1,4 +1,4 @@
-"""The figures of an evaluation, and of two."""
+"""Estimates of an evaluation, and comparisons of two."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from emojitune.evaluation.summary import (
     SECONDS,
     TITLES,
     compare,
-    estimates,
+    estimate_metrics,
     reliability,
 )
 
@@ -26,8 +26,8 @@ def of(reply: Reply, examples: list[TrainingExample] = EXAMPLES) -> Evaluation:
     return evaluate(lambda _: reply, examples, ("(0)",))
 
 
-def test_every_metric_has_a_figure_and_an_interval_around_it() -> None:
-    found = estimates(of(Reply("(0)", ("(0)", "(1)"), confidence=0.5, seconds=2.0)))
+def test_every_metric_has_an_estimate_and_an_interval_around_it() -> None:
+    found = estimate_metrics(of(Reply("(0)", ("(0)", "(1)"), confidence=0.5, seconds=2.0)))
     assert list(found) == [name for name in TITLES if name != "rouge_l"]
     assert found["top_1"].value == pytest.approx(1 / 3)
     assert found["top_5"].value == pytest.approx(2 / 3)
@@ -38,31 +38,31 @@ def test_every_metric_has_a_figure_and_an_interval_around_it() -> None:
     assert found["top_1"].low < found["top_1"].high
 
 
-def test_a_share_of_all_is_one() -> None:
+def test_a_share_of_all_replies_is_exactly_one() -> None:
     many = [example(str(number), "(0)") for number in range(150)]
-    found = estimates(of(Reply("(0)", ("(0)",), seconds=1.0), many))
+    found = estimate_metrics(of(Reply("(0)", ("(0)",), seconds=1.0), many))
     for name in ("top_1", "top_5", "in_style", "in_vocabulary"):
         assert (found[name].low, found[name].value, found[name].high) == (1.0, 1.0, 1.0)
 
 
-def test_what_is_not_known_of_every_reply_has_no_figure() -> None:
+def test_numbers_that_a_reply_lacks_have_no_estimate() -> None:
     known, unknown = Reply("(0)", confidence=0.5, seconds=1.0), Reply("(0)")
     replies = iter([known, *[unknown] * 11])
     found = evaluate(lambda _: next(replies), EXAMPLES, ("(0)",), workers=1)
-    assert list(estimates(found)) == [metric.name for metric in METRICS]
+    assert list(estimate_metrics(found)) == [metric.name for metric in METRICS]
     assert reliability(found) == []
 
 
-def test_text_is_compared_as_text() -> None:
+def test_text_has_the_metrics_of_text() -> None:
     texts = [example("a", "It is a long way."), example("b", "No.")]
     found = evaluate(lambda _: Reply("It is a way"), texts, ())
     assert not found.of_labels
-    assert list(estimates(found)) == ["top_1", "rouge_l"]
-    assert estimates(found)["top_1"].value == 0
-    assert estimates(found)["rouge_l"].value == pytest.approx((2 * 4 / (4 + 5) + 0) / 2)
+    assert list(estimate_metrics(found)) == ["top_1", "rouge_l"]
+    assert estimate_metrics(found)["top_1"].value == 0
+    assert estimate_metrics(found)["rouge_l"].value == pytest.approx((2 * 4 / (4 + 5) + 0) / 2)
 
 
-def test_a_comparison_is_the_difference_and_how_sure_it_is() -> None:
+def test_a_comparison_has_differences_and_p_values() -> None:
     right = iter(Reply(one.reply, (one.reply,)) for one in EXAMPLES)
     perfect = evaluate(lambda _: next(right), EXAMPLES, ("(0)",), workers=1)
     better = compare(perfect, of(Reply("(0)", ("(0)",))))
@@ -75,6 +75,6 @@ def test_a_comparison_is_the_difference_and_how_sure_it_is() -> None:
 
 
 def test_the_same_example_twice_is_one_observation() -> None:
-    once = estimates(of(Reply("(0)"), EXAMPLES))
-    twice = estimates(of(Reply("(0)"), EXAMPLES * 2))
+    once = estimate_metrics(of(Reply("(0)"), EXAMPLES))
+    twice = estimate_metrics(of(Reply("(0)"), EXAMPLES * 2))
     assert twice["top_1"].low == pytest.approx(once["top_1"].low)

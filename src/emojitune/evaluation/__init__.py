@@ -1,1 +1,1 @@
-"""How good it is: scorers, the run over examples, and what is shown of it."""
+"""Evaluation: metrics, how replies are measured, intervals and tests, baselines, reports."""

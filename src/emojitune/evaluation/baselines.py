@@ -1,7 +1,7 @@
-"""What a fine-tuned model must beat: predictors that learn the same file without any fine-tuning.
+"""Baselines that a fine-tuned model must beat: predictors trained on the same file without a model.
 
-Each is made from training examples and is asked for replies as a model is. They look at the last
-question only. The untuned base is no baseline of this kind: it is a model.
+Each is built from training examples and completes prompts like a model. They look at the last
+question only. The untuned base model is compared, too, but is not a baseline of this kind.
 """
 
 import warnings
@@ -15,15 +15,14 @@ from emojitune.errors import ConfigurationError
 from emojitune.evaluation.evaluate import Complete
 from emojitune.evaluation.intervals import Floats
 from emojitune.evaluation.metrics import Reply
-
-ALTERNATIVES = 5
+from emojitune.evaluation.protocol import ALTERNATIVES
 
 Embed = Callable[[Sequence[str]], Floats]
-"""N texts to vectors (N, dimensions)."""
+"""Embeds N texts as vectors (N, dimensions)."""
 
 
 def majority(training: Sequence[TrainingExample]) -> Complete:
-    """The most frequent labels, whatever is said; among equals the first in the file."""
+    """The most frequent labels, for any prompt; among equals the first in the file."""
     counts = Counter(example.reply for example in training)
     best = counts.most_common(ALTERNATIVES)
     labels = tuple(label for label, _ in best)
@@ -32,7 +31,7 @@ def majority(training: Sequence[TrainingExample]) -> Complete:
 
 
 def tfidf_regression(training: Sequence[TrainingExample]) -> Complete:
-    """Logistic regression on TF-IDF of words and pairs of words, by scikit-learn."""
+    """Logistic regression on TF-IDF of words and bigrams, by scikit-learn."""
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -47,32 +46,33 @@ def tfidf_regression(training: Sequence[TrainingExample]) -> Complete:
         LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000),
     )
     with warnings.catch_warnings():
-        # It suspects a regression where labels have one example each.
+        # scikit-learn suspects a regression where labels have one example each.
         warnings.filterwarnings("ignore", message="The number of unique classes")
         model.fit([example.question for example in training], [one.reply for one in training])
 
     def complete(messages: Sequence[Message]) -> Reply:
         [probabilities] = model.predict_proba([_question(messages)])
         best = np.argsort(-probabilities, kind="stable")[:ALTERNATIVES]
-        labels = tuple(str(model.classes_[place]) for place in best)
+        labels = tuple(str(model.classes_[index]) for index in best)
         return Reply(labels[0], labels, float(probabilities[best[0]]))
 
     return complete
 
 
 def nearest_neighbour(training: Sequence[TrainingExample], embed: Embed) -> Complete:
-    """The labels of the nearest training questions, by the cosine of their vectors.
+    """The labels of the nearest training questions, by cosine similarity.
 
-    The mean of the training questions is taken off first: hidden states all point roughly one way.
+    Vectors are centred on the mean of the training questions first: hidden states all point roughly
+    in one direction.
     """
-    known = embed([example.question for example in training])
-    middle = known.mean(axis=0)
-    known = _unit(known - middle)
+    vectors = embed([example.question for example in training])
+    mean = vectors.mean(axis=0)
+    keys = _normalized(vectors - mean)
 
     def complete(messages: Sequence[Message]) -> Reply:
-        [asked] = _unit(embed([_question(messages)]) - middle)
-        nearest = np.argsort(-(known @ asked), kind="stable")
-        labels = tuple(dict.fromkeys(training[place].reply for place in nearest))[:ALTERNATIVES]
+        [query] = _normalized(embed([_question(messages)]) - mean)
+        nearest = np.argsort(-(keys @ query), kind="stable")
+        labels = tuple(dict.fromkeys(training[index].reply for index in nearest))[:ALTERNATIVES]
         return Reply(labels[0], labels)
 
     return complete
@@ -85,6 +85,8 @@ def _question(messages: Sequence[Message]) -> str:
     return TrainingExample((*messages, Message("assistant", ""))).question
 
 
-def _unit(vectors: Floats) -> Floats:
-    unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit
+def _normalized(vectors: Floats) -> Floats:
+    """(N, dimensions) vectors of length 1."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    normalized: Floats = vectors / np.maximum(lengths, 1e-12)
+    return normalized

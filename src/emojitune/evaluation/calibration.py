@@ -1,4 +1,4 @@
-"""Whether a model knows how sure it may be: confidence against accuracy.
+"""Calibration: the confidence of replies against their accuracy.
 
 Knows numbers only.
 """
@@ -14,7 +14,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Replies of similar confidence: their number, mean confidence and share of hits."""
+    """A bin of replies with similar confidence: their number, mean confidence and accuracy."""
 
     count: int
     confidence: float
@@ -22,21 +22,25 @@ class Bin:
 
 
 def reliability_curve(confidences: Floats, hits: Floats) -> list[Bin]:
-    """The bins that hold replies, the least confident first; of N confidences and hits (0 or 1)."""
-    place = _bin(confidences)
-    inside = [place == number for number in range(BINS) if (place == number).any()]
+    """The bins of N replies, the least confident first, without empty ones; a hit is 1, else 0."""
+    bins = _bin(confidences)
+    members = [bins == number for number in range(BINS) if (bins == number).any()]
     return [
-        Bin(int(here.sum()), float(confidences[here].mean()), float(hits[here].mean()))
-        for here in inside
+        Bin(int(inside.sum()), float(confidences[inside].mean()), float(hits[inside].mean()))
+        for inside in members
     ]
 
 
 def expected_calibration_error(confidences: Floats, hits: Floats, weights: Floats) -> float:
-    """The mean distance of confidence and accuracy, bin by bin, each as heavy as its replies."""
+    """The mean distance of confidence and accuracy over the bins, weighted by their replies.
+
+    Args:
+        weights: (N,), the weight of each reply; they sum to 1.
+    """
     gaps = np.bincount(_bin(confidences), weights * (confidences - hits), minlength=BINS)
     return float(np.abs(gaps).sum())
 
 
 def _bin(confidences: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The bin of each confidence: `BINS` of equal width, the last with both its ends."""
+    """The bin of each confidence: bins have equal width, and the last one includes 1."""
     return np.minimum((confidences * BINS).astype(np.int64), BINS - 1)

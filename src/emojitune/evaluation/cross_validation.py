@@ -1,6 +1,6 @@
-"""Cross-validation of a training file: what is left out in which round, and how it is pooled.
+"""Cross-validation of a training file: the split of each round, and the pooling of rounds.
 
-Knows examples and evaluations; who trains on the rest is not its business.
+Knows examples and evaluations, and no training.
 """
 
 import random
@@ -22,7 +22,7 @@ PROTOCOL = (
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One round: what is trained on and what is scored, each in the order of the file."""
+    """The split of one round: examples to train on and to score, each in the order of the file."""
 
     seed: int
     training: tuple[TrainingExample, ...]
@@ -30,24 +30,24 @@ class Fold:
 
 
 def leave_one_out_by_label(examples: Sequence[TrainingExample], seed: int) -> Fold:
-    """The round of a seed. Every label keeps an example to be trained on."""
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, example in enumerate(examples):
-        places[example.reply].append(place)
+    """The split for a seed: every label keeps an example to train on."""
+    indices: defaultdict[str, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        indices[example.reply].append(index)
     draw = random.Random(seed)
-    out = {draw.choice(known) for known in places.values() if len(known) > 1}
-    if not out:
+    held_out = {draw.choice(of_label) for of_label in indices.values() if len(of_label) > 1}
+    if not held_out:
         raise InvalidRequestError(
             "Cross-validation leaves out one example of each label that has two or more, and every "
             "label of this file has one. Add examples, or score on another file with --data."
         )
     return Fold(
         seed,
-        tuple(example for place, example in enumerate(examples) if place not in out),
-        tuple(examples[place] for place in sorted(out)),
+        tuple(example for index, example in enumerate(examples) if index not in held_out),
+        tuple(examples[index] for index in sorted(held_out)),
     )
 
 
-def pooled(rounds: Iterable[Evaluation]) -> Evaluation:
-    """The replies of all rounds together."""
-    return Evaluation(tuple(scored for one in rounds for scored in one.scored))
+def pool_rounds(rounds: Iterable[Evaluation]) -> Evaluation:
+    """The scored examples of all rounds in one evaluation."""
+    return Evaluation(tuple(scored for evaluation in rounds for scored in evaluation.scored))

@@ -1,4 +1,4 @@
-"""Ask for a reply to every example and score it.
+"""Evaluation of a model on examples: a reply to each prompt, and its scores.
 
 `complete` is any callable, local or remote: this module knows neither models nor servers.
 """
@@ -12,11 +12,12 @@ from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.metrics import METRICS, TEXT_METRICS, Reply
 
 Complete = Callable[[Sequence[Message]], Reply]
+"""Completes a prompt with a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredExample:
-    """One example, its reply, and what each metric says of it, by name."""
+    """One example, its reply, and the value of each metric by its name."""
 
     example: TrainingExample
     reply: Reply
@@ -30,13 +31,13 @@ class ScoredExample:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All scored examples, in the order they were given."""
+    """All scored examples, in their original order."""
 
     scored: tuple[ScoredExample, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics that scored them."""
+        """The names of the metrics."""
         return tuple(self.scored[0].values)
 
     @property
@@ -45,8 +46,8 @@ class Evaluation:
         return "in_vocabulary" in self.metrics
 
     def mean(self, metric: str) -> float:
-        """The figure of a metric, by its name: from 0 to 1."""
-        return sum(one.values[metric] for one in self.scored) / len(self.scored)
+        """The mean of a metric, by its name: from 0 to 1."""
+        return sum(scored.values[metric] for scored in self.scored) / len(self.scored)
 
 
 def evaluate(
@@ -57,10 +58,14 @@ def evaluate(
     workers: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score `complete` on `examples`; `progress` hears (done, all) after each reply.
+    """Score `complete` on `examples`.
 
-    Replies count as labels of the `vocabulary`, and without one as text. Requests run side by side
-    in threads, so that a server can batch them. The first error ends the evaluation and is raised.
+    Replies are scored as labels of the `vocabulary`, and without one as text. Requests run
+    concurrently in threads, so that a server can batch them. The first error ends the evaluation
+    and is raised.
+
+    Args:
+        progress: Called with (done, total) after each reply.
     """
     if not examples:
         raise InvalidRequestError("There is nothing to evaluate: the file holds no example.")
@@ -79,6 +84,6 @@ def evaluate(
     scored = []
     for example, future in pairs:
         reply = future.result()
-        values = {m.name: float(m.of(reply, example.reply, known)) for m in metrics}
+        values = {m.name: float(m.score(reply, example.reply, known)) for m in metrics}
         scored.append(ScoredExample(example, reply, values))
     return Evaluation(tuple(scored))

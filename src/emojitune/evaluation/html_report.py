@@ -1,6 +1,6 @@
-"""A report as one HTML file that needs nothing else: no script, no font, no picture from elsewhere.
+"""A self-contained HTML report: one file without scripts, fonts or pictures from elsewhere.
 
-Everything that comes from a file or a model is escaped.
+All text of files and models is escaped.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from emojitune.evaluation.summary import TITLES
 from emojitune.evaluation.svg_plots import interval_plot, reliability_plot
 from emojitune.labels import to_emoji
 
-MOST_CONFUSIONS = 20
+MAX_CONFUSIONS = 20
 _PLOTTED = ("in_vocabulary", "top_1", "top_3", "top_5", "same_emoji_top_1", "rouge_l")
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c1e21; --page: #ffffff; --faint: #d9dce1;
@@ -37,12 +37,12 @@ svg text { fill: var(--text); font-size: 12px; }
 
 
 def html_report(title: str, rows: Sequence[ReportRow], compared: Sequence[Comparison]) -> str:
-    """The whole page."""
+    """Build the page."""
     parts = [
         f"<h1>{escape(title)}</h1>",
         "<p>In brackets and as lines: 95% bootstrap intervals over the examples.</p>",
-        _figures(rows),
-        interval_plot(list(_plotted(rows))),
+        _metrics_table(rows),
+        interval_plot(list(_intervals(rows))),
         *(_comparison(one) for one in compared),
         _calibration(rows),
         *(_mistakes(row) for row in rows),
@@ -55,24 +55,24 @@ def html_report(title: str, rows: Sequence[ReportRow], compared: Sequence[Compar
     )
 
 
-def _named(row: ReportRow) -> str:
+def _title(row: ReportRow) -> str:
     return f"{row.model}, {row.decoding}"
 
 
-def _figures(rows: Sequence[ReportRow]) -> str:
+def _metrics_table(rows: Sequence[ReportRow]) -> str:
     names = [name for name in TITLES if any(name in row.estimates for row in rows)]
-    lines = [[TITLES[name], *(_shown(row.estimates, name) for row in rows)] for name in names]
+    lines = [[TITLES[name], *(_cell(row.estimates, name) for row in rows)] for name in names]
     examples = ["examples", *(str(len(row.evaluation.scored)) for row in rows)]
-    return _table(["", *map(_named, rows)], [examples, *lines])
+    return _table(["", *map(_title, rows)], [examples, *lines])
 
 
-def _shown(estimates: dict[str, Estimate], name: str) -> str:
+def _cell(estimates: dict[str, Estimate], name: str) -> str:
     return format_estimate(name, estimates[name]) if name in estimates else "not known"
 
 
-def _plotted(rows: Sequence[ReportRow]) -> Iterable[tuple[str, Estimate]]:
+def _intervals(rows: Sequence[ReportRow]) -> Iterable[tuple[str, Estimate]]:
     def short(model: str) -> str:
-        # What tells names apart is their end.
+        # Names differ at their end.
         return model if len(model) < 20 else f"…{model[-18:]}"
 
     for name in _PLOTTED:
@@ -86,13 +86,13 @@ def _comparison(one: Comparison) -> str:
         [TITLES[name], format_estimate(name, found.estimate), f"{found.p_value:.4f}"]
         for name, found in one.differences.items()
     ]
-    heading = f"{_named(one.row)} less {_named(one.against)}"
+    heading = f"{_title(one.row)} less {_title(one.against)}"
     return f"<h2>{escape(heading)}</h2>" + _table(["", "difference", "p (paired)"], lines)
 
 
 def _calibration(rows: Sequence[ReportRow]) -> str:
     plots = [
-        f"<figure><figcaption>{escape(_named(row))}</figcaption>"
+        f"<figure><figcaption>{escape(_title(row))}</figcaption>"
         f"{reliability_plot(row.reliability)}</figure>"
         for row in rows
         if row.reliability
@@ -100,9 +100,9 @@ def _calibration(rows: Sequence[ReportRow]) -> str:
     if not plots:
         return ""
     return (
-        "<h2>Calibration</h2><p>Of replies with a confidence of 0.8, 80% should be right: on the "
-        "dashed line a model is as sure as it may be, below it too sure. The larger a mark, the "
-        f'more replies.</p><div class="plots">{"".join(plots)}</div>'
+        "<h2>Calibration</h2><p>Of replies with a confidence of 0.8, 80% should be right: that is "
+        "the dashed line. Below it a model is overconfident. The larger a mark, the more replies."
+        f'</p><div class="plots">{"".join(plots)}</div>'
     )
 
 
@@ -110,32 +110,34 @@ def _mistakes(row: ReportRow) -> str:
     wrong = wrong_replies(row.evaluation)
     return (
         (_confusions(row) if row.evaluation.of_labels else "")
-        + f"<h2>{escape(_named(row))}: {len(wrong)} wrong replies</h2>"
-        + _table(["message", "expected", "reply", "confidence", "next best"], map(_wrong, wrong))
+        + f"<h2>{escape(_title(row))}: {len(wrong)} wrong replies</h2>"
+        + _table(
+            ["message", "expected", "reply", "confidence", "next best"], map(_mistake_cells, wrong)
+        )
     )
 
 
 def _confusions(row: ReportRow) -> str:
     pairs = [
-        [_label(one.expected), _label(one.reply), str(one.count)]
-        for one in confusions(row.evaluation)[:MOST_CONFUSIONS]
+        [_with_emoji(one.expected), _with_emoji(one.reply), str(one.count)]
+        for one in confusions(row.evaluation)[:MAX_CONFUSIONS]
     ]
-    heading = f"<h2>{escape(_named(row))}: worst confusions</h2>"
+    heading = f"<h2>{escape(_title(row))}: worst confusions</h2>"
     return heading + _table(["expected", "reply", "times"], pairs)
 
 
-def _wrong(one: ScoredExample) -> list[str]:
-    sure = one.reply.confidence
+def _mistake_cells(one: ScoredExample) -> list[str]:
+    confidence = one.reply.confidence
     return [
         one.example.question,
-        _label(one.example.reply),
-        _label(one.reply.text),
-        "" if sure is None else f"{sure:.2f}",
+        _with_emoji(one.example.reply),
+        _with_emoji(one.reply.text),
+        "" if confidence is None else f"{confidence:.2f}",
         ", ".join(one.reply.alternatives[1:]),
     ]
 
 
-def _label(text: str) -> str:
+def _with_emoji(text: str) -> str:
     emoji = to_emoji(text)
     return text if emoji == text else f"{text} {emoji}"
 

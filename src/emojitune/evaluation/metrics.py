@@ -1,7 +1,7 @@
-"""Pure scorers of one reply. White space around a reply is not held against it.
+"""Metrics of one reply, as pure functions. White space around a reply is ignored.
 
-`METRICS` names all that an evaluation reports of replies that are labels, `TEXT_METRICS` of others.
-Each gives a number from 0 to 1 for one reply; the figure of a model is their mean.
+`METRICS` are for replies that are labels, `TEXT_METRICS` for others. Each gives a number from 0 to
+1 for one reply; a model's value is the mean over its replies.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -13,12 +13,12 @@ from emojitune.labels import is_label, to_emoji
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back.
+    """A model's reply to one prompt.
 
     Attributes:
-        alternatives: The best replies, best first; the text itself is the first.
-        confidence: The probability that the model gave the text, if it is known.
-        seconds: How long it took, if that was measured.
+        alternatives: The best replies, best first, beginning with the text itself.
+        confidence: The model's probability of the text, if known.
+        seconds: The time from request to reply, if measured.
     """
 
     text: str
@@ -28,47 +28,48 @@ class Reply:
 
 
 def in_style(text: str) -> bool:
-    """One bare label in parentheses, whatever the vocabulary."""
+    """Whether a reply is one label in parentheses, in any vocabulary."""
     return is_label(text.strip())
 
 
 def in_vocabulary(text: str, vocabulary: Collection[str]) -> bool:
-    """One of the replies that were learned."""
+    """Whether a reply is one of the vocabulary."""
     return text.strip() in vocabulary
 
 
 def top_1(text: str, expected: str) -> bool:
-    """The expected reply, word for word."""
+    """Whether a reply is the expected one, word for word."""
     return text.strip() == expected.strip()
 
 
 def top_k(alternatives: Sequence[str], expected: str, k: int = 5) -> bool:
-    """The expected reply is among the first `k` alternatives, best first."""
+    """Whether the expected reply is among the first `k` alternatives."""
     return any(top_1(text, expected) for text in alternatives[:k])
 
 
 def reciprocal_rank(alternatives: Sequence[str], expected: str, k: int = 5) -> float:
-    """1 / the place of the expected reply among the first `k` alternatives; 0 if not there."""
-    places = (at for at, text in enumerate(alternatives[:k], start=1) if top_1(text, expected))
-    return 1 / next(places, float("inf"))
+    """1 / the rank of the expected reply among the first `k` alternatives; 0 without one."""
+    ranks = (rank for rank, text in enumerate(alternatives[:k], start=1) if top_1(text, expected))
+    return 1 / next(ranks, float("inf"))
 
 
-def as_shown(reply: Reply) -> Reply:
-    """The reply with emoji for labels: what different labels show alike is then the same."""
-    shown = tuple(to_emoji(text.strip()) for text in reply.alternatives)
-    return Reply(to_emoji(reply.text.strip()), shown)
+def with_emoji(reply: Reply) -> Reply:
+    """Replace labels by their emoji, so that labels with the same emoji are equal."""
+    alternatives = tuple(to_emoji(text.strip()) for text in reply.alternatives)
+    return Reply(to_emoji(reply.text.strip()), alternatives)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A scorer with its names: in JSON, and to people. `of(reply, expected, vocabulary)`.
+    """A metric: its name in JSON, its title, and its function of (reply, expected, vocabulary).
 
-    Of a share a reply has all or nothing.
+    The mean of a share is the percentage of replies for which it is 1; other metrics have values
+    in between.
     """
 
     name: str
     title: str
-    of: Callable[[Reply, str, Collection[str]], float]
+    score: Callable[[Reply, str, Collection[str]], float]
     is_share: bool = True
 
 
@@ -76,8 +77,8 @@ def _same_emoji(metric: Metric) -> Metric:
     return Metric(
         f"same_emoji_{metric.name}",
         f"same emoji, {metric.title}",
-        lambda reply, expected, known: metric.of(
-            as_shown(reply), to_emoji(expected.strip()), known
+        lambda reply, expected, known: metric.score(
+            with_emoji(reply), to_emoji(expected.strip()), known
         ),
         metric.is_share,
     )

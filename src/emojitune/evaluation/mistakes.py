@@ -1,4 +1,4 @@
-"""What an evaluation got wrong: each reply, and which labels are taken for which."""
+"""The mistakes of an evaluation: wrong replies, and confusions of labels."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from emojitune.evaluation.evaluate import Evaluation, ScoredExample
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often one reply came where another was expected, and the sum of its confidences."""
+    """A wrong reply to an expected one: how often it came, and the sum of its confidences."""
 
     expected: str
     reply: str
@@ -17,16 +17,16 @@ class Confusion:
 
 
 def wrong_replies(evaluation: Evaluation) -> list[ScoredExample]:
-    """Every reply that is not the expected one, the most confident first."""
-    wrong = [one for one in evaluation.scored if not one.hit]
-    return sorted(wrong, key=lambda one: -(one.reply.confidence or 0.0))
+    """All wrong replies, the most confident first."""
+    wrong = [scored for scored in evaluation.scored if not scored.hit]
+    return sorted(wrong, key=lambda scored: -(scored.reply.confidence or 0.0))
 
 
 def confusions(evaluation: Evaluation) -> list[Confusion]:
-    """Every pair of an expected and a wrong reply: the most frequent first, then the surest."""
-    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for one in wrong_replies(evaluation):
-        pair = (one.example.reply.strip(), one.reply.text.strip())
-        found[pair].append(one.reply.confidence or 0.0)
-    pairs = [Confusion(*pair, len(sure), sum(sure)) for pair, sure in found.items()]
-    return sorted(pairs, key=lambda one: (-one.count, -one.confidence, one.expected, one.reply))
+    """All pairs of an expected and a wrong reply, by frequency, then by confidence."""
+    confidences: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for scored in wrong_replies(evaluation):
+        pair = (scored.example.reply.strip(), scored.reply.text.strip())
+        confidences[pair].append(scored.reply.confidence or 0.0)
+    found = [Confusion(*pair, len(each), sum(each)) for pair, each in confidences.items()]
+    return sorted(found, key=lambda one: (-one.count, -one.confidence, one.expected, one.reply))

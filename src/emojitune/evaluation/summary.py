@@ -1,4 +1,4 @@
-"""The figures of an evaluation with their intervals, and of two compared on the same examples."""
+"""Estimates of an evaluation's metrics, and comparisons of two on the same examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ SHARES = frozenset(m.name for m in (*METRICS, *TEXT_METRICS) if m.is_share)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One model's figure less another's, its interval, and the p-value of a paired test."""
+    """One model's metric minus another's, and the p-value of a paired test."""
 
     estimate: Estimate
     p_value: float
 
 
-def estimates(evaluation: Evaluation) -> dict[str, Estimate]:
-    """Every figure by its name; those of confidences and times only where all replies have them."""
+def estimate_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
+    """Estimates by name; calibration and seconds only where all replies have the numbers."""
     values, hits = _values(evaluation), _hits(evaluation)
     confidences = _known([one.reply.confidence for one in evaluation.scored])
     seconds = _known([one.reply.seconds for one in evaluation.scored])
@@ -39,7 +39,7 @@ def estimates(evaluation: Evaluation) -> dict[str, Estimate]:
     names += [CALIBRATION_ERROR] * (confidences is not None) + [SECONDS] * (seconds is not None)
 
     def statistic(counts: Floats) -> Floats:
-        # Divided last, so that a share of all is 1 and no rounding below it.
+        # Divided last, so that a share of all replies is exactly 1.
         found = list(counts @ values / counts.sum())
         if confidences is not None:
             found.append(expected_calibration_error(confidences, hits, counts / counts.sum()))
@@ -51,13 +51,13 @@ def estimates(evaluation: Evaluation) -> dict[str, Estimate]:
 
 
 def reliability(evaluation: Evaluation) -> list[Bin]:
-    """The reliability curve; empty where a confidence is missing."""
+    """The reliability curve; empty if a reply has no confidence."""
     confidences = _known([one.reply.confidence for one in evaluation.scored])
     return [] if confidences is None else reliability_curve(confidences, _hits(evaluation))
 
 
 def compare(one: Evaluation, other: Evaluation) -> dict[str, Difference]:
-    """`one` less `other`, metric by metric; both scored the same examples in the same order."""
+    """`one` minus `other`, by metric; both have scored the same examples in the same order."""
     assert [s.example for s in one.scored] == [s.example for s in other.scored]
     assert one.metrics == other.metrics
     differences, clusters = _values(one) - _values(other), _clusters(one)
@@ -70,7 +70,7 @@ def compare(one: Evaluation, other: Evaluation) -> dict[str, Difference]:
 
 
 def _values(evaluation: Evaluation) -> Floats:
-    """(examples, metrics)."""
+    """The values of all metrics: (examples, metrics)."""
     return np.array([[one.values[m] for m in evaluation.metrics] for one in evaluation.scored])
 
 
@@ -84,6 +84,6 @@ def _known(numbers: Sequence[float | None]) -> Floats | None:
 
 
 def _clusters(evaluation: Evaluation) -> NDArray[np.int64]:
-    """Equal examples are one observation made several times."""
-    place: dict[TrainingExample, int] = {}
-    return np.array([place.setdefault(one.example, len(place)) for one in evaluation.scored])
+    """The cluster of each reply: equal examples are one observation, made several times."""
+    clusters: dict[TrainingExample, int] = {}
+    return np.array([clusters.setdefault(one.example, len(clusters)) for one in evaluation.scored])

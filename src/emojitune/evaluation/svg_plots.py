@@ -1,6 +1,7 @@
-"""Plots of a report as SVG text: no library, colours from the page that they stand in.
+"""SVG plots for the HTML report: small, and in the colours of the page that contains them.
 
-Knows numbers and names to draw. Classes (`axis`, `mark`, `faint`) are styled by the page.
+Knows numbers and names. The page styles the classes `mark`, `curve`, `whisker`, `faint` and
+`dashed`, for light and dark.
 """
 
 from collections.abc import Sequence
@@ -9,71 +10,71 @@ from html import escape
 from emojitune.evaluation.calibration import Bin
 from emojitune.evaluation.intervals import Estimate
 
-_SIDE = 260  # pixels of a square plot, within its margins
+_PLOT_SIZE = 260  # pixels of the square within the margins
 _MARGIN = 44
-_LINE = 24  # pixels from one interval to the next
-_NAMES = 380  # pixels left of the intervals
+_ROW_HEIGHT = 24  # pixels
+_NAME_WIDTH = 380  # pixels to the left of the intervals
 
 
 def reliability_plot(bins: Sequence[Bin]) -> str:
-    """Accuracy over confidence; the area of a mark is the number of its replies."""
+    """Plot accuracy over confidence; the area of a mark shows the number of its replies."""
     total = sum(one.count for one in bins)
-    points = [(_across(one.confidence), _up(one.accuracy)) for one in bins]
+    points = [(_x(one.confidence), _y(one.accuracy)) for one in bins]
     marks = [
         _circle(x, y, 3 + 14 * (one.count / total) ** 0.5)
         for one, (x, y) in zip(bins, points, strict=True)
     ]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return _svg(
-        _SIDE + 2 * _MARGIN,
-        _SIDE + 2 * _MARGIN,
+        _PLOT_SIZE + 2 * _MARGIN,
+        _PLOT_SIZE + 2 * _MARGIN,
         "Reliability curve",
         [
             *_grid(),
-            _segment("faint dashed", _across(0), _up(0), _across(1), _up(1)),
+            _segment("faint dashed", _x(0), _y(0), _x(1), _y(1)),
             f'<polyline class="curve" points="{path}"/>',
             *marks,
-            _text(_across(0.5), _up(0) + 36, "confidence", "middle"),
-            _text(_across(0), _up(1) - 10, "accuracy", "middle"),
+            _text(_x(0.5), _y(0) + 36, "confidence", "middle"),
+            _text(_x(0), _y(1) - 10, "accuracy", "middle"),
         ],
     )
 
 
-def interval_plot(named: Sequence[tuple[str, Estimate]]) -> str:
-    """Shares with their intervals, a line each, from 0 to 100 %."""
-    bottom = _LINE * len(named) + 8
+def interval_plot(estimates: Sequence[tuple[str, Estimate]]) -> str:
+    """Plot estimates of shares with their intervals, one in each row, from 0 to 100 %."""
+    bottom = _ROW_HEIGHT * len(estimates) + 8
 
-    def at(share: float) -> float:
-        return _NAMES + 1.5 * _SIDE * share
+    def x_of(share: float) -> float:
+        return _NAME_WIDTH + 1.5 * _PLOT_SIZE * share
 
-    drawn = []
+    elements = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        drawn.append(_segment("faint", at(tick), 0, at(tick), bottom))
-        drawn.append(_text(at(tick), bottom + 16, f"{tick:.0%}", "middle"))
-    for place, (name, estimate) in enumerate(named):
-        y = _LINE * (place + 0.6)
-        drawn.append(_text(_NAMES - 10, y + 4, name, "end"))
-        drawn.append(_segment("whisker", at(estimate.low), y, at(estimate.high), y))
-        drawn.append(_circle(at(estimate.value), y, 5))
-    return _svg(int(at(1)) + 24, bottom + 24, "Figures with 95% intervals", drawn)
+        elements.append(_segment("faint", x_of(tick), 0, x_of(tick), bottom))
+        elements.append(_text(x_of(tick), bottom + 16, f"{tick:.0%}", "middle"))
+    for row, (name, estimate) in enumerate(estimates):
+        y = _ROW_HEIGHT * (row + 0.6)
+        elements.append(_text(_NAME_WIDTH - 10, y + 4, name, "end"))
+        elements.append(_segment("whisker", x_of(estimate.low), y, x_of(estimate.high), y))
+        elements.append(_circle(x_of(estimate.value), y, 5))
+    return _svg(int(x_of(1)) + 24, bottom + 24, "Metrics with 95% intervals", elements)
 
 
 def _grid() -> list[str]:
-    drawn = []
+    elements = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        drawn.append(_segment("faint", _across(tick), _up(0), _across(tick), _up(1)))
-        drawn.append(_segment("faint", _across(0), _up(tick), _across(1), _up(tick)))
-        drawn.append(_text(_across(tick), _up(0) + 18, f"{tick:g}", "middle"))
-        drawn.append(_text(_across(0) - 8, _up(tick) + 4, f"{tick:g}", "end"))
-    return drawn
+        elements.append(_segment("faint", _x(tick), _y(0), _x(tick), _y(1)))
+        elements.append(_segment("faint", _x(0), _y(tick), _x(1), _y(tick)))
+        elements.append(_text(_x(tick), _y(0) + 18, f"{tick:g}", "middle"))
+        elements.append(_text(_x(0) - 8, _y(tick) + 4, f"{tick:g}", "end"))
+    return elements
 
 
-def _across(share: float) -> float:
-    return _MARGIN + _SIDE * share
+def _x(share: float) -> float:
+    return _MARGIN + _PLOT_SIZE * share
 
 
-def _up(share: float) -> float:
-    return _MARGIN + _SIDE * (1 - share)
+def _y(share: float) -> float:
+    return _MARGIN + _PLOT_SIZE * (1 - share)
 
 
 def _circle(x: float, y: float, radius: float) -> str:
@@ -84,12 +85,12 @@ def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, said: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(said)}</text>'
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(width: int, height: int, title: str, drawn: Sequence[str]) -> str:
+def _svg(width: int, height: int, title: str, elements: Sequence[str]) -> str:
     return (
         f'<svg role="img" aria-label="{escape(title)}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}">{"".join(drawn)}</svg>'
+        f'viewBox="0 0 {width} {height}">{"".join(elements)}</svg>'
     )

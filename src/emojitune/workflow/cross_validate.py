@@ -12,7 +12,7 @@ from openai import OpenAI
 
 from emojitune.dataset.example import TrainingExample
 from emojitune.evaluation.baselines import majority, nearest_neighbour, tfidf_regression
-from emojitune.evaluation.cross_validation import Fold, leave_one_out_by_label, pooled
+from emojitune.evaluation.cross_validation import Fold, leave_one_out_by_label, pool_rounds
 from emojitune.evaluation.evaluate import Complete, Evaluation, evaluate
 from emojitune.evaluation.intervals import Floats
 from emojitune.evaluation.protocol import CONSTRAINED, FREE, LOCAL_WORKERS, warm_up
@@ -67,7 +67,7 @@ def cross_validate(
                     complete, fold.held_out, vocabulary, workers=LOCAL_WORKERS, progress=report
                 )
                 results.setdefault((name, decoding), []).append(result)
-    return [report_row(*key, pooled(evaluations)) for key, evaluations in results.items()]
+    return [report_row(*key, pool_rounds(evaluations)) for key, evaluations in results.items()]
 
 
 def _train(client: OpenAI, fold: Fold, config: CrossValidationConfig, follow: Follow) -> str:
