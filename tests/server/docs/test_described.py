@@ -16,7 +16,7 @@ APP = create_app(Settings(api_key="none"))
 
 def test_every_route_has_a_one_sentence_description() -> None:
     for endpoint in endpoints(openapi_document(APP)):
-        assert endpoint.text.endswith("."), f"{endpoint.title} has no docstring"
+        assert endpoint.description.endswith("."), f"{endpoint.title} has no docstring"
 
 
 def test_every_parameter_has_a_description() -> None:
@@ -24,7 +24,7 @@ def test_every_parameter_has_a_description() -> None:
         f"{endpoint.title}: {row.name}"
         for endpoint in endpoints(openapi_document(APP))
         for row in endpoint.parameters
-        if not row.text
+        if not row.description
     ]
     assert mute == [], "give them a description, or a mark"
 

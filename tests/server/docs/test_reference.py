@@ -61,7 +61,10 @@ def make_app(model: type[StrictModel], description: str = "Which page.") -> Fast
 
 def rows(app: FastAPI) -> dict[str, Parameter]:
     (endpoint,) = endpoints(openapi_document(app))
-    assert (endpoint.title, endpoint.text) == ("POST /v1/orders/{order_id}", "Order something.")
+    assert (endpoint.title, endpoint.description) == (
+        "POST /v1/orders/{order_id}",
+        "Order something.",
+    )
     return {row.name: row for row in endpoint.parameters}
 
 
@@ -80,9 +83,9 @@ def test_every_parameter_has_a_row_however_deep() -> None:
         "user",
     ]
     assert table["after"] == Parameter("after", "query", "string", "", "supported", "Which page.")
-    assert table["order_id"].place == "path"
+    assert table["order_id"].location == "path"
     assert table["parts"].default == "required"
-    assert table["parts[].tool_id"].text == "With type tool: Whose result it is."
+    assert table["parts[].tool_id"].description == "With type tool: Whose result it is."
     assert (table["size"].type, table["size"].default) == ("integer (at least 1, at most 9)", "3")
 
 
@@ -108,11 +111,11 @@ def test_the_file_of_a_form_is_described_as_a_file() -> None:
 def test_refused_and_ignored_parameters_are_described() -> None:
     table = rows(make_app(Order))
     assert table["colour"].status == "refused"
-    assert table["colour"].text == (
+    assert table["colour"].description == (
         "400 unsupported_parameter. All is grey. "
         "Only grey or 0 is accepted, which requests nothing."
     )
-    assert (table["user"].status, table["user"].text) == ("ignored", "Nobody looks.")
+    assert (table["user"].status, table["user"].description) == ("ignored", "Nobody looks.")
 
 
 def test_the_committed_reference_is_current() -> None:

@@ -15,12 +15,12 @@ from emojitune.store.batches import BatchResult, TokenUsage
 from emojitune.store.ids import new_id
 
 
-def response_result(line: int, request: BatchRequest, answer: AsgiResponse) -> BatchResult:
+def response_result(line: int, request: BatchRequest, http_response: AsgiResponse) -> BatchResult:
     """The result of a request that was sent to its endpoint; errors go to the error file."""
-    body = from_json(answer.body)
+    body = from_json(http_response.body)
     response = {
-        "status_code": answer.status,
-        "request_id": answer.headers["x-request-id"],
+        "status_code": http_response.status,
+        "request_id": http_response.headers["x-request-id"],
         "body": body,
     }
     return _result(line, request, response, None, _usage(body.get("usage") or {}))

@@ -46,7 +46,7 @@ class BatchRunner:
         self._batches = batches
         self._files_of = files_of
         self._post = post
-        self._steps: dict[str, Callable[[Batch], Awaitable[None]]] = {
+        self._handlers: dict[str, Callable[[Batch], Awaitable[None]]] = {
             "validating": self._validate,
             "in_progress": self._execute,
             "finalizing": self._finalize,
@@ -103,12 +103,12 @@ class BatchRunner:
         try:
             while True:
                 batch = await to_thread.run_sync(self._batches.get, batch_id)
-                step = self._steps.get(batch.status)
-                if step is None:
+                handler = self._handlers.get(batch.status)
+                if handler is None:
                     return
                 # A batch may be cancelled during any step, whose own transition then fails.
                 with contextlib.suppress(InvalidStateError):
-                    await step(batch)
+                    await handler(batch)
         except Exception:  # a full disk, say: the next poll retries
             _log.exception("Batch %s could not go on.", batch_id)
         finally:
@@ -119,7 +119,7 @@ class BatchRunner:
 
     def _validate_now(self, batch: Batch) -> None:
         try:
-            report = validate_input(self._input(batch), batch.endpoint)
+            report = validate_input(self._input_path(batch), batch.endpoint)
         except (NotFoundError, FileNotFoundError):
             self._fail(batch)
             return
@@ -176,8 +176,8 @@ class BatchRunner:
             result = stream_refused_result(line, request)
         else:
             async with self._slots:
-                answer = await self._post(batch.project, batch.endpoint, request.body_as_json())
-            result = response_result(line, request, answer)
+                response = await self._post(batch.project, batch.endpoint, request.body_as_json())
+            result = response_result(line, request, response)
         await to_thread.run_sync(self._batches.record, batch.id, [result])
 
     async def _finalize(self, batch: Batch) -> None:
@@ -207,10 +207,10 @@ class BatchRunner:
 
     def _pending_requests(self, batch: Batch) -> Generator[tuple[int, BatchRequest], None, None]:
         """The requests that have no result yet, with their line numbers."""
-        path, done = self._input(batch), self._batches.completed_lines(batch.id)
+        path, done = self._input_path(batch), self._batches.completed_lines(batch.id)
         return ((line, request) for line, request in read_requests(path) if line not in done)
 
-    def _input(self, batch: Batch) -> Path:
+    def _input_path(self, batch: Batch) -> Path:
         return self._files_of(batch.project).path(batch.input_file_id)
 
     def _record_not_run(self, batch: Batch, code: str, message: str) -> None:

@@ -51,7 +51,7 @@ def _groups(endpoints: Sequence[Endpoint]) -> Iterator[str]:
         yield f"## {group}\n"
         for endpoint in members:
             yield f"### {endpoint.title}\n"
-            yield f"{endpoint.text}\n"
+            yield f"{endpoint.description}\n"
             if endpoint.parameters:
                 yield "| parameter | in | type | default | | what it does |"
                 yield "|---|---|---|---|---|---|"
@@ -70,10 +70,10 @@ def _absent() -> Iterator[str]:
 def _row(parameter: Parameter) -> str:
     cells = [
         f"`{parameter.name}`",
-        parameter.place,
+        parameter.location,
         parameter.type,
         parameter.default,
         parameter.status,
-        parameter.text,
+        parameter.description,
     ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -74,7 +74,7 @@ def _lines(listed: Sequence[Endpoint]) -> Iterator[str]:
 
 def _section(endpoint: Endpoint) -> Iterator[str]:
     yield f'<h3 id="{_anchor(endpoint)}">{escape(endpoint.title)}</h3>'
-    yield f"<p>{escape(endpoint.text)}</p>"
+    yield f"<p>{escape(endpoint.description)}</p>"
     if endpoint.parameters:
         yield "<div><table><tr><th>parameter<th>in<th>type<th>default<th><th>what it does</tr>"
         yield from (_row(parameter) for parameter in endpoint.parameters)
@@ -83,11 +83,11 @@ def _section(endpoint: Endpoint) -> Iterator[str]:
 
 def _row(parameter: Parameter) -> str:
     cells = (
-        parameter.place,
+        parameter.location,
         parameter.type,
         parameter.default,
         parameter.status,
-        parameter.text,
+        parameter.description,
     )
     rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     name = escape(parameter.name)

@@ -45,11 +45,11 @@ class Parameter:
     """A row of the reference: one parameter, and whether it is supported."""
 
     name: str
-    place: str
+    location: str
     type: str
     default: str
     status: Literal["supported", "refused", "ignored"]
-    text: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Endpoint:
 
     method: str
     path: str
-    text: str
+    description: str
     parameters: tuple[Parameter, ...]
 
     @property
@@ -104,32 +104,36 @@ class _SchemaReader:
     def body_parameters(self, operation: Mapping[str, Any]) -> Iterator[Parameter]:
         if "requestBody" in operation:
             ((media_type, content),) = operation["requestBody"]["content"].items()
-            place = "form" if media_type.startswith("multipart/") else "body"
-            yield from self._fields(content["schema"], "", place, ())
+            location = "form" if media_type.startswith("multipart/") else "body"
+            yield from self._fields(content["schema"], "", location, ())
 
     def _fields(
-        self, schema: Mapping[str, Any], prefix: str, place: str, above: tuple[str, ...]
+        self, schema: Mapping[str, Any], prefix: str, location: str, parents: tuple[str, ...]
     ) -> Iterator[Parameter]:
-        """The rows of all fields in `schema`; `above` are the models that contain it."""
+        """The rows of all fields in `schema`; `parents` are the models that contain it."""
         if "$ref" in schema:
-            if schema["$ref"] in above:  # a recursive model is described once
+            if schema["$ref"] in parents:  # a recursive model is described once
                 return
-            above = (*above, schema["$ref"])
+            parents = (*parents, schema["$ref"])
             schema = self._resolved(schema)
         if "items" in schema:
-            yield from self._fields(schema["items"], f"{prefix}[]", place, above)
+            yield from self._fields(schema["items"], f"{prefix}[]", location, parents)
         for name, field in schema.get("properties", {}).items():
             path = f"{prefix}.{name}" if prefix else name
-            yield self._row(path, place, field, name in schema.get("required", ()))
+            yield self._row(path, location, field, name in schema.get("required", ()))
             if MARK_KEY not in field:
-                yield from self._fields(field, path, place, above)
-        yield from self._alternatives(_alternatives(schema), prefix, place, above)
+                yield from self._fields(field, path, location, parents)
+        yield from self._alternatives(_alternatives(schema), prefix, location, parents)
 
     def _alternatives(
-        self, schemas: Sequence[Mapping[str, Any]], prefix: str, place: str, above: tuple[str, ...]
+        self,
+        schemas: Sequence[Mapping[str, Any]],
+        prefix: str,
+        location: str,
+        parents: tuple[str, ...],
     ) -> Iterator[Parameter]:
         """The rows of all alternatives; a row that only some have names them."""
-        tables = [list(self._fields(schema, prefix, place, above)) for schema in schemas]
+        tables = [list(self._fields(schema, prefix, location, parents)) for schema in schemas]
         filled = [table for table in tables if table]
         seen: set[Parameter] = set()
         for schema, table in zip(schemas, tables, strict=True):
@@ -137,8 +141,8 @@ class _SchemaReader:
             for row in table:
                 everywhere = all(row in other for other in filled)
                 if label and not everywhere:
-                    text = f"With {label}: {row.text}"
-                    row = Parameter(row.name, row.place, row.type, row.default, row.status, text)
+                    text = f"With {label}: {row.description}"
+                    row = Parameter(row.name, row.location, row.type, row.default, row.status, text)
                 if row not in seen:
                     seen.add(row)
                     yield row
@@ -153,13 +157,15 @@ class _SchemaReader:
                 return f"{name} {' or '.join(map(str, values))}"
         return ""
 
-    def _row(self, name: str, place: str, schema: Mapping[str, Any], required: bool) -> Parameter:
+    def _row(
+        self, name: str, location: str, schema: Mapping[str, Any], required: bool
+    ) -> Parameter:
         mark = schema.get(MARK_KEY, {})
         status = mark.get("status", "supported")
         text = _mark_description(mark) if mark else schema.get("description", "")
         kind = "" if status == "refused" else self._type(schema)
         default = "required" if required else _default(schema)
-        return Parameter(name, place, kind, default, status, " ".join(text.split()))
+        return Parameter(name, location, kind, default, status, " ".join(text.split()))
 
     def _type(self, schema: Mapping[str, Any]) -> str:
         own = schema

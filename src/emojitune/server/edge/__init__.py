@@ -1,1 +1,1 @@
-"""What every request passes: keys, rate limits, the access log, the listening socket."""
+"""The edge: authentication, rate limits, the access log, the listening socket."""

@@ -56,7 +56,7 @@ class _KeyUsage:
 
     requests: TokenBucket
     bytes: TokenBucket
-    running: int = 0
+    in_flight: int = 0
 
     def limited(self) -> Iterator[tuple[str, TokenBucket]]:
         """The buckets that have a limit, by their names in headers."""
@@ -89,16 +89,16 @@ class RateLimitMiddleware:
                 _set_headers(usage, MutableHeaders(scope=message))
             await send(message)
 
-        refused = self._refusal(caller, usage)
-        if refused is not None:
-            await error_response(refused)(scope, receive, send_with_headers)
+        refusal = self._refusal(caller, usage)
+        if refusal is not None:
+            await error_response(refusal)(scope, receive, send_with_headers)
             return
         usage.requests.take(1)
-        usage.running += 1
+        usage.in_flight += 1
         try:
             await self._app(scope, receive_and_count, send_with_headers)
         finally:
-            usage.running -= 1
+            usage.in_flight -= 1
 
     def _usage_of(self, key_id: str) -> _KeyUsage:
         if key_id not in self._usage:
@@ -112,7 +112,7 @@ class RateLimitMiddleware:
     def _refusal(self, caller: Caller, usage: _KeyUsage) -> RateLimitError | None:
         limit = self._settings.concurrent_requests
         reached = f"Rate limit reached for {caller.key_id} in project {caller.project}"
-        if usage.running >= limit:
+        if usage.in_flight >= limit:
             message = (
                 f"{reached} on requests at the same time: Limit {limit}. Please try again in 1s."
             )

@@ -66,9 +66,9 @@ def validate(
 def run(body: Annotated[RunGrader, Depends(json_body(RunGrader))]) -> Response:
     """Grade one reply; errors in a template or formula are reported in `metadata.errors`."""
     grader = build_grader(body.grader)
-    begun = perf_counter()
+    started = perf_counter()
     graded = grade(grader, body.model_sample, body.item)
-    return json_response(_run_object(body.grader, graded, perf_counter() - begun))
+    return json_response(_run_object(body.grader, graded, perf_counter() - started))
 
 
 def _run_object(grader: Any, graded: Grade, seconds: float) -> GraderRunResponse:

@@ -1,1 +1,1 @@
-"""JSON bodies in and out, forms, errors, idempotency keys."""
+"""HTTP for all endpoints: bodies, queries and forms, responses and errors, idempotency keys."""
