@@ -58,9 +58,7 @@ def test_examples_beside_an_adapter_that_cannot_be_read_are_named(
     assert f"remove {file.name} there" in finding.found
 
 
-def test_a_home_that_is_well_has_no_findings(
-    settings: Settings, file: StoredFile, tuned: Path
-) -> None:
+def test_an_intact_home_has_no_findings(settings: Settings, file: StoredFile, tuned: Path) -> None:
     assert examine(settings) == []
 
 
@@ -83,7 +81,7 @@ def test_a_home_that_others_can_look_into_is_closed_to_them(
     assert examine(settings) == []
 
 
-def test_a_home_that_does_not_exist_is_well_and_is_not_made(settings: Settings) -> None:
+def test_a_home_that_does_not_exist_has_no_findings_and_is_not_made(settings: Settings) -> None:
     assert examine(settings) == []
     assert not settings.home.exists()
 
@@ -126,7 +124,7 @@ def test_an_adapter_that_does_not_verify_is_named(
     assert stores.models.get("ft:m")
 
 
-def test_what_nobody_refers_to_is_moved_where_it_can_be_looked_at(
+def test_unreferenced_files_are_moved_to_a_folder_for_inspection(
     settings: Settings, file: StoredFile, tuned: Path
 ) -> None:
     lost = {
@@ -145,7 +143,7 @@ def test_what_nobody_refers_to_is_moved_where_it_can_be_looked_at(
     assert [path.read_bytes() for path in recovered] == [b"given by a user"] * 3
 
 
-def test_what_interrupted_writes_left_is_deleted(
+def test_remains_of_interrupted_writes_are_deleted(
     settings: Settings, stores: Stores, file: StoredFile, tuned: Path
 ) -> None:
     job = stores.jobs.create(model="m", training_file=file.id, hyperparameters={})
@@ -209,7 +207,7 @@ def test_a_torn_database_is_named_and_left_alone(settings: Settings, stores: Sto
     assert path.read_bytes() == content
 
 
-def test_nothing_is_repaired_under_a_running_server(
+def test_nothing_is_repaired_while_a_server_runs(
     settings: Settings, stores: Stores, file: StoredFile
 ) -> None:
     (settings.files / "incoming-0123").write_text("an upload that is under way")

@@ -16,7 +16,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def database(tmp_path: Path, clock: ManualClock) -> Iterator[Database]:
-    """A database on no day at all."""
+    """A database whose clock stands still."""
     opened = open_database(tmp_path / "home", clock)
     yield opened
     opened.close()

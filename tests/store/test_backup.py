@@ -24,7 +24,7 @@ def adapter(home: Path, name: str, models: ModelStore) -> Path:
     return folder
 
 
-def test_the_copy_is_whole_whatever_arrives_and_goes_meanwhile(
+def test_a_backup_is_consistent_whatever_is_added_and_deleted_meanwhile(
     database: Database, files: FileStore, models: ModelStore, tmp_path: Path
 ) -> None:
     home, done = tmp_path / "home", threading.Event()
@@ -98,7 +98,7 @@ def test_a_copy_is_its_owners_alone_from_the_first_moment_on(
     assert mode(target.parent) == "700", "which was made, too"
 
 
-def test_what_the_home_itself_lacks_is_said(
+def test_files_that_the_home_itself_lacks_are_reported(
     database: Database, files: FileStore, tmp_path: Path
 ) -> None:
     file = files.add([b"bytes"], filename="f", purpose="fine-tune")
@@ -120,7 +120,7 @@ def test_a_backup_that_fails_leaves_nothing_at_its_place(
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-def test_what_is_put_into_the_target_meanwhile_stays(
+def test_files_put_into_the_target_meanwhile_stay(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "copy"
@@ -136,7 +136,7 @@ def test_what_is_put_into_the_target_meanwhile_stays(
     assert (target / "photo.jpg").exists()
 
 
-def test_a_place_that_cannot_be_is_refused(database: Database, tmp_path: Path) -> None:
+def test_an_impossible_target_is_refused(database: Database, tmp_path: Path) -> None:
     home = tmp_path / "home"
     with pytest.raises(ConfigurationError, match="outside of its home"):
         back_up(home, home / "copy")

@@ -46,7 +46,7 @@ def test_a_line_has_one_result_and_is_counted_once(batches: BatchStore) -> None:
     assert list(batches.result_lines(batch_id, failed=True)) == ["bad"]
 
 
-def test_contents_are_in_the_order_of_the_input(
+def test_result_lines_are_in_the_order_of_the_input(
     batches: BatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches_module, "_READ_AT_ONCE", 2)
@@ -57,7 +57,7 @@ def test_contents_are_in_the_order_of_the_input(
     assert list(batches.result_lines(batch_id, failed=False)) == ["1", "2", "5", "7", "9"]
 
 
-def test_results_go_when_the_batch_ends(batches: BatchStore) -> None:
+def test_results_are_deleted_when_the_batch_ends(batches: BatchStore) -> None:
     batch_id, other = create(batches), create(batches)
     for each in (batch_id, other):
         batches.record(each, [BatchResult(1, False, "x")])

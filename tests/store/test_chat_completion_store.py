@@ -17,12 +17,14 @@ def completion(
     return StoredChatCompletion(name, 1, model, metadata, {"id": name}, [message])
 
 
-def test_what_is_kept_comes_back(completions: ChatCompletionStore) -> None:
+def test_a_stored_completion_can_be_read(completions: ChatCompletionStore) -> None:
     completions.add(completion("a", metadata={"k": "v"}))
     assert completions.get("a") == completion("a", metadata={"k": "v"})
 
 
-def test_lists_know_model_metadata_and_order(completions: ChatCompletionStore) -> None:
+def test_lists_are_filtered_by_model_and_metadata_and_ordered(
+    completions: ChatCompletionStore,
+) -> None:
     completions.add(completion("a", metadata={"k": "v", "l": "w"}))
     completions.add(completion("b", "other", metadata={"k": "v"}))
     completions.add(completion("c"))
@@ -45,7 +47,7 @@ def test_metadata_is_replaced_and_removed(completions: ChatCompletionStore) -> N
     assert completions.get("a").completion == {"id": "a"}
 
 
-def test_what_is_not_there_is_not_found(completions: ChatCompletionStore) -> None:
+def test_unknown_completions_are_not_found(completions: ChatCompletionStore) -> None:
     for call in (completions.get, completions.delete, lambda name: completions.update(name, {})):
         with pytest.raises(NotFoundError, match="'a'"):
             call("a")

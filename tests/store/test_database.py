@@ -77,7 +77,7 @@ def test_a_home_of_a_newer_emojitune_is_left_alone(database: Database, tmp_path:
         open_database(tmp_path / "home")
 
 
-def test_a_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "emojitune.db").write_bytes(b"not a database at all" * 100)
     with pytest.raises(ConfigurationError, match="not a database"):
         open_database(tmp_path)

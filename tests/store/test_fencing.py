@@ -80,7 +80,7 @@ def test_a_worker_whose_job_was_taken_over_writes_nothing(
 
 
 @pytest.mark.parametrize("status", ["paused", "cancelled", "queued"])
-def test_what_comes_after_a_job_was_stopped_is_not_kept(
+def test_writes_after_a_job_was_stopped_are_not_kept(
     database: Database, jobs: JobStore, leases: LeaseStore, status: str
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
@@ -104,7 +104,7 @@ def test_what_comes_after_a_job_was_stopped_is_not_kept(
     assert everything(database) == before
 
 
-def test_what_is_written_in_one_transaction_is_kept_together_or_not_at_all(
+def test_writes_of_one_transaction_are_kept_together_or_not_at_all(
     database: Database, jobs: JobStore, models: ModelStore
 ) -> None:
     job = jobs.create(model="m", training_file="file-a", hyperparameters={})
@@ -156,7 +156,7 @@ def test_crashes_are_counted_from_the_last_step(jobs: JobStore) -> None:
     )
 
 
-def test_a_database_that_can_grow_no_more_says_so_and_keeps_what_it_has(
+def test_a_database_on_a_full_disk_reports_it_and_keeps_its_rows(
     database: Database, jobs: JobStore
 ) -> None:
     made = [jobs.create(model="m", training_file="file-a", hyperparameters={}).id]
@@ -180,7 +180,7 @@ def test_a_database_that_can_grow_no_more_says_so_and_keeps_what_it_has(
     assert [job.id for job in jobs.unfinished()] == made
 
 
-def test_a_database_that_another_process_keeps_is_said_to_be_busy(
+def test_a_database_that_another_process_locks_is_reported_as_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("emojitune.store.database._BUSY_SECONDS", 0.1)

@@ -16,7 +16,7 @@ def everything_in(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "home" / "files").rglob("*") if path.is_file()]
 
 
-def test_bytes_come_back_as_they_went_in(files: FileStore) -> None:
+def test_stored_bytes_are_read_unchanged(files: FileStore) -> None:
     stored = files.add([b"one ", b"two"], filename="a.jsonl", purpose="fine-tune")
     assert files.path(stored.id).read_bytes() == b"one two"
     assert files.get(stored.id) == stored
@@ -79,7 +79,7 @@ def test_pages_meet_every_file_once_in_both_orders(files: FileStore) -> None:
         assert seen == expected
 
 
-def test_lists_can_be_held_to_one_purpose(files: FileStore) -> None:
+def test_lists_can_be_filtered_by_purpose(files: FileStore) -> None:
     files.add([b"x"], filename="a", purpose="fine-tune")
     other = files.add([b"x"], filename="b", purpose="batch")
     assert files.list(purpose="batch").items == (other,)
@@ -91,9 +91,7 @@ def test_an_unknown_cursor_is_not_the_first_page(files: FileStore) -> None:
         files.list(after="file-gone")
 
 
-def test_a_file_ends_when_its_time_is_over(
-    files: FileStore, tmp_path: Path, clock: ManualClock
-) -> None:
+def test_a_file_expires(files: FileStore, tmp_path: Path, clock: ManualClock) -> None:
     stored = files.add([b"x"], filename="a", purpose="batch", expires_after=1000)
     assert (stored.created_at, stored.expires_at) == (clock.now, clock.now + 1000)
     clock.now += 999
@@ -105,7 +103,9 @@ def test_a_file_ends_when_its_time_is_over(
     assert len(everything_in(tmp_path)) == 1
 
 
-def test_what_takes_part_in_keeping_can_stop_it(files: FileStore, tmp_path: Path) -> None:
+def test_a_callback_in_the_transaction_can_refuse_the_file(
+    files: FileStore, tmp_path: Path
+) -> None:
     def object_to(_connection: object, _stored: object) -> None:
         raise ZeroDivisionError
 
@@ -120,7 +120,9 @@ def test_what_takes_part_in_keeping_can_stop_it(files: FileStore, tmp_path: Path
     assert files.list().items == ()
 
 
-def test_a_dead_servers_leftovers_go_after_a_day(files: FileStore, tmp_path: Path) -> None:
+def test_half_received_files_of_a_dead_server_are_deleted_after_a_day(
+    files: FileStore, tmp_path: Path
+) -> None:
     folder = tmp_path / "home" / "files"
     folder.mkdir()
     old, young = folder / "incoming-old", folder / "incoming-young"

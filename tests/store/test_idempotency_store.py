@@ -1,4 +1,4 @@
-"""Which requests are repetitions: the rule of `store/idempotency.py`, line by line."""
+"""Repeated requests: the rule of `store/idempotency.py`, line by line."""
 
 from dataclasses import replace
 from itertools import count
@@ -30,7 +30,7 @@ def reserve(idempotency: IdempotencyStore):
     return lambda attempt: idempotency.reserve(attempt, lambda: f"id-{next(numbers)}").resource_id
 
 
-def test_who_asks_twice_gets_two(reserve) -> None:
+def test_two_requests_create_two_resources(reserve) -> None:
     assert [reserve(FIRST), reserve(FIRST)] == ["id-1", "id-2"]
 
 

@@ -61,7 +61,7 @@ def test_unfinished_jobs_come_oldest_first(jobs: JobStore) -> None:
     assert [job.id for job in jobs.unfinished()] == [first.id, second.id]
 
 
-def test_lists_can_be_held_to_metadata(jobs: JobStore) -> None:
+def test_lists_can_be_filtered_by_metadata(jobs: JobStore) -> None:
     key, value = 'odd "key".$[0]', "it's"
     both = create(jobs, metadata={key: value, "team": "a"})
     create(jobs, metadata={key: "other"})
@@ -71,7 +71,7 @@ def test_lists_can_be_held_to_metadata(jobs: JobStore) -> None:
     assert jobs.list(without_metadata=True).items == (bare,)
 
 
-def test_an_event_with_a_key_is_told_once(jobs: JobStore) -> None:
+def test_an_event_with_a_key_is_added_once(jobs: JobStore) -> None:
     job, other = create(jobs), create(jobs)
     for _ in range(2):
         jobs.add_event(job.id, "Step 1/9", type="metrics", data={"step": 1}, key="step-1")
@@ -93,7 +93,7 @@ def test_events_page_without_gaps_while_new_ones_arrive(jobs: JobStore) -> None:
     assert second.has_more
 
 
-def test_a_checkpoint_of_a_step_is_noted_once(jobs: JobStore) -> None:
+def test_a_checkpoint_of_a_step_is_added_once(jobs: JobStore) -> None:
     job = create(jobs)
     for model in ("first", "again"):
         jobs.add_checkpoint(job.id, model=model, step=10, metrics={"train_loss": 0.5})

@@ -1,4 +1,4 @@
-"""A home of an older emojitune, as it was left on the disk, with rows in every table."""
+"""Migration of a home of an older emojitune, with rows in every table."""
 
 import json
 import sqlite3
@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def upgraded(home: Path) -> Iterator[Database]:
-    """The home at the time of its last request: what is kept for a while was there then."""
+    """The home at the time of its last request, before anything in it expires."""
     with sqlite3.connect(home / "emojitune.db") as plain:
         [(then,)] = plain.execute("SELECT max(asked_at) FROM creations").fetchall()
     plain.close()
@@ -112,7 +112,9 @@ def test_the_default_project_finds_all_and_another_nothing(upgraded: Database, h
         ResponseStore(upgraded, "other").get("resp_old")
 
 
-def test_what_was_begun_goes_on(upgraded: Database, home: Path) -> None:
+def test_an_upload_and_an_idempotency_key_of_the_old_home_stay_valid(
+    upgraded: Database, home: Path
+) -> None:
     files = FileStore(upgraded, "default", home / "files")
     [upload_id] = _ids(home, "uploads")
     upload = UploadStore(upgraded, "default", home / "parts", files).get(upload_id)
@@ -126,7 +128,7 @@ def test_what_was_begun_goes_on(upgraded: Database, home: Path) -> None:
     assert IdempotencyStore(upgraded, "other").reserve(other, lambda: "new").resource_id == "new"
 
 
-def test_a_permission_that_was_only_kept_has_its_effect_now(upgraded: Database) -> None:
+def test_a_permission_that_was_only_stored_takes_effect_now(upgraded: Database) -> None:
     assert ModelStore(upgraded, "team").get(MODEL).name == MODEL
 
 

@@ -14,7 +14,7 @@ MODEL = FineTunedModel(
 )
 
 
-def test_a_model_is_registered_once_listed_and_forgotten(models: ModelStore) -> None:
+def test_a_model_is_registered_once_listed_and_deleted(models: ModelStore) -> None:
     models.register(MODEL)
     models.register(MODEL)
     assert models.get(MODEL.name) == MODEL

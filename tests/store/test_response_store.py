@@ -17,7 +17,7 @@ def responses(database: Database) -> ResponseStore:
     return ResponseStore(database, "default")
 
 
-def test_a_response_is_kept_and_forgotten(responses: ResponseStore) -> None:
+def test_a_response_is_stored_and_deleted(responses: ResponseStore) -> None:
     responses.add(STORED, ITEMS)
     assert responses.get("resp_1") == STORED
     responses.delete("resp_1")
@@ -26,7 +26,7 @@ def test_a_response_is_kept_and_forgotten(responses: ResponseStore) -> None:
             ask("resp_1")
 
 
-def test_an_item_is_its_responses_own(responses: ResponseStore, database: Database) -> None:
+def test_an_item_belongs_to_its_response(responses: ResponseStore, database: Database) -> None:
     old, new = ({"id": "msg_mine", "text": text} for text in ("old", "new"))
     said = {"id": "msg_said"}
     first = replace(STORED, input_items=[old], response={"id": "resp_1", "output": [said]})

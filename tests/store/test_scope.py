@@ -34,14 +34,12 @@ FIELDS = {"model": "m", "training_file": "file-a", "hyperparameters": {}}
         insert(tables.responses).values(id="resp_1"),
     ],
 )
-def test_a_statement_that_does_not_say_whose_rows_it_means_is_refused(
-    database: Database, statement: Any
-) -> None:
+def test_a_statement_without_a_project_is_refused(database: Database, statement: Any) -> None:
     with database.transaction() as connection, pytest.raises(RuntimeError, match="Whose rows"):
         connection.execute(statement)
 
 
-def test_every_table_has_an_owner_or_hangs_on_a_row_that_has() -> None:
+def test_every_table_has_a_project_or_belongs_to_a_row_that_has() -> None:
     owned = {table.name for table in tables.metadata.sorted_tables if "project" in table.c}
     for table in tables.metadata.sorted_tables:
         above = {key.column.table.name for key in table.foreign_keys}
@@ -49,7 +47,7 @@ def test_every_table_has_an_owner_or_hangs_on_a_row_that_has() -> None:
         assert table.name in owned or above, table.name
 
 
-def test_what_is_made_belongs_to_one_project(database: Database) -> None:
+def test_a_new_row_belongs_to_one_project(database: Database) -> None:
     with pytest.raises(AssertionError, match="belongs to one project"):
         JobStore(database, EVERY_PROJECT).create(**FIELDS)
 

@@ -28,7 +28,9 @@ def begin(uploads: UploadStore, *contents: bytes) -> tuple[str, list[str]]:
     return upload.id, [uploads.add_part(upload.id, [content]).id for content in contents]
 
 
-def test_the_order_is_said_at_the_end(uploads: UploadStore, files: FileStore, tmp_path) -> None:
+def test_the_order_of_parts_is_given_at_the_end(
+    uploads: UploadStore, files: FileStore, tmp_path
+) -> None:
     upload_id, (first, second, third) = begin(uploads, b"one ", b"two ", b"three")
     upload, stored = uploads.complete(upload_id, [third, first, second])
     assert files.path(stored.id).read_bytes() == b"threeone two "
@@ -45,7 +47,7 @@ def test_another_process_can_complete_it(
     assert files.path(again.complete(upload_id, part_ids)[1].id).read_bytes() == b"one two"
 
 
-def test_what_was_refused_can_be_put_right(uploads: UploadStore, files: FileStore) -> None:
+def test_a_refused_completion_can_be_corrected(uploads: UploadStore, files: FileStore) -> None:
     upload_id, (first, second) = begin(uploads, b"one ", b"two")
 
     def object_to(_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_only_the_owner_may_read_a_part(uploads: UploadStore, tmp_path: Path) ->
     assert [path.stat().st_mode & 0o777 for path in parts_in(tmp_path)] == [0o600]
 
 
-def test_who_completes_an_upload_that_is_cancelled_meanwhile_is_told_so(
+def test_completing_an_upload_that_is_cancelled_meanwhile_reports_that(
     uploads: UploadStore, monkeypatch: pytest.MonkeyPatch, files: FileStore
 ) -> None:
     upload_id, part_ids = begin(uploads, b"one ", b"two")
@@ -163,7 +165,7 @@ def test_who_completes_an_upload_that_is_cancelled_meanwhile_is_told_so(
     assert not files.list().items
 
 
-def test_who_adds_a_part_to_an_upload_that_is_cancelled_meanwhile_is_told_so(
+def test_adding_a_part_to_an_upload_that_is_cancelled_meanwhile_reports_that(
     uploads: UploadStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id, _ = begin(uploads, b"one ")
