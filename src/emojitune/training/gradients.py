@@ -31,8 +31,8 @@ class ThreadedGradients:
 
     Threads that split one matrix product wait for each other after it, thousands of times a step;
     a core that another process keeps busy then delays all of them. Here each thread runs its own
-    examples through the model, and they synchronize once a step, as ranks of data-parallel training
-    do after an all-reduce.
+    examples through the model, and they synchronize once a step, as the ranks of data-parallel
+    training do in their all-reduce.
 
     Args:
         batch_size: Of the largest batch; decides the number of threads.
