@@ -90,10 +90,10 @@ bench-larger-model: $(VENV)/.bench  ## Training 1.5 billion parameters, on a GPU
 bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (twenty minutes)
 	$(BIN)/python -m benchmarks.contention
 
-docs: setup  ## Write docs/api.md anew, from the request models and the routes
+docs: setup  ## Write docs/api.md again, from the request models and the routes
 	$(BIN)/python -m emojitune.server.docs.write_reference docs/api.md
 
-lock: setup-dev  ## Write requirements/ anew, after a change of constraints.txt or pyproject.toml
+lock: setup-dev  ## Write requirements/ again, after a change of constraints.txt or pyproject.toml
 	$(pip) uv==0.13.9
 	$(call lock,product)
 	$(call lock,dev,--extra dev)

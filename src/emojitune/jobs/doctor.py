@@ -171,7 +171,8 @@ class _Home:
 def _base_models(settings: Settings) -> Iterator[Finding]:
     for path in (settings.cache / "models").glob("*"):
         if path.is_dir() and path.suffix != ".partial" and (missing := first_missing_part(path)):
-            yield _delete("base models", path, f"{missing}; it is fetched anew when it is needed")
+            found = f"{missing}; it is downloaded again when it is needed"
+            yield _delete("base models", path, found)
 
 
 def _close(paths: list[Path]) -> None:

@@ -84,7 +84,7 @@ def recover(job: Job, stores: Stores, crash: Crash) -> None:
         return
     stores.jobs.add_event(
         job.id,
-        f"The job's process ended unexpectedly ({_cause(crash)}); it goes on from its last "
+        f"The job's process ended unexpectedly ({_cause(crash)}); it resumes from its last "
         "checkpoint",
         level="warn",
         key=_CRASH_KEY + crash.worker,

@@ -67,6 +67,6 @@ def slice_page(
 def _unknown_cursor(after: str) -> NotFoundError:
     return NotFoundError(
         "'after' takes the id of the last item of a page, and nothing here is called "
-        f"'{after}'. Take an id from this list, or leave 'after' out to start anew.",
+        f"'{after}'. Take an id from this list, or leave 'after' out to start over.",
         param="after",
     )
