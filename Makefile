@@ -26,7 +26,7 @@ DATED := tests/store tests/workflow tests/cli tests/test_openai_calendar.py test
   $(addprefix tests/api/,files batches models conventions/test_retries.py)
 
 .PHONY: help setup setup-dev run test test-fast test-dates lint format docs bench bench-training \
-  bench-replying bench-agreement bench-growth bench-neighbours chaos fuzz load lock clean
+  bench-replying bench-agreement bench-growth bench-larger-model bench-neighbours chaos fuzz load lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,7 +91,7 @@ bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside c
 	$(BIN)/python -m benchmarks.contention
 
 docs: setup  ## Write docs/api.md again, from the request models and the routes
-	$(BIN)/python -m emojitune.server.docs.write_reference docs/api.md
+	$(BIN)/python -m emojitune.server.write_reference docs/api.md
 
 lock: setup-dev  ## Write requirements/ again, after a change of constraints.txt or pyproject.toml
 	$(pip) uv==0.13.9

@@ -46,7 +46,7 @@ def test_a_job_is_resumed_after_a_crash_and_reports_it(job: Job, stores: Stores)
     event = stores.jobs.events(job.id).items[0]
     assert event.level == "warn"
     assert "killed by SIGKILL" in event.message
-    assert "goes on from its last checkpoint" in event.message
+    assert "resumes from its last checkpoint" in event.message
 
 
 def test_the_third_crash_without_a_step_in_between_fails_it(
