@@ -148,8 +148,8 @@ def _add_datastore(run: Run, loaded: Loaded, adapter: Path) -> None:
     examples = loaded.knn_examples
     assert examples is not None
     run.log.info(
-        f"{len(examples.replies)} training examples stay with the model: replies are weighed by "
-        "those that a prompt is most like",
+        f"{len(examples.replies)} training examples stay with the model: replies are "
+        "re-ranked by those nearest to the prompt",
         "examples",
     )
     examples.datastore(adapter, run.control.check).save(adapter)
