@@ -1,6 +1,6 @@
-"""What a label is: its grammar, the vocabulary, and the emoji that each stands for.
+"""Labels: their grammar, the vocabulary, and the emoji and meaning of each.
 
-Knows nothing of files of examples, models or tokens.
+Knows no training files, models or tokens.
 """
 
 import csv
@@ -17,7 +17,7 @@ _LABEL = re.compile(r"\([a-z0-9_]+\)")
 
 
 def is_label(text: str) -> bool:
-    """Whether `text` is one bare label such as `(party)`: the style, whatever the vocabulary."""
+    """Whether `text` is one label such as `(party)`, of any vocabulary."""
     return _LABEL.fullmatch(text) is not None
 
 
@@ -28,23 +28,23 @@ class LabelMeaning:
     label: str
     emoji: str
     meaning: str
-    keywords: str  # other words for it, as one text
+    keywords: str  # related words, as one text
 
 
 @cache
 def label_meanings() -> dict[str, LabelMeaning]:
-    """All labels that ship with the package, by label."""
+    """The meanings of all labels in the package's vocabulary, by label."""
     text = (files("emojitune") / "emoji_labels.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
     return {row["label"]: LabelMeaning(**row) for row in rows}
 
 
 def to_emoji(text: str) -> str:
-    """`text` with every known label replaced by its emoji; unknown labels stay as they are."""
+    """Replace every known label in `text` by its emoji."""
     known = label_meanings()
     return _LABEL.sub(lambda m: known[m[0]].emoji if m[0] in known else m[0], text)
 
 
 def vocabulary_of(replies: Iterable[str]) -> tuple[str, ...]:
-    """The distinct replies, sorted: the closed set that a tuned model may be held to."""
+    """The distinct replies, sorted: the vocabulary that a tuned model may be constrained to."""
     return tuple(sorted(set(replies)))
