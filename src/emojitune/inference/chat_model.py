@@ -96,8 +96,8 @@ class ChatModel:
     @property
     def bytes(self) -> int:
         """Memory of its weights; without the base model's, where it is an adapter."""
-        own = self.runtime.runner.bytes if self.adapter is None else self.adapter.bytes
-        return own + (self.datastore.bytes if self.datastore else 0)
+        weights = self.runtime.runner.bytes if self.adapter is None else self.adapter.bytes
+        return weights + (self.datastore.bytes if self.datastore else 0)
 
     @property
     def busy(self) -> bool:
@@ -113,9 +113,9 @@ class ChatModel:
             ModelError: The adapter's folder is incomplete, or for another base model.
         """
         info, state = adapter.read(folder)
-        own = self.runtime.runner.make_adapter(state, info.scale)
+        tuned = self.runtime.runner.make_adapter(state, info.scale)
         datastore = KNNDatastore.load(folder, len(info.vocabulary))
-        return ChatModel(self.runtime, info.vocabulary, own, datastore)
+        return ChatModel(self.runtime, info.vocabulary, tuned, datastore)
 
     def start(self, request: InferenceRequest, listener: Listener) -> Generation:
         """Begin to answer, and return at once.
@@ -242,7 +242,7 @@ class ChatModel:
             )
 
     def _labels(self, request: InferenceRequest) -> "_LabelSet | None":
-        """The labels that the reply is one of; None where it is free."""
+        """The labels of which the reply must be one; None where it is free."""
         if request.decoding == "labels" and not (self.vocabulary or request.labels):
             raise RequestFault(
                 Field.DECODING,
@@ -250,8 +250,8 @@ class ChatModel:
                 "its training replies were no small set. Leave `decoding` out, or send `labels`.",
                 code="invalid_value",
             )
-        own = self.vocabulary if request.decoding != "free" else ()
-        if labels := request.labels or own:
+        vocabulary = self.vocabulary if request.decoding != "free" else ()
+        if labels := request.labels or vocabulary:
             _refuse_structured(request)
             return self._label_set(labels)
         if request.alternatives:
@@ -347,7 +347,7 @@ class _LabelSet:
     def tokenize(renderer: Renderer, labels: tuple[str, ...]) -> "_LabelSet":
         tokens = [renderer.encode_text(label) for label in labels]
         trie = label_trie(tokens)
-        ends = (reduce(trie.advance, one, trie.start) for one in tokens)
+        ends = (reduce(trie.advance, label, trie.start) for label in tokens)
         return _LabelSet(trie, dict(zip(labels, ends, strict=True)))
 
 

@@ -67,7 +67,7 @@ class Detokenizer:
         return self._replies[index].push(token, logprob)
 
     def end(self, index: int, reason: Literal["stop", "length"]) -> None:
-        """Take the end of a reply: emit its rest and the finish reason."""
+        """Take the end of a reply: emit the text held back and the finish reason."""
         self._replies[index].end(reason)
 
     def _logprob(self, token: int, logprobs: TopLogprobs) -> TokenLogprob:
@@ -106,7 +106,7 @@ class TextStream:
         return text[begin:]
 
     def flush(self) -> str:
-        """Return the rest, with a replacement for a character that stayed incomplete."""
+        """Return the remaining text, a character that stayed incomplete replaced."""
         return self._renderer.decode(self._held)[self._returned :]
 
     def _step(self, token: int) -> str | None:
@@ -155,15 +155,15 @@ class _ReplyStream:
         return True
 
     def end(self, reason: Literal["stop", "length"]) -> None:
-        rest = self.stream.flush()
+        tail = self.stream.flush()
         if self.calls is not None:
-            self._emit_calls(self.calls, rest)
+            self._emit_calls(self.calls, tail)
         if self.calls is not None or self._must_call:
             named = self.tools is not None and self.tools.choice == "named"
             final: FinishReason = "tool_calls" if reason == "stop" and not named else reason
             self.listener(Delta(self.index, "", final))
             return
-        self.held += rest
+        self.held += tail
         stop = self._stop_at(self.held)
         logprobs = self.logprobs.take_rest(None if stop is None else self._text(self.held[:stop]))
         self.listener(Delta(self.index, self.held[:stop], reason, self.alternatives, logprobs))
@@ -173,8 +173,8 @@ class _ReplyStream:
         """Whether the reply has to be a call, so that its text was at most the beginning of one."""
         return self.tools is not None and self.tools.choice != "auto"
 
-    def _text(self, rest: str) -> str:
-        return "".join([*self.emitted, rest])
+    def _text(self, tail: str) -> str:
+        return "".join([*self.emitted, tail])
 
     def _emit_certain(self) -> None:
         """Emit all but an end that may grow into a stop sequence or a call."""
@@ -202,8 +202,8 @@ class _ReplyStream:
             self.listener(Delta(self.index, "", tool_calls=(delta,)))
 
     def _stop_at(self, text: str) -> int | None:
-        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        return min(found, default=None)
+        starts = [at for stop in self.stop if (at := text.find(stop)) >= 0]
+        return min(starts, default=None)
 
 
 class _Logprobs:
@@ -234,10 +234,10 @@ class _Logprobs:
 
     def take_rest(self, text: str | None = None) -> tuple[TokenLogprob, ...]:
         """Return the remaining tokens, as far as they spell `text`, if the reply is cut to it."""
-        rest = [logprob for _, logprob in self._held]
+        remaining = [logprob for _, logprob in self._held]
         size = len(self._spelled) if text is None else _bytes_of(text, self._spelled)
         self._held.clear()
-        return _first_bytes(rest, size - self._emitted_bytes)
+        return _first_bytes(remaining, size - self._emitted_bytes)
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -247,7 +247,7 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def _bytes_of(text: str, spelled: bytearray) -> int:
-    """How many of the bytes spell the text that is left of a reply."""
+    """How many of the bytes spell `text`, the beginning of a reply."""
     if spelled.startswith(encoded := text.encode()):
         return len(encoded)
     # Invalid bytes are replaced in the text.
@@ -259,13 +259,13 @@ def _first_bytes(logprobs: Sequence[TokenLogprob], size: int) -> tuple[TokenLogp
     """The tokens of the first `size` bytes; the last one may be cut."""
     kept = []
     for logprob in logprobs:
-        own = logprob.bytes or b""
-        if len(own) > size > 0:
-            cut = own[:size]
+        spelled = logprob.bytes or b""
+        if len(spelled) > size > 0:
+            cut = spelled[:size]
             kept.append(replace(logprob, token=cut.decode(errors="replace"), bytes=cut))
-        elif len(own) <= size:
+        elif len(spelled) <= size:
             kept.append(logprob)
         else:
             break
-        size -= len(own)
+        size -= len(spelled)
     return tuple(kept)

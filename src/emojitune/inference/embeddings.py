@@ -41,7 +41,7 @@ class Embedder:
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
     ) -> Embeddings | None:
-        """A vector for each input: (inputs, hidden_size); None when `cancelled` came true before.
+        """A vector for each input: (inputs, hidden_size); None once `cancelled` returns True.
 
         Raises:
             RequestFault: An input has no tokens, unknown ones or too many.
@@ -93,14 +93,14 @@ class Embedder:
             )
         if len(ids) > self._context_length:
             raise self._too_long(f"{len(ids)} tokens", index)
-        known = range(self._runner.vocabulary_size)
-        unknown = next((i for i in ids if i not in known), None)
+        token_ids = range(self._runner.vocabulary_size)
+        unknown = next((token for token in ids if token not in token_ids), None)
         if unknown is not None:
             raise RequestFault(
                 Field.INPUT,
                 lambda name: (
                     f"Invalid token id in '{name}': {unknown}. This model's token ids go from 0 to "
-                    f"{len(known) - 1}; those of another tokenizer mean nothing to it, so "
+                    f"{len(token_ids) - 1}; those of another tokenizer mean nothing to it, so "
                     "send the text instead."
                 ),
                 code="invalid_value",
@@ -136,7 +136,7 @@ class Embedder:
 
 
 def batches_by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Batches of row numbers, of similar length, each of at most `tokens` once it is padded."""
+    """Row numbers in batches of similar lengths, each of at most `tokens` tokens with padding."""
     batch: list[int] = []
     for at in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[at] > tokens:

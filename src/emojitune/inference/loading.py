@@ -23,7 +23,7 @@ from emojitune.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class ModelLoader:
-    """Loads chat models as the settings say, downloading their base models where necessary."""
+    """Loads chat models by the settings, downloading their base models where necessary."""
 
     settings: Settings
     executor: Executor

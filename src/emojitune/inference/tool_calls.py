@@ -19,8 +19,8 @@ _TAIL_AND_HEAD = re.compile(re.escape("}" + CALL_END + SEPARATOR) + _HEAD.patter
 
 def split_at_call(text: str) -> tuple[str, str]:
     """The words of a reply, and its text from the first call on; empty where it has none."""
-    words, call, rest = text.partition(CALL_BEGIN)
-    return (words.removesuffix(SEPARATOR), call + rest) if call else (words, "")
+    words, call, after = text.partition(CALL_BEGIN)
+    return (words.removesuffix(SEPARATOR), call + after) if call else (words, "")
 
 
 class ToolCallParser:

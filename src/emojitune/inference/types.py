@@ -170,5 +170,5 @@ class InferenceModel(Protocol):
     def embed(
         self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
     ) -> Embeddings | None:
-        """Embed texts, or their token ids; blocks. None once `cancelled` says so."""
+        """Embed texts, or their token ids; blocks. None once `cancelled` returns True."""
         ...

@@ -41,7 +41,7 @@ class GrammarCompiler:
     def compile(
         self, schema: Mapping[str, Any] | None, tools: ToolUse | None, strict: bool = False
     ) -> Callable[[], "GrammarGuide"]:
-        """A factory of guides that hold replies to a schema, to the form of tool calls, or either.
+        """A factory of guides that constrain replies to a schema, to tool calls, or to either.
 
         A strict schema is enforced entirely, any other as far as llguidance can. Where even that
         fails while a reply is written, a fallback grammar continues: calls with any objects, any
@@ -98,7 +98,7 @@ class GrammarCompiler:
         schema: Mapping[str, Any],
         limit: int,
         field: Field,
-        what: Callable[[str], str],
+        lead: Callable[[str], str],
         code: str,
         index: int | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class GrammarCompiler:
             raise RequestFault(
                 field,
                 lambda name: (
-                    f"{what(name)}: {_reason(error)}. With 'strict' replies are held to the schema "
+                    f"{lead(name)}: {_reason(error)}. With 'strict' replies are held to the schema "
                     "token by token, and not every keyword of JSON Schema can be: leave it out, "
                     "write it otherwise, or set 'strict' to false."
                 ),
@@ -121,11 +121,11 @@ class GrammarCompiler:
     def _compile_error(self, schema: Mapping[str, Any], limit: int, lenient: bool) -> str:
         """The reason why a schema cannot be enforced; empty where it can."""
         rule = _json_rule(schema, lenient)
-        found = sum(map(_remainders, _MULTIPLE.findall(rule)))
-        if found > limit:
+        remainders = sum(map(_remainders, _MULTIPLE.findall(rule)))
+        if remainders > limit:
             return (
                 f"its 'multipleOf' take too long to hold to: they may add up to {limit} here, "
-                f"without their decimal points, and add up to {found}"
+                f"without their decimal points, and add up to {remainders}"
             )
         error: str = self._matcher(f"start: value\nvalue: {rule}").get_error()
         return error
@@ -153,8 +153,8 @@ class GrammarGuide:
             self._raise_error()
         bits = np.frombuffer(mask, dtype=np.uint8)
         allowed = np.zeros(size, dtype=bool)
-        known = np.unpackbits(bits, bitorder="little")[:size]
-        allowed[: len(known)] = known
+        covered = np.unpackbits(bits, bitorder="little")[:size]
+        allowed[: len(covered)] = covered
         return torch.from_numpy(allowed)
 
     def advance(self, token: int) -> bool:

@@ -6,10 +6,11 @@ always give it the highest probability. So the score of a label y for a prompt x
 
     MODEL_WEIGHT · log p(y | x)  +  KNN_WEIGHT · log Σ exp(cos(h(x), h(x')) / TEMPERATURE)
 
-with a sum over the examples (x', y); h are hidden states, summed over three layers, less their mean
-over all examples. The ratio of the two weights decides which label is best, their size how sharp
-the distribution over labels is. Khandelwal et al. (2020) score next tokens from such a datastore,
-here it scores entire labels. docs/log reports its effect, and how the constants were chosen.
+where the sum is over the examples (x', y); h are hidden states, summed over three layers, less
+their mean over all examples. The ratio of the two weights decides which label is best, their size
+how sharp the distribution over labels is. Khandelwal et al. (2020) score next tokens from such a
+datastore, here it scores entire labels. docs/log reports its effect, and how the constants were
+chosen.
 
 Shapes: N examples, C hidden.
 """
@@ -78,8 +79,8 @@ class KNNDatastore:
         each = (self.keys @ _unit(state - self.center) / _TEMPERATURE).exp()
         # A reply without an example counts as one with the least similar example.
         total = torch.full((count,), _MIN_SIMILARITY).index_add_(0, self.replies, each)
-        found: list[float] = total.pow(_KNN_WEIGHT).tolist()
-        return found
+        similarities: list[float] = total.pow(_KNN_WEIGHT).tolist()
+        return similarities
 
     def save(self, folder: Path) -> None:
         """Write into an adapter's folder. Raises StorageError when the disk is full or closed."""
@@ -162,20 +163,20 @@ class KNNScorer:
 
     @cached_property
     def _best_below(self) -> list[float]:
-        return self._joined(max)
+        return self._aggregate(max)
 
     @cached_property
     def _sum_below(self) -> list[float]:
-        return self._joined(sum)
+        return self._aggregate(sum)
 
-    def _joined(self, join: Callable[[Iterable[float]], float]) -> list[float]:
-        """By state, the joined similarities of the labels through it, as a logarithm."""
+    def _aggregate(self, combine: Callable[[Iterable[float]], float]) -> list[float]:
+        """By state, the combined similarities of the labels through it, as a logarithm."""
         children = self._trie.children
-        found = [0.0] * len(children)
-        for state in reversed(range(len(found))):  # children come after their parents
-            below = [found[child] for child in children[state].values()]
-            found[state] = join([self._similarity.get(state, 0.0), *below])
-        return [log(value) for value in found]
+        similarities = [0.0] * len(children)
+        for state in reversed(range(len(similarities))):  # children come after their parents
+            below = [similarities[child] for child in children[state].values()]
+            similarities[state] = combine([self._similarity.get(state, 0.0), *below])
+        return [log(value) for value in similarities]
 
 
 def round_robin(replies: Sequence[int]) -> list[int]:

@@ -34,7 +34,7 @@ class ScoredLabel:
     """A label of a closed set with the joint log-probability of its tokens.
 
     Where a longer label begins with it, the log-probability of ending there is part of it too;
-    elsewhere the end is no choice. Labels are compared by their `score`.
+    elsewhere nothing else may follow. Labels are compared by their `score`.
     """
 
     tokens: tuple[int, ...]
@@ -156,9 +156,9 @@ def mass_covered(temperature: float, *, tolerance: float = 1e-3) -> StopRule:
         if temperature > 1.0 or not found:
             return False
         top = found[0].score
-        known = sum(exp((label.score - top) / temperature) for label in found)
-        unknown = sum(exp(min(0.0, bound - top) / temperature) for bound in open_bounds)
-        return unknown <= tolerance * known
+        found_mass = sum(exp((label.score - top) / temperature) for label in found)
+        open_mass = sum(exp(min(0.0, bound - top) / temperature) for bound in open_bounds)
+        return open_mass <= tolerance * found_mass
 
     return covered
 
@@ -166,7 +166,7 @@ def mass_covered(temperature: float, *, tolerance: float = 1e-3) -> StopRule:
 def rank(
     query: LabelQuery, rules: Sequence[StopRule], *, width: int = 3, widest: int = 16
 ) -> Decoder[list[ScoredLabel]]:
-    """The labels of a set, best first, until all `rules` are content.
+    """The labels of a set, best first, until all `rules` let the search stop.
 
     Best-first search. A bound only falls along a path, so no label that is still to be found beats
     the best open path: whatever the rules conclude from that is exact. Where they need the best
@@ -207,7 +207,7 @@ def rank(
         take([root], [result])
     while heap:
         open_bounds = [-negative for negative, _, _ in heap]
-        if all(content(found, open_bounds) for content in rules):
+        if all(rule(found, open_bounds) for rule in rules):
             break
         opened = [heapq.heappop(heap)[2] for _ in range(min(width, len(heap)))]
         promising = opened[0].bound(bound) - _JUMP_MARGIN
@@ -272,14 +272,14 @@ class OpenPath:
         nothing is left to learn, so it is not computed.
         """
         ids = [*before, *self.step, *self.chain]
-        wanted = [
+        logprob_tokens = [
             [*(stops if constraint.can_end(state) else ()), *constraint.allowed_tokens(state)]
             for state in self._states(constraint)
         ]
-        if wanted[-1]:
-            return ForwardRequest(self.path, ids, wanted)
-        has_siblings = any(len(tokens) > 1 for tokens in wanted)
-        return ForwardRequest(self.path, ids[:-1], wanted[:-1], keep=has_siblings)
+        if logprob_tokens[-1]:
+            return ForwardRequest(self.path, ids, logprob_tokens)
+        has_siblings = any(len(tokens) > 1 for tokens in logprob_tokens)
+        return ForwardRequest(self.path, ids[:-1], logprob_tokens[:-1], keep=has_siblings)
 
     def expand(
         self, result: ForwardResult, constraint: Constraint, scorer: Scorer = MODEL_SCORER
@@ -305,7 +305,7 @@ class OpenPath:
 
         for depth, state in enumerate(self._states(constraint)):
             following = constraint.allowed_tokens(state)
-            # The end is no choice here, so it costs no probability, and has no row.
+            # Only the end may follow, so it costs no probability, and has no row.
             if not following:
                 end(tokens, log_probability, state)
                 break

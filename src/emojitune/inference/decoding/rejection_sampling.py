@@ -32,27 +32,27 @@ def sample_labels(
 
     Args:
         temperature: Above 0 and at most 1: beyond it, the allowed tokens could have a mass above 1,
-            which is no probability of acceptance.
+            which cannot be a probability of acceptance.
     """
     assert 0.0 < temperature <= 1.0, "no probability to accept a sample with"
     constraint, stops = query.constraint, query.stops
     root = OpenPath.root(query)
     [result] = yield [root.request(constraint, stops, before=query.prompt.uncached)]
-    known: dict[Tokens, _Branch] = {(): _Branch.of(root, result, constraint, temperature)}
+    branches: dict[Tokens, _Branch] = {(): _Branch.of(root, result, constraint, temperature)}
     labels: list[Tokens | None] = [None] * len(generators)
     for _ in range(_ROUNDS):
         missing = [index for index, label in enumerate(labels) if label is None]
         proposals = {
-            index: [_Proposal(known[()], generators[index]) for _ in range(_SIDE_BY_SIDE)]
+            index: [_Proposal(branches[()], generators[index]) for _ in range(_SIDE_BY_SIDE)]
             for index in missing
         }
         while pending := _pending(proposals):
             opened = [path.jump_forward(constraint) for path in pending.values()]
             results = yield [path.request(constraint, stops) for path in opened]
             for tokens, path, result in zip(pending, opened, results, strict=True):
-                known[tokens] = _Branch.of(path, result, constraint, temperature)
+                branches[tokens] = _Branch.of(path, result, constraint, temperature)
             for proposal in (proposal for several in proposals.values() for proposal in several):
-                proposal.advance(known)
+                proposal.advance(branches)
         for index, several in proposals.items():
             # The first in order, not the first to end: short labels would win.
             accepted = (proposal.label for proposal in several if proposal.label)
@@ -98,10 +98,10 @@ class _Proposal:
         self._log_left = log(1.0 - float(torch.rand(1, generator=generator)))
         self._choose(root)
 
-    def advance(self, known: dict[Tokens, _Branch]) -> None:
-        """Choose on, as far as branches are known."""
-        while self.pending is not None and self.pending.tokens in known:
-            branch = known[self.pending.tokens]
+    def advance(self, branches: dict[Tokens, _Branch]) -> None:
+        """Choose at each computed branch, until the next one is not computed yet."""
+        while self.pending is not None and self.pending.tokens in branches:
+            branch = branches[self.pending.tokens]
             self.pending = None
             self._log_left -= branch.log_allowed
             if self._log_left <= 0.0:

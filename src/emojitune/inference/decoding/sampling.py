@@ -76,8 +76,8 @@ def _sample_in_blocks(probabilities: Tensor, generator: torch.Generator) -> int:
 def _first_above(sums: Tensor, threshold: Tensor) -> int:
     """The first index whose cumulative sum exceeds `threshold`; where rounding leaves none, the
     last one that adds to the sum."""
-    found = int(torch.searchsorted(sums, threshold, right=True))
-    return found if found < len(sums) else int(torch.searchsorted(sums, sums[-1:]))
+    index = int(torch.searchsorted(sums, threshold, right=True))
+    return index if index < len(sums) else int(torch.searchsorted(sums, sums[-1:]))
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

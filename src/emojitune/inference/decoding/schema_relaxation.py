@@ -28,8 +28,8 @@ def relaxed(schema: Schema, compiles: Callable[[Schema], bool]) -> Schema:
     listed = {key: schema[key] for key in _DEFINITIONS if isinstance(schema.get(key), dict)}
     relaxation = _Relaxation(compiles, {key: {name: {} for name in listed[key]} for key in listed})
     definitions = {key: relaxation.each(listed[key]) for key in listed}
-    rest = relaxation.part({key: schema[key] for key in schema if key not in _DEFINITIONS})
-    for candidate in ({**rest, **definitions}, {**rest, **relaxation.stubs}):
+    others = relaxation.part({key: schema[key] for key in schema if key not in _DEFINITIONS})
+    for candidate in ({**others, **definitions}, {**others, **relaxation.stubs}):
         if compiles(candidate):
             return candidate
     return {}

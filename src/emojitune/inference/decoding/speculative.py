@@ -26,7 +26,7 @@ from emojitune.inference.decoding.sink import TokenSink
 from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, Path, Prompt
 from emojitune.inference.engine.scheduler import Decoder
 
-# Drafted tokens of one pass, and rejected ones of a reply after which it is no longer drafted: they
+# Drafted tokens of one pass, and rejected ones of a reply after which drafting stops: they
 # stay in the cache until the reply ends.
 _MAX_DRAFT, _REJECTION_LIMIT = 32, 64
 MAX_REJECTED = _MAX_DRAFT + _REJECTION_LIMIT
@@ -136,8 +136,8 @@ class _DraftState:
 
     def advance(self, token: int) -> None:
         if self._state is not None:
-            known = token in self._constraint.allowed_tokens(self._state)
-            self._state = self._constraint.advance(self._state, token) if known else None
+            allowed = token in self._constraint.allowed_tokens(self._state)
+            self._state = self._constraint.advance(self._state, token) if allowed else None
 
     def draft(self) -> tuple[int, ...]:
         if self._state is None:

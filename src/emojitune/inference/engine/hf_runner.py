@@ -109,7 +109,7 @@ class _SlotCache(Cache):  # type: ignore[misc]
         self._size = int(seen[-1]) + 1
 
     def truncate(self, slots: int) -> None:
-        """Keep the first `slots` slots alone."""
+        """Keep the first `slots` slots, and give the memory of the others back."""
         for stores in (self._keys, self._values):
             stores[:] = [None if store is None else store[:slots].clone() for store in stores]
 

@@ -119,12 +119,12 @@ class KVCache(Generic[Adapter]):
     ) -> Prompt:
         """The prompt with its longest prefix that its owner has cached, its last token left out."""
         best, path, source = 0, Path(_EMPTY), None
-        for prefix, known in self._prefixes.items():
+        for prefix, cached in self._prefixes.items():
             if (prefix.adapter, prefix.owner) != (_reference(adapter), owner):
                 continue
             shared = _common_prefix(prefix.ids, prompt[:-1])
             if shared > best:
-                best, path, source = shared, known, prefix
+                best, path, source = shared, cached, prefix
         if source is not None:
             self._prefixes.move_to_end(source)
         return Prompt(prompt, Path(path.slots[:best]))
@@ -140,10 +140,10 @@ class KVCache(Generic[Adapter]):
         prefix = _Prefix(_reference(adapter), owner, prompt)
         if prefix in self._prefixes or len(prompt) > self._prefix_tokens:
             return
-        kept = Path(path.slots[: len(prompt)])
-        self._ref_counts[kept.slots] += 1
-        self._prefixes[prefix] = kept
-        while sum(len(known.ids) for known in self._prefixes) > self._prefix_tokens:
+        kept_path = Path(path.slots[: len(prompt)])
+        self._ref_counts[kept_path.slots] += 1
+        self._prefixes[prefix] = kept_path
+        while sum(len(kept.ids) for kept in self._prefixes) > self._prefix_tokens:
             _, oldest = self._prefixes.popitem(last=False)
             self.release([oldest.slots])
 
@@ -175,15 +175,15 @@ class KVCache(Generic[Adapter]):
         flat = [request for group in requests for request in group]
         # New slots are allocated before the pass, so that each path is complete: masks and
         # positions of the new tokens are derived from it.
-        own = self._allocate([len(request.ids) for request in flat])
+        allocated = self._allocate([len(request.ids) for request in flat])
         paths = [
             Path(np.concatenate([request.parent.slots, slots]))
-            for request, slots in zip(flat, own, strict=True)
+            for request, slots in zip(flat, allocated, strict=True)
         ]
         try:
             logits, states = self._runner.forward(_batch(requests, adapters, paths))
         except BaseException:
-            self.release(own)
+            self.release(allocated)
             raise
         # Rows and states come in the order of the requests: each takes its own off the front.
         rows, hidden = _log_probabilities(logits, flat), iter(states.float().cpu())
@@ -273,19 +273,19 @@ def _adapter_slices(
     requests: Sequence[Sequence[ForwardRequest]], adapters: Sequence[Adapter | None]
 ) -> list[tuple[Adapter, slice]]:
     """The new tokens of each adapter, as slices of all."""
-    found: list[tuple[Adapter, slice]] = []
+    slices: list[tuple[Adapter, slice]] = []
     start = 0
     for adapter, groups in groupby(zip(adapters, requests, strict=True), key=itemgetter(0)):
         stop = start + sum(len(request.ids) for _, group in groups for request in group)
         if adapter is not None:
-            found.append((adapter, slice(start, stop)))
+            slices.append((adapter, slice(start, stop)))
         start = stop
-    return found
+    return slices
 
 
 def _mask(paths: Sequence[tuple[Path, int]]) -> AttentionMask:
-    """The mask of the last tokens of each path, as many as its number says: each of them attends to
-    the path up to itself."""
+    """The mask of the last tokens of each path, as many as the number beside it: each token attends
+    to the path up to itself."""
     slots = np.unique(np.concatenate([path.slots for path, _ in paths]))
     visible = np.zeros((sum(count for _, count in paths), len(slots)), dtype=bool)
     start = 0
@@ -299,15 +299,15 @@ def _mask(paths: Sequence[tuple[Path, int]]) -> AttentionMask:
 
 def _log_probabilities(logits: Tensor, requests: Sequence[ForwardRequest]) -> Iterator[Tensor]:
     """The requested log-probabilities of each row of logits (rows, V), in order."""
-    wanted: list[Sequence[int] | None] = [
+    requested: list[Sequence[int] | None] = [
         tokens
         for request in requests
         for tokens in ([None] if request.logprob_tokens is None else request.logprob_tokens)
     ]
-    for start in range(0, len(wanted), _ROWS):
+    for start in range(0, len(requested), _ROWS):
         # torch's softmax is several times as fast as its sum of exponentials.
         rows = torch.log_softmax(logits[start : start + _ROWS], dim=-1, dtype=torch.float32)
-        for row, tokens in zip(rows, wanted[start : start + _ROWS], strict=True):
+        for row, tokens in zip(rows, requested[start : start + _ROWS], strict=True):
             # A search needs few numbers of a row: only those leave a device.
             yield (row if tokens is None else row[list(tokens)]).cpu()
 

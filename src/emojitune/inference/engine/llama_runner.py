@@ -1,8 +1,8 @@
 """The fast runner: a packed Llama and any number of adapters beside it.
 
-Base products take all rows of a pass at once, whichever model they belong to; then each adapter
-adds its update to its own rows, as in Punica and S-LoRA. Shapes: T tokens, C hidden, H heads of
-size D, K heads of keys and values.
+The linears of the base take all rows of a pass at once, whichever model they belong to; then each
+adapter adds its delta to its own rows, as in Punica and S-LoRA. Shapes: T tokens, C hidden, H heads
+of size D, K heads of keys and values.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,14 +143,14 @@ class LlamaRunner:
         cos, sin = llama.rotary(positions)
         x = functional.embedding(ids, llama.embedding)
         for number, layer in enumerate(llama.layers):
-            products = _Products(layer, number, adapters)
+            linear = _AdaptedLinears(layer, number, adapters)
             normed, _ = rms_norm(x, layer.input_norm, llama.eps)
-            qkv = products(0, normed)
+            qkv = linear(0, normed)
             apply_rotary(qkv[:, : llama.rotary_columns], cos, sin)
-            x = x + products(1, attend(number, *llama.split_qkv(qkv)))
+            x = x + linear(1, attend(number, *llama.split_qkv(qkv)))
             normed, _ = rms_norm(x, layer.mlp_norm, llama.eps)
-            gate, up = products(2, normed).chunk(2, dim=1)
-            x = x + products(3, functional.silu(gate) * up)
+            gate, up = linear(2, normed).chunk(2, dim=1)
+            x = x + linear(3, functional.silu(gate) * up)
             yield x
 
     def _normalized(self, hidden: Tensor) -> Tensor:
@@ -175,15 +175,16 @@ def _padded(adapters: _Adapters, rows: int, padding: int) -> _Adapters:
     return [*others, (last, slice(last_rows.start, rows + padding))]
 
 
-class _Products:
-    """A layer's products, by their place in `FUSED_LINEARS`, with the updates of all adapters."""
+class _AdaptedLinears:
+    """A layer's linears, by index in `FUSED_LINEARS`, with the deltas of all adapters added."""
 
     def __init__(self, layer: PackedLayer[PackedLinear], number: int, adapters: _Adapters) -> None:
         self._layer = layer
-        self._updates = [(adapter.layers[number], rows) for adapter, rows in adapters]
+        self._deltas = [(adapter.layers[number], rows) for adapter, rows in adapters]
 
-    def __call__(self, which: int, x: Tensor) -> Tensor:
-        out = self._layer.linears[which](x)
-        for updates, rows in self._updates:
-            updates[which].add_to(out[rows], x[rows])
+    def __call__(self, index: int, x: Tensor) -> Tensor:
+        """Rows (T, in) to (T, out)."""
+        out = self._layer.linears[index](x)
+        for deltas, rows in self._deltas:
+            deltas[index].add_to(out[rows], x[rows])
         return out

@@ -129,19 +129,19 @@ class Scheduler(Generic[Adapter]):
             for request in running:
                 request.fail(error)
             return
-        for request, own_results in zip(running, results, strict=True):
+        for request, request_results in zip(running, results, strict=True):
             if not request.inserted:
                 request.inserted = True
                 self._cache.insert(
-                    request.prompt, request.adapter, own_results[0].path, request.owner
+                    request.prompt, request.adapter, request_results[0].path, request.owner
                 )
-            for wanted, result in zip(request.pending, own_results, strict=True):
-                own = result.path.slots[len(wanted.parent) :]
-                if wanted.keep:
-                    request.held.append(own)
+            for pending, result in zip(request.pending, request_results, strict=True):
+                slots = result.path.slots[len(pending.parent) :]
+                if pending.keep:
+                    request.held.append(slots)
                 else:
-                    self._cache.release([own])
-            self._resume(request, own_results)
+                    self._cache.release([slots])
+            self._resume(request, request_results)
 
     def _resume(self, request: "_Request[Adapter]", results: list[ForwardResult] | None) -> None:
         assert request.decoder is not None
