@@ -95,7 +95,7 @@ def read(folder: Path) -> tuple[AdapterInfo, dict[str, Tensor]]:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise _damaged(folder, f"{name} holds numbers that are not finite")
-    return info, {_own_name(name): tensor for name, tensor in tensors.items()}
+    return info, {_state_name(name): tensor for name, tensor in tensors.items()}
 
 
 def verify(folder: Path) -> None:
@@ -111,8 +111,8 @@ def verify(folder: Path) -> None:
 
 
 def _info(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-    return found
+    fields: dict[str, Any] = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+    return fields
 
 
 def _digest(folder: Path) -> str:
@@ -139,7 +139,7 @@ def _peft_name(name: str) -> str:
     return f"{_PEFT_PREFIX}{name}.weight"
 
 
-def _own_name(name: str) -> str:
+def _state_name(name: str) -> str:
     return name.removeprefix(_PEFT_PREFIX).removesuffix(".weight")
 
 

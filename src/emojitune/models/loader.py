@@ -88,7 +88,7 @@ def load_hf(folder: Path, precision: Precision, adapter_folder: Path | None = No
 
     transformers.logging.disable_progress_bar()
     with _as_model_errors(folder):
-        module, found = transformers.AutoModelForCausalLM.from_pretrained(
+        module, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=precision.dtype,
             attn_implementation="sdpa",
@@ -96,8 +96,8 @@ def load_hf(folder: Path, precision: Precision, adapter_folder: Path | None = No
             local_files_only=True,
             output_loading_info=True,
         )
-        if found["missing_keys"]:  # transformers would continue with random weights in their place
-            raise ValueError(f"it has no weights for {', '.join(sorted(found['missing_keys']))}")
+        if missing := loading["missing_keys"]:  # transformers fills in random weights
+            raise ValueError(f"it has no weights for {', '.join(sorted(missing))}")
         renderer = _renderer(folder, module.config.eos_token_id)
     module.to(precision.device).eval()
     vocabulary: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ def load_hf(folder: Path, precision: Precision, adapter_folder: Path | None = No
 
 
 def load_for_training(folder: Path, precision: Precision) -> TrainableModel:
-    """A base model in the form that trains it fastest.
+    """A base model in the form in which it trains fastest.
 
     Raises:
         ModelError: The folder holds no causal language model with a chat template.
@@ -180,8 +180,8 @@ def _renderer(folder: Path, eos_token_id: _StopIds) -> Renderer:
     """The renderer of a folder; generation_config.json may have more ids that end a reply."""
     tokenizer = _tokenizer(folder)
     generation = _read_json(folder / "generation_config.json")
-    found: _StopIds = generation.get("eos_token_id", eos_token_id)
-    ids = {*(found if isinstance(found, list) else [found]), tokenizer.eos_token_id}
+    stop_ids: _StopIds = generation.get("eos_token_id", eos_token_id)
+    ids = {*(stop_ids if isinstance(stop_ids, list) else [stop_ids]), tokenizer.eos_token_id}
     return Renderer(tokenizer, [i for i in ids if i is not None])
 
 
@@ -201,8 +201,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty without a file or an object."""
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else {}
 
 
 def _bfloat16_support(device: torch.device) -> tuple[bool, str]:

@@ -72,10 +72,10 @@ def attach(model: nn.Module, *, rank: int, alpha: float, seed: int) -> None:
     """
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    found = list(_target_modules(model))
-    if not found:
+    linears = list(_target_modules(model))
+    if not linears:
         raise ModelError("LoRA needs linear layers (torch.nn.Linear), and this model has none.")
-    for name, linear in found:
+    for name, linear in linears:
         model.set_submodule(name, LoraLinear(linear, rank, alpha, generator))
 
 
@@ -100,15 +100,15 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def load_adapter_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into a model's own trainable tensors, in place.
+def load_adapter_state(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into a model's trainable tensors, in place.
 
     Raises:
         ModelError: The adapter is for another model.
     """
-    _require_shapes({name: tuple(parameter.shape) for name, parameter in own.items()}, state)
+    _require_shapes({name: tuple(parameter.shape) for name, parameter in parameters.items()}, state)
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(state[name])
 
 
@@ -158,14 +158,14 @@ def fuse(factors: Sequence[LoraFactors], dtype: torch.dtype) -> tuple[Tensor, Te
 
 
 def _require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if found == expected:
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if shapes == expected:
         return
-    name = min(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    name = min(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
     raise ModelError(
         "An adapter must have been trained on the very base model it is put on: of its "
-        f"{len(found)} tensors (the model takes {len(expected)}), {name} has the shape "
-        f"{found.get(name)}, where {expected.get(name)} is wanted. Train it again on this base.",
+        f"{len(shapes)} tensors (the model takes {len(expected)}), {name} has the shape "
+        f"{shapes.get(name)}, where {expected.get(name)} is wanted. Train it again on this base.",
         param="model",
     )
 

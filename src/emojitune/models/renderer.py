@@ -65,16 +65,16 @@ class Renderer:
         for text, number in self._segments(messages, add_generation_prompt=False):
             if number is None:
                 tokens = self._encode_template(text)
-                learned = self._stop_mask(tokens) if awaiting_stop else [False] * len(tokens)
+                supervised = self._stop_mask(tokens) if awaiting_stop else [False] * len(tokens)
                 awaiting_stop = False
             else:
                 tokens = self.encode_text(text)
                 awaiting_stop = messages[number].role == "assistant" and (
                     messages[number].weight != 0
                 )
-                learned = [awaiting_stop] * len(tokens)
+                supervised = [awaiting_stop] * len(tokens)
             ids += tokens
-            mask += learned
+            mask += supervised
         return RenderedExample(tuple(ids), tuple(mask))
 
     def render_prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -89,8 +89,10 @@ class Renderer:
         return tuple(ids)
 
     def exceeds(self, characters: int, tokens: int) -> bool:
-        """Whether every text of that many characters has more than that many tokens. Found without
-        encoding one, which takes 250 bytes of memory a character."""
+        """Whether every text of that many characters has more than that many tokens.
+
+        Decided without encoding one, which takes 250 bytes of memory a character.
+        """
         return characters > tokens * self._bytes.max_token_length
 
     def encode_text(self, text: str) -> list[int]:

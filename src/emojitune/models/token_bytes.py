@@ -1,4 +1,4 @@
-"""The bytes of single tokens, which may be a part of a character only."""
+"""The bytes of single tokens, which may be only a part of a character."""
 
 import re
 from functools import cached_property
@@ -27,8 +27,8 @@ class TokenBytes:
         if added := self._added.get(token):
             return added.content, None if added.special else added.content.encode()
         piece: str = self._tokenizer.convert_ids_to_tokens(token) or ""
-        found = _from_byte_level(piece) if self._byte_level else _from_word_piece(piece)
-        return found.decode(errors="replace"), found
+        spelled = _from_byte_level(piece) if self._byte_level else _from_word_piece(piece)
+        return spelled.decode(errors="replace"), spelled
 
 
 def _from_byte_level(piece: str) -> bytes:

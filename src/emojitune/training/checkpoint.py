@@ -153,13 +153,13 @@ def _is_intact(folder: Path) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    found = {}
+    digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _DIGESTS:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256")
-            found[path.relative_to(folder).as_posix()] = digest.hexdigest()
-    return found
+            digests[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return digests
 
 
 def _another_base(before: str, now: str) -> TrainingError:

@@ -10,7 +10,7 @@ _EXAMPLES_PER_THREAD = 4  # fewer examples of a batch do not repay a thread of t
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Everything that determines an adapter, besides the data and the base model.
+    """Everything that determines an adapter, apart from the data and the base model.
 
     Attributes:
         epochs: Passes over the training examples.

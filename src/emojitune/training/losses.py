@@ -120,7 +120,9 @@ class LabelSmoothing:
     def target_shifts(self, examples: Sequence[RenderedExample]) -> TargetShifts:
         """The shifts of examples whose supervised tokens are the rows of the logits, in order."""
         rows = enumerate(shift for example in examples for shift in self.shifts(example))
-        return _tensors([(row, token, by) for row, shift in rows for token, by in shift.items()])
+        return _tensors(
+            [(row, token, amount) for row, shift in rows for token, amount in shift.items()]
+        )
 
     def _shift(self, continuations: Counter[int], target: int) -> Mapping[int, float]:
         if len(continuations) == 1:

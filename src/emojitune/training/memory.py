@@ -17,7 +17,7 @@ from typing import Any
 from emojitune.training.config import LONG_EXAMPLE, TrainingConfig, data_parallel_threads
 
 _PROCESS_BYTES = 400 * 10**6  # Python, torch, transformers and their own memory
-_FEWEST_ROW_TOKENS, _MOST_ROW_TOKENS = 1024, 16384
+_MIN_ROW_TOKENS, _MAX_ROW_TOKENS = 1024, 16384
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -87,20 +87,20 @@ def model_bytes(sizes: ModelSizes, itemsize: int, *, gpu: bool = False) -> int:
         itemsize: Bytes of a number of the model.
         gpu: Whether it is on a GPU, which multiplies in both directions by the same weights.
     """
-    words = 3 * sizes.hidden * sizes.vocabulary
-    return _PROCESS_BYTES + itemsize * ((1 if gpu else 2) * sizes.frozen + words)
+    embedding_and_head = 3 * sizes.hidden * sizes.vocabulary
+    return _PROCESS_BYTES + itemsize * ((1 if gpu else 2) * sizes.frozen + embedding_and_head)
 
 
 def row_tokens(sizes: ModelSizes, itemsize: int, gpu_memory: int) -> int:
-    """The length of packed rows, in tokens, on a GPU with `gpu_memory` bytes: the activations that
-    are saved of one take at most a quarter of them.
+    """The length of packed rows, in tokens, on a GPU with `gpu_memory` bytes: the activations saved
+    of one row take at most a quarter of that memory.
 
-    Of the total, not of the free memory, since the length decides an adapter's last bits. On a CPU
-    longer rows are not faster.
+    `gpu_memory` is the total, not the free memory, since the length decides an adapter's last bits.
+    On a CPU longer rows are not faster.
     """
-    tokens = _MOST_ROW_TOKENS
+    tokens = _MAX_ROW_TOKENS
     while (
-        tokens > _FEWEST_ROW_TOKENS
+        tokens > _MIN_ROW_TOKENS
         and 4 * itemsize * sizes.layers * _saved_activations(sizes) * tokens > gpu_memory
     ):
         tokens //= 2
@@ -121,19 +121,21 @@ def training_bytes(
     Args:
         lengths: Of all examples.
         itemsize: Bytes of a number of the model.
-        threads: At most as many run at once, each of them on one of those examples.
+        threads: The most threads that run at once, each of them on one of those examples.
         fused: Whether attention keeps no probabilities of short examples either; see attention.py.
     """
     threads_used = data_parallel_threads(config.batch_size, threads)
-    rows = [_row(sizes, config, length, itemsize, threads_used, fused=fused) for length in lengths]
-    most = nlargest(threads_used, range(len(rows)), key=rows.__getitem__)
+    rows = [
+        _row_bytes(sizes, config, length, itemsize, threads_used, fused=fused) for length in lengths
+    ]
+    heaviest = nlargest(threads_used, range(len(rows)), key=rows.__getitem__)
     # Each weight with its gradient and two moments, in float32; its fused copies; its gradients
     # once a thread.
     adapter = sizes.trained * config.rank * (16 + 3 * itemsize + 8 * threads_used)
-    return sum(rows[number] for number in most) + adapter, most
+    return sum(rows[number] for number in heaviest) + adapter, heaviest
 
 
-def _row(
+def _row_bytes(
     sizes: ModelSizes,
     config: TrainingConfig,
     example: ExampleLength,
@@ -160,8 +162,8 @@ def _saved_activations(sizes: ModelSizes) -> int:
 
 def available_bytes() -> int | None:
     """Bytes that this process may still allocate; None where the system does not report them."""
-    found = [amount for amount in (_free_memory(), _free_in_cgroup()) if amount is not None]
-    return min(found, default=None)
+    amounts = [amount for amount in (_free_memory(), _free_in_cgroup()) if amount is not None]
+    return min(amounts, default=None)
 
 
 def _free_memory() -> int | None:
@@ -181,9 +183,9 @@ def _free_in_cgroup() -> int | None:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         with suppress(OSError, ValueError):
-            most = int((_CGROUP / limit).read_text(encoding="ascii"))
+            allowed = int((_CGROUP / limit).read_text(encoding="ascii"))
             used = int((_CGROUP / usage).read_text(encoding="ascii"))
-            return max(0, most - used + _file_pages(_CGROUP / limit))
+            return max(0, allowed - used + _file_pages(_CGROUP / limit))
     return None
 
 
