@@ -54,8 +54,8 @@ def test_examples_beside_an_adapter_that_cannot_be_read_are_named(
     file.write_bytes(b"no such thing")
     [finding] = examine(settings)
     assert finding.area == "adapters"
-    assert "ft:m" in finding.found
-    assert f"remove {file.name} there" in finding.found
+    assert "ft:m" in finding.problem
+    assert f"remove {file.name} there" in finding.problem
 
 
 def test_an_intact_home_has_no_findings(settings: Settings, file: StoredFile, tuned: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_home_that_others_can_look_into_is_closed_to_them(
     settings.home.chmod(0o755)
     [finding] = examine(settings)
     assert finding.area == "permissions"
-    assert "is open to others, and so are in it: emojitune.db, files" in finding.found
+    assert "is open to others, and so are in it: emojitune.db, files" in finding.problem
     assert doctor.repair([finding], settings) == []
     assert (mode(database), mode(blobs)) == ("600", "700")
     assert (mode(settings.home), mode(mine)) == ("755", "644"), "these are the user's own"
@@ -93,12 +93,12 @@ def test_files_whose_bytes_are_missing_or_changed_are_named(
     stores.files.path(file.id).unlink()
     stores.files.path(other.id).write_bytes(b"OTHER")
     missing, changed = examine(settings)
-    assert file.id in missing.found
-    assert "train.jsonl" in missing.found
-    assert "bytes are missing" in missing.found
-    assert "Upload it again" in missing.found
-    assert other.id in changed.found
-    assert "have changed" in changed.found
+    assert file.id in missing.problem
+    assert "train.jsonl" in missing.problem
+    assert "bytes are missing" in missing.problem
+    assert "Upload it again" in missing.problem
+    assert other.id in changed.problem
+    assert "have changed" in changed.problem
     assert missing.repair is None
     assert doctor.repair([missing, changed], settings) == [missing, changed]
     assert stores.files.get(file.id) == file, "the row stays"
@@ -118,8 +118,8 @@ def test_an_adapter_that_does_not_verify_is_named(
         (tuned / "adapter_model.safetensors").write_bytes(content)
     [finding] = examine(settings)
     assert finding.area == "adapters"
-    assert "ft:m" in finding.found
-    assert "is not whole" in finding.found
+    assert "ft:m" in finding.problem
+    assert "is not whole" in finding.problem
     assert doctor.repair([finding], settings) == [finding]
     assert stores.models.get("ft:m")
 
@@ -184,7 +184,7 @@ def test_half_a_base_model_in_the_cache_is_fetched_again_once_it_is_deleted(
     half.mkdir(parents=True)
     (half / "config.json").write_text("{}")
     [finding] = examine(settings)
-    assert "no weights" in finding.found
+    assert "no weights" in finding.problem
     settings.home.mkdir()
     assert doctor.repair([finding], settings) == []
     assert not half.exists()
@@ -202,7 +202,7 @@ def test_a_torn_database_is_named_and_left_alone(settings: Settings, stores: Sto
     findings = examine(settings)
     assert findings
     assert all(finding.area == "database" for finding in findings)
-    assert all("last backup" in finding.found for finding in findings)
+    assert all("last backup" in finding.problem for finding in findings)
     assert doctor.repair(findings, settings) == findings
     assert path.read_bytes() == content
 

@@ -21,14 +21,14 @@ def examine(settings: Settings, *, repair: bool, screen: Screen) -> tuple[dict[s
     findings = doctor.examine(settings, verify=verify)
     remaining = doctor.repair(findings, settings) if repair else findings
     for finding in findings:
-        screen.say(f"{finding.area}: {as_invoked(finding.found)}", style="yellow")
+        screen.say(f"{finding.area}: {as_invoked(finding.problem)}", style="yellow")
         if finding.repair:
             screen.say(f"  {'Repaired' if repair else '--repair would'}: {finding.repair}")
     screen.say(f"{settings.home}: {len(findings)} finding(s), {len(remaining)} left")
     findings_json = [
         {
             "area": finding.area,
-            "found": finding.found,
+            "found": finding.problem,
             "repair": finding.repair,
             "repaired": finding not in remaining,
         }

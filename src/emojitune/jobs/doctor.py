@@ -32,14 +32,14 @@ _OURS = ("emojitune.db*", "api_key", "server.*", "files", "adapters", "runs", "r
 class Finding:
     """One problem.
 
-    `mend` does what `repair` describes; both are None where only a person can repair it, and
-    `found` then says how.
+    `action` does what `repair` describes; both are None where only a person can repair it, and
+    `problem` then says how.
     """
 
     area: str
-    found: str
+    problem: str
     repair: str | None = None
-    mend: Callable[[], None] | None = None
+    action: Callable[[], None] | None = None
 
 
 def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Finding]:
@@ -76,13 +76,13 @@ def repair(findings: list[Finding], settings: Settings) -> list[Finding]:
     try:
         with disk_errors(settings.home), FileLock(settings.home / "server.lock").acquire(timeout=0):
             for finding in findings:
-                if finding.mend is not None:
-                    finding.mend()
+                if finding.action is not None:
+                    finding.action()
     except Timeout:
         raise ConfigurationError(
             f"Nothing is repaired while a server uses {settings.home}. Stop it first.", param="home"
         ) from None
-    return [finding for finding in findings if finding.mend is None]
+    return [finding for finding in findings if finding.action is None]
 
 
 class _Home:
@@ -141,14 +141,14 @@ class _Home:
         home = self._settings.home
         if not is_open_to_others(home):  # then nobody else reaches anything in it
             return
-        found = [path for name in _OURS for path in home.glob(name) if is_open_to_others(path)]
-        if found:
+        open_paths = [path for name in _OURS for path in home.glob(name) if is_open_to_others(path)]
+        if open_paths:
             yield Finding(
                 "permissions",
                 f"{home} is open to others, and so are in it: "
-                f"{', '.join(sorted(path.name for path in found))}",
+                f"{', '.join(sorted(path.name for path in open_paths))}",
                 "leave them to their owner alone",
-                partial(_close, found),
+                partial(_close, open_paths),
             )
 
     def _temporaries(self) -> Iterator[Finding]:
@@ -171,8 +171,8 @@ class _Home:
 def _base_models(settings: Settings) -> Iterator[Finding]:
     for path in (settings.cache / "models").glob("*"):
         if path.is_dir() and path.suffix != ".partial" and (missing := first_missing_part(path)):
-            found = f"{missing}; it is downloaded again when it is needed"
-            yield _delete("base models", path, found)
+            why = f"{missing}; it is downloaded again when it is needed"
+            yield _delete("base models", path, why)
 
 
 def _close(paths: list[Path]) -> None:
@@ -191,8 +191,8 @@ def _damage(path: Path, file: StoredFile) -> str | None:
     if not path.is_file():
         return "its bytes are missing"
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != file.sha256:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != file.sha256:
         return f"its bytes have changed ({path.stat().st_size} instead of {file.bytes} bytes)"
     return None
 

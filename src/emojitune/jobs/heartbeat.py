@@ -22,7 +22,6 @@ _POLL_SECONDS = 0.5
 _SAVE_SECONDS = 5.0  # time to the next checkpoint, for a job that can be resumed later
 _LEAVE_SECONDS = 1.0  # and for one that cannot
 
-
 _log = logging.getLogger(__name__)
 
 

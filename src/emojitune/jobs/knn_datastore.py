@@ -1,4 +1,7 @@
-"""The kNN datastore of a finished model, of training examples: see inference/decoding/knn.py."""
+"""The kNN datastore of a finished model, computed from training examples.
+
+inference/decoding/knn.py defines the datastore.
+"""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +32,8 @@ class KNNExamples:
 
     Attributes:
         model: The model that is trained.
-        prompts: Their token ids.
-        replies: Indices into the closed set of replies.
+        prompts: Token ids of the examples' prompts.
+        replies: Indices of their replies in the closed set.
     """
 
     model: LoadedLlama[TrainableLinear]
@@ -62,17 +65,17 @@ def choose_examples(
     if not (vocabulary and isinstance(model, LoadedLlama)):
         return None
     number = {reply: index for index, reply in enumerate(vocabulary)}
-    known = [example for example in examples if example.reply in number]
+    labelled = [example for example in examples if example.reply in number]
     prompts: list[tuple[int, ...]] = []
     replies: list[int] = []
     tokens = 0
-    for index in round_robin([number[example.reply] for example in known])[:_MAX_EXAMPLES]:
-        prompt = model.renderer.render_prompt(known[index].prompt)[-model.context_length :]
+    for index in round_robin([number[example.reply] for example in labelled])[:_MAX_EXAMPLES]:
+        prompt = model.renderer.render_prompt(labelled[index].prompt)[-model.context_length :]
         tokens += len(prompt)
         if prompts and tokens > _MAX_TOKENS:
             break
         prompts.append(prompt)
-        replies.append(number[known[index].reply])
+        replies.append(number[labelled[index].reply])
     return KNNExamples(model, prompts, replies)
 
 
@@ -96,10 +99,10 @@ def _hidden_states(
     torch.set_num_threads(cores // count)
     try:
         with ThreadPoolExecutor(count) as threads:
-            found = list(threads.map(compute, parts))
+            results = list(threads.map(compute, parts))
     finally:
         torch.set_num_threads(cores)
-    states = torch.empty(len(prompts), found[0].shape[1])
-    for part, some in enumerate(found):
-        states[part::count] = some
+    states = torch.empty(len(prompts), results[0].shape[1])
+    for part, result in enumerate(results):
+        states[part::count] = result
     return states

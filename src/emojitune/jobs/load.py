@@ -52,7 +52,7 @@ class Loaded:
 
 
 def load(run: Run, prepared: Prepared, plan: Plan) -> Loaded:
-    """Load a job's base model, render its examples, and report what it will be trained with.
+    """Load a job's base model, render its examples, and report the resolved plan.
 
     Raises:
         ModelError: The base model, or the adapter to continue from, is damaged.

@@ -22,19 +22,19 @@ class MemoryCheck:
     def __init__(self, folder: Path, precision: Precision) -> None:
         self._sizes = memory.read_sizes(folder)
         self._precision = precision
-        self._item = precision.dtype.itemsize
+        self._itemsize = precision.dtype.itemsize
         self._gpu = precision.device.type == "cuda"
         self._fused = has_fused_attention(precision.device, precision.dtype)
         self._model = (
-            memory.model_bytes(self._sizes, self._item, gpu=self._gpu) if self._sizes else 0
+            memory.model_bytes(self._sizes, self._itemsize, gpu=self._gpu) if self._sizes else 0
         )
 
     def with_row_tokens(self, config: TrainingConfig) -> TrainingConfig:
-        """Set the row length: longer rows are quicker where fused attention stores no matrix."""
+        """The config with the row length set: longer rows are faster with fused attention."""
         if self._sizes is None or not self._fused:
             return config
-        everything = torch.cuda.mem_get_info(self._precision.device)[1]
-        return replace(config, row_tokens=memory.row_tokens(self._sizes, self._item, everything))
+        total = torch.cuda.mem_get_info(self._precision.device)[1]
+        return replace(config, row_tokens=memory.row_tokens(self._sizes, self._itemsize, total))
 
     def before_loading(self) -> None:
         """Raise TrainingError when not even the base model fits."""
@@ -51,7 +51,7 @@ class MemoryCheck:
             lines: Line numbers of the first of the examples, those of the training file.
 
         Raises:
-            TrainingError: There is less.
+            TrainingError: Less memory is free.
         """
         if self._sizes is None:
             return None
@@ -60,16 +60,16 @@ class MemoryCheck:
         ]
         threads = 1 if self._gpu else torch.get_num_threads()
         more, heaviest = memory.training_bytes(
-            self._sizes, config, lengths, self._item, threads, fused=self._fused
+            self._sizes, config, lengths, self._itemsize, threads, fused=self._fused
         )
         free = self._free()
         if free is not None and more > free:
-            named = sorted(number for number in heaviest if number < len(lines))
+            in_file = sorted(number for number in heaviest if number < len(lines))
             tokens = max(lengths[number].tokens for number in heaviest)
             why = f"batch_size {config.batch_size} and a longest example of {tokens} tokens"
             advice = "Use a smaller batch_size, shorten the longest examples"
-            if named:
-                advice += f" ({abbreviate_lines([lines[number] for number in named])})"
+            if in_file:
+                advice += f" ({abbreviate_lines([lines[number] for number in in_file])})"
             raise _refused(self._model + more, self._model + free, why, advice)
         return f"Memory: about {(self._model + more) / 1e9:.1f} GB at the peak"
 

@@ -23,7 +23,7 @@ from emojitune.store.stores import Stores
 
 
 def validate(job: Job, stores: Stores) -> JobFiles | None:
-    """Check a job's files and queue it, or fail it with the first issue to mend.
+    """Check a job's files and queue it, or fail it with the first issue found.
 
     Returns:
         The files' examples, for `run` in the same process; None if the job failed.
@@ -36,7 +36,7 @@ def validate(job: Job, stores: Stores) -> JobFiles | None:
 
 
 def start(job: Job, stores: Stores) -> Job:
-    """Give a queued job its turn."""
+    """Move a queued job to running, and report it."""
     with fail_on_error(job, stores), stores.transaction():
         states.JOB.move(stores.jobs, job.id, "running")
         JobLog(job.id, stores).info("Fine-tuning job started", "started")

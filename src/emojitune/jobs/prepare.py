@@ -1,4 +1,4 @@
-"""The first step of a job: its files are read, and its base model is found and put on this disk.
+"""The first step of a job: its files are read, and its base model is resolved and fetched.
 
 Without torch: a worker that only validates files never loads it.
 """
@@ -47,7 +47,7 @@ class Prepared:
 
     Attributes:
         files: Its examples.
-        meanings: Examples that explain the labels, trained besides.
+        meanings: Examples that explain the labels, trained in addition.
         vocabulary: The closed set of replies; empty where it is open.
         system_prompt: The one of all training examples, if they share one.
         base: The model to start from.
@@ -67,7 +67,7 @@ def read_files(job: Job, stores: Stores) -> JobFiles:
 
     Raises:
         NotFoundError: A file or its bytes were deleted.
-        DatasetError: Something in a file has to be mended first.
+        DatasetError: Something in a file has to be corrected first.
     """
     training = _read_file(job.training_file, stores, "training_file")
     if not job.validation_file:

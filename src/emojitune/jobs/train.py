@@ -1,7 +1,7 @@
-"""The fourth step of a job: training runs, and what it yields becomes the job's events.
+"""The fourth step of a job: training runs, and its events become those of the job.
 
-Imports torch: see pipeline.py. Knows nothing of fine-tuned models: whoever asks for the checkpoints
-publishes them.
+Imports torch: see pipeline.py. Knows nothing of fine-tuned models: the caller publishes the
+checkpoints.
 """
 
 import time
@@ -51,11 +51,11 @@ def train(run: Run, prepared: Prepared, loaded: Loaded) -> Checkpoints:
         initial=loaded.initial,
         should_save=lambda: run.control.stopping() or timer.is_due(),
     )
-    runs = WandbRuns(run.job, run.folder, partial(_report_integration, run))
+    wandb_runs = WandbRuns(run.job, run.folder, partial(_report_integration, run))
     try:
-        yield from _follow(run, loaded, events, timer, runs)
+        yield from _follow(run, loaded, events, timer, wandb_runs)
     finally:
-        runs.finish()
+        wandb_runs.finish()
 
 
 def _follow(
@@ -63,9 +63,9 @@ def _follow(
     loaded: Loaded,
     events: Iterator[TrainingEvent],
     timer: "_SaveTimer",
-    runs: WandbRuns,
+    wandb_runs: WandbRuns,
 ) -> Checkpoints:
-    """Report what training yields. The last step of an epoch is reported with its validation."""
+    """Report training's events. The last step of an epoch is reported with its validation."""
     knn, batch_size = loaded.knn_examples, loaded.config.batch_size
     estimate = FinishEstimate(knn.duration_in_steps(batch_size) if knn else 0.0)
     metrics: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def _follow(
 
     def report_step() -> None:
         run.log.step(metrics, finish)
-        runs.log(metrics)
+        wandb_runs.log(metrics)
 
     for event in events:
         run.control.check()

@@ -22,7 +22,7 @@ _DATABASE = "emojitune.db"
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """The counts of what was copied, and the paths that the database names but the home lacks."""
+    """Counts of the copied files and adapters, and the paths that the home lacks."""
 
     files: int
     adapters: int
@@ -154,8 +154,8 @@ def _require_room(home: Path, target: Path) -> None:
 def _size(home: Path) -> int:
     """The bytes that a backup of `home` copies."""
     database = home / _DATABASE
-    found = [database, home / f"{_DATABASE}-wal", *(home / one for one in _Content(database).paths)]
-    return sum(_bytes(path) for path in found)
+    paths = [database, home / f"{_DATABASE}-wal", *(home / one for one in _Content(database).paths)]
+    return sum(_bytes(path) for path in paths)
 
 
 def _bytes(path: Path) -> int:

@@ -179,8 +179,8 @@ class BatchStore:
                 )
             if to in FINISHED:
                 connection.execute(delete(_results).where(_results.c.batch_id == batch_id))
-            noted = {"status": to, f"{to}_at": self._database.now()}
-            return self._change(connection, batch_id, {**changes, **noted})
+            stamped = {"status": to, f"{to}_at": self._database.now()}
+            return self._change(connection, batch_id, {**changes, **stamped})
 
     def record(self, batch_id: str, results: Sequence[BatchResult]) -> None:
         """Store results and count them; a line that has a result keeps it, and counts once."""
@@ -237,8 +237,8 @@ class BatchStore:
             values["usage"] = asdict(values["usage"])
         if "errors" in values:
             values["errors"] = [asdict(error) for error in values["errors"]]
-        mine = self._rows.update().where(_batches.c.id == batch_id)
-        connection.execute(mine.values(values))
+        statement = self._rows.update().where(_batches.c.id == batch_id)
+        connection.execute(statement.values(values))
         return self._get(connection, batch_id)
 
 

@@ -103,19 +103,19 @@ class Database:
         with self.read() as connection:
             pages = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
             keys = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-        torn = [f"{self._path}: {said}" for said in pages if said != "ok"]
-        return torn + [
+        faults = [f"{self._path}: {fault}" for fault in pages if fault != "ok"]
+        return faults + [
             f"{self._path}: a row of {key[0]} belongs to none of {key[2]}" for key in keys
         ]
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def require_in_place(self, found: str = "another file is in its place, or none") -> None:
-        """Raise DatabaseUnavailableError unless it is."""
+    def require_in_place(self, why: str = "another file is in its place, or none") -> None:
+        """Raise DatabaseUnavailableError unless the file is still in place."""
         if not self.is_in_place():
             raise DatabaseUnavailableError(
-                f"The database {self._path} is no longer the one that was opened: {found}. Was its "
+                f"The database {self._path} is no longer the one that was opened: {why}. Was its "
                 "folder deleted or replaced? Stop the server, look after the folder, and start it "
                 "again.",
                 code="storage_unavailable",
@@ -127,29 +127,29 @@ class Database:
         try:
             yield
         except DatabaseError as error:
-            said = str(error.orig)
-            if "malformed" in said or "not a database" in said:
+            reason = str(error.orig)
+            if "malformed" in reason or "not a database" in reason:
                 raise DatabaseUnavailableError(
-                    f"The database {self._path} is damaged ({said}). Stop the server, keep the "
+                    f"The database {self._path} is damaged ({reason}). Stop the server, keep the "
                     "folder, and start from the last backup (`emojitune backup`).",
                     code="database_damaged",
                 ) from error
             if not isinstance(error, OperationalError):
                 raise
-            self.require_in_place(said)
-            if "full" in said:
+            self.require_in_place(reason)
+            if "full" in reason:
                 raise disk.disk_full_error(self._path) from error
-            if "readonly" in said:
+            if "readonly" in reason:
                 raise disk.read_only_error(self._path) from error
-            if "locked" in said:
+            if "locked" in reason:
                 raise DatabaseUnavailableError(
                     f"The database {self._path} was busy for {_BUSY_SECONDS} s: another process "
                     "kept it to itself. Try again.",
                     code="storage_busy",
                 ) from error
-            if "disk I/O error" in said or "unable to open" in said:
+            if "disk I/O error" in reason or "unable to open" in reason:
                 raise DatabaseUnavailableError(
-                    f"The database {self._path} can no longer be read or written ({said}). Look "
+                    f"The database {self._path} can no longer be read or written ({reason}). Look "
                     "after its disk, then start the server again.",
                     code="storage_unavailable",
                 ) from error
@@ -224,14 +224,14 @@ def _migrate_if_outdated(path: Path) -> None:
     if _revision(path) == newest:
         return
     with FileLock(path.with_suffix(".lock")):
-        found = _revision(path)
-        if found > newest:
+        current = _revision(path)
+        if current > newest:
             raise ConfigurationError(
-                f"{path} has schema {found}, written by a newer emojitune; this one knows "
+                f"{path} has schema {current}, written by a newer emojitune; this one knows "
                 f"{newest}. Update emojitune, or choose another home folder.",
                 param="home",
             )
-        if found < newest:
+        if current < newest:
             _migrate(path)
 
 
@@ -280,10 +280,10 @@ def _engine(path: Path) -> Engine:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _set_up_connection(connection: sqlite3.Connection, _record: Any) -> None:

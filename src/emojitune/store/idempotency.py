@@ -143,8 +143,8 @@ class IdempotencyStore:
             "asked_at": clock,
             "answered_at": None,
         }
-        noted = self._rows.update().where(_reservations.c.number == row.number)
-        connection.execute(noted.values(values))
+        statement = self._rows.update().where(_reservations.c.number == row.number)
+        connection.execute(statement.values(values))
 
 
 def _open(clock: float) -> ColumnElement[bool]:

@@ -227,12 +227,12 @@ class JobStore:
 
     def events_since_step(self, job_id: str, key_prefix: str) -> int:
         """How many events whose key begins so came after the last metrics event."""
-        mine = _events.c.job_id == job_id
+        of_job = _events.c.job_id == job_id
         last_step = select(func.coalesce(func.max(_events.c.number), 0)).where(
-            mine, _events.c.type == "metrics"
+            of_job, _events.c.type == "metrics"
         )
         query = select(func.count()).where(
-            mine,
+            of_job,
             _events.c.key.startswith(key_prefix, autoescape=True),
             _events.c.number > last_step.scalar_subquery(),
         )
@@ -287,8 +287,8 @@ class JobStore:
     def _change(self, connection: Connection, job_id: str, changes: dict[str, Any]) -> Job:
         if isinstance(changes.get("error"), JobError):
             changes["error"] = asdict(changes["error"])
-        mine = self._rows.update().where(_jobs.c.id == job_id)
-        connection.execute(mine.values(changes))
+        statement = self._rows.update().where(_jobs.c.id == job_id)
+        connection.execute(statement.values(changes))
         return self._get(connection, job_id)
 
     def _add_event(

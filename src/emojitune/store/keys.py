@@ -94,8 +94,8 @@ class KeyStore:
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         # The index compares digests, of which nobody can choose a byte; this takes constant time.
-        found = row is not None and hmac.compare_digest(row.sha256, digest)
-        return _key(row) if row is not None and found else None
+        matches = row is not None and hmac.compare_digest(row.sha256, digest)
+        return _key(row) if row is not None and matches else None
 
 
 def new_secret() -> str:

@@ -73,8 +73,8 @@ class LeaseStore:
 
     def status_for(self, job_id: str, worker: str) -> str | None:
         """The status of a job that `worker` holds; None when it no longer does."""
-        mine = self._rows.select(_jobs.c.status)
-        query = mine.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
+        statuses = self._rows.select(_jobs.c.status)
+        query = statuses.where(_jobs.c.id == job_id, _jobs.c.worker == worker)
         with self._database.read() as connection:
             status: str | None = connection.scalar(query)
             return status

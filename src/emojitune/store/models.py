@@ -79,8 +79,8 @@ class ModelStore:
             NotFoundError: There is none.
         """
         with self._database.transaction() as connection:
-            mine = self._own.delete().where(_models.c.name == name)
-            if not connection.execute(mine).rowcount:
+            statement = self._own.delete().where(_models.c.name == name)
+            if not connection.execute(statement).rowcount:
                 raise _unknown(name)
             connection.execute(self._permissions.delete().where(_permissions.c.model == name))
 

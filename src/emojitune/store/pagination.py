@@ -1,4 +1,4 @@
-"""Keyset pagination: some rows of a list, and whether more follow."""
+"""Keyset pagination: one page of a list, and whether more rows follow."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

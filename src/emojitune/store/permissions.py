@@ -49,8 +49,8 @@ class PermissionStore:
         )
         with self._database.transaction() as connection:
             connection.execute(self._rows.insert(*rows).on_conflict_do_nothing())
-            found = {row.project_id: _permission(row) for row in connection.execute(query)}
-        return [found[project] for project in projects]
+            permissions = {row.project_id: _permission(row) for row in connection.execute(query)}
+        return [permissions[project] for project in projects]
 
     def list(
         self,

@@ -96,16 +96,16 @@ class ResponseStore:
             NotFoundError: There is no such item.
         """
         requested = list(dict.fromkeys(ids))
-        found: dict[str, Item] = {}
+        items: dict[str, Item] = {}
         with self._database.read() as connection:
             for start in range(0, len(requested), _IDS_AT_ONCE):
-                some = {"ids": requested[start : start + _IDS_AT_ONCE]}
-                rows = connection.execute(self._last_items, some)
-                found.update((row.item_id, row.item) for row in rows)
+                parameters = {"ids": requested[start : start + _IDS_AT_ONCE]}
+                rows = connection.execute(self._last_items, parameters)
+                items.update((row.item_id, row.item) for row in rows)
         for item_id in requested:
-            if item_id not in found:
+            if item_id not in items:
                 raise _unknown_item(item_id)
-        return {item_id: found[item_id] for item_id in requested}
+        return {item_id: items[item_id] for item_id in requested}
 
     def delete(self, response_id: str) -> None:
         """Delete a response with its items; responses that continue it stay complete.

@@ -184,18 +184,18 @@ class UploadStore:
         """Mark expired uploads of every project, and delete parts of uploads that have ended."""
         # Listed first: the folder of an upload that is created meanwhile is not among them.
         folders = list(self._directory.iterdir()) if self._directory.exists() else []
-        every_project, pending = (
-            ScopedTable(_uploads, EVERY_PROJECT),
-            _uploads.c.status == "pending",
-        )
+        every_project = ScopedTable(_uploads, EVERY_PROJECT)
+        pending = _uploads.c.status == "pending"
         with self._database.transaction() as connection:
-            over = every_project.update().where(
+            expired = every_project.update().where(
                 pending, _uploads.c.expires_at <= self._database.now()
             )
-            connection.execute(over.values(status="expired"))
-            waiting = set(connection.scalars(every_project.select(_uploads.c.id).where(pending)))
+            connection.execute(expired.values(status="expired"))
+            pending_ids = set(
+                connection.scalars(every_project.select(_uploads.c.id).where(pending))
+            )
         for folder in folders:
-            if folder.name not in waiting:
+            if folder.name not in pending_ids:
                 self._delete_parts(folder.name)
 
     def _require_complete(self, upload: Upload, part_ids: Sequence[str]) -> None:
@@ -205,10 +205,10 @@ class UploadStore:
         seen: set[str] = set()
         for part_id in part_ids:
             if part_id not in sizes or part_id in seen:
-                what = "is named twice" if part_id in sizes else f"is no part of {upload.id}"
+                fault = "is named twice" if part_id in sizes else f"is no part of {upload.id}"
                 raise InvalidRequestError(
                     f"'part_ids' names each part of the upload once, in the order of the content, "
-                    f"and '{part_id}' {what}.",
+                    f"and '{part_id}' {fault}.",
                     code="invalid_value",
                     param="part_ids",
                 )
@@ -270,8 +270,8 @@ def _upload(row: Row[Any], now: int) -> Upload:
     fields = dict(row._mapping)
     del fields["number"], fields["project"]
     upload = Upload(**fields)
-    over = upload.status == "pending" and upload.expires_at <= now
-    return replace(upload, status="expired") if over else upload
+    expired = upload.status == "pending" and upload.expires_at <= now
+    return replace(upload, status="expired") if expired else upload
 
 
 def _require_pending(upload: Upload, rule: str) -> None:
