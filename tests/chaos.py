@@ -76,7 +76,7 @@ class Chaos:
         epochs: int = EPOCHS,
         checkpoint_seconds: float = 0.3,
     ) -> None:
-        """There is a checkpoint every `checkpoint_seconds`, and at the end of each epoch."""
+        """Save a checkpoint every `checkpoint_seconds`, and at the end of each epoch."""
         self.random = random.Random(seed)
         self.epochs = epochs
         self.settings = Settings(
@@ -192,7 +192,7 @@ class Chaos:
         a job fails after the third, by design."""
         deadline = time.monotonic() + WORKER_TIMEOUT
         while time.monotonic() < deadline:
-            workers = [found for job in self.jobs if (found := self._worker(job))]
+            workers = [worker for job in self.jobs if (worker := self._worker(job))]
             if workers:
                 job, pid = self.random.choice(workers)
                 time.sleep(self.random.uniform(*PAUSES))
@@ -220,27 +220,27 @@ class Chaos:
 
     def outcome(self, job: FollowedJob, reference: Path) -> JobOutcome:
         """The outcome of a job, compared with the adapter of an undisturbed run."""
-        found = self.stores.jobs.get(job.id)
+        stored = self.stores.jobs.get(job.id)
         events = self._events(job)
         steps_logged = [event.data["step"] for event in events if event.type == "metrics"]
         failures = []
-        if found.status != "succeeded":
-            failures.append(f"{found.status}: {found.error}")
+        if stored.status != "succeeded":
+            failures.append(f"{stored.status}: {stored.error}")
         if steps_logged != list(range(1, STEPS + 1)):
             failures.append("steps are missing, repeated or out of order")
         for message in ("Created", "Files validated", "The job has successfully"):
             if sum(event.message.startswith(message) for event in events) != 1:
                 failures.append(f"not logged once: {message}")
-        if found.fine_tuned_model:
+        if stored.fine_tuned_model:
             adapter = (
-                self.settings.adapters / self.stores.models.get(found.fine_tuned_model).adapter
+                self.settings.adapters / self.stores.models.get(stored.fine_tuned_model).adapter
             )
             if _bytes(adapter) != _bytes(reference):
                 failures.append("the adapter differs from that of an undisturbed run")
-        if [file for file in found.result_files if not self.stores.files.path(file).is_file()]:
+        if [file for file in stored.result_files if not self.stores.files.path(file).is_file()]:
             failures.append("its result file is missing")
         kills = sum(job.kills.values())
-        return JobOutcome(job.id, found.status, kills, len(steps_logged), tuple(failures))
+        return JobOutcome(job.id, stored.status, kills, len(steps_logged), tuple(failures))
 
 
 class Undisturbed:

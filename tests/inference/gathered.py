@@ -24,11 +24,11 @@ def request_for(*messages: Message, **values: Any) -> InferenceRequest:
 
 def ask(model: ChatModel, request: InferenceRequest) -> tuple[list[list[Delta]], Usage]:
     """The deltas of each reply, and the usage."""
-    heard: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
-    model.start(request, heard.put)
+    events: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
+    model.start(request, events.put)
     replies: list[list[Delta]] = [[] for _ in range(request.sampling.n)]
     while True:
-        item = heard.get(timeout=10)
+        item = events.get(timeout=10)
         match item:
             case Delta():
                 replies[item.index].append(item)

@@ -33,9 +33,9 @@ def test_a_closed_model_replies_with_a_label(closed_model: ChatModel) -> None:
 
 def test_a_sampled_label_is_one_of_the_set(closed_model: ChatModel) -> None:
     replies, _ = ask(closed_model, request_for(temperature=1.5, n=20, seed=3))
-    found = {text(deltas) for deltas in replies}
-    assert found <= set(LABELS)
-    assert len(found) > 1
+    labels = {text(deltas) for deltas in replies}
+    assert labels <= set(LABELS)
+    assert len(labels) > 1
     again, _ = ask(closed_model, request_for(temperature=1.5, n=20, seed=3))
     assert [text(d) for d in again] == [text(d) for d in replies]
 
@@ -50,9 +50,9 @@ def test_alternatives_come_best_first_and_begin_with_the_reply(closed_model: Cha
 
 
 def test_probabilities_are_left_out_unless_requested(closed_model: ChatModel) -> None:
-    told = request_for(temperature=0.0, alternatives=3)
-    [deltas], _ = ask(closed_model, told)
-    [plain], _ = ask(closed_model, replace(told, probabilities=False))
+    request = request_for(temperature=0.0, alternatives=3)
+    [deltas], _ = ask(closed_model, request)
+    [plain], _ = ask(closed_model, replace(request, probabilities=False))
     assert [one.content for one in plain[-1].alternatives] == [
         one.content for one in deltas[-1].alternatives
     ]
@@ -96,10 +96,10 @@ def test_a_repeated_prompt_is_cached(open_model: ChatModel) -> None:
 def test_a_reply_ends_before_its_stop_sequence(open_model: ChatModel) -> None:
     parameters = request_for(temperature=0.0, max_tokens=12)
     [deltas], _ = ask(open_model, parameters)
-    whole = text(deltas)
-    stop = whole[3:5]
+    full_text = text(deltas)
+    stop = full_text[3:5]
     [deltas], _ = ask(open_model, request_for(temperature=0.0, max_tokens=12, stop=(stop,)))
-    assert text(deltas) == whole[: whole.index(stop)]
+    assert text(deltas) == full_text[: full_text.index(stop)]
     assert deltas[-1].finish_reason == "stop"
     assert all(stop not in delta.text for delta in deltas)
 
@@ -174,10 +174,10 @@ def test_a_bias_acts_on_entire_labels(closed_model: ChatModel) -> None:
     encode = closed_model._renderer.encode_text
     for label in ("(devil)", "(dog)", "(party)"):
         others = {token for other in LABELS if other != label for token in encode(other)}
-        [own, *_] = [token for token in encode(label) if token not in others]
-        [deltas], _ = ask(closed_model, request_for(temperature=0.0, logit_bias={own: 100.0}))
+        [distinct, *_] = [token for token in encode(label) if token not in others]
+        [deltas], _ = ask(closed_model, request_for(temperature=0.0, logit_bias={distinct: 100.0}))
         assert text(deltas) == label
-        banned = request_for(temperature=1.0, n=20, seed=1, logit_bias={own: -100.0})
+        banned = request_for(temperature=1.0, n=20, seed=1, logit_bias={distinct: -100.0})
         replies, _ = ask(closed_model, banned)
         assert label not in {text(deltas) for deltas in replies}
 
@@ -191,16 +191,16 @@ def test_a_penalty_acts_on_labels_that_repeat_a_token(open_model: ChatModel) -> 
     penalty = 2.0 if lead["aaaaaa"] > lead["qwerty"] else -2.0
     # Five repetitions cost 1 + 2 + 3 + 4 + 5 penalties, more than the lead.
     assert abs(lead["aaaaaa"] - lead["qwerty"]) < 30
-    weighed = request_for(temperature=0.0, labels=labels, frequency_penalty=penalty)
-    [again], _ = ask(open_model, weighed)
+    penalized = request_for(temperature=0.0, labels=labels, frequency_penalty=penalty)
+    [again], _ = ask(open_model, penalized)
     assert text(again) != text(deltas)
 
 
 def test_log_probabilities_of_a_label_are_those_of_the_model(closed_model: ChatModel) -> None:
     parameters = request_for(temperature=0.0, top_logprobs=2, alternatives=1)
     [deltas], usage = ask(closed_model, parameters)
-    told = [logprob for delta in deltas for logprob in delta.logprobs]
-    assert len(told) == usage.completion_tokens
+    logprobs = [logprob for delta in deltas for logprob in delta.logprobs]
+    assert len(logprobs) == usage.completion_tokens
     # No label begins with another here, so that no end is a choice and part of the joint.
     joint = deltas[-1].alternatives[0].logprob
-    assert sum(logprob.logprob for logprob in told) == pytest.approx(joint, abs=1e-3)
+    assert sum(logprob.logprob for logprob in logprobs) == pytest.approx(joint, abs=1e-3)

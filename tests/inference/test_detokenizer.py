@@ -44,7 +44,7 @@ def generated(renderer: Renderer, text: str, **parameters: Any) -> list[Delta]:
     return deltas
 
 
-def said(deltas: list[Delta]) -> str:
+def joined_text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
 
 
@@ -61,7 +61,7 @@ def called(deltas: list[Delta]) -> list[tuple[int, str | None]]:
 
 def test_words_before_calls_are_text(renderer: Renderer) -> None:
     deltas = generated(renderer, reply_text("Let me look.\nA moment.", [CALL, CALL]))
-    assert said(deltas) == spelled(deltas) == "Let me look.\nA moment."
+    assert joined_text(deltas) == spelled(deltas) == "Let me look.\nA moment."
     assert called(deltas) == [(0, "stop_it"), (1, "stop_it")]
     first_call = next(n for n, delta in enumerate(deltas) if delta.tool_calls)
     assert not any(delta.text for delta in deltas[first_call:])
@@ -70,28 +70,30 @@ def test_words_before_calls_are_text(renderer: Renderer) -> None:
 
 def test_a_call_alone_has_no_words(renderer: Renderer) -> None:
     deltas = generated(renderer, CALL)
-    assert said(deltas) == spelled(deltas) == ""
+    assert joined_text(deltas) == spelled(deltas) == ""
     assert called(deltas) == [(0, "stop_it")]
 
 
 @pytest.mark.parametrize("text", ["Well", "a < b\n", "<tool>", "no\n<tool_cal", "\n\n"])
 def test_text_that_only_begins_like_a_call_is_text(renderer: Renderer, text: str) -> None:
     deltas = generated(renderer, text)
-    assert said(deltas) == spelled(deltas) == text
+    assert joined_text(deltas) == spelled(deltas) == text
     assert called(deltas) == []
     assert deltas[-1].finish_reason == "stop"
 
 
 def test_stop_sequences_end_words_and_not_calls(renderer: Renderer) -> None:
-    assert said(generated(renderer, "Let me look. A moment.", stop=(" A",))) == "Let me look."
+    assert (
+        joined_text(generated(renderer, "Let me look. A moment.", stop=(" A",))) == "Let me look."
+    )
     deltas = generated(renderer, reply_text("Let me look.", [CALL]), stop=("name", "<"))
-    assert said(deltas) == "Let me look."
+    assert joined_text(deltas) == "Let me look."
     assert called(deltas) == [(0, "stop_it")]
-    assert said(generated(renderer, "a < b", stop=("<",))) == "a "
+    assert joined_text(generated(renderer, "a < b", stop=("<",))) == "a "
 
 
 def test_no_part_of_a_stop_sequence_is_emitted_where_a_call_might_begin(renderer: Renderer) -> None:
-    assert said(generated(renderer, "ax<<y", stop=("x<",))) == "a"
+    assert joined_text(generated(renderer, "ax<<y", stop=("x<",))) == "a"
 
 
 def texts_of(renderer: Renderer, tokens: Sequence[int]) -> list[str]:
@@ -145,7 +147,7 @@ def test_decoding_is_linear_in_the_reply(tiny_base: Path, text: str) -> None:
     for token in tokens:
         detokenizer.token(0, token, None)
     detokenizer.end(0, "stop")
-    assert said(deltas) == text * 300
+    assert joined_text(deltas) == text * 300
     assert decoder.tokens < 12 * len(tokens)
 
 

@@ -93,9 +93,9 @@ def test_special_tokens_in_a_text_are_ordinary_characters(chat: ChatModel) -> No
 def test_a_tuned_model_embeds_with_its_own_weights(tiny_base: Path, tmp_path: Path) -> None:
     folder = make_adapter(tiny_base, tmp_path / "a", 1)
     merged = hf_chat_model(load_tiny(tiny_base, folder), ThreadPoolExecutor(1))
-    found = vectors(chat_tiny(tiny_base, folder), TEXTS)
-    np.testing.assert_allclose(found, vectors(merged, TEXTS), atol=1e-5)
-    assert np.abs(found - vectors(chat_tiny(tiny_base), TEXTS)).max() > 0.01
+    tuned = vectors(chat_tiny(tiny_base, folder), TEXTS)
+    np.testing.assert_allclose(tuned, vectors(merged, TEXTS), atol=1e-5)
+    assert np.abs(tuned - vectors(chat_tiny(tiny_base), TEXTS)).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_the_longest_text_fits(chat: ChatModel) -> None:
 
 
 def test_nothing_is_computed_once_it_is_cancelled(chat: ChatModel) -> None:
-    asked = iter([False, True])
-    assert chat.embed([[5] * 200] * 64, lambda: next(asked)) is None
+    cancellations = iter([False, True])
+    assert chat.embed([[5] * 200] * 64, lambda: next(cancellations)) is None
 
 
 def test_replies_continue_between_batches(chat: ChatModel) -> None:
@@ -143,19 +143,19 @@ def test_replies_continue_between_batches(chat: ChatModel) -> None:
             ended.set()
 
     def cancelled() -> bool:
-        asked.append(None)
-        if len(asked) == 2:
+        batches.append(None)
+        if len(batches) == 2:
             chat.start(request_for(Message("user", "dog"), max_tokens=1), listen)
         return ended.is_set()
 
-    asked: list[None] = []
+    batches: list[None] = []
     assert chat.embed([[5] * 200] * 1000, cancelled) is None, "the reply came before the end"
 
 
 def test_batches_hold_each_row_once_and_stay_within_bounds() -> None:
     lengths = [5, 900, 3, 40, 2, 41, 700, 1, 2500]
-    found = list(batches_by_length(lengths, 1000))
-    assert sorted(at for batch in found for at in batch) == list(range(len(lengths)))
-    for batch in found:
+    batches = list(batches_by_length(lengths, 1000))
+    assert sorted(at for batch in batches for at in batch) == list(range(len(lengths)))
+    for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[at] for at in batch) <= 1000
-    assert len(found) == 4
+    assert len(batches) == 4

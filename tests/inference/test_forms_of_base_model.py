@@ -55,11 +55,11 @@ def model() -> ChatModel:
 
 
 def ask(model: ChatModel, text: str, **parameters: Any) -> list[Delta]:
-    heard: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
+    events: queue.Queue[Delta | Usage | EmojituneError] = queue.Queue()
     request = request_for(Message("user", text), temperature=0.0, max_tokens=200, **parameters)
-    model.start(request, heard.put)
+    model.start(request, events.put)
     deltas = []
-    while not isinstance(item := heard.get(timeout=120), Usage):
+    while not isinstance(item := events.get(timeout=120), Usage):
         assert isinstance(item, Delta), item
         deltas.append(item)
     return deltas
@@ -93,8 +93,8 @@ def test_a_question_that_needs_no_tool_may_be_answered(model: ChatModel) -> None
 
 
 def test_log_probabilities_spell_the_reply_in_any_script(model: ChatModel) -> None:
-    asked = "Repeat: 日本語 🎉"
-    deltas = ask(model, asked, top_logprobs=1, json_schema={"const": "日本語 🎉"})
+    prompt = "Repeat: 日本語 🎉"
+    deltas = ask(model, prompt, top_logprobs=1, json_schema={"const": "日本語 🎉"})
     spelled = b"".join(logprob.bytes or b"" for delta in deltas for logprob in delta.logprobs)
     text = "".join(delta.text for delta in deltas)
     assert spelled.decode() == text

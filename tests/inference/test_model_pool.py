@@ -103,15 +103,15 @@ def test_requests_while_a_model_is_loaded_wait_for_it() -> None:
         return Model(1)
 
     pool = ModelPool(slow, capacity=lambda: 10)
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda: found.append(pool.get("a:1"))) for _ in range(8)]
+    loaded: list[Any] = []
+    threads = [threading.Thread(target=lambda: loaded.append(pool.get("a:1"))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
     assert begun == ["a:1"]
-    assert len(found) == 8
-    assert len(set(map(id, found))) == 1
+    assert len(loaded) == 8
+    assert len(set(map(id, loaded))) == 1
 
 
 def test_a_model_that_could_not_be_loaded_is_tried_again() -> None:

@@ -56,12 +56,12 @@ def test_words_may_stand_before_calls() -> None:
 
 
 def test_tools_are_described_in_the_system_message() -> None:
-    asked = [Message("developer", "Be brief."), Message("user", "hi")]
-    first, *rest = with_format_notes(asked, None, ToolUse((TOOL,)))
+    conversation = [Message("developer", "Be brief."), Message("user", "hi")]
+    first, *others = with_format_notes(conversation, None, ToolUse((TOOL,)))
     assert first.role == "developer"
     assert first.content.startswith("Be brief.\n\n")
     assert '"description": "Tells the weather."' in first.content
-    assert rest == asked[1:]
+    assert others == conversation[1:]
 
 
 def test_a_conversation_without_a_system_message_gets_one() -> None:

@@ -117,7 +117,7 @@ def test_a_server_that_ends_saves_and_requeues_its_job_in_time(
 def test_a_stopped_worker_is_replaced_and_writes_nothing_when_it_wakes_up(
     settings: Settings, stores: Stores, saving: bool
 ) -> None:
-    """Nobody kills it here: the fence alone must stop it, with half a checkpoint saved too."""
+    """No process kills the worker: the fence alone must stop it, even while it is saving."""
     job = create(stores, epochs=500)
     half = settings.runs / job.id / "checkpoints" / "saving.partial"
     with worker(settings, job, "first") as first:
@@ -150,8 +150,8 @@ def test_a_worker_that_hangs_is_killed_and_its_job_is_resumed(
     reported = len(steps(stores, job))
     wait(lambda: len(steps(stores, job)) > reported)
     assert gone(pid)
-    found = steps(stores, job)
-    assert found == list(range(1, len(found) + 1))
+    reported = steps(stores, job)
+    assert reported == list(range(1, len(reported) + 1))
 
 
 def test_a_worker_that_lost_its_server_is_killed_by_the_next_one(
@@ -171,7 +171,7 @@ def test_a_worker_that_lost_its_server_is_killed_by_the_next_one(
 def test_a_job_of_a_dead_server_waits_for_no_clock(
     settings: Settings, stores: Stores, running: Dispatcher
 ) -> None:
-    """The clock jumped back, or its lease would have a while to go."""
+    """A lease that is far from expired, as after a clock that jumped back, does not matter."""
     job = create(stores, epochs=1)
     assert stores.leases.claim(job.id, "worker-of-old", 3600)
     running.start()
@@ -235,7 +235,7 @@ def test_checkpoints_of_a_job_that_was_cancelled_while_it_waited_are_removed(
 def test_pausing_and_cancelling_take_effect_at_once_whatever_the_worker_does(
     settings: Settings, stores: Stores, status: str
 ) -> None:
-    """It imports torch for seconds, and then trains."""
+    """A worker imports torch for seconds, and then trains."""
     job = create(stores)
     with worker(settings, job, "worker") as process:
         wait(lambda: stores.jobs.get(job.id).status == "running")
@@ -283,7 +283,7 @@ def checkpoints_of(settings: Settings, job: Job) -> list[tuple[Path, int]]:
 def test_a_worker_killed_at_random_steps_makes_the_same_bytes(
     settings: Settings, stores: Stores, running: Dispatcher
 ) -> None:
-    """SIGKILL twice; the same job, undisturbed, is what it is compared with."""
+    """SIGKILL twice, then a comparison with the same job undisturbed."""
     job = create(stores, epochs=12)
     running.start()
     for kill_after in sorted(random.sample(range(1, 80), 2)):
@@ -328,7 +328,7 @@ def test_first_in_first_out_and_an_interrupted_job_keeps_its_place(
 def test_a_disk_that_is_full_holds_a_crashed_workers_job_back_until_it_can_be_reported(
     settings: Settings, stores: Stores, running: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a worker would be started every second, and none of their crashes be reported."""
+    """Otherwise a worker would be started every second, and none of their crashes be reported."""
     noted, spawned = threading.Event(), []
     spawn, recover = Dispatcher._spawn, failure.recover
 

@@ -36,8 +36,8 @@ def crash(
     if stores.jobs.get(job.id).status == "queued":
         stores.jobs.transition(job.id, "running", sources=["queued"])
     log = Path("/home/worker.log")
-    found = Crash(f"worker-{number}", status, out_of_memory=out_of_memory, log=log)
-    failure.recover(stores.jobs.get(job.id), stores, found)
+    end = Crash(f"worker-{number}", status, out_of_memory=out_of_memory, log=log)
+    failure.recover(stores.jobs.get(job.id), stores, end)
     return stores.jobs.get(job.id)
 
 
@@ -49,19 +49,19 @@ def test_a_job_is_resumed_after_a_crash_and_reports_it(job: Job, stores: Stores)
     assert "resumes from its last checkpoint" in event.message
 
 
-def test_the_third_crash_without_a_step_in_between_fails_it(
+def test_the_third_crash_without_a_step_in_between_fails_the_job(
     job: Job, stores: Stores, tmp_path: Path
 ) -> None:
     crash(job, stores, 1)
     crash(job, stores, 2)
     stores = open_stores(Settings(home=tmp_path), "default")  # the count outlives the server
-    found = crash(job, stores, 3)
-    assert found.status == "failed"
-    assert found.error
-    assert found.error.code == "server_error"
+    failed = crash(job, stores, 3)
+    assert failed.status == "failed"
+    assert failed.error
+    assert failed.error.code == "server_error"
     for words in ("3 times", "SIGKILL", "/home/worker.log", "smaller batch_size"):
-        assert words in found.error.message
-    assert stores.jobs.events(job.id).items[0].message == found.error.message
+        assert words in failed.error.message
+    assert stores.jobs.events(job.id).items[0].message == failed.error.message
 
 
 def test_a_conversation_that_the_template_refuses_is_the_fault_of_its_messages(
@@ -80,11 +80,11 @@ def test_a_conversation_that_the_template_refuses_is_the_fault_of_its_messages(
 
 def test_a_disk_that_stays_full_is_the_reason(job: Job, stores: Stores) -> None:
     for number in range(3):
-        found = crash(job, stores, number, status=failure.DISK_FULL)
-    assert found.error
-    assert found.error.code == "disk_full"
+        failed = crash(job, stores, number, status=failure.DISK_FULL)
+    assert failed.error
+    assert failed.error.code == "disk_full"
     messages = [event.message for event in stores.jobs.events(job.id).items]
-    assert messages[0] == found.error.message
+    assert messages[0] == failed.error.message
     assert "(the disk is full)" in messages[1]
 
 
@@ -101,10 +101,10 @@ def test_a_lack_of_memory_is_the_reason_where_the_system_reports_it(
 ) -> None:
     for number in range(3):
         crash(job, stores, number, out_of_memory=True)
-    found = stores.jobs.get(job.id)
-    assert found.error
-    assert found.error.code == "out_of_memory"
-    assert "ran out of memory" in found.error.message
+    failed = stores.jobs.get(job.id)
+    assert failed.error
+    assert failed.error.code == "out_of_memory"
+    assert "ran out of memory" in failed.error.message
 
 
 def test_a_paused_job_stays_paused_whatever_its_worker_does(job: Job, stores: Stores) -> None:

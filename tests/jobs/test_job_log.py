@@ -11,7 +11,7 @@ STEP, FIRST_STEP, EPOCH_END = 0.8, 4.0, 3.0  # seconds, of which the end of an e
 
 
 @pytest.mark.parametrize("jump", [0.0, -7200.0, 7200.0])
-def test_it_is_true_within_a_quarter_once_a_tenth_has_run(
+def test_the_estimated_finish_is_within_a_quarter_once_a_tenth_has_run(
     monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     """With a slow first step, pauses between epochs, a wall clock that is set meanwhile, and work

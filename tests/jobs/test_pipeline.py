@@ -124,7 +124,7 @@ def test_an_interruption_at_an_epochs_end_loses_no_checkpoint(
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_crash_between_saving_and_publishing_loses_none_either(
+def test_a_crash_between_saving_and_publishing_loses_no_checkpoint(
     job: Job,
     stores: Stores,
     settings: Settings,

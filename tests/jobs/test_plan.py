@@ -18,29 +18,29 @@ def plan(examples: int, **requested: Any) -> Plan:
 def test_auto_fits_the_number_of_examples(
     examples: int, epochs: int, batch_size: int, multiplier: float
 ) -> None:
-    found = plan(examples, n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto")
-    assert found.hyperparameters == {
+    made = plan(examples, n_epochs="auto", batch_size="auto", learning_rate_multiplier="auto")
+    assert made.hyperparameters == {
         "n_epochs": epochs,
         "batch_size": batch_size,
         "learning_rate_multiplier": multiplier,
     }
-    assert found.config.learning_rate == pytest.approx(2e-3 * multiplier)
-    assert found == plan(examples), "without a request it is auto"
+    assert made.config.learning_rate == pytest.approx(2e-3 * multiplier)
+    assert made == plan(examples), "without a request it is auto"
 
 
 def test_requested_numbers_are_used() -> None:
     requested = {"n_epochs": 7, "batch_size": 3, "learning_rate_multiplier": 0.5}
-    found = plan(569, **requested)
-    assert found.hyperparameters == requested
-    assert found.config == TrainingConfig(epochs=7, batch_size=3, learning_rate=1e-3, seed=7)
-    assert all("as requested" in reason for reason in found.reasons)
+    made = plan(569, **requested)
+    assert made.hyperparameters == requested
+    assert made.config == TrainingConfig(epochs=7, batch_size=3, learning_rate=1e-3, seed=7)
+    assert all("as requested" in reason for reason in made.reasons)
 
 
 @pytest.mark.parametrize("examples", [1, 10, 25, 26, 30, 33, 34, 127, 128, 8333, 8334, 20_000])
 def test_every_number_has_a_reason_that_is_true(examples: int) -> None:
-    found = plan(examples)
-    epochs, batch_size, rate = found.reasons
-    n_epochs, size, multiplier = found.hyperparameters.values()
+    made = plan(examples)
+    epochs, batch_size, rate = made.reasons
+    n_epochs, size, multiplier = made.hyperparameters.values()
     assert epochs.startswith(f"n_epochs {n_epochs}: auto")
     assert ("more than 3" in epochs) == (n_epochs > 3)
     assert ("fewer than 3" in epochs) == (n_epochs < 3)
@@ -55,26 +55,26 @@ def test_every_number_has_a_reason_that_is_true(examples: int) -> None:
 
 @pytest.mark.parametrize("examples", [1, 10, 33, 100, 569, 9_000, 100_000])
 def test_auto_neither_undertrains_nor_overtrains(examples: int) -> None:
-    found = plan(examples).config
-    seen = examples * found.epochs
-    assert 1 <= found.epochs <= 25
+    made = plan(examples).config
+    seen = examples * made.epochs
+    assert 1 <= made.epochs <= 25
     assert seen <= max(25_000, examples)
-    assert seen > 75 or found.epochs == 25
-    assert found.batch_size == 1 or examples // found.batch_size >= 8
+    assert seen > 75 or made.epochs == 25
+    assert made.batch_size == 1 or examples // made.batch_size >= 8
 
 
 def test_additional_examples_of_meanings_are_reported() -> None:
     requested: dict[str, Any] = {}
-    found = make_plan(requested, examples=569, seed=7, learning_rate=2e-3, meanings=698)
-    assert replace(found.config, learning_rate=0.0) == replace(plan(569).config, learning_rate=0.0)
-    assert found.config.learning_rate == pytest.approx(1e-3), "they are steps, too: 240"
-    assert found.reasons[-1].startswith("meanings 698: ")
+    made = make_plan(requested, examples=569, seed=7, learning_rate=2e-3, meanings=698)
+    assert replace(made.config, learning_rate=0.0) == replace(plan(569).config, learning_rate=0.0)
+    assert made.config.learning_rate == pytest.approx(1e-3), "they are steps, too: 240"
+    assert made.reasons[-1].startswith("meanings 698: ")
     assert "meanings" not in " ".join(plan(569).reasons)
 
 
 @pytest.mark.parametrize(("labels", "smoothing"), [(0, 0.0), (1, 0.0), (349, 0.15)])
 def test_a_closed_set_of_replies_is_smoothed_over(labels: int, smoothing: float) -> None:
-    found = make_plan({}, examples=569, seed=7, learning_rate=2e-3, labels=labels)
-    assert found.config == replace(plan(569).config, smoothing=smoothing)
-    reasons = [reason for reason in found.reasons if reason.startswith("smoothing 0.15: ")]
+    made = make_plan({}, examples=569, seed=7, learning_rate=2e-3, labels=labels)
+    assert made.config == replace(plan(569).config, smoothing=smoothing)
+    reasons = [reason for reason in made.reasons if reason.startswith("smoothing 0.15: ")]
     assert len(reasons) == bool(smoothing)

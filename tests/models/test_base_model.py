@@ -26,7 +26,7 @@ def base() -> LoadedHF:
     return loader.load_hf(fetch(SMOLLM2_135M, settings), loader.choose_precision(settings))
 
 
-def test_it_is_the_model_of_that_name(base: LoadedHF) -> None:
+def test_the_base_is_the_model_of_its_name(base: LoadedHF) -> None:
     parameters = sum(parameter.numel() for parameter in base.module.parameters())
     assert parameters == 134_515_008
     assert base.context_length == DEFAULT_CONTEXT_LENGTH == 8192
@@ -53,7 +53,7 @@ def test_supervised_is_the_label_and_its_stop_token(base: LoadedHF) -> None:
     assert rendered.loss_mask == (*[False] * len(prompt), True, True, True, True, False)
 
 
-def test_untuned_it_knows_the_capital_of_france(base: LoadedHF) -> None:
+def test_the_untuned_base_knows_the_capital_of_france(base: LoadedHF) -> None:
     ids = list(base.renderer.render_prompt([Message("user", "What is the capital of France?")]))
     reply: list[int] = []
     with torch.inference_mode():

@@ -50,17 +50,17 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The names of converted models. The real conversion needs a real model: test_base_model.py."""
-    found = []
+    members = []
 
     def convert(wheel: Path, source: WheelSource, target: Path, progress: Progress) -> None:
         with zipfile.ZipFile(wheel) as archive:
-            found.append(archive.read(source.member))
+            members.append(archive.read(source.member))
         target.mkdir()
         (target / "config.json").write_text("{}")
         (target / "model.safetensors").write_bytes(NO_TENSORS)
 
     monkeypatch.setattr(download, "_convert", convert)
-    return found
+    return members
 
 
 @pytest.fixture
@@ -174,22 +174,22 @@ def test_an_interrupted_download_leaves_nothing_and_the_remains_of_a_killed_one_
     assert not list(folder.parent.glob("*.partial"))
 
 
-def test_two_at_once_download_once(
+def test_two_fetches_at_once_download_once(
     base: BaseModel, settings: Settings, conversions: list[bytes]
 ) -> None:
-    start, found = threading.Barrier(2), []
+    start, folders = threading.Barrier(2), []
 
     def one() -> None:
         start.wait()
-        found.append(fetch(base, settings))
+        folders.append(fetch(base, settings))
 
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 2
-    assert found[0] == found[1]
+    assert len(folders) == 2
+    assert folders[0] == folders[1]
     assert len(conversions) == 1
 
 

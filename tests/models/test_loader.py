@@ -82,13 +82,13 @@ def test_auto_takes_bfloat16_only_on_a_processor_with_units_for_it(
     settings = Settings(device="cpu")
     for unit in ("amx_bf16", "avx512_bf16", "sve_bf16"):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda unit=unit: {unit: True})
-        found = loader.choose_precision(settings)
-        assert found.dtype == torch.bfloat16
-        assert unit in found.reason
+        precision = loader.choose_precision(settings)
+        assert precision.dtype == torch.bfloat16
+        assert unit in precision.reason
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "avx2": True})
-    found = loader.choose_precision(settings)
-    assert found.dtype == torch.float32
-    assert found.reason == "float32: this processor has no units for bfloat16 products"
+    precision = loader.choose_precision(settings)
+    assert precision.dtype == torch.float32
+    assert precision.reason == "float32: this processor has no units for bfloat16 products"
 
 
 def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +101,9 @@ def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 def test_auto_takes_cuda_and_names_the_device() -> None:
-    found = loader.choose_precision(Settings())
-    assert found.device.type == "cuda"
-    assert torch.cuda.get_device_name() in found.reason
+    precision = loader.choose_precision(Settings())
+    assert precision.device.type == "cuda"
+    assert torch.cuda.get_device_name() in precision.reason
 
 
 def with_a_word_for_a_number(folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_adapter_changes_the_replies_and_brings_its_vocabulary(
     assert torch.equal(logits(load_tiny(tiny_base)), untuned), "the base on disk is as it was"
 
 
-def test_the_renderer_alone_equals_the_loaded_model_s(tiny: LoadedHF, tiny_base: Path) -> None:
+def test_a_renderer_alone_equals_that_of_a_loaded_model(tiny: LoadedHF, tiny_base: Path) -> None:
     messages = [Message("user", "hi"), Message("assistant", "(party)")]
     alone = loader.load_renderer(tiny_base)
     assert alone.stop_ids == tiny.renderer.stop_ids

@@ -108,8 +108,8 @@ def test_an_adapter_folder_comes_back_as_it_was(tiny: LoadedHF, tmp_path: Path) 
     state = perturbed(tiny)
     info = adapter.AdapterInfo("tiny", rank=4, alpha=8.0, vocabulary=("(devil)", "(party)"))
     adapter.write(tmp_path / "adapter", state, info)
-    found, tensors = adapter.read(tmp_path / "adapter")
-    assert found == info
+    read_info, tensors = adapter.read(tmp_path / "adapter")
+    assert read_info == info
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
 

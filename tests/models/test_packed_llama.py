@@ -37,7 +37,7 @@ def packed(folder: Path) -> PackedLlama[PackedLinear]:
     return loader.load_llama(plain_llama(folder), float32(), PackedLinear).llama
 
 
-def test_its_weights_equal_those_of_the_modules(tiny_base: Path, tiny: LoadedHF) -> None:
+def test_packed_weights_equal_those_of_the_modules(tiny_base: Path, tiny: LoadedHF) -> None:
     loaded = loader.load_llama(plain_llama(tiny_base), float32(), PackedLinear)
     assert loaded.context_length == tiny.context_length
     assert loaded.renderer.stop_ids == tiny.renderer.stop_ids

@@ -10,8 +10,8 @@ from emojitune.models.token_bytes import TokenBytes
 
 @pytest.mark.parametrize("text", ["plain text", "é 日本語 🎉\n\t", "\x00\x7f\xad", "<|im_end|>"])
 def test_the_bytes_of_tokens_spell_their_text(tiny: LoadedHF, text: str) -> None:
-    found = [tiny.renderer.token_bytes(token) for token in tiny.renderer.encode_text(text)]
-    assert b"".join(own or b"" for _, own in found).decode() == text
+    tokens = [tiny.renderer.token_bytes(token) for token in tiny.renderer.encode_text(text)]
+    assert b"".join(spelled or b"" for _, spelled in tokens).decode() == text
 
 
 def test_all_bytes_are_known(tiny: LoadedHF) -> None:
@@ -36,8 +36,8 @@ def test_tokenizers_that_mark_words_and_bytes() -> None:
         backend_tokenizer=SimpleNamespace(decoder=decoders.ByteFallback()),
         convert_ids_to_tokens=pieces.__getitem__,
     )
-    found = TokenBytes(tokenizer)
-    assert [found.lookup(token)[1] for token in pieces] == [
+    token_bytes = TokenBytes(tokenizer)
+    assert [token_bytes.lookup(token)[1] for token in pieces] == [
         b" the",
         b"\xe6",
         "é".encode(),

@@ -76,7 +76,7 @@ def test_a_lost_request_is_remembered_for_longer_than_a_client_waits(
 
 
 @pytest.mark.parametrize(("late", "expected"), [(-1, "id-1"), (1, "id-2")])
-def test_an_answered_one_as_long_as_a_client_pauses(
+def test_an_answered_request_is_remembered_for_as_long_as_a_client_pauses(
     reserve, idempotency: IdempotencyStore, clock: ManualClock, late: float, expected: str
 ) -> None:
     idempotency.mark_answered(reserve(FIRST))

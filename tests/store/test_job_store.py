@@ -98,6 +98,6 @@ def test_a_checkpoint_of_a_step_is_added_once(jobs: JobStore) -> None:
     for model in ("first", "again"):
         jobs.add_checkpoint(job.id, model=model, step=10, metrics={"train_loss": 0.5})
     jobs.add_checkpoint(job.id, model="last", step=20, metrics={})
-    found = jobs.checkpoints(job.id).items
-    assert [(item.model, item.step) for item in found] == [("last", 20), ("first", 10)]
-    assert found[1].metrics == {"train_loss": 0.5}
+    checkpoints = jobs.checkpoints(job.id).items
+    assert [(item.model, item.step) for item in checkpoints] == [("last", 20), ("first", 10)]
+    assert checkpoints[1].metrics == {"train_loss": 0.5}

@@ -69,15 +69,15 @@ def test_any_number_of_items_is_found_in_their_order(responses: ResponseStore) -
 
 def test_slices_page_to_the_end_and_stop() -> None:
     for order, expected in (("asc", ITEMS), ("desc", ITEMS[::-1])):
-        found: list[object] = []
+        items: list[object] = []
         after = None
         while True:
             page = slice_page(ITEMS, after=after, limit=2, order=order)
-            found += page.items
+            items += page.items
             if not page.has_more:
                 break
             after = page.items[-1]["id"]
-        assert found == expected
+        assert items == expected
     assert slice_page(ITEMS, after="msg_4", limit=2, order="asc").items == ()
 
 

@@ -38,7 +38,7 @@ def test_the_order_of_parts_is_given_at_the_end(
     assert parts_in(tmp_path) == []
 
 
-def test_another_process_can_complete_it(
+def test_another_process_can_complete_an_upload(
     uploads: UploadStore, database: Database, files: FileStore, tmp_path: Path
 ) -> None:
     upload_id, part_ids = begin(uploads, b"one ", b"two")
@@ -68,7 +68,9 @@ def test_a_refused_completion_can_be_corrected(uploads: UploadStore, files: File
     assert uploads.complete(upload_id, [first, second], md5=md5)[0].status == "completed"
 
 
-def test_nothing_follows_the_end(uploads: UploadStore, tmp_path: Path) -> None:
+def test_an_upload_that_has_ended_takes_no_parts_and_no_other_end(
+    uploads: UploadStore, tmp_path: Path
+) -> None:
     completed, part_ids = begin(uploads, b"x")
     uploads.complete(completed, part_ids)
     cancelled, others = begin(uploads, b"x")
@@ -100,9 +102,7 @@ def test_an_upload_ends_in_an_hour(
     assert [path.parent.name for path in parts_in(tmp_path)] == [alive]
 
 
-def test_of_two_that_complete_it_at_once_one_succeeds(
-    uploads: UploadStore, files: FileStore
-) -> None:
+def test_of_two_completions_at_once_one_succeeds(uploads: UploadStore, files: FileStore) -> None:
     upload_id, part_ids = begin(uploads, b"x")
     both_look = threading.Barrier(2)
     outcomes: list[str] = []

@@ -27,7 +27,7 @@ def run(state: dict[str, torch.Tensor], optimizer: Adam, steps: range) -> None:
         optimizer.step(0.1 / (1 + step))
 
 
-def test_it_updates_tensors_as_torch_does() -> None:
+def test_adam_updates_tensors_as_torch_does() -> None:
     ours, theirs = tensors(), tensors()
     peer = torch.optim.AdamW(theirs.values(), weight_decay=0.0, fused=True)
     run(ours, Adam(ours), range(6))
@@ -41,14 +41,14 @@ def test_it_updates_tensors_as_torch_does() -> None:
 
 
 def test_an_optimizer_resumed_from_its_moments_equals_an_uninterrupted_one() -> None:
-    whole, halves = tensors(), tensors()
-    run(whole, Adam(whole), range(6))
-    first = Adam(halves)
-    run(halves, first, range(3))
-    second = Adam(halves)
+    uninterrupted, resumed = tensors(), tensors()
+    run(uninterrupted, Adam(uninterrupted), range(6))
+    first = Adam(resumed)
+    run(resumed, first, range(3))
+    second = Adam(resumed)
     second.restore({name: moment.clone() for name, moment in first.moments().items()}, 3)
-    run(halves, second, range(3, 6))
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    run(resumed, second, range(3, 6))
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
 
 
 def test_a_step_does_not_import_the_compiler() -> None:

@@ -66,8 +66,8 @@ def gradients(base: Path, batches: list[list[RenderedExample]]) -> tuple[float, 
 
 
 def test_examples_without_a_common_prefix_are_packed_too(tiny: LoadedHF, tiny_base: Path) -> None:
-    whole = [(ids, (True,) * len(ids)) for ids in ((5, 6, 7), (8, 9, 10, 11), (12, 13))]
-    examples = [RenderedExample(*one) for one in whole]
+    pairs = [(ids, (True,) * len(ids)) for ids in ((5, 6, 7), (8, 9, 10, 11), (12, 13))]
+    examples = [RenderedExample(*one) for one in pairs]
     assert pack_row(examples).layout.prefix == 0
     packed_loss, packed = gradients(tiny_base, [examples])
     separate_loss, separate = gradients(tiny_base, [[example] for example in examples])
@@ -228,7 +228,7 @@ def test_gradients_of_a_batch_do_not_depend_on_the_number_of_threads(
 ) -> None:
     examples = rendered(tiny) * 6
     supervised = sum(len(pack_row([example]).targets) for example in examples)
-    loss, whole = gradients(tiny_base, [examples])
+    loss, expected_grads = gradients(tiny_base, [examples])
     forward, parameters = adapted(tiny_base)
     before = torch.get_num_threads()
     torch.set_num_threads(cores)
@@ -238,5 +238,5 @@ def test_gradients_of_a_batch_do_not_depend_on_the_number_of_threads(
     finally:
         torch.set_num_threads(before)
     assert score.loss == pytest.approx(loss / supervised, rel=1e-5)
-    for parameter, expected in zip(parameters, whole, strict=True):
+    for parameter, expected in zip(parameters, expected_grads, strict=True):
         torch.testing.assert_close(parameter.grad, expected / supervised, atol=1e-5, rtol=1e-4)

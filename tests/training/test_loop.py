@@ -57,7 +57,7 @@ def events(
         )
         for i in range(10)
     ]
-    found: list[TrainingEvent] = []
+    yielded: list[TrainingEvent] = []
     for event in train(
         model,
         precision.device,
@@ -67,31 +67,31 @@ def events(
         validation=examples[:3] if validation else (),
         should_save=lambda: next(steps) % every == 0,
     ):
-        found.append(event)
+        yielded.append(event)
         if isinstance(event, StepCompleted) and event.step == stop_after:
             break
-    return found
+    return yielded
 
 
-def final_folder(found: list[TrainingEvent]) -> Path:
-    last = found[-1]
+def final_folder(yielded: list[TrainingEvent]) -> Path:
+    last = yielded[-1]
     assert isinstance(last, CheckpointSaved)
     return last.adapter
 
 
-def final_adapter(found: list[TrainingEvent]) -> dict[str, torch.Tensor]:
-    return load_file(final_folder(found) / "adapter_model.safetensors")
+def final_adapter(yielded: list[TrainingEvent]) -> dict[str, torch.Tensor]:
+    return load_file(final_folder(yielded) / "adapter_model.safetensors")
 
 
 def test_the_loss_falls_and_every_epoch_leaves_a_checkpoint(
     tiny_base: Path, tmp_path: Path
 ) -> None:
-    found = events(tiny_base, tmp_path)
-    steps = [event for event in found if isinstance(event, StepCompleted)]
+    yielded = events(tiny_base, tmp_path)
+    steps = [event for event in yielded if isinstance(event, StepCompleted)]
     assert [step.step for step in steps] == list(range(1, 10))
     assert steps[0].total_steps == 9
     assert sum(s.train_loss for s in steps[-3:]) < 0.8 * sum(s.train_loss for s in steps[:3])
-    assert [e.epoch for e in found if isinstance(e, CheckpointSaved)] == [1, 2, 3]
+    assert [e.epoch for e in yielded if isinstance(e, CheckpointSaved)] == [1, 2, 3]
 
 
 def test_the_same_seed_makes_the_same_adapter(tiny_base: Path, tmp_path: Path) -> None:
@@ -116,27 +116,27 @@ def test_a_gpu_makes_the_same_adapter_twice(
         torch.testing.assert_close(first[name], tensor, atol=0.05, rtol=0.05)
 
 
-def reports(found: list[TrainingEvent]) -> list[TrainingEvent]:
-    return [event for event in found if isinstance(event, StepCompleted | ValidationCompleted)]
+def reports(yielded: list[TrainingEvent]) -> list[TrainingEvent]:
+    return [event for event in yielded if isinstance(event, StepCompleted | ValidationCompleted)]
 
 
 @pytest.mark.parametrize("stop_after", range(1, 10))
 def test_a_run_interrupted_at_any_step_ends_as_an_uninterrupted_one(
     tiny_base: Path, tmp_path: Path, stop_after: int
 ) -> None:
-    whole = events(tiny_base, tmp_path / "whole", validation=True)
+    uninterrupted = events(tiny_base, tmp_path / "whole", validation=True)
     cut = tmp_path / "cut"
     first = events(tiny_base, cut, stop_after=stop_after, validation=True, every=1)
-    rest = events(tiny_base, cut, validation=True)
-    assert rest[0] == ForwardChosen("the fast path for Llama-like models")
+    resumed = events(tiny_base, cut, validation=True)
+    assert resumed[0] == ForwardChosen("the fast path for Llama-like models")
     if stop_after > 1:
         # Only the step that was interrupted before its checkpoint is repeated.
-        again = reports(first).index(reports(rest)[0])
-        assert reports(first)[again:] == reports(rest)[: len(reports(first)) - again]
-        assert reports(first)[:again] + reports(rest) == reports(whole)
-        assert isinstance(rest[1], StepCompleted)
-        assert rest[1].step == stop_after - 1
-    a, b = (final_folder(found) for found in (whole, rest))
+        again = reports(first).index(reports(resumed)[0])
+        assert reports(first)[again:] == reports(resumed)[: len(reports(first)) - again]
+        assert reports(first)[:again] + reports(resumed) == reports(uninterrupted)
+        assert isinstance(resumed[1], StepCompleted)
+        assert resumed[1].step == stop_after - 1
+    a, b = (final_folder(yielded) for yielded in (uninterrupted, resumed))
     for name in ("adapter_model.safetensors", "adapter_config.json", "emojitune.json"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
@@ -144,8 +144,8 @@ def test_a_run_interrupted_at_any_step_ends_as_an_uninterrupted_one(
 def test_a_checkpoint_within_an_epoch_has_its_step_and_epoch(
     tiny_base: Path, tmp_path: Path
 ) -> None:
-    found = events(tiny_base, tmp_path, every=2)
-    saved = [event for event in found if isinstance(event, CheckpointSaved)]
+    yielded = events(tiny_base, tmp_path, every=2)
+    saved = [event for event in yielded if isinstance(event, CheckpointSaved)]
     assert [(e.step, e.epoch, e.ends_epoch) for e in saved] == [
         (2, 1, False), (3, 1, True), (5, 2, False), (6, 2, True), (8, 3, False), (9, 3, True),
     ]  # fmt: skip
@@ -166,15 +166,15 @@ def test_a_checkpoint_within_an_epoch_has_its_step_and_epoch(
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before_it(
     tiny_base: Path, tmp_path: Path, tear: Callable[[Path], None]
 ) -> None:
-    whole = final_adapter(events(tiny_base, tmp_path / "whole"))
+    uninterrupted = final_adapter(events(tiny_base, tmp_path / "whole"))
     cut = tmp_path / "cut"
     events(tiny_base, cut, stop_after=6, every=1)
     tear(cut / "step-5")
-    rest = events(tiny_base, cut)
-    assert isinstance(rest[1], StepCompleted)
-    assert rest[1].step == 4
-    resumed = final_adapter(rest)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    resumed_events = events(tiny_base, cut)
+    assert isinstance(resumed_events[1], StepCompleted)
+    assert resumed_events[1].step == 4
+    resumed = final_adapter(resumed_events)
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
 
 
 def test_a_run_does_not_resume_on_another_base_model(tiny_base: Path, tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def flip_a_byte(path: Path) -> None:
 
 
 def test_validation_loss_is_reported_each_epoch(tiny_base: Path, tmp_path: Path) -> None:
-    found = events(tiny_base, tmp_path, validation=True)
-    scores = [event for event in found if isinstance(event, ValidationCompleted)]
+    yielded = events(tiny_base, tmp_path, validation=True)
+    scores = [event for event in yielded if isinstance(event, ValidationCompleted)]
     assert [score.step for score in scores] == [3, 6, 9]
     assert scores[-1].loss < scores[0].loss
     assert 0.0 <= scores[-1].token_accuracy <= 1.0

@@ -88,10 +88,10 @@ def test_each_reply_of_a_conversation_starts_over() -> None:
 
 def test_there_are_as_many_shifts_as_targets() -> None:
     """The first token of an example is no target, even if its loss mask is set."""
-    whole = RenderedExample((5, 7, STOP), (True, True, True))
+    supervised = RenderedExample((5, 7, STOP), (True, True, True))
     assert (
-        len(list(LabelSmoothing([whole], EPSILON).shifts(whole)))
-        == len(pack_row([whole]).targets)
+        len(list(LabelSmoothing([supervised], EPSILON).shifts(supervised)))
+        == len(pack_row([supervised]).targets)
         == 2
     )
 

@@ -128,7 +128,7 @@ print((memory.model_bytes(sizes, item) + training) / peak)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux reports the peak there")
 @pytest.mark.parametrize("counts", [("20", "16", "0"), ("900", "2", "0"), ("1500", "1", "7")])
 def test_the_estimate_is_near_a_measured_run(tmp_path: Path, counts: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", MEASURED, *counts, str(tmp_path)]

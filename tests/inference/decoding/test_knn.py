@@ -62,8 +62,8 @@ def test_similarity_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None
     for example, reply in zip(examples, replies, strict=True):
         a, b = state - center, example - center
         expected[reply] += math.exp(float(a @ b / (a.norm() * b.norm())) / 0.075)
-    found = KNNDatastore.of(examples, replies).similarity(state, 4)
-    assert found == pytest.approx([total**1.15 for total in expected], rel=1e-4)
+    similarities = KNNDatastore.of(examples, replies).similarity(state, 4)
+    assert similarities == pytest.approx([total**1.15 for total in expected], rel=1e-4)
 
 
 def test_no_label_exceeds_the_bounds_of_the_paths_to_it() -> None:
@@ -77,12 +77,12 @@ def test_no_label_exceeds_the_bounds_of_the_paths_to_it() -> None:
             state = end(trie, label[:cut])
             below = [end(trie, other) for other in set(labels) if other[:cut] == label[:cut]]
             log_probabilities = [-2.0 - chance.random() for _ in below]
-            found = [
+            scores = [
                 math.exp(scorer.score(log_probability, one))
                 for one, log_probability in zip(below, log_probabilities, strict=True)
             ]
-            assert sum(found) <= math.exp(scorer.mass_bound(-2.0, state)) * (1 + 1e-9)
-            assert max(found) <= math.exp(scorer.upper_bound(-2.0, state)) * (1 + 1e-9)
+            assert sum(scores) <= math.exp(scorer.mass_bound(-2.0, state)) * (1 + 1e-9)
+            assert max(scores) <= math.exp(scorer.upper_bound(-2.0, state)) * (1 + 1e-9)
 
 
 def ranked(
@@ -126,11 +126,11 @@ def test_the_search_finds_the_labels_of_the_best_scores(
         states_seen.append(state)
         return KNNScorer(trie, {end(trie, label): similarity[label] for label in LABELS})
 
-    found = ranked(tiny, make_scorer, rules)
+    labels = ranked(tiny, make_scorer, rules)
     expected = {label: 0.46 * joint(tiny, label) + math.log(similarity[label]) for label in LABELS}
     best = sorted(LABELS, key=lambda label: -expected[label])[:count]
-    assert [label.tokens for label in found][:count] == best
-    for label in found:
+    assert [label.tokens for label in labels][:count] == best
+    for label in labels:
         assert label.score == pytest.approx(expected[label.tokens], abs=1e-3)
         assert label.log_probability == pytest.approx(joint(tiny, label.tokens), abs=1e-3)
     with torch.no_grad():
@@ -168,9 +168,9 @@ def test_hidden_states_are_those_of_each_prompt_alone(
     adapter = make_adapter(tiny_base, tmp_path / "adapter", 1)
     model = chat_tiny(tiny_base, adapter)
     prompts = [(1, 40, 41, *range(50, 50 + length)) for length in (*range(1, 40), 1, 7)]
-    found = hidden_states(model.runtime.runner, model.adapter, prompts, lambda: None)
+    states = hidden_states(model.runtime.runner, model.adapter, prompts, lambda: None)
     alone = load_tiny(tiny_base, adapter).module
-    for prompt, state in zip(prompts, found, strict=True):
+    for prompt, state in zip(prompts, states, strict=True):
         with torch.no_grad():
             layers = alone(torch.tensor([prompt]), output_hidden_states=True).hidden_states
         torch.testing.assert_close(state, layers[1][0, -1], atol=1e-3, rtol=1e-3)
@@ -191,11 +191,11 @@ def test_each_reply_has_a_turn_before_any_has_a_second() -> None:
 def test_a_datastore_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     made = KNNDatastore.of(states(6), [0, 1, 2, 0, 1, 2])
     made.save(tmp_path)
-    found = KNNDatastore.load(tmp_path, 3)
-    assert found is not None
-    torch.testing.assert_close(found.keys, made.keys, atol=1e-3, rtol=1e-3)
-    assert torch.equal(found.center, made.center)
-    assert torch.equal(found.replies, made.replies)
+    loaded = KNNDatastore.load(tmp_path, 3)
+    assert loaded is not None
+    torch.testing.assert_close(loaded.keys, made.keys, atol=1e-3, rtol=1e-3)
+    assert torch.equal(loaded.center, made.center)
+    assert torch.equal(loaded.replies, made.replies)
     assert KNNDatastore.load(tmp_path / "elsewhere", 3) is None
 
 
@@ -260,9 +260,9 @@ def test_hidden_states_are_summed_over_three_layers(
         monkeypatch.setattr("emojitune.models.backend.read_llama", lambda folder: None)
     base = make_tiny_base(tmp_path / "base", layers=16)
     prompts = [(1, 40, 41), (1, 42, 43, 44)]
-    found = hidden_states(chat_tiny(base).runtime.runner, None, prompts, lambda: None)
+    states = hidden_states(chat_tiny(base).runtime.runner, None, prompts, lambda: None)
     module = load_tiny(base).module
-    for prompt, state in zip(prompts, found, strict=True):
+    for prompt, state in zip(prompts, states, strict=True):
         with torch.no_grad():
             layers = module(torch.tensor([prompt]), output_hidden_states=True).hidden_states
         expected = sum(layers[number][0, -1] for number in (12, 13, 14))
@@ -317,8 +317,8 @@ def test_replies_of_a_model_with_examples_are_sampled_too(tiny_base: Path, tmp_p
         replies, _ = ask(tuned, request_for(temperature=2.0, seed=seed, n=n))
         return [text(deltas) for deltas in replies]
 
-    found = {reply for seed in range(20) for reply in sampled(seed)}
-    assert len(found) > 1
-    assert found <= set(WORDS)
+    labels = {reply for seed in range(20) for reply in sampled(seed)}
+    assert len(labels) > 1
+    assert labels <= set(WORDS)
     assert sampled(3) == sampled(3)
     assert set(sampled(3, n=8)) <= set(WORDS)

@@ -46,9 +46,9 @@ def test_the_search_finds_exactly_the_labels_of_highest_joint_probability(
     tiny: LoadedHF, count: int | None, width: int
 ) -> None:
     expected = sorted(((joint(tiny, label), label) for label in LABELS), reverse=True)[:count]
-    found, _ = ranking(tiny, count, width)
-    assert [label.tokens for label in found][:count] == [label for _, label in expected]
-    assert [label.log_probability for label in found][:count] == pytest.approx(
+    labels, _ = ranking(tiny, count, width)
+    assert [label.tokens for label in labels][:count] == [label for _, label in expected]
+    assert [label.log_probability for label in labels][:count] == pytest.approx(
         [score for score, _ in expected], abs=1e-4
     )
 
@@ -67,12 +67,12 @@ def test_a_search_for_the_best_label_computes_less_than_one_for_all(tiny: Loaded
 
 
 def test_sampling_needs_all_but_a_thousandth_of_the_probability() -> None:
-    found = [
+    labels = [
         ScoredLabel((1,), math.log(0.6), math.log(0.6)),
         ScoredLabel((2,), math.log(0.2), math.log(0.2)),
     ]
     covered = mass_covered(1.0)
-    assert not covered(found, [math.log(0.01)])
-    assert covered(found, [math.log(0.0007)])
-    assert not mass_covered(1.5)(found, [math.log(0.0007)]), "many small ones may add up"
-    assert mass_covered(0.5)(found, [math.log(0.01)]), "improbable ones weigh less"
+    assert not covered(labels, [math.log(0.01)])
+    assert covered(labels, [math.log(0.0007)])
+    assert not mass_covered(1.5)(labels, [math.log(0.0007)]), "many small ones may add up"
+    assert mass_covered(0.5)(labels, [math.log(0.01)]), "improbable ones weigh less"

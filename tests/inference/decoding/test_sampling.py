@@ -57,9 +57,9 @@ def test_a_temperature_of_nearly_zero_takes_the_most_probable(temperature: float
 
 
 def test_top_logprobs_have_the_likeliest_first() -> None:
-    found = gather_logprobs(ROW, 2, 2)
-    assert found.log_probability == pytest.approx(float(ROW[2]))
-    assert [token for token, _ in found.top] == [0, 1]
+    logprobs = gather_logprobs(ROW, 2, 2)
+    assert logprobs.log_probability == pytest.approx(float(ROW[2]))
+    assert [token for token, _ in logprobs.top] == [0, 1]
     assert gather_logprobs(ROW, 0, 0).top == ()
     assert len(gather_logprobs(ROW, 0, 20).top) == 3, "no more than there are"
 

@@ -17,16 +17,16 @@ PROMPT = [1, 40, 41, 42, 43]
 
 def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> list[torch.Tensor]:
     """The log-probabilities after a prompt and each of `steps`, one pass each."""
-    found: list[torch.Tensor] = []
+    rows: list[torch.Tensor] = []
     done = threading.Event()
     errors: list[Exception] = []
 
     def request(matched: Prompt) -> Decoder[None]:
         [result] = yield [ForwardRequest(matched.path, matched.uncached)]
-        found.append(result.logprobs[-1])
+        rows.append(result.logprobs[-1])
         for step in steps:
             [result] = yield [ForwardRequest(result.path, step)]
-            found.append(result.logprobs[-1])
+            rows.append(result.logprobs[-1])
         done.set()
 
     def failed(error: Exception) -> None:
@@ -37,7 +37,7 @@ def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> 
     assert done.wait(10)
     if errors:
         raise errors[0]
-    return found
+    return rows
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def scheduler(runner: ModelRunner) -> Scheduler:
 
 
 def test_a_sequence_in_steps_equals_one_pass(tiny: LoadedHF, scheduler: Scheduler) -> None:
-    found = run(scheduler, PROMPT, [[50], [51, 52], [53]])
+    rows = run(scheduler, PROMPT, [[50], [51, 52], [53]])
     expected = log_probabilities(tiny.module, [*PROMPT, 50, 51, 52, 53])
-    for row, place in zip(found, (4, 5, 7, 8), strict=True):
+    for row, place in zip(rows, (4, 5, 7, 8), strict=True):
         torch.testing.assert_close(row, expected[place], atol=1e-4, rtol=1e-4)
 
 
