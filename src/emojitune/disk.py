@@ -58,8 +58,8 @@ def open_private(path: Path, mode: str = "xb") -> IO[Any]:
 
     def opener(name: str, flags: int) -> int:
         handle = os.open(name, flags, 0o600)
-        found = os.fstat(handle).st_mode
-        if os.name == "posix" and stat.S_ISREG(found) and found & _GROUP_AND_OTHERS:
+        file_mode = os.fstat(handle).st_mode
+        if os.name == "posix" and stat.S_ISREG(file_mode) and file_mode & _GROUP_AND_OTHERS:
             os.fchmod(handle, 0o600)
         return handle
 
@@ -68,8 +68,8 @@ def open_private(path: Path, mode: str = "xb") -> IO[Any]:
 
 def open_derived(path: Path, source: Path) -> IO[str]:
     """Open a new text file with the permissions of `source`, as far as the umask allows."""
-    found = source.stat().st_mode
-    permissions = 0o600 | found & 0o666 if stat.S_ISREG(found) else 0o600
+    source_mode = source.stat().st_mode
+    permissions = 0o600 | source_mode & 0o666 if stat.S_ISREG(source_mode) else 0o600
     opener = partial(os.open, mode=permissions)
     return open(path, "x", encoding="utf-8", newline="\n", opener=opener)
 
@@ -147,10 +147,10 @@ def disk_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = _storage_error(error, where)
-        if found is None:
+        storage_error = _storage_error(error, where)
+        if storage_error is None:
             raise
-        raise found from error
+        raise storage_error from error
 
 
 @contextmanager

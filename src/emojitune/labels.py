@@ -41,8 +41,8 @@ def label_meanings() -> dict[str, LabelMeaning]:
 
 def to_emoji(text: str) -> str:
     """Replace every known label in `text` by its emoji."""
-    known = label_meanings()
-    return _LABEL.sub(lambda m: known[m[0]].emoji if m[0] in known else m[0], text)
+    meanings = label_meanings()
+    return _LABEL.sub(lambda m: meanings[m[0]].emoji if m[0] in meanings else m[0], text)
 
 
 def vocabulary_of(replies: Iterable[str]) -> tuple[str, ...]:

@@ -20,10 +20,12 @@ def header_value(name: str, value: str) -> str:
             `value` may be a key.
     """
     value = value.strip()
-    found = next((place for place, sign in enumerate(value, 1) if not "!" <= sign <= "~"), None)
-    if found is not None:
+    position = next(
+        (number for number, character in enumerate(value, 1) if not "!" <= character <= "~"), None
+    )
+    if position is not None:
         raise ValueError(
-            f"{name} may have visible ASCII characters only, and character {found} of "
+            f"{name} may have visible ASCII characters only, and character {position} of "
             f"{len(value)} is not one. Copy it again: editors replace quotes and dots"
         )
     return value

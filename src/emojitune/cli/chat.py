@@ -24,9 +24,10 @@ def chat(
         InvalidRequestError: All messages are empty.
     """
     with provider_errors():
-        found = connection.client.models.retrieve(model)  # reports a wrong name before all else
+        # First of all, so that a wrong name is reported before any message is read.
+        model_object = connection.client.models.retrieve(model)
     if system is None:  # only emojitune returns the system prompt that a model was trained with
-        trained_with: str | None = (found.model_extra or {}).get("system_prompt")
+        trained_with: str | None = (model_object.model_extra or {}).get("system_prompt")
         system = SYSTEM_PROMPT if trained_with is None else trained_with
     text = ""
     for text in filter(None, messages):

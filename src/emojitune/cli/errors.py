@@ -81,11 +81,11 @@ def _report(error: Exception) -> int:
     if isinstance(error, TyperException):
         _show_on_stderr(_usage_error(error))
         return error.exit_code
-    known = _known_error(error)
-    if known is None:
+    user_error = _as_user_error(error)
+    if user_error is None:
         raise error
-    code = f" [{known.code}]" if known.code else ""  # searchable
-    _show_on_stderr(f"Error{code}: {known.message}")
+    code = f" [{user_error.code}]" if user_error.code else ""  # searchable
+    _show_on_stderr(f"Error{code}: {user_error.message}")
     return 1
 
 
@@ -108,7 +108,7 @@ def _usage_error(error: TyperException) -> str:
     return f"Error: {message.removesuffix('.')}. See: {command(*words, '--help')}"
 
 
-def _known_error(error: Exception) -> EmojituneError | None:
+def _as_user_error(error: Exception) -> EmojituneError | None:
     if isinstance(error, EmojituneError):
         return error
     if isinstance(error, UnicodeError) and (inputs := _undecodable_inputs()):

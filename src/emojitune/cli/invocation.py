@@ -40,8 +40,8 @@ def _quoted(word: str) -> str:
 
 
 def _is_on_path(invoked: str) -> bool:
-    found = shutil.which(NAME)
+    installed = shutil.which(NAME)
     try:
-        return invoked == NAME or (found is not None and os.path.samefile(found, invoked))
+        return invoked == NAME or (installed is not None and os.path.samefile(installed, invoked))
     except OSError:
         return False

@@ -29,10 +29,10 @@ def jobs_list(provider: Provider = "local", home: Home = None, as_json: AsJson =
 
     screen = open_screen(as_json)
     with connect_to(provider, home) as connection, provider_errors():
-        found = list(connection.client.fine_tuning.jobs.list(limit=100))
-    rows = [(job.id, job.status, job.model, job.fine_tuned_model or "") for job in found]
+        listed = list(connection.client.fine_tuning.jobs.list(limit=100))
+    rows = [(job.id, job.status, job.model, job.fine_tuned_model or "") for job in listed]
     screen.table(("job", "status", "base model", "fine-tuned model"), rows)
-    screen.result([job.to_dict(mode="json") for job in found])
+    screen.result([job.to_dict(mode="json") for job in listed])
 
 
 @jobs.command("show")
@@ -44,9 +44,9 @@ def jobs_show(
 
     screen = open_screen(as_json)
     with connect_to(provider, home) as connection, provider_errors():
-        found = connection.client.fine_tuning.jobs.retrieve(job).to_dict(mode="json")
-    screen.fields(found)
-    screen.result(found)
+        fields = connection.client.fine_tuning.jobs.retrieve(job).to_dict(mode="json")
+    screen.fields(fields)
+    screen.result(fields)
 
 
 @jobs.command("follow")
@@ -105,10 +105,10 @@ def jobs_events(
 
     screen = open_screen(as_json)
     with connect_to(provider, home) as connection:
-        found = events(connection.client, job, limit=limit)
-    for event in found:
+        job_events = events(connection.client, job, limit=limit)
+    for event in job_events:
         screen.event(event.created_at, event.level, event.message)
-    screen.result([event.to_dict(mode="json") for event in found])
+    screen.result([event.to_dict(mode="json") for event in job_events])
 
 
 @jobs.command("plot")
@@ -125,8 +125,8 @@ def jobs_plot(
     from emojitune.workflow.fine_tune import events
 
     with connect_to(provider, home) as connection:
-        found = events(connection.client, job, limit=10_000)
-    steps = [event.data for event in found if event.type == "metrics"]
+        job_events = events(connection.client, job, limit=10_000)
+    steps = [event.data for event in job_events if event.type == "metrics"]
     points = [
         CurvePoint(step["step"], step["train_loss"], step.get("full_valid_loss"))
         for step in steps

@@ -1,7 +1,7 @@
 """Commands on the keys of the local server: `emojitune keys ...`.
 
-They work on its home folder, whether it runs or not. The one place that ever shows a key's secret,
-and that once.
+They work on its home folder, whether the server runs or not. Only `create` shows a key's secret,
+and only once.
 """
 
 from collections.abc import Iterator
@@ -41,12 +41,13 @@ def keys_list(home: Home = None, as_json: AsJson = False) -> None:
     """List the keys, without their secrets."""
     screen = open_screen(as_json)
     with _key_store(home) as store:
-        found = store.list()
+        listed = store.list()
     rows = [
-        (key.id, key.project, key.name, _day(key.created_at), _day(key.revoked_at)) for key in found
+        (key.id, key.project, key.name, _day(key.created_at), _day(key.revoked_at))
+        for key in listed
     ]
     screen.table(("key", "project", "name", "created", "revoked"), rows)
-    screen.result([asdict(key) for key in found])
+    screen.result([asdict(key) for key in listed])
 
 
 @keys.command("revoke")

@@ -18,9 +18,9 @@ def models_list(provider: Provider = "local", home: Home = None, as_json: AsJson
 
     screen = open_screen(as_json)
     with connect_to(provider, home) as connection, provider_errors():
-        found = list(connection.client.models.list())
-    screen.table(("model", "owned by"), [(model.id, model.owned_by) for model in found])
-    screen.result([model.to_dict(mode="json") for model in found])
+        listed = list(connection.client.models.list())
+    screen.table(("model", "owned by"), [(model.id, model.owned_by) for model in listed])
+    screen.result([model.to_dict(mode="json") for model in listed])
 
 
 @models.command("pull")

@@ -251,10 +251,10 @@ class Screen:
         ]
         self.table(("", "decoding", *(TITLES[name] for name in names)), cells)
         for one in compared:
-            found = one.differences["top_1"]
+            difference = one.differences["top_1"]
             self.say(
                 f"{one.row.model} less {one.against.model}, top-1: "
-                f"{format_estimate('top_1', found.estimate)}, p = {found.p_value:.4f}"
+                f"{format_estimate('top_1', difference.estimate)}, p = {difference.p_value:.4f}"
             )
 
     def comparison(self, one: Comparison) -> None:
@@ -268,8 +268,8 @@ class Screen:
 
     def follow(self, job: Iterable[Progress]) -> Progress:
         """Draw a job's progress and return its last state."""
-        drawn = self._with_bar(job) if self.console.is_terminal else self._with_lines(job)
-        (last,) = deque(drawn, maxlen=1)
+        states = self._with_bar(job) if self.console.is_terminal else self._with_lines(job)
+        (last,) = deque(states, maxlen=1)
         return last
 
     def _with_bar(self, job: Iterable[Progress]) -> Iterator[Progress]:
@@ -365,5 +365,5 @@ def _status_line(state: Progress) -> str:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    minutes, remainder = divmod(round(seconds), 60)
+    return f"{minutes} min {remainder} s" if minutes else f"{remainder} s"

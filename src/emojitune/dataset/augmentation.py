@@ -18,21 +18,21 @@ def meaning_examples(examples: Sequence[TrainingExample]) -> tuple[TrainingExamp
     None unless the vocabulary has every label: in a file with labels of its own, the others may
     have another meaning, too.
     """
-    vocabulary, known = closed_vocabulary(examples), label_meanings()
-    if not vocabulary or not set(vocabulary) <= known.keys():
+    vocabulary, meanings = closed_vocabulary(examples), label_meanings()
+    if not vocabulary or not set(vocabulary) <= meanings.keys():
         return ()
     system = _usual_system_message(examples)
     return tuple(
         TrainingExample((*system, Message("user", text), Message("assistant", label)))
         for label in vocabulary
-        for text in (known[label].meaning, known[label].keywords)
+        for text in (meanings[label].meaning, meanings[label].keywords)
     )
 
 
 def _usual_system_message(examples: Sequence[TrainingExample]) -> tuple[Message, ...]:
     """The system message of most examples; () where most have none."""
-    found = Counter(
+    frequencies = Counter(
         tuple(m for m in example.messages[:1] if m.role in ("system", "developer"))
         for example in examples
     )
-    return found.most_common(1)[0][0]
+    return frequencies.most_common(1)[0][0]

@@ -32,8 +32,8 @@ def add_to_system(messages: Sequence[Message], notes: Sequence[str]) -> tuple[Me
     if not notes:
         return tuple(messages)
     if messages and messages[0].role in ("system", "developer"):
-        first, *rest = messages
-        return (replace(first, content="\n\n".join([first.content, *notes])), *rest)
+        first, *others = messages
+        return (replace(first, content="\n\n".join([first.content, *notes])), *others)
     return (Message("system", "\n\n".join(notes)), *messages)
 
 

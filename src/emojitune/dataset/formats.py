@@ -125,8 +125,8 @@ def not_json_lines(path: Path, name: str) -> Issue | None:
         container = detect_container(file)
     if container == "lines":
         return None
-    found = "one JSON list" if container == "list" else "CSV"
-    message = f"The {name} is {found}, and must be JSON lines, one object a line."
+    actual = "one JSON list" if container == "list" else "CSV"
+    message = f"The {name} is {actual}, and must be JSON lines, one object a line."
     return make_issue(None, "other_format", message)
 
 
@@ -154,8 +154,8 @@ def listed_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def called_functions(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The functions of a message's calls, current and deprecated, that are objects."""
-    found = [call.get("function") for call in listed_calls(message)]
-    return [call for call in (*found, message.get("function_call")) if isinstance(call, dict)]
+    functions = [call.get("function") for call in listed_calls(message)]
+    return [call for call in (*functions, message.get("function_call")) if isinstance(call, dict)]
 
 
 def _is_json(line: bytes) -> bool:

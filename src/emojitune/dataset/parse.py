@@ -210,8 +210,8 @@ class _LineParser:
     def _check_message_keys(self, where: str, entry: dict[str, object]) -> None:
         if isinstance(entry, DuplicateKeys):
             self._report("duplicate_key", f"{where} names a key twice.")
-        known = _MESSAGE_KEYS | tool_keys(entry.get("role"))
-        for key in (key for key in entry if key not in known):
+        allowed = _MESSAGE_KEYS | tool_keys(entry.get("role"))
+        for key in (key for key in entry if key not in allowed):
             if key == "name":
                 problem = f"{where} has a 'name', which is not shown to the model."
                 self._report("name_ignored", problem)

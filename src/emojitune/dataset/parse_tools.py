@@ -92,8 +92,8 @@ def _parse_list(row: Mapping[str, Any], key: str, report: ReportIssue) -> Iterat
     if entries is None:
         return
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_TOOLS:
-        found = f"{len(entries)}" if isinstance(entries, list) and entries else preview(entries)
-        problem = f": '{key}' must be a list of 1 to {_MAX_TOOLS} tools, not {found}."
+        actual = f"{len(entries)}" if isinstance(entries, list) and entries else preview(entries)
+        problem = f": '{key}' must be a list of 1 to {_MAX_TOOLS} tools, not {actual}."
         report("invalid_tools", problem)
         return
     for number, entry in enumerate(entries, start=1):
@@ -150,8 +150,8 @@ def _parse_call(function: Any, where: str, report: ReportIssue) -> str | None:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        found = preview(arguments)
-        problem = f"{where} has arguments that are no JSON object in a string: {found}."
+        actual = preview(arguments)
+        problem = f"{where} has arguments that are no JSON object in a string: {actual}."
         report("invalid_tool_call", problem)
         return None
     # Serialized again, so that the spacing is that of chats.

@@ -116,11 +116,11 @@ class _LineRepair:
             messages.pop()
             self.record("last_not_assistant", "took out the last message: nobody replies to it")
 
-    def _repair_keys(self, found: dict[str, Any], known: set[str]) -> None:
-        if isinstance(found, DuplicateKeys):
+    def _repair_keys(self, fields: dict[str, Any], allowed: set[str]) -> None:
+        if isinstance(fields, DuplicateKeys):
             self.record("duplicate_key", "kept the last value of a key that stands there twice")
-        for key in sorted(found.keys() - known):
-            del found[key]
+        for key in sorted(fields.keys() - allowed):
+            del fields[key]
             self.record("extra_key", f"took out {preview(key)}")
 
     def _repair_weight(self, message: dict[str, Any]) -> None:

@@ -224,7 +224,7 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One problem of a file. `line` is None when it concerns the file as a whole."""
+    """One problem of a file. `line` is None if it concerns the entire file."""
 
     line: int | None
     code: str

@@ -27,8 +27,8 @@ _RESERVED_DOMAIN = re.compile(
 
 def find_secrets(text: str) -> tuple[str, ...]:
     """The kinds of secrets in `text`, each once, in a fixed order."""
-    found = {match.lastindex for match in _SECRET.finditer(text)}
-    return tuple(_KINDS[number - 1] for number in sorted(n for n in found if n))
+    groups = {match.lastindex for match in _SECRET.finditer(text)}
+    return tuple(_KINDS[number - 1] for number in sorted(n for n in groups if n))
 
 
 def has_email_address(text: str) -> bool:

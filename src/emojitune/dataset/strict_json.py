@@ -90,8 +90,8 @@ def dump_row(row: object) -> tuple[str, bytes]:
 
 
 def _skip_space(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -99,8 +99,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else DuplicateKeys(found)
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else DuplicateKeys(fields)
 
 
 # Shared by all lines: json.loads would build a decoder for each.

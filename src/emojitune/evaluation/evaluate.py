@@ -69,8 +69,8 @@ def evaluate(
     """
     if not examples:
         raise InvalidRequestError("There is nothing to evaluate: the file holds no example.")
-    known = frozenset(vocabulary)
-    metrics = METRICS if known else TEXT_METRICS
+    labels = frozenset(vocabulary)
+    metrics = METRICS if labels else TEXT_METRICS
     pool = ThreadPoolExecutor(workers)
     try:
         futures = [pool.submit(complete, example.prompt) for example in examples]
@@ -84,6 +84,6 @@ def evaluate(
     scored = []
     for example, future in pairs:
         reply = future.result()
-        values = {m.name: float(m.score(reply, example.reply, known)) for m in metrics}
+        values = {m.name: float(m.score(reply, example.reply, labels)) for m in metrics}
         scored.append(ScoredExample(example, reply, values))
     return Evaluation(tuple(scored))

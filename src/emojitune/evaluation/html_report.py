@@ -83,8 +83,8 @@ def _intervals(rows: Sequence[ReportRow]) -> Iterable[tuple[str, Estimate]]:
 
 def _comparison(one: Comparison) -> str:
     lines = [
-        [TITLES[name], format_estimate(name, found.estimate), f"{found.p_value:.4f}"]
-        for name, found in one.differences.items()
+        [TITLES[name], format_estimate(name, difference.estimate), f"{difference.p_value:.4f}"]
+        for name, difference in one.differences.items()
     ]
     heading = f"{_title(one.row)} less {_title(one.against)}"
     return f"<h2>{escape(heading)}</h2>" + _table(["", "difference", "p (paired)"], lines)

@@ -77,8 +77,8 @@ def _same_emoji(metric: Metric) -> Metric:
     return Metric(
         f"same_emoji_{metric.name}",
         f"same emoji, {metric.title}",
-        lambda reply, expected, known: metric.score(
-            with_emoji(reply), to_emoji(expected.strip()), known
+        lambda reply, expected, vocabulary: metric.score(
+            with_emoji(reply), to_emoji(expected.strip()), vocabulary
         ),
         metric.is_share,
     )
@@ -99,7 +99,7 @@ _HITS = (
 METRICS = (
     Metric("in_style", "in style", lambda reply, _, __: in_style(reply.text)),
     Metric(
-        "in_vocabulary", "in vocabulary", lambda reply, _, known: in_vocabulary(reply.text, known)
+        "in_vocabulary", "in vocabulary", lambda reply, _, labels: in_vocabulary(reply.text, labels)
     ),
     *_HITS,
     *(_same_emoji(metric) for metric in _HITS),

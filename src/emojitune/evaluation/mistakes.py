@@ -28,5 +28,5 @@ def confusions(evaluation: Evaluation) -> list[Confusion]:
     for scored in wrong_replies(evaluation):
         pair = (scored.example.reply.strip(), scored.reply.text.strip())
         confidences[pair].append(scored.reply.confidence or 0.0)
-    found = [Confusion(*pair, len(each), sum(each)) for pair, each in confidences.items()]
-    return sorted(found, key=lambda one: (-one.count, -one.confidence, one.expected, one.reply))
+    pairs = [Confusion(*pair, len(each), sum(each)) for pair, each in confidences.items()]
+    return sorted(pairs, key=lambda one: (-one.count, -one.confidence, one.expected, one.reply))

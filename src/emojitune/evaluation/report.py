@@ -24,7 +24,7 @@ _SHORT = ("in_style", "in_vocabulary", "top_1", "top_5", "rouge_l")
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """A model with one way of decoding: its estimates by name, and the replies behind them."""
+    """A model with one way of decoding: its estimates by name, and the replies they come from."""
 
     model: str
     decoding: str

@@ -10,20 +10,20 @@ from collections.abc import Hashable, Sequence
 
 def rouge_n(order: int, text: str, reference: str) -> float:
     """F1 of the n-grams of `order` words, from 0 to 1."""
-    found, expected = words(text), words(reference)
-    if len(found) < order or len(expected) < order:
+    candidate, expected = words(text), words(reference)
+    if len(candidate) < order or len(expected) < order:
         return float(text == reference)
-    found_grams, expected_grams = ngrams(found, order), ngrams(expected, order)
-    matches = (found_grams & expected_grams).total()
-    return _f1(matches, found_grams.total(), expected_grams.total())
+    candidate_grams, expected_grams = ngrams(candidate, order), ngrams(expected, order)
+    matches = (candidate_grams & expected_grams).total()
+    return _f1(matches, candidate_grams.total(), expected_grams.total())
 
 
 def rouge_l(text: str, reference: str) -> float:
     """F1 of the longest common subsequence of words, from 0 to 1."""
-    found, expected = words(text), words(reference)
-    if not found or not expected:
+    candidate, expected = words(text), words(reference)
+    if not candidate or not expected:
         return float(text == reference)
-    return _f1(longest_common_subsequence(found, expected), len(found), len(expected))
+    return _f1(longest_common_subsequence(candidate, expected), len(candidate), len(expected))
 
 
 def words(text: str) -> list[str]:
@@ -37,7 +37,7 @@ def ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 
 
 def longest_common_subsequence(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
-    """Its length, by Hyyrö's bit-parallel algorithm: a row of the table is one integer."""
+    """The length, by Hyyrö's bit-parallel algorithm: a row of the table is one integer."""
     positions: dict[Hashable, int] = {}
     for index, item in enumerate(one):
         positions[item] = positions.get(item, 0) | 1 << index

@@ -33,26 +33,26 @@ class Difference:
 def estimate_metrics(evaluation: Evaluation) -> dict[str, Estimate]:
     """Estimates by name; calibration and seconds only where all replies have the numbers."""
     values, hits = _values(evaluation), _hits(evaluation)
-    confidences = _known([one.reply.confidence for one in evaluation.scored])
-    seconds = _known([one.reply.seconds for one in evaluation.scored])
+    confidences = _array_if_complete([one.reply.confidence for one in evaluation.scored])
+    seconds = _array_if_complete([one.reply.seconds for one in evaluation.scored])
     names = [*evaluation.metrics]
     names += [CALIBRATION_ERROR] * (confidences is not None) + [SECONDS] * (seconds is not None)
 
     def statistic(counts: Floats) -> Floats:
         # Divided last, so that a share of all replies is exactly 1.
-        found = list(counts @ values / counts.sum())
+        means = list(counts @ values / counts.sum())
         if confidences is not None:
-            found.append(expected_calibration_error(confidences, hits, counts / counts.sum()))
+            means.append(expected_calibration_error(confidences, hits, counts / counts.sum()))
         if seconds is not None:
-            found.append(counts @ seconds / counts.sum())
-        return np.array(found)
+            means.append(counts @ seconds / counts.sum())
+        return np.array(means)
 
     return dict(zip(names, bootstrap_estimates(statistic, _clusters(evaluation)), strict=True))
 
 
 def reliability(evaluation: Evaluation) -> list[Bin]:
     """The reliability curve; empty if a reply has no confidence."""
-    confidences = _known([one.reply.confidence for one in evaluation.scored])
+    confidences = _array_if_complete([one.reply.confidence for one in evaluation.scored])
     return [] if confidences is None else reliability_curve(confidences, _hits(evaluation))
 
 
@@ -61,11 +61,11 @@ def compare(one: Evaluation, other: Evaluation) -> dict[str, Difference]:
     assert [s.example for s in one.scored] == [s.example for s in other.scored]
     assert one.metrics == other.metrics
     differences, clusters = _values(one) - _values(other), _clusters(one)
-    found = bootstrap_estimates(lambda counts: counts @ differences / counts.sum(), clusters)
+    estimates = bootstrap_estimates(lambda counts: counts @ differences / counts.sum(), clusters)
     p_values = sign_flip_test(differences, clusters)
     return {
         metric: Difference(estimate, float(p))
-        for metric, estimate, p in zip(one.metrics, found, p_values, strict=True)
+        for metric, estimate, p in zip(one.metrics, estimates, p_values, strict=True)
     }
 
 
@@ -78,9 +78,9 @@ def _hits(evaluation: Evaluation) -> Floats:
     return np.array([float(one.hit) for one in evaluation.scored])
 
 
-def _known(numbers: Sequence[float | None]) -> Floats | None:
-    known = [number for number in numbers if number is not None]
-    return np.array(known) if len(known) == len(numbers) else None
+def _array_if_complete(numbers: Sequence[float | None]) -> Floats | None:
+    present = [number for number in numbers if number is not None]
+    return np.array(present) if len(present) == len(numbers) else None
 
 
 def _clusters(evaluation: Evaluation) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """The request context: the stores of the caller's project, and what all requests share.
 
-An endpoint declares a parameter of the type `Context` and is passed it. Its stores see the caller's
+An endpoint declares a parameter of the type `Context` and receives it. Its stores see the caller's
 project alone, so no endpoint has to think of the project, and none can forget it.
 """
 

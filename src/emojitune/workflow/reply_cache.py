@@ -30,7 +30,7 @@ class ReplyCache:
 
     Args:
         folder: The folder of all such files.
-        key: Everything that determines a reply besides the messages and this program's code.
+        key: Everything that determines a reply, except the messages and this program's code.
     """
 
     def __init__(self, folder: Path, key: str) -> None:

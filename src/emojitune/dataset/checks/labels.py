@@ -59,16 +59,16 @@ class LabelMatcher:
 
     def __init__(self, labels: Iterable[str]) -> None:
         self._labels: defaultdict[str, list[str]] = defaultdict(list)
-        known = label_meanings()
+        meanings = label_meanings()
         for label in labels:
-            names = {label, known[label].emoji} if label in known else {label}
+            names = {label, meanings[label].emoji} if label in meanings else {label}
             for name in filter(None, map(letters_and_digits, names)):
                 self._labels[name].append(label)
 
     def match(self, reply: str) -> str | None:
         """The label of a reply; None if no label matches, or more than one."""
-        found = self._labels.get(letters_and_digits(reply), [])
-        return found[0] if len(found) == 1 else None
+        matches = self._labels.get(letters_and_digits(reply), [])
+        return matches[0] if len(matches) == 1 else None
 
 
 def _numbered_replies(
@@ -97,9 +97,9 @@ def _check_style(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterat
 
 
 def _check_spelling(replies: list[tuple[int, str]], labels: Counter[str]) -> Iterator[Issue]:
-    known = label_meanings().keys()
+    shipped = label_meanings().keys()
     # A file that mostly uses our labels may mean one of them, even if the file never has it.
-    ours: Set[str] = known if 2 * len(labels.keys() & known) >= len(labels) else frozenset()
+    ours: Set[str] = shipped if 2 * len(labels.keys() & shipped) >= len(labels) else frozenset()
     frequent = {label for label, count in labels.items() if count >= _MIN_FREQUENCY_RATIO}
     spelling = SpellingIndex(sorted(ours | frequent))
     lines = defaultdict(list)

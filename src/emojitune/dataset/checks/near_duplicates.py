@@ -44,13 +44,13 @@ def find_near_duplicates(
 ) -> list[tuple[int, int]]:
     """(an earlier index, index) of each text that equals or nearly repeats an earlier one."""
     seen = _PrefixIndex(threshold)
-    found = []
+    pairs = []
     for index, words in enumerate(_rank_words(texts)):
         earlier = seen.find(words)
         if earlier is not None:
-            found.append((earlier, index))
+            pairs.append((earlier, index))
         seen.add(index, words)
-    return found
+    return pairs
 
 
 def find_near_duplicates_of(
@@ -61,8 +61,8 @@ def find_near_duplicates_of(
     seen = _PrefixIndex(threshold)
     for index, words in enumerate(ranked[: len(originals)]):
         seen.add(index, words)
-    found = ((seen.find(words), index) for index, words in enumerate(ranked[len(originals) :]))
-    return [(original, index) for original, index in found if original is not None]
+    matches = ((seen.find(words), index) for index, words in enumerate(ranked[len(originals) :]))
+    return [(original, index) for original, index in matches if original is not None]
 
 
 def _rank_words(texts: Sequence[str]) -> Iterator[Words]:

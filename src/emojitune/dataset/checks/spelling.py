@@ -18,7 +18,7 @@ def letters_and_digits(word: str) -> str:
 class SpellingIndex:
     """Finds the words that another one may be a misspelling of, without comparing it with all.
 
-    Like SymSpell, it indexes words by themselves and by what is left without one letter.
+    Like SymSpell, it indexes each word by itself and by its deletions: the word less one letter.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -30,8 +30,10 @@ class SpellingIndex:
     def similar(self, word: str) -> list[str]:
         """Words that differ from `word` by a typo, style or a suffix; the word itself if known."""
         letters = letters_and_digits(word)
-        found = {other for key in _keys(letters) for other in self._by_key.get(key, ())}
-        return sorted(other for other in found if _is_variant(letters, letters_and_digits(other)))
+        candidates = {other for key in _keys(letters) for other in self._by_key.get(key, ())}
+        return sorted(
+            other for other in candidates if _is_variant(letters, letters_and_digits(other))
+        )
 
 
 def _keys(letters: str) -> set[str]:

@@ -30,7 +30,7 @@ class Affixes:
 
     @staticmethod
     def from_rows(rows: Iterable[Mapping[str, Any]]) -> "Affixes":
-        """Find them in the rows that are prompts and completions."""
+        """Find the affixes in the rows that are prompts and completions."""
         pairs = [
             (row.get("prompt"), row.get("completion"))
             for row in rows
@@ -59,8 +59,8 @@ class Affixes:
 def _common_suffix(pattern: re.Pattern[str], texts: Sequence[str]) -> str:
     """The part of the common suffix of all texts that matches the pattern."""
     reversed_texts = [text[: -_MAX_LENGTH - 1 : -1] for text in texts]
-    # What the first and the last in order share, all share.
+    # A prefix of both the first and the last text in sorted order is a prefix of all.
     extremes = zip(min(reversed_texts, default=""), max(reversed_texts, default=""), strict=False)
     shared = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], extremes))
-    found = pattern.search(shared[::-1])
-    return found[0] if found else ""
+    match = pattern.search(shared[::-1])
+    return match[0] if match else ""

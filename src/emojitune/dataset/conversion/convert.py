@@ -117,9 +117,9 @@ class _Converter:
     def _convert(self, given: Json, dropped: list[str]) -> Json:
         """The row in the chat's format."""
         row, format = dict(given), detect_format(given)
-        known = format is not None or "messages" in row
-        self.formats[format.name if format else CHAT if known else UNKNOWN] += 1
-        if not known:
+        recognized = format is not None or "messages" in row
+        self.formats[format.name if format else CHAT if recognized else UNKNOWN] += 1
+        if not recognized:
             return row
         if isinstance(given, DuplicateKeys):
             dropped.append("the first value of a key that stands there twice")
@@ -210,8 +210,8 @@ def _from_turn(turn: Json, dropped: list[str]) -> list[Json]:
 
 def _parse_calls(text: str, dropped: list[str]) -> Iterator[Json]:
     """Parse the JSON of one call, or of a list of calls."""
-    found = _parse_json(text, "a call in it")
-    for call in found if isinstance(found, list) else [found]:
+    parsed = _parse_json(text, "a call in it")
+    for call in parsed if isinstance(parsed, list) else [parsed]:
         if not isinstance(call, dict):
             raise _RowRejectedError(f"a call must be an object with a name, not {preview(call)}.")
         function = {"name": call.get("name"), "arguments": call.get("arguments", {})}
@@ -242,8 +242,8 @@ def _deprecated_tools(row: Json) -> list[Json]:
     return [{"function": function} for function in _as_list(row.get("functions"))]
 
 
-def _as_list(found: object) -> list[Any]:
-    return found if isinstance(found, list) else []
+def _as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _parse_json(text: str, what: str) -> object:
@@ -280,11 +280,11 @@ def _serialize_arguments(function: Json, tools: Sequence[Any], dropped: list[str
     arguments = function.get("arguments")
     if not isinstance(arguments, dict):
         return
-    known = _parameters(function.get("name"), tools)
+    parameters = _parameters(function.get("name"), tools)
     kept = {
         key: value
         for key, value in arguments.items()
-        if value is not None or known is None or key in known
+        if value is not None or parameters is None or key in parameters
     }
     if len(kept) < len(arguments):
         dropped.append("arguments that are null, and none of the tool's")

@@ -45,7 +45,7 @@ class Formula:
     _tree: ast.expr
 
     def value(self, scores: Mapping[str, float]) -> float:
-        """Evaluate it; the value may be infinite or NaN.
+        """Evaluate the formula; the value may be infinite or NaN.
 
         Raises:
             ArithmeticError, ValueError: It has no value, such as 1 / 0 and log(-1).
@@ -78,8 +78,8 @@ def _check(node: ast.expr, names: Collection[str]) -> None:
             float(value)  # OverflowError where the integer is too large
         case ast.Name(id=name):
             if name not in names:
-                known = ", ".join(sorted(names))
-                raise _refused(f"no grader is called {name!r}; there are: {known}")
+                available = ", ".join(sorted(names))
+                raise _refused(f"no grader is called {name!r}; there are: {available}")
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             _check(left, names)
             _check(right, names)

@@ -104,10 +104,10 @@ def check_templates(text: str, param: str) -> None:
     for path in _TEMPLATE.findall(text):
         keys = _KEY.findall(path)
         if len(keys) < 2 or keys[0] not in NAMESPACES:
-            found = path.strip()[:80]
+            template = path.strip()[:80]
             raise InvalidRequestError(
                 f"Invalid '{param}': a template is {{{{sample.output_text}}}}, "
-                f"{{{{sample.output_json.KEY}}}} or {{{{item.KEY}}}}, not {{{{{found}}}}}.",
+                f"{{{{sample.output_json.KEY}}}} or {{{{item.KEY}}}}, not {{{{{template}}}}}.",
                 code="invalid_value",
                 param=param,
             )

@@ -11,8 +11,8 @@
     rouge_1..5    F1 of the n-grams
     rouge_l       F1 of the longest common subsequence of words
 
-Words are those of `rouge.py`; for bleu and gleu every other character that is no white space is a
-token too. Text without any word is compared as it stands.
+Words are those of `rouge.py`; for bleu and gleu every other character except white space is a
+token, too. Text without any word is compared as it stands.
 """
 
 import math
@@ -44,45 +44,45 @@ def fuzzy_match(text: str, reference: str) -> float:
 
 def bleu(text: str, reference: str) -> float:
     """BLEU of one sentence."""
-    found, expected = _tokens(text), _tokens(reference)
-    if not found or not expected:
+    candidate, expected = _tokens(text), _tokens(reference)
+    if not candidate or not expected:
         return float(text == reference)
     logs = []
-    for order in range(1, min(_MAX_ORDER, len(found)) + 1):
-        grams = ngrams(found, order)
+    for order in range(1, min(_MAX_ORDER, len(candidate)) + 1):
+        grams = ngrams(candidate, order)
         matches = (grams & ngrams(expected, order)).total()
         if order == 1 and not matches:
             return 0.0
         logs.append(math.log((matches or 0.5) / grams.total()))
-    brevity = min(0.0, 1 - len(expected) / len(found))
+    brevity = min(0.0, 1 - len(expected) / len(candidate))
     return math.exp(brevity + sum(logs) / len(logs))
 
 
 def gleu(text: str, reference: str) -> float:
     """Google's BLEU of one sentence."""
-    found, expected = _tokens(text), _tokens(reference)
-    if not found or not expected:
+    candidate, expected = _tokens(text), _tokens(reference)
+    if not candidate or not expected:
         return float(text == reference)
     matches = in_text = in_reference = 0
     for order in range(1, _MAX_ORDER + 1):
-        found_grams, expected_grams = ngrams(found, order), ngrams(expected, order)
-        matches += (found_grams & expected_grams).total()
-        in_text += found_grams.total()
+        candidate_grams, expected_grams = ngrams(candidate, order), ngrams(expected, order)
+        matches += (candidate_grams & expected_grams).total()
+        in_text += candidate_grams.total()
         in_reference += expected_grams.total()
     return matches / max(in_text, in_reference)
 
 
 def meteor(text: str, reference: str) -> float:
     """METEOR by exact words and stems."""
-    found, expected = words(text), words(reference)
-    if not found or not expected:
+    candidate, expected = words(text), words(reference)
+    if not candidate or not expected:
         return float(text == reference)
-    alignment = _align(found, expected)
+    alignment = _align(candidate, expected)
     if not alignment:
         return 0.0
-    precision, recall = len(alignment) / len(found), len(alignment) / len(expected)
+    precision, recall = len(alignment) / len(candidate), len(alignment) / len(expected)
     mean = 10 * precision * recall / (recall + 9 * precision)
-    targets = [alignment.get(index) for index in range(len(found) + 1)]
+    targets = [alignment.get(index) for index in range(len(candidate) + 1)]
     chunks = sum(here is not None and after != here + 1 for here, after in pairwise(targets))
     return mean * (1 - 0.5 * (chunks / len(alignment)) ** 3)
 
@@ -101,7 +101,7 @@ def _tokens(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
-def _align(found: Sequence[str], expected: Sequence[str]) -> dict[int, int]:
+def _align(candidate: Sequence[str], expected: Sequence[str]) -> dict[int, int]:
     """Index in the text -> index in the reference: equal words first, then equal stems."""
     pairs: dict[int, int] = {}
     for form in (str, _stem):
@@ -110,7 +110,7 @@ def _align(found: Sequence[str], expected: Sequence[str]) -> dict[int, int]:
         for index in range(len(expected) - 1, -1, -1):
             if index not in taken:
                 free.setdefault(form(expected[index]), []).append(index)
-        for index, word in enumerate(found):
+        for index, word in enumerate(candidate):
             if index not in pairs and (targets := free.get(form(word))):
                 pairs[index] = targets.pop()
     return pairs

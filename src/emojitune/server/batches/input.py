@@ -59,12 +59,12 @@ def validate_input(path: Path, endpoint: str) -> InputReport:
             return _refused(
                 "too_many_requests", f"The input file may have at most {MAX_REQUESTS} requests."
             )
-        found = _check_line(line, content, endpoint, names)
-        if isinstance(found, BatchRequest):
-            model = found.body.get("model")
+        result = _check_line(line, content, endpoint, names)
+        if isinstance(result, BatchRequest):
+            model = result.body.get("model")
             models.add(model if isinstance(model, str) else None)
         elif len(errors) < _MAX_ERRORS:
-            errors.append(found)
+            errors.append(result)
     if not total:
         return _refused("empty_file", "The input file must have at least one request.")
     return InputReport(total, models.pop() if len(models) == 1 else None, tuple(errors))

@@ -218,11 +218,11 @@ class BatchRunner:
         if not batch.total:  # its input was never validated
             return
         with contextlib.suppress(NotFoundError, FileNotFoundError):
-            rest = (
+            not_run = (
                 not_run_result(line, row, code, message)
                 for line, row in self._pending_requests(batch)
             )
-            while results := list(islice(rest, _RECORD_CHUNK)):
+            while results := list(islice(not_run, _RECORD_CHUNK)):
                 self._batches.record(batch.id, results)
 
     def _finish(self, batch: Batch, status: str, **changes: object) -> None:

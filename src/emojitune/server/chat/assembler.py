@@ -62,7 +62,7 @@ class ChatAssembler:
         return Ending(self._completion(usage), self._closing(usage))
 
     def fail(self, error: EmojituneError) -> Ending:
-        """Return an error object in place of the rest; there is no completion."""
+        """Return an error object in place of the remaining chunks, and no completion."""
         return Ending(None, [event_frame(error_object(error))])
 
     def _completion(self, usage: Usage) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def _refuse_mixed_parts() -> NoReturn:
     refuse("invalid_value", f"Invalid value: {message}", ".content")
 
 
-def _refuse_for_role(name: str, role: str, found: str | None = None) -> None:
-    found = found or f"'{name}'"
-    message = f"Invalid value for '{{param}}': only {role} messages may have {found}."
+def _refuse_for_role(name: str, role: str, what: str | None = None) -> None:
+    what = what or f"'{name}'"
+    message = f"Invalid value for '{{param}}': only {role} messages may have {what}."
     refuse("invalid_value", message, f".{name}")

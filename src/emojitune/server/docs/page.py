@@ -89,9 +89,9 @@ def _row(parameter: Parameter) -> str:
         parameter.status,
         parameter.description,
     )
-    rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    columns = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     name = escape(parameter.name)
-    return f'<tr class="{parameter.status}"><td><code>{name}</code></td>{rest}</tr>'
+    return f'<tr class="{parameter.status}"><td><code>{name}</code></td>{columns}</tr>'
 
 
 def _anchor(endpoint: Endpoint) -> str:

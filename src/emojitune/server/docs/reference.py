@@ -168,7 +168,7 @@ class _SchemaReader:
         return Parameter(name, location, kind, default, status, " ".join(text.split()))
 
     def _type(self, schema: Mapping[str, Any]) -> str:
-        own = schema
+        unresolved = schema
         schema = self._resolved(schema)
         if "const" in schema or "enum" in schema:
             values = [schema["const"]] if "const" in schema else schema["enum"]
@@ -184,7 +184,11 @@ class _SchemaReader:
         elif schema.get("format") == "binary":
             kind = "file"
         bounds = [text.format(schema[key]) for key, text in _BOUNDS if key in schema]
-        bounds += [text.format(own[key]) for key, text in _BOUNDS if key in own and own != schema]
+        bounds += [
+            text.format(unresolved[key])
+            for key, text in _BOUNDS
+            if key in unresolved and unresolved != schema
+        ]
         return f"{kind} ({', '.join(bounds)})" if bounds else str(kind)
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -195,8 +199,8 @@ class _SchemaReader:
 
 def _alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The alternatives of a value without null, which means that the parameter is left out."""
-    found = schema.get("anyOf") or schema.get("oneOf") or []
-    return [alternative for alternative in found if alternative.get("type") != "null"]
+    members = schema.get("anyOf") or schema.get("oneOf") or []
+    return [alternative for alternative in members if alternative.get("type") != "null"]
 
 
 def _path_description(parameter: Mapping[str, Any]) -> str:

@@ -102,10 +102,10 @@ class RateLimitMiddleware:
 
     def _usage_of(self, key_id: str) -> _KeyUsage:
         if key_id not in self._usage:
-            own, settings = key_id == SERVER_KEY_ID, self._settings
-            requests = TokenBucket(0 if own else settings.requests_per_minute)
+            is_server_key, settings = key_id == SERVER_KEY_ID, self._settings
+            requests = TokenBucket(0 if is_server_key else settings.requests_per_minute)
             self._usage[key_id] = _KeyUsage(
-                requests, TokenBucket(0 if own else settings.bytes_per_minute)
+                requests, TokenBucket(0 if is_server_key else settings.bytes_per_minute)
             )
         return self._usage[key_id]
 
@@ -156,8 +156,8 @@ def format_duration(seconds: float) -> str:
     """A duration as OpenAI formats it: `120ms`, `1.5s`, `6m0s`."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes:.0f}m{rest:.0f}s" if minutes else f"{rest:.3g}s"
+    minutes, remainder = divmod(seconds, 60)
+    return f"{minutes:.0f}m{remainder:.0f}s" if minutes else f"{remainder:.3g}s"
 
 
 def _set_headers(usage: _KeyUsage, headers: MutableHeaders) -> None:

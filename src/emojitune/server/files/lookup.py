@@ -16,15 +16,15 @@ def require_file(files: FileStore, file_id: str, *, purpose: str, role: str, par
         InvalidRequestError: The file does not exist, or has another purpose.
     """
     try:
-        found = files.get(file_id).purpose
+        actual = files.get(file_id).purpose
     except NotFoundError:
         raise InvalidRequestError(
             f"File '{file_id}' does not exist. Upload it first, with purpose {purpose}.",
             param=param,
         ) from None
-    if found != purpose:
+    if actual != purpose:
         raise InvalidRequestError(
-            f"{role} needs the purpose {purpose}, and '{file_id}' was uploaded with {found}. "
+            f"{role} needs the purpose {purpose}, and '{file_id}' was uploaded with {actual}. "
             "Upload it again.",
             param=param,
         )

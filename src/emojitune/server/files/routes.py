@@ -152,10 +152,10 @@ def file_object(stored: StoredFile) -> FileObject:
 
 def _byte_range(request_headers: Headers, size: int) -> tuple[int, int] | None:
     """The start and end of the requested range, if a file of this size has it."""
-    found = _RANGE.fullmatch(request_headers.get("range", ""))
-    if found is None:
+    match = _RANGE.fullmatch(request_headers.get("range", ""))
+    if match is None:
         return None
-    first, last = int(found[1]), int(found[2] or size)
+    first, last = int(match[1]), int(match[2] or size)
     return (first, min(last + 1, size)) if first < size and first <= last else None
 
 

@@ -96,18 +96,18 @@ def resolve_tools(
     Args:
         param: The parameter that the choice came in, for error messages.
     """
-    known = {function.name: function.to_tool() for function in functions}
-    if not known or choice.mode == "none":
+    by_name = {function.name: function.to_tool() for function in functions}
+    if not by_name or choice.mode == "none":
         return None
-    names = known if choice.names is None else choice.names
-    tools = tuple(_tool(known, name, param) for name in names)
+    names = by_name if choice.names is None else choice.names
+    tools = tuple(_tool(by_name, name, param) for name in names)
     return ToolUse(tools, choice.mode, parallel and choice.mode != "named")
 
 
-def _tool(known: Mapping[str, Tool], name: str, param: str) -> Tool:
-    if name not in known:
+def _tool(by_name: Mapping[str, Tool], name: str, param: str) -> Tool:
+    if name not in by_name:
         what = "Tool choice" if param == "tool_choice" else "Function"
         given = "tools" if param == "tool_choice" else "functions"
         message = f"{what} '{name[:80]}' not found in '{given}' parameter."
         refuse("invalid_value", message, param)
-    return known[name]
+    return by_name[name]

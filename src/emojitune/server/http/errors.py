@@ -59,7 +59,7 @@ def error_response(error: EmojituneError, status: int | None = None) -> Response
     """The response that reports `error`."""
     code = status or _status(error)
     headers: dict[str, str] = {}
-    if code >= 500:  # the official clients retry on each, and none of ours goes away by that
+    if code >= 500:  # the official clients would retry, and a retry cures none of ours
         headers["x-should-retry"] = "false"
     if isinstance(error, RateLimitError):
         headers["retry-after"] = str(math.ceil(error.retry_after))

@@ -86,8 +86,8 @@ def _require_json(content_type: str) -> None:
     and permissions send that.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    unsaid = kind in ("", "application/x-www-form-urlencoded")
-    if not unsaid and kind != "application/json" and not kind.endswith("+json"):
+    unspecified = kind in ("", "application/x-www-form-urlencoded")
+    if not unspecified and kind != "application/json" and not kind.endswith("+json"):
         raise InvalidRequestError(
             f"Unsupported content type: {_display(kind)}. This endpoint reads JSON. Send the "
             "header Content-Type: application/json.",
@@ -171,9 +171,9 @@ def refuse(code: str | None, message: str, param: str | None = None) -> NoReturn
     raise PydanticCustomError("refused", "{message}", context)
 
 
-def refuse_type(found: Any, expected: str) -> NoReturn:
+def refuse_type(value: Any, expected: str) -> NoReturn:
     """Fail a validator of a value that has none of the types it may have."""
-    message = f"expected {expected}, but got {type_name(found)} instead."
+    message = f"expected {expected}, but got {type_name(value)} instead."
     refuse("invalid_type", f"Invalid type for '{{param}}': {message}")
 
 
@@ -182,11 +182,11 @@ def to_openai_error(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> Inval
     error = errors[0]
     param = _param_path(error["loc"][skip:])
     if error["type"] == "refused":
-        own = error["ctx"]
-        named = own["param"] or ""
-        param = f"{param}{named}".removeprefix(".") if named[:1] in ("", ".") else named
-        message = own["message"].replace("{param}", param)
-        return InvalidRequestError(message, code=own["code"], param=param or None)
+        refusal = error["ctx"]
+        place = refusal["param"] or ""
+        param = f"{param}{place}".removeprefix(".") if place[:1] in ("", ".") else place
+        message = refusal["message"].replace("{param}", param)
+        return InvalidRequestError(message, code=refusal["code"], param=param or None)
     if error["type"] == "union_tag_invalid":
         param += ".type"  # the key that tells the members of our unions apart
     code, message = _code_and_message(error, param)
@@ -205,26 +205,26 @@ def _param_path(place: Sequence[str | int]) -> str:
 
 
 def _code_and_message(error: Mapping[str, Any], param: str) -> tuple[str, str]:
-    kind, found, context = error["type"], error.get("input"), error.get("ctx", {})
+    kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     match kind:
         case "union_tag_invalid":
             supported = f"Supported values are: {context['expected_tags'].replace(UNION_TAG, '')}."
-            found = context["tag"].removeprefix(UNION_TAG)
-            return "invalid_value", f"Invalid value for '{param}': {_display(found)}. {supported}"
+            value = context["tag"].removeprefix(UNION_TAG)
+            return "invalid_value", f"Invalid value for '{param}': {_display(value)}. {supported}"
         case "missing":
             return "missing_required_parameter", f"Missing required parameter: '{param}'."
         case "extra_forbidden":
             return "unknown_parameter", _unknown_parameter(param)
         case "literal_error":
             supported = f"Supported values are: {context['expected']}."
-            return "invalid_value", f"Invalid value for '{param}': {_display(found)}. {supported}"
+            return "invalid_value", f"Invalid value for '{param}': {_display(value)}. {supported}"
         case "less_than_equal" | "greater_than_equal" | "greater_than":
-            return _out_of_range(kind, found, context, param)
+            return _out_of_range(kind, value, context, param)
         case "string_too_long" | "string_too_short" | "too_long" | "too_short":
-            return _wrong_length(kind, found, context, param)
+            return _wrong_length(kind, value, context, param)
     if expected := _EXPECTED_TYPES.get(kind.split("_")[0]):
         where = f"Invalid type for '{param}'" if param else "Invalid body"
-        message = f"{where}: expected {expected}, but got {type_name(found)} instead."
+        message = f"{where}: expected {expected}, but got {type_name(value)} instead."
         return "invalid_type", message
     return kind, error["msg"]
 
@@ -239,7 +239,7 @@ def _unknown_parameter(param: str) -> str:
     )
 
 
-def _out_of_range(kind: str, found: Any, context: Mapping[str, Any], param: str) -> tuple[str, str]:
+def _out_of_range(kind: str, value: Any, context: Mapping[str, Any], param: str) -> tuple[str, str]:
     key, sign, side, code = {
         "less_than_equal": ("le", "<=", "above maximum", "above_max"),
         "greater_than_equal": ("ge", ">=", "below minimum", "below_min"),
@@ -250,12 +250,12 @@ def _out_of_range(kind: str, found: Any, context: Mapping[str, Any], param: str)
     shown = f"{bound:g}" if isinstance(bound, float) else bound
     return f"{number}_{code}_value", (
         f"Invalid '{param}': {number} {side} value. "
-        f"Expected a value {sign} {shown}, but got {_display(found)} instead."
+        f"Expected a value {sign} {shown}, but got {_display(value)} instead."
     )
 
 
-def _wrong_length(kind: str, found: Any, context: Mapping[str, Any], param: str) -> tuple[str, str]:
-    article, noun = _TYPE_NAMES[type(found)].split()
+def _wrong_length(kind: str, value: Any, context: Mapping[str, Any], param: str) -> tuple[str, str]:
+    article, noun = _TYPE_NAMES[type(value)].split()
     if "min_length" in context:
         least = context["min_length"]
         return f"empty_{noun}", (
@@ -265,7 +265,7 @@ def _wrong_length(kind: str, found: Any, context: Mapping[str, Any], param: str)
     most = context["max_length"]
     return f"{noun}_above_max_length", (
         f"Invalid '{param}': {noun} too long. Expected {article} {noun} with maximum length "
-        f"{most}, but got {article} {noun} with length {len(found)} instead."
+        f"{most}, but got {article} {noun} with length {len(value)} instead."
     )
 
 

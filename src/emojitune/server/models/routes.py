@@ -32,7 +32,7 @@ def list_models(context: Context) -> Response:
 
 
 def _nonempty(name: str) -> str:
-    if not name:  # a `path` may be empty, and `/v1/models/` is no address
+    if not name:  # a `path` may be empty, and `/v1/models/` names no model
         raise HTTPException(404)
     return name
 

@@ -56,8 +56,8 @@ class ResponseAssembler:
         return Ending(response, self._frames([_error_event(error), _final_event(response)]))
 
     def _object(self, status: str, **more: Any) -> dict[str, Any]:
-        own = {"id": self._id, "created_at": self._created_at}
-        fields = {**_constant_fields(status), **_request_fields(self._body), **own, **more}
+        identity = {"id": self._id, "created_at": self._created_at}
+        fields = {**_constant_fields(status), **_request_fields(self._body), **identity, **more}
         return as_dict(Response.model_validate(fields))
 
     def _frames(self, events: Iterable[Event]) -> Iterator[bytes]:

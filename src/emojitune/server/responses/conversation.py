@@ -43,7 +43,8 @@ def read_conversation(body: ResponsePrompt, responses: ResponseStore) -> Convers
     """Read the conversation of a request.
 
     Raises:
-        InvalidRequestError: It names what is not stored, or its items do not fit together.
+        InvalidRequestError: Something that it refers to is not stored, or its items do not
+            fit together.
     """
     stored = _referenced(body, responses)
     given = [

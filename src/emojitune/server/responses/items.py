@@ -97,8 +97,8 @@ class MessageItem(_Item):
     def to_item(self) -> dict[str, Any]:
         """Return the item as the API shows it."""
         item = {"id": self.id or new_id("msg_", 48), "type": "message", "status": "completed"}
-        own = "output_text" if self.role == "assistant" else "input_text"
-        return {**item, "role": self.role, "content": [_part(own, part) for part in self.content]}
+        kind = "output_text" if self.role == "assistant" else "input_text"
+        return {**item, "role": self.role, "content": [_part(kind, part) for part in self.content]}
 
 
 def _part(kind: str, part: ResponseContentPart) -> dict[str, Any]:

@@ -82,12 +82,12 @@ class ResponseToolChoice(StrictModel):
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
-        own = {"function": ["name"], "allowed_tools": ["mode", "tools"]}.get(self.type, [])
+        required = {"function": ["name"], "allowed_tools": ["mode", "tools"]}.get(self.type, [])
         for key in ("name", "mode", "tools"):
             given = getattr(self, key) is not None
-            if given and key not in own:
+            if given and key not in required:
                 refuse("unknown_parameter", "Unknown parameter: '{param}'.", f".{key}")
-            if not given and key in own:
+            if not given and key in required:
                 message = "Missing required parameter: '{param}'."
                 refuse("missing_required_parameter", message, f".{key}")
         return self
