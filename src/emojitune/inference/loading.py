@@ -29,7 +29,7 @@ class ModelLoader:
     executor: Executor
 
     def load_base(self, name: str) -> ChatModel:
-        """A base model, alone.
+        """A base model without an adapter.
 
         Raises:
             ModelError: It cannot be downloaded, or is no causal language model with a chat
@@ -56,7 +56,7 @@ class ModelLoader:
 
 
 def load_base(backend: Backend, precision: Precision, executor: Executor) -> ChatModel:
-    """A base model, alone.
+    """A base model without an adapter.
 
     Raises:
         ModelError: Its folder holds no causal language model with a chat template.

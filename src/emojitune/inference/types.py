@@ -130,7 +130,7 @@ class Generation:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Drop the request before the next pass: nobody waits for it any longer."""
+        """Drop the request before the next pass: its client is no longer waiting."""
         self.cancelled = True
 
 

@@ -67,11 +67,11 @@ def examine(settings: Settings, *, verify: Callable[[Path], object]) -> list[Fin
 
 
 def repair(findings: list[Finding], settings: Settings) -> list[Finding]:
-    """Repair the problems that can be repaired; returns the others.
+    """Repair the problems that can be repaired, and return the others.
 
     Raises:
         ConfigurationError: A server is using the home folder.
-        StorageError: The disk is full or closed.
+        StorageError: The disk is full or read-only.
     """
     try:
         with disk_errors(settings.home), FileLock(settings.home / "server.lock").acquire(timeout=0):

@@ -99,12 +99,12 @@ def _report_plan(run: Run, plan: Plan, precision: str) -> None:
 
 
 def _render_file(
-    run: Run, file: DatasetReport, model: TrainableModel, which: str
+    run: Run, file: DatasetReport, model: TrainableModel, kind: str
 ) -> list[RenderedExample]:
     """A file's examples as token ids; reports which of them were cut."""
     examples, cut = render_file(file, model.renderer, model.context_length)
     if cut:
-        run.log.warn(f"{which.capitalize()} file: {cut}", f"cut-{which}")
+        run.log.warn(f"{kind.capitalize()} file: {cut}", f"cut-{kind}")
     return examples
 
 

@@ -48,7 +48,7 @@ def publish(run: Run, prepared: Prepared, checkpoint: EpochCheckpoint) -> None:
 
     Raises:
         LeaseLostError: The job was stopped, or is another worker's by now: nothing is kept.
-        StorageError: The disk is full or closed.
+        StorageError: The disk is full or read-only.
     """
     name = _model_name(run, prepared, None if checkpoint.final else checkpoint.step)
     folder = f"{run.job.id}-step-{checkpoint.step}"

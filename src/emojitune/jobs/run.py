@@ -48,7 +48,7 @@ class Run:
 
     @property
     def log(self) -> JobLog:
-        """Where the run's events go."""
+        """The log that takes the run's events."""
         return JobLog(self.job.id, self.stores)
 
     @property
@@ -62,7 +62,7 @@ class Run:
         return self.folder / "checkpoints"
 
     def leave_if_stopping(self) -> None:
-        """Raise Interrupted when the job is to be left."""
+        """Raise Interrupted when the job has to stop, now or after its next checkpoint."""
         self.control.check()
         if self.control.stopping():
             raise Interrupted

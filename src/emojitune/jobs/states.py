@@ -78,7 +78,7 @@ def queue_validated(stores: Stores, job_id: str) -> Job:
     """Put a job whose files are good into the queue, and report it.
 
     Raises:
-        InvalidStateError: It no longer waits for that: it was paused, for example.
+        InvalidStateError: The job no longer waits for validation: it was paused, for example.
     """
     with stores.transaction():
         job = stores.jobs.transition(job_id, "queued", sources=["validating_files"])

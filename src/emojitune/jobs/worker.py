@@ -31,7 +31,7 @@ from emojitune.store.leases import LeaseStore
 from emojitune.store.scope import EVERY_PROJECT
 from emojitune.store.stores import Stores, stores_of
 
-# Training takes what the machine has left: someone waits for each reply, nobody for a step.
+# Requests come first: a client waits for each reply, and none for a step.
 _NICE = 5
 
 _log = logging.getLogger(__name__)

@@ -55,7 +55,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent view; waits for nobody. Inside a `transaction`, with its writes so far."""
+        """A consistent view, waiting for no writer; in a `transaction`, with the writes so far."""
         if (connection := self._current()) is not None:
             yield connection
             return
@@ -91,7 +91,7 @@ class Database:
                 self._open.connection = None
 
     def guarded(self, guard: Callable[[Connection], None]) -> "Database":
-        """This database with a `guard`: it begins each transaction, and may raise to refuse it."""
+        """The same file with a `guard`, called first in each transaction, which it may refuse."""
         return Database(self._engine, self._path, self.clock, guard)
 
     def is_in_place(self) -> bool:

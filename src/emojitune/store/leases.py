@@ -83,8 +83,8 @@ class LeaseStore:
         return lease.expires_at <= self._database.clock()
 
     def fenced(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Database:
-        """This database for `worker`'s writes: a transaction is refused unless it holds the job, in
-        one of these statuses. Whoever cancels or pauses a job has the last word.
+        """The database for `worker`'s writes: it refuses a transaction unless the worker holds the
+        job, in one of these statuses. So a cancelled or paused job gets no more writes.
 
         Transactions raise:
             LeaseLostError: Another worker has the job by now, or its status is another one.
@@ -106,11 +106,11 @@ class LeaseStore:
 
     @contextmanager
     def fence(self, job_id: str, worker: str, *, statuses: Collection[str]) -> Iterator[None]:
-        """A block in which `worker` surely holds a job of one of these statuses, for changes that
-        are no rows: nobody else takes the job or changes its status until it ends.
+        """A block in which `worker` holds a job in one of these statuses, for changes outside the
+        database: until it ends, no other process takes the job or changes its status.
 
         Raises:
-            LeaseLostError: It does not hold it.
+            LeaseLostError: The worker does not hold the job.
         """
         with self.fenced(job_id, worker, statuses=statuses).transaction():
             yield

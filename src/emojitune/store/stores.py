@@ -20,7 +20,7 @@ from emojitune.store.uploads import UploadStore
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Everything stored of one project, or of all; `leases` are those on the jobs of all."""
+    """The stores of one project, or of all; `leases` cover the jobs of every project."""
 
     database: Database
     files: FileStore

@@ -37,7 +37,7 @@ _SLOTS_MULTIPLE = 4  # few shapes recur often, so that oneDNN has compiled their
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Where the parts of a row of T tokens are.
+    """The places of the parts of a row of T tokens.
 
     Attributes:
         prefix: P, the length of the shared prefix, which comes first.

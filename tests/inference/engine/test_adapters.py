@@ -39,7 +39,7 @@ def models(tiny_base: Path, adapters: list[Path]) -> list[ChatModel]:
 
 @pytest.fixture
 def references(tiny_base: Path, adapters: list[Path]) -> list[torch.nn.Module]:
-    """The same as transformers computes them, adapters merged."""
+    """The references: transformers' modules, with the adapters merged."""
     return [load_tiny(tiny_base, folder).module for folder in (None, *adapters)]
 
 

@@ -1,7 +1,7 @@
 """Constraints: which tokens may come next.
 
 Token ids in, token ids out: knows neither text nor emoji. A `Constraint` has states that are plain
-values, so a search may hold as many at once as it likes; the label trie is one. A `Guide` follows a
+values, so a search may hold any number at once; the label trie is one. A `Guide` follows a
 single reply, as a parser does; the masks of a grammar are one.
 """
 

@@ -83,7 +83,7 @@ class KNNDatastore:
         return similarities
 
     def save(self, folder: Path) -> None:
-        """Write into an adapter's folder. Raises StorageError when the disk is full or closed."""
+        """Write into an adapter's folder. Raises StorageError where the disk does not allow it."""
         tensors = {"keys": self.keys.half(), "center": self.center, "replies": self.replies}
         with disk_errors(folder):
             # One entry: several would be written in a random order, and a job makes equal bytes.

@@ -30,7 +30,7 @@ def processors_for(params: SamplingParams) -> tuple[LogitsProcessor, ...]:
 
 
 def bias(values: Mapping[int, float]) -> LogitsProcessor:
-    """The same addition at every position: -100 all but bans a token, 100 all but demands it."""
+    """A constant addition at every position: -100 all but bans a token, 100 all but demands it."""
     return lambda _counts: values
 
 

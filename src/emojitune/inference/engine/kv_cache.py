@@ -254,7 +254,7 @@ def _batch(
             [np.arange(len(p) - n, len(p)) for p, n in zip(paths, new, strict=True)]
         ),
         slots=np.concatenate([path.slots[-n:] for path, n in zip(paths, new, strict=True)]),
-        # A mask for each group, not one for all: nobody pays for the others' tokens.
+        # A mask for each group, not one for all: no group pays for the tokens of others.
         masks=[_mask([next(pairs) for _ in group]) for group in requests],
         logit_indices=np.concatenate(rows),
         adapters=_adapter_slices(requests, adapters),
