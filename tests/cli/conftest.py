@@ -24,9 +24,9 @@ def emojitune(
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as ended:
             command_line.main()
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return CommandResult(int(ended.value.code or 0), said.out, said.err)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return CommandResult(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
 

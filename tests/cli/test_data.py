@@ -25,9 +25,9 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def chat(number: int, *more: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    asked = {"role": "user", "content": f"word{number} and thing{number}"}
-    said = {"role": "assistant", "content": f"It is word{number} of all."}
-    return {"messages": [asked, said, *more], **keys}
+    question = {"role": "user", "content": f"word{number} and thing{number}"}
+    reply = {"role": "assistant", "content": f"It is word{number} of all."}
+    return {"messages": [question, reply, *more], **keys}
 
 
 def write(name: str, rows: list[dict[str, Any]], end: str = "\n") -> Path:
@@ -242,9 +242,9 @@ def test_another_format_is_named_and_converted(
     file.write_bytes((BROKEN / file.name).read_bytes())
     checked = emojitune("data", "check", file)
     assert checked.code == 1
-    (said,) = [line for line in checked.out.splitlines() if "other_format" in line]
-    assert words in said
-    assert said.endswith("Run `emojitune data convert FILE`: it makes chat lines of it.")
+    (shown,) = [line for line in checked.out.splitlines() if "other_format" in line]
+    assert words in shown
+    assert shown.endswith("Run `emojitune data convert FILE`: it makes chat lines of it.")
     assert "Error [other_format]" in checked.err
     done = emojitune("data", "convert", file)
     assert done.code == 0

@@ -110,7 +110,7 @@ def test_run_does_the_entire_job(
 ) -> None:
     done = emojitune("run", "--train", train, "--valid", valid, "--epochs", 2, *fake_provider)
     assert done.code == 0
-    for said in (
+    for text in (
         "20 usable example(s)",
         "Uploaded",
         f"{JOB} fine-tunes gpt-3.5-turbo-0125",
@@ -122,7 +122,7 @@ def test_run_does_the_entire_job(
         f"emojitune chat {MODEL} --provider {fake_api.url}",
         "from openai import OpenAI",
     ):
-        assert said in done.out
+        assert text in done.out
     assert fake_api.created["hyperparameters"] == {"n_epochs": 2}
     assert "validation_file" not in fake_api.created
     assert train.read_bytes() in fake_api.uploaded
@@ -157,7 +157,7 @@ def test_run_on_another_api_scores_free_decoding_only(
     assert [(row["model"], row["decoding"]) for row in json.loads(done.out)["scores"]] == [
         (MODEL, "free")
     ]
-    assert not any("decoding" in asked for asked in fake_api.chats)
+    assert not any("decoding" in request for request in fake_api.chats)
 
 
 @pytest.fixture
@@ -182,13 +182,13 @@ def test_run_without_a_closed_vocabulary_compares_text(
         assert scored["rouge_l"] == pytest.approx((1 + 11 * 3 / 4) / 12)
         assert "in_style" not in scored
     # The smoke test uses the file's own prompt; replies are long and requested once.
-    smoke, *asked = fake_api.chats
+    smoke, *requests = fake_api.chats
     assert [message["content"] for message in smoke["messages"]] == [
         "Only emojis!",
         "question 0 is 0",
     ]
-    assert len(asked) == 2 * (1 + 12)
-    assert all(one["max_tokens"] > 12 and "n" not in one for one in asked)
+    assert len(requests) == 2 * (1 + 12)
+    assert all(one["max_tokens"] > 12 and "n" not in one for one in requests)
     shown = emojitune("run", "--train", prose, "--valid", prose, *fake_provider).out
     assert "ROUGE-L" in shown
     assert "in style" not in shown
@@ -204,8 +204,8 @@ def test_evaluate_compares_text(
     fake_api.closed = False
     fake_api.reply = lambda request: "It depends.\nOn 3."
     page = tmp_path / "page.html"
-    asked = ("evaluate", MODEL, "--data", prose, "--against", "gpt-3.5-turbo")
-    done = emojitune(*asked, "--report", page, "--json", *fake_provider)
+    arguments = ("evaluate", MODEL, "--data", prose, "--against", "gpt-3.5-turbo")
+    done = emojitune(*arguments, "--report", page, "--json", *fake_provider)
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert [row["decoding"] for row in result["scores"]] == ["free", "free"]
@@ -273,8 +273,8 @@ def test_the_cost_at_openai_must_be_confirmed(
     done = emojitune("run", "--train", train, "--valid", valid, "--provider", "openai")
     assert done.code == 1
     assert "Nothing was started" in done.err
-    for said in ("tokens", "$", "an estimate", "2026-10-23", "2027-01-06", fake_api.url):
-        assert said in done.out
+    for text in ("tokens", "$", "an estimate", "2026-10-23", "2027-01-06", fake_api.url):
+        assert text in done.out
     assert fake_api.uploaded == b""
     assert "sk-secret" not in done.out + done.err
 
@@ -548,8 +548,8 @@ def test_chat_uses_the_system_prompt_of_the_training_file(
     fake_api.more_of_model = model_fields
     assert emojitune("chat", MODEL, "I passed!", *options, *fake_provider).code == 0
     before = [{"role": "system", "content": sent}] if sent else []
-    said = [{"role": "user", "content": "I passed!"}]
-    assert fake_api.chats[0]["messages"] == before + said
+    question = [{"role": "user", "content": "I passed!"}]
+    assert fake_api.chats[0]["messages"] == before + question
 
 
 def test_chat_reports_an_unknown_model_before_it_reads_a_message(
@@ -584,12 +584,12 @@ def test_evaluate_against_another_model(
     assert free["differences"]["top_1"] == pytest.approx(1 / 3)
     assert 0 < free["p_values"]["top_1"] <= 1
     shown = emojitune("evaluate", MODEL, "--data", valid, *against, *fake_provider).out
-    for said in (
+    for text in (
         "mean reciprocal rank",
         "33.3% (0.0 to 66.7)",
         f"{MODEL} less gpt-3.5-turbo, free",
     ):
-        assert said in shown
+        assert text in shown
 
 
 def test_evaluate_writes_a_report(
@@ -619,7 +619,7 @@ def test_cross_validation(
     tmp_path: Path,
 ) -> None:
     page = tmp_path / "report.html"
-    asked = (
+    arguments = (
         "evaluate",
         "--cross-validate",
         train,
@@ -630,7 +630,7 @@ def test_cross_validation(
         "--json",
         *fake_provider,
     )
-    done = emojitune(*asked)
+    done = emojitune(*arguments)
     result = json.loads(done.out)
     assert result["protocol"] in done.err
     assert result["seeds"] == [1, 2]
@@ -673,7 +673,7 @@ def test_evaluate_with_another_api_is_free_decoding_only(
     fake_api.healthy = False
     done = emojitune("evaluate", MODEL, "--data", valid, "--json", *fake_provider)
     assert [row["decoding"] for row in json.loads(done.out)["scores"]] == ["free"]
-    assert not any("decoding" in asked for asked in fake_api.chats)
+    assert not any("decoding" in request for request in fake_api.chats)
 
 
 def test_evaluate_an_adapter_folder(emojitune: RunCommand, tiny_base: Path, tmp_path: Path) -> None:

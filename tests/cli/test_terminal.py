@@ -39,10 +39,10 @@ def examples(path: Path, *, said: str = "ordinary", reply: str = "(sad)") -> Pat
     messages = [
         [
             {"role": "system", "content": said},
-            {"role": "user", "content": asked},
+            {"role": "user", "content": question},
             {"role": "assistant", "content": answer},
         ]
-        for asked, answer in pairs
+        for question, answer in pairs
     ]
     path.write_text("".join(json.dumps({"messages": one}) + "\n" for one in messages))
     return path
@@ -124,9 +124,11 @@ def test_neither_can_a_name_next_to_a_progress_bar() -> None:
     screen.console = type(screen.console)(file=io.StringIO(), force_terminal=True, width=300)
     with screen.progress_bars() as update:
         update(FOREIGN, 1, 2)
-    drawn = screen.console.file.getvalue()  # type: ignore[attr-defined]
-    assert SHOWN in drawn
-    assert not CONTROL.search(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", drawn)), "but for rich's own"
+    output = screen.console.file.getvalue()  # type: ignore[attr-defined]
+    assert SHOWN in output
+    assert not CONTROL.search(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", output)), (
+        "but for rich's own"
+    )
 
 
 def test_neither_can_a_file_or_its_name(emojitune: RunCommand, tmp_path: Path) -> None:
@@ -161,23 +163,23 @@ def test_a_line_feed_does_not_start_a_row_or_an_event(
 def test_json_is_complete_if_the_terminal_cannot_show_it(
     emojitune: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    wanted = "👩‍💻 é"
-    file = examples(tmp_path / "data.jsonl", reply=wanted)
-    said = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    monkeypatch.setattr(sys, "stdout", said)
+    emoji = "👩‍💻 é"
+    file = examples(tmp_path / "data.jsonl", reply=emoji)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stdout)
     assert emojitune("data", "stats", file, "--json").code == 0
-    said.seek(0)
-    assert wanted in json.load(said)["frequencies"]
+    stdout.seek(0)
+    assert emoji in json.load(stdout)["frequencies"]
 
 
 # --- commands that can be pasted ---
 
 
-def commands(said: str) -> list[list[str]]:
+def commands(output: str) -> list[list[str]]:
     """The printed commands, split as a shell does."""
     return [
         shlex.split(line[line.index("emojitune ") :])
-        for line in said.splitlines()
+        for line in output.splitlines()
         if "emojitune " in line
     ]
 
@@ -192,12 +194,12 @@ def test_printed_commands_are_quoted(
     with OpenAI(api_key="k") as client:
         connection = Connection(client, "local", is_emojitune=True)
         run_module._show_next_steps(connection, "my $model", Settings(home=home), Screen())
-    said = capsys.readouterr().out
-    assert commands(said) == [
+    output = capsys.readouterr().out
+    assert commands(output) == [
         ["emojitune", "chat", "my $model", "--home", str(home)],
         ["emojitune", "serve", "--home", str(home)],
     ]
-    assert re.search(r"open\((.*)\)\.read", said)[1] == json.dumps(str(home / "api_key"))  # type: ignore[index]
+    assert re.search(r"open\((.*)\)\.read", output)[1] == json.dumps(str(home / "api_key"))  # type: ignore[index]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell's quoting")
@@ -296,8 +298,8 @@ def test_invalid_utf8_on_standard_input_is_replaced(
     typed = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n\n"), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", typed)
     assert emojitune("chat", MODEL, *fake_provider).code == 0
-    [asked] = fake_api.chats
-    assert asked["messages"][-1]["content"] == "caf\ufffd"
+    [request] = fake_api.chats
+    assert request["messages"][-1]["content"] == "caf\ufffd"
 
 
 def test_an_argument_that_is_not_utf8_is_named(

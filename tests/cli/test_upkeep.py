@@ -17,8 +17,8 @@ def emojitune(
     monkeypatch.setattr(sys, "argv", ["emojitune", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         command_line.main()
-    said = capsys.readouterr()
-    return int(ended.value.code or 0), said.out, said.err
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def test_the_doctor_reports_and_repairs_with_an_exit_code(

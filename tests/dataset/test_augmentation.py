@@ -16,16 +16,16 @@ def test_each_label_has_two_more_examples_with_the_usual_system_prompt() -> None
         example("(party)", system="Emoji only."),
         example("(party)", "again", system="Other."),
     ]
-    found = meaning_examples(examples)
-    assert [one.reply for one in found] == ["(party)", "(party)", "(yawn)", "(yawn)"]
-    assert all(one.messages[0] == Message("system", "Emoji only.") for one in found)
-    known = label_meanings()["(yawn)"]
-    assert [one.question for one in found[2:]] == [known.meaning, known.keywords]
+    augmented = meaning_examples(examples)
+    assert [one.reply for one in augmented] == ["(party)", "(party)", "(yawn)", "(yawn)"]
+    assert all(one.messages[0] == Message("system", "Emoji only.") for one in augmented)
+    label = label_meanings()["(yawn)"]
+    assert [one.question for one in augmented[2:]] == [label.meaning, label.keywords]
 
 
 def test_a_file_without_a_system_prompt_gets_none() -> None:
-    found, _ = meaning_examples([example("(yawn)")])
-    assert [message.role for message in found.messages] == ["user", "assistant"]
+    augmented, _ = meaning_examples([example("(yawn)")])
+    assert [message.role for message in augmented.messages] == ["user", "assistant"]
 
 
 def test_a_file_with_one_label_of_its_own_has_no_more_examples() -> None:

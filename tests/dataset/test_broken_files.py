@@ -25,8 +25,8 @@ def check(name: str) -> DatasetReport:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_planted_fault_is_found_and_no_other(name: str) -> None:
-    found = [[issue.line, issue.code] for issue in check(name).issues]
-    assert sorted(found, key=str) == sorted(EXPECTED[name], key=str)
+    issues = [[issue.line, issue.code] for issue in check(name).issues]
+    assert sorted(issues, key=str) == sorted(EXPECTED[name], key=str)
 
 
 def test_every_file_is_expected_and_every_code_planted() -> None:

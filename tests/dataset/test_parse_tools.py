@@ -41,10 +41,10 @@ def test_calls_and_results_become_text_and_tools_a_prompt() -> None:
         Message("user", "<tool_response>\nwet\n</tool_response>"),
         Message("assistant", "Take an umbrella."),
     )
-    system, *rest = example.conversation
+    system, *others = example.conversation
     assert system.role == "system"
     assert '"description": "The weather of a place."' in system.content
-    assert tuple(rest) == example.messages
+    assert tuple(others) == example.messages
     assert example.question == "Rain in Oslo?"
     assert parse(*json.loads(example.to_json())["messages"])[0] == TrainingExample(
         example.conversation

@@ -52,10 +52,10 @@ def test_tfidf_without_scikit_learn_names_the_package_to_install(
 ) -> None:
     real = builtins.__import__
 
-    def without(name: str, *rest: Any) -> Any:
+    def without(name: str, *arguments: Any) -> Any:
         if name.startswith("sklearn"):
             raise ImportError(name)
-        return real(name, *rest)
+        return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigurationError, match="pip install"):
@@ -71,8 +71,8 @@ def test_nearest_neighbour_ranks_labels_by_their_nearest_question() -> None:
         return np.stack([100 + np.cos(turned), np.sin(turned)], axis=1)
 
     middle = embed([one.question for one in TRAINING]).mean(axis=0)
-    known, [point] = embed([one.question for one in TRAINING]) - middle, embed(["?"]) - middle
-    cosines = [float(one @ point / np.linalg.norm(one) / np.linalg.norm(point)) for one in known]
+    points, [point] = embed([one.question for one in TRAINING]) - middle, embed(["?"]) - middle
+    cosines = [float(one @ point / np.linalg.norm(one) / np.linalg.norm(point)) for one in points]
     best: dict[str, float] = {}
     for one, cosine in zip(TRAINING, cosines, strict=True):
         best[one.reply] = max(best.get(one.reply, -1.0), cosine)

@@ -20,8 +20,8 @@ def test_a_training_curve_is_a_picture(tmp_path: Path) -> None:
 def test_a_name_in_a_picture_is_plain_text(tmp_path: Path, name: str) -> None:
     draw_training_curve([CurvePoint(1, 3.0)], tmp_path / "curve.svg", title=name)
     draw_frequencies([(name, 2)], tmp_path / "bars.svg")
-    for drawn in ("curve.svg", "bars.svg"):
-        assert (tmp_path / drawn).read_text().endswith("</svg>\n")
+    for picture in ("curve.svg", "bars.svg"):
+        assert (tmp_path / picture).read_text().endswith("</svg>\n")
 
 
 def test_dollar_signs_and_control_characters_are_escaped_in_a_picture() -> None:

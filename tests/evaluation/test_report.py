@@ -43,8 +43,8 @@ def test_row_cells_and_json() -> None:
 def test_rows_with_the_same_decoding_are_compared() -> None:
     one = scored(Reply("(wave)"))
     rows = [report_row("new", "free", one), report_row("new", "constrained", one)]
-    [found] = comparisons(rows, [report_row("old", "free", scored(Reply("(x)")))])
-    data = json.loads(json.dumps(found.to_dict()))
+    [compared] = comparisons(rows, [report_row("old", "free", scored(Reply("(x)")))])
+    data = json.loads(json.dumps(compared.to_dict()))
     assert (data["model"], data["against"], data["decoding"]) == ("new", "old", "free")
     assert data["differences"]["top_1"] == 1
     assert data["intervals"]["top_1"] == [1, 1]

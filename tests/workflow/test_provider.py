@@ -262,13 +262,13 @@ def test_settings_passed_in_code_reach_the_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [(401, "Check the API key"), (403, "needs no account"), (400, "No, not you")],
 )
-def test_error_statuses_are_translated(fake_api: FakeApi, status: int, said: str) -> None:
+def test_error_statuses_are_translated(fake_api: FakeApi, status: int, message: str) -> None:
     fake_api.refuse = status
     client = openai.OpenAI(base_url=fake_api.url, api_key="sk-secret", max_retries=0)
-    with client, pytest.raises(ProviderError, match=said) as caught, provider_errors():
+    with client, pytest.raises(ProviderError, match=message) as caught, provider_errors():
         client.models.list()
     assert caught.value.code == "nope"
     assert "sk-secret" not in caught.value.message

@@ -114,9 +114,9 @@ def test_only_pinned_weights_on_our_own_server_are_cached(tmp_path: Path) -> Non
             connection = Connection(client, "local", True, server=server)  # type: ignore[arg-type]
             candidates = label_candidates(MODEL, base=base, vocabulary=("(wave)",))
             pinned = partial(pinned_weights, settings=given)
-            found = open_reply_caches(connection, candidates, given, pinned)
-        assert all(candidate.model == base for candidate in found.caches)
-        return [candidate.decoding for candidate in found.caches]
+            opened = open_reply_caches(connection, candidates, given, pinned)
+        assert all(candidate.model == base for candidate in opened.caches)
+        return [candidate.decoding for candidate in opened.caches]
 
     ours = object()
     assert cached("gpt-3.5-turbo", ours) == ["free", "constrained"]

@@ -34,8 +34,8 @@ def test_prose_has_no_issues() -> None:
 
 
 def test_replies_off_style_with_the_label_that_was_meant() -> None:
-    found = issues_of({"(invoice)": 6, "(claim)": 6, "Invoice": 1, "a bill": 1})
-    advice = [(issue.line, issue.advice[:22]) for issue in found if issue.code == "off_style"]
+    issues = issues_of({"(invoice)": 6, "(claim)": 6, "Invoice": 1, "a bill": 1})
+    advice = [(issue.line, issue.advice[:22]) for issue in issues if issue.code == "off_style"]
     assert advice == [(13, "Did you mean (invoice)"), (14, "Replies can be held to")]
 
 

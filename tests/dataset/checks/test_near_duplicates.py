@@ -43,15 +43,15 @@ def test_normalise() -> None:
 @pytest.mark.parametrize("longest", [3, 12, 60])
 def test_the_pairs_of_comparing_all_are_found(longest: int, threshold: float) -> None:
     made = texts(longest)
-    found = find_near_duplicates(made, threshold=threshold)
-    assert all(i < j and are_similar(made[i], made[j], threshold) for i, j in found)
+    pairs = find_near_duplicates(made, threshold=threshold)
+    assert all(i < j and are_similar(made[i], made[j], threshold) for i, j in pairs)
     expected = {
         j
         for j in range(len(made))
         if any(are_similar(made[i], made[j], threshold) for i in range(j))
     }
-    assert {j for _, j in found} == expected
-    assert len(found) == len(expected) > 10
+    assert {j for _, j in pairs} == expected
+    assert len(pairs) == len(expected) > 10
 
 
 def test_one_original_is_found_for_each_text_that_repeats_one() -> None:

@@ -11,5 +11,5 @@ def test_length_is_checked_against_the_context_where_it_is_known(
     context_tokens: int | None, codes: list[str]
 ) -> None:
     example = TrainingExample((Message("user", "word " * 20), Message("assistant", "(party)")))
-    found = check_texts([example], [1], context_tokens)
-    assert [issue.code for issue in found] == codes
+    issues = check_texts([example], [1], context_tokens)
+    assert [issue.code for issue in issues] == codes

@@ -30,13 +30,13 @@ def rows_of(result: ConversionResult) -> list[Any]:
     return [json.loads(line) for line in result.lines]
 
 
-def said(result: ConversionResult) -> list[list[tuple[str, str]]]:
+def turns_of(result: ConversionResult) -> list[list[tuple[str, str]]]:
     """(role, content) of each message of each line."""
     return [[(m["role"], m["content"]) for m in row["messages"]] for row in rows_of(result)]
 
 
-def chat(asked: str, replied: str) -> list[tuple[str, str]]:
-    return [("user", asked), ("assistant", replied)]
+def chat(question: str, reply: str) -> list[tuple[str, str]]:
+    return [("user", question), ("assistant", reply)]
 
 
 # --- prompt and completion ---
@@ -59,7 +59,7 @@ def test_the_common_suffixes_of_prompts_and_completions_are_removed(
     pairs = [("I won!", "(party)"), ("Who is there!", "(wave)")]
     rows = [{"prompt": a + separator, "completion": f" {b}{stop}"} for a, b in pairs]
     result = converted(tmp_path, *rows)
-    assert said(result) == [chat(*pair) for pair in pairs]
+    assert turns_of(result) == [chat(*pair) for pair in pairs]
     dropped = {"the white space before the completion": 2}
     if separator:
         dropped[f"the separator {json.dumps(separator)} after the prompt"] = 2
@@ -73,15 +73,15 @@ def test_suffixes_that_only_some_have_or_that_mean_something_stay(tmp_path: Path
         {"prompt": "Blue?", "completion": "no (really)"},
     ]
     result = converted(tmp_path, *rows)
-    assert said(result) == [chat("Red?\n\n###\n\n", "yes END"), chat("Blue?", "no (really)")]
+    assert turns_of(result) == [chat("Red?\n\n###\n\n", "yes END"), chat("Blue?", "no (really)")]
     assert result.dropped == {}
     same = [{"prompt": f"{n}: shall I go?", "completion": f"{n} (party)"} for n in "ab"]
-    assert said(converted(tmp_path, *same))[0] == chat("a: shall I go?", "a (party)")
+    assert turns_of(converted(tmp_path, *same))[0] == chat("a: shall I go?", "a (party)")
 
 
 def test_prompts_and_completions_may_be_messages_already(tmp_path: Path) -> None:
-    asked, replied = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
-    assert said(converted(tmp_path, {"prompt": [asked], "completion": [replied]})) == [
+    question, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    assert turns_of(converted(tmp_path, {"prompt": [question], "completion": [reply]})) == [
         chat("a", "b")
     ]
 
@@ -92,7 +92,7 @@ def test_every_row_that_is_not_converted_is_listed_with_its_reason(tmp_path: Pat
     lines = ["", json.dumps(good), "{", "[1]", '{"prompt": "a"}', '{"q": "a"}', "", '{"prompt": 5}']
     file.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode() + b'\r\n{"prompt": "\xff"}')
     result = convert(file)
-    assert said(result) == [chat("a", "b")]
+    assert turns_of(result) == [chat("a", "b")]
     assert result.dropped == {'the key "id"': 1}
     assert result.formats == {"prompt and completion": 3, "unknown": 4}
     reasons = [(row.line, row.reason.split(". ")[0][:44]) for row in result.left_out]
@@ -120,7 +120,7 @@ def test_sharegpt_turns_become_messages(tmp_path: Path) -> None:
     ]
     result = converted(tmp_path, {"id": "x1", "conversations": turns})
     (row,) = rows_of(result)
-    assert said(result) == [
+    assert turns_of(result) == [
         [("system", "Be brief."), *chat("Hello", "Hi."), *chat("Bye", "Bye.")],
     ]
     assert row["messages"][2]["weight"] == 0
@@ -141,7 +141,7 @@ def test_sharegpt_turns_become_messages(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_sharegpt_has_several_spellings(tmp_path: Path, row: dict[str, Any]) -> None:
-    assert said(converted(tmp_path, row)) == [[("system", "S"), *chat("a", "b")]]
+    assert turns_of(converted(tmp_path, row)) == [[("system", "S"), *chat("a", "b")]]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_alpaca_rows_become_an_exchange(tmp_path: Path) -> None:
          "history": [["A?", "B."]]},
         {"instruction": "Nothing comes of it"},
     )  # fmt: skip
-    assert said(result) == [
+    assert turns_of(result) == [
         chat("Add.\n\n1 and 2", "3"),
         chat("Say hi.", "Hi."),
         [("system", "S"), *chat("A?", "B."), *chat("And?", "Me.")],
@@ -245,9 +245,9 @@ def test_a_value_that_a_tool_has_may_be_null(tmp_path: Path, older: bool) -> Non
     )
     result = converted(tmp_path, {"messages": messages, **tools})
     (row,) = rows_of(result)
-    said = row["messages"][1]
-    found = said["function_call"] if older else said["tool_calls"][0]["function"]
-    assert found["arguments"] == '{"place": null}'
+    message = row["messages"][1]
+    function = message["function_call"] if older else message["tool_calls"][0]["function"]
+    assert function["arguments"] == '{"place": null}'
     assert result.dropped == {"arguments that are null, and none of the tool's": 1}
 
 
@@ -267,7 +267,7 @@ def test_ids_that_are_there_stay_and_new_ones_differ_from_them(tmp_path: Path) -
     (row,) = rows_of(converted(tmp_path, {"messages": messages, "tools": tools}))
     called = [call["id"] for call in row["messages"][1]["tool_calls"]]
     assert called == ["call_0", "call_1"]
-    assert [said["tool_call_id"] for said in row["messages"][2:4]] == called
+    assert [message["tool_call_id"] for message in row["messages"][2:4]] == called
 
 
 def test_text_around_calls_and_results_is_reported(tmp_path: Path) -> None:
@@ -292,11 +292,11 @@ def test_a_json_list_keeps_its_line_numbers(tmp_path: Path) -> None:
     text = json.dumps([*rows, 5, {"question": 1}], indent=1)
     file.write_text(text, encoding="utf-8-sig")
     result = convert(file)
-    assert said(result) == [chat("a0", "b"), chat("a1", "b")]
+    assert turns_of(result) == [chat("a0", "b"), chat("a1", "b")]
     assert [left.line for left in result.left_out] == [10, 11]
     one_line = tmp_path / "g.json"
     one_line.write_text(json.dumps([{"messages": [{"role": "assistant", "content": "b"}]}]))
-    assert said(convert(one_line)) == [[("assistant", "b")]]
+    assert turns_of(convert(one_line)) == [[("assistant", "b")]]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_csv_with_named_columns_is_read(tmp_path: Path) -> None:
     text = 'completion,prompt,note\r\nx,"two\nlines",1\r\n\r\ny,one,\r\nshort\r\n1,2,3,4\r\n'
     file.write_bytes("\ufeff".encode() + text.encode() + b"\xe9,b,c\r\n")
     result = convert(file)
-    assert said(result) == [chat("two\nlines", "x"), chat("one", "y")]
+    assert turns_of(result) == [chat("two\nlines", "x"), chat("one", "y")]
     assert result.dropped == {'the key "note"': 2}
     columns = "has more or fewer columns than the header names."
     assert result.left_out == (
@@ -335,15 +335,17 @@ def test_csv_with_named_columns_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('prompt,completion\na,"unclosed\nx,y\n', "breaks off in line 2"),
         ('prompt,completion\n"a"x,b\n', "breaks off in line 2"),
         ("prompt,prompt,completion\na,b,c\n", 'the column "prompt" twice'),
     ],
 )
-def test_a_csv_that_would_lose_something_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_csv_that_would_lose_something_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "f.csv"
     file.write_text(text)
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         convert(file)

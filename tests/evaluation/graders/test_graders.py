@@ -65,17 +65,17 @@ def test_templates_of_nothing_are_refused(template: str) -> None:
 
 def test_a_text_that_grows_out_of_bounds_is_cut_and_says_so() -> None:
     check = StringCheck("c", "{{sample.output_text}}" * 1000, "x", "like")
-    found = grade(check, "x" * MAX_TEXT_LENGTH, {})
-    assert (found.reward, found.errors) == (1, {"truncated_observation_error"})
+    graded = grade(check, "x" * MAX_TEXT_LENGTH, {})
+    assert (graded.reward, graded.errors) == (1, {"truncated_observation_error"})
 
 
 def test_a_multi_grader_collects_rewards_and_errors() -> None:
     broken = StringCheck("b", "{{item.gone}}", "", "eq")
     alike = TextSimilarity("a", "{{sample.output_text}}", "{{item.label}}", "rouge_1")
     both = Multi("m", {"a": alike, "b": broken}, parse_formula("a - b", {"a", "b"}))
-    found = grade(both, "party", ITEM)
-    assert (found.reward, found.sub_rewards) == (1, {"a": 1, "b": 0})
-    assert found.errors == {"invalid_variable_error"}
+    graded = grade(both, "party", ITEM)
+    assert (graded.reward, graded.sub_rewards) == (1, {"a": 1, "b": 0})
+    assert graded.errors == {"invalid_variable_error"}
 
 
 @pytest.mark.parametrize("sample", ["[" * 100_000, "[" * 900 + "]" * 900, "1" * 5000, "NaN"])

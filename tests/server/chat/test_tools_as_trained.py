@@ -40,14 +40,14 @@ OLDER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("asked", [NEWER, OLDER], ids=["tools", "functions"])
+@pytest.mark.parametrize("fields", [NEWER, OLDER], ids=["tools", "functions"])
 def test_a_chat_prompt_is_the_beginning_of_its_training_example(
-    tiny: LoadedHF, asked: dict[str, Any]
+    tiny: LoadedHF, fields: dict[str, Any]
 ) -> None:
-    line = json.dumps({**asked, "messages": [*asked["messages"], SAID]}).encode()
+    line = json.dumps({**fields, "messages": [*fields["messages"], SAID]}).encode()
     example = parse_line(1, line, [])
     assert example is not None
-    body = ChatRequest.model_validate({"model": "gpt-3.5-turbo", **asked})
+    body = ChatRequest.model_validate({"model": "gpt-3.5-turbo", **fields})
     prompt = tiny.renderer.render_prompt(with_format_notes(body.prompt, None, body.tool_use))
     rendered = tiny.renderer.render_example(example.conversation)
     assert rendered.ids[: len(prompt)] == prompt

@@ -54,14 +54,14 @@ def test_a_validator_that_widens_a_field_declares_its_input_type() -> None:
 def _models() -> set[type[BaseModel]]:
     """All request models, including nested ones."""
     waiting = [body[0] for _, _, route in api_routes(APP) if (body := body_model_of(route))]
-    found: set[type[BaseModel]] = set()
+    models: set[type[BaseModel]] = set()
     while waiting:
         model = waiting.pop()
-        if model not in found:
-            found.add(model)
+        if model not in models:
+            models.add(model)
             for field in model.model_fields.values():
                 waiting += [kind for kind in _inside(field.annotation) if _is_model(kind)]
-    return found
+    return models
 
 
 def _is_model(kind: Any) -> bool:
