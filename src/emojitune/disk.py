@@ -1,7 +1,7 @@
 """Atomic folders, private files, and the errors of a disk.
 
-Knows files and folders, not their content: the caller knows whether that may be what people wrote,
-and then uses the private functions.
+Knows files and folders, not their content: the caller knows whether a file may hold what people
+wrote, and then uses the private functions.
 """
 
 import errno

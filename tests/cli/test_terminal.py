@@ -105,7 +105,7 @@ def test_text_from_a_provider_cannot_control_the_terminal(
     assert FOREIGN in texts(json.loads(done.out)), "JSON is what it was"
 
 
-def test_neither_can_a_followed_job_a_reply_or_a_run(
+def test_a_followed_job_a_reply_or_a_run_cannot_control_the_terminal(
     emojitune: RunCommand, fake_api: FakeApi, hostile: tuple[str, str], data: Path
 ) -> None:
     fake_api.healthy = False  # one table of scores is enough
@@ -119,7 +119,7 @@ def test_neither_can_a_followed_job_a_reply_or_a_run(
     assert_harmless(failed)
 
 
-def test_neither_can_a_name_next_to_a_progress_bar() -> None:
+def test_a_name_next_to_a_progress_bar_cannot_control_the_terminal() -> None:
     screen = Screen()
     screen.console = type(screen.console)(file=io.StringIO(), force_terminal=True, width=300)
     with screen.progress_bars() as update:
@@ -131,7 +131,9 @@ def test_neither_can_a_name_next_to_a_progress_bar() -> None:
     )
 
 
-def test_neither_can_a_file_or_its_name(emojitune: RunCommand, tmp_path: Path) -> None:
+def test_a_file_or_its_name_cannot_control_the_terminal(
+    emojitune: RunCommand, tmp_path: Path
+) -> None:
     named = examples(tmp_path / FOREIGN.replace("/", ""), said=FOREIGN, reply=FOREIGN)
     for command in (("check", named), ("stats", named), ("show", 1, named)):
         done = emojitune("data", *command)
@@ -237,7 +239,7 @@ def test_printed_commands_start_the_program_as_the_user_did(tmp_path: Path) -> N
     assert see("/usr/bin:/bin", *module) == shlex.join((*module, "--help"))
 
 
-def test_commands_in_messages_of_lower_layers_do_so_too(
+def test_commands_in_messages_of_lower_layers_start_the_program_as_the_user_did(
     emojitune: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emojitune("keys", "list")

@@ -12,7 +12,7 @@ def example(question: str, reply: str = "(a)") -> TrainingExample:
     return TrainingExample((Message("user", question), Message("assistant", reply)))
 
 
-def test_split_is_seeded_whole_and_in_file_order() -> None:
+def test_split_is_seeded_complete_and_in_file_order() -> None:
     examples = [example(f"question {i}") for i in range(100)]
     training, validation = split_indices(examples, share=0.2, seed=1)
     assert (len(training), len(validation)) == (80, 20)

@@ -62,7 +62,7 @@ def test_few_distinct_replies_are_closed() -> None:
         [" "] * 10,
     ],
 )
-def test_everything_else_is_open(replies: list[str]) -> None:
+def test_other_replies_are_open(replies: list[str]) -> None:
     examples = [example(str(i), reply) for i, reply in enumerate(replies)]
     assert closed_vocabulary(examples) == ()
 

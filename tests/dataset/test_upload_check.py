@@ -15,12 +15,12 @@ def test_json_lines_pass_by_their_first_line(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"[]", b"{", b'"a"', b"\xff", b"a,b\n{}"])
-def test_everything_else_is_refused(content: bytes) -> None:
+def test_a_first_line_that_is_not_a_json_object_is_refused(content: bytes) -> None:
     with pytest.raises(DatasetError, match="where every line is a JSON dictionary"):
         check_first_line(io.BytesIO(content))
 
 
-def test_the_rest_is_not_read() -> None:
+def test_later_lines_are_not_read() -> None:
     file = io.BytesIO(b"{}\n" + b"x" * 1_000_000)
     check_first_line(file)
     assert file.tell() == 3

@@ -44,7 +44,7 @@ def test_clusters_are_resampled_as_units() -> None:
     )
 
 
-def test_the_same_numbers_every_time() -> None:
+def test_equal_numbers_have_equal_intervals_every_time() -> None:
     values = np.linspace(0, 1, 30)
     once, again = (
         bootstrap_estimates(lambda w: np.array([w @ values]), np.arange(30)) for _ in range(2)
@@ -65,7 +65,7 @@ def test_the_paired_test_agrees_with_enumerating_all_signs() -> None:
     assert p == pytest.approx(exact_p(differences), abs=0.015)
 
 
-def test_of_hits_and_misses_it_is_mcnemars_test() -> None:
+def test_for_hits_and_misses_the_paired_test_is_mcnemars() -> None:
     # 9 prompts that only the one gets right, 2 that only the other does, 20 without a difference.
     differences = np.array([1.0] * 9 + [-1.0] * 2 + [0.0] * 20)[:, None]
     [p] = sign_flip_test(differences, np.arange(31))

@@ -73,8 +73,8 @@ def check_order(messages: Sequence[Mapping[str, Any]], report: ReportIssue) -> N
             if not pending.answer(message.get("tool_call_id")):
                 report("unexpected_tool_message", f"{where} answers no call that was just made.")
             continue
-        for id, made in pending.close().items():
-            report("unanswered_tool_call", f"{made}: the call {preview(id)} is not answered.")
+        for id, place in pending.close().items():
+            report("unanswered_tool_call", f"{place}: the call {preview(id)} is not answered.")
         if message["role"] == "assistant":
             for call in message.get("tool_calls") or ():
                 pending.add(call["id"], where)

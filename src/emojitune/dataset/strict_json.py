@@ -71,7 +71,7 @@ def drop_nulls(value: object) -> object:
         for key, entry in value.items()
         if entry is not None or key in _NULLABLE
     }
-    return type(value)(kept)  # `DuplicateKeys` stay such
+    return type(value)(kept)  # keeps `DuplicateKeys`
 
 
 def is_encodable(text: str) -> bool:

@@ -21,7 +21,7 @@ def test_a_misspelling_is_rare_and_the_label_that_was_meant_frequent() -> None:
     assert misspellings({"(invoice)": 2, "(invocie)": 1}) == []
 
 
-def test_two_labels_of_ours_are_no_misspellings_of_each_other() -> None:
+def test_two_labels_of_ours_are_not_misspellings_of_each_other() -> None:
     assert misspellings({"(sleeping)": 9, "(sleepingface)": 1}) == []
 
 

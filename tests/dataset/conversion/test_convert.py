@@ -251,7 +251,7 @@ def test_a_value_that_a_tool_has_may_be_null(tmp_path: Path, older: bool) -> Non
     assert result.dropped == {"arguments that are null, and none of the tool's": 1}
 
 
-def test_ids_that_are_there_stay_and_new_ones_differ_from_them(tmp_path: Path) -> None:
+def test_existing_ids_stay_and_new_ones_differ_from_them(tmp_path: Path) -> None:
     function = {"name": "weather", "arguments": {}}
     messages = [
         {"role": "user", "content": "Rain?"},

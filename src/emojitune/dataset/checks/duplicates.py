@@ -70,7 +70,7 @@ def check_leakage(
     training: Sequence[TrainingExample],
     training_lines: Sequence[int],
 ) -> Iterator[Issue]:
-    """Every example whose prompt is in the training file, or nearly."""
+    """Every example whose prompt equals one of the training file, or nearly."""
     for i, j in find_leakage(training, examples):
         message = f"Example {lines[j]} asks what example {training_lines[i]} of the training file "
         yield make_issue(lines[j], "leakage", message + "asks, or nearly.")

@@ -48,7 +48,7 @@ def check_unseen_labels(
 
 
 def parenthesized_labels(examples: Sequence[TrainingExample]) -> Counter[str]:
-    """Frequencies of a file's labels in parentheses; empty where most replies are not such."""
+    """Frequencies of a file's labels in parentheses; empty if too few replies are labels."""
     replies = [reply.strip() for example in examples for reply in example.trained_replies]
     labels = Counter(filter(is_label, replies))
     return labels if labels.total() >= _MIN_STYLE_SHARE * len(replies) else Counter()

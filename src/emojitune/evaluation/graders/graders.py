@@ -64,7 +64,7 @@ Grader = StringCheck | TextSimilarity | Multi
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A reward, the rewards that a formula made it of, and the names of errors.
+    """A reward, the sub-rewards that a formula combined, and the names of errors.
 
     A reward is 0 where an error left nothing to grade.
     """

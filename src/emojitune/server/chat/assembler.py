@@ -167,10 +167,15 @@ class _ChoiceAssembler:
         function: dict[str, Any] = {"arguments": delta.arguments}
         call: dict[str, Any] = {"index": delta.index, "function": function}
         if delta.name is not None:
-            made = _ToolCall(delta.name)
-            self._calls.append(made)
+            tool_call = _ToolCall(delta.name)
+            self._calls.append(tool_call)
             function["name"] = delta.name
-            call = {"index": delta.index, "id": made.id, "function": function, "type": "function"}
+            call = {
+                "index": delta.index,
+                "id": tool_call.id,
+                "function": function,
+                "type": "function",
+            }
         self._calls[delta.index].arguments.append(delta.arguments)
         return {"function_call": function} if self._legacy else {"tool_calls": [call]}
 

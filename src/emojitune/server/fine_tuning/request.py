@@ -104,7 +104,7 @@ class Method(StrictModel):
 
     # After validation: an invalid request is reported first, as on the hosted API.
     @model_validator(mode="after")
-    def _is_built(self) -> "Method":
+    def _is_supported(self) -> "Method":
         if self.type == "reinforcement" and self.reinforcement is None:
             name = "method.reinforcement"
             refuse("missing_required_parameter", f"Missing required parameter: '{name}'.", name)
@@ -138,9 +138,8 @@ class Integration(StrictModel):
         "wandb package is installed; else the job's events say that they are not."
     )
 
-    @property
     def to_stored(self) -> dict[str, Any]:
-        """The integration as the job object has it: with all keys."""
+        """Return the integration as the job object has it: with all keys."""
         return self.model_dump(mode="json")
 
 

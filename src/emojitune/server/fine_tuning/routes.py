@@ -144,7 +144,7 @@ def _create_job(job_id: str, body: CreateJob, context: RequestContext) -> Job:
         hyperparameters=body.requested_hyperparameters,
         method={"type": body.method.type},
         metadata=body.metadata,
-        integrations=[integration.to_stored for integration in body.integrations or ()],
+        integrations=[integration.to_stored() for integration in body.integrations or ()],
     )
     context.dispatcher.wake()
     return job

@@ -1,4 +1,4 @@
-"""Server-sent events, and work that ends when its client hangs up."""
+"""Server-sent events, and work that is cancelled when its client disconnects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -32,7 +32,7 @@ def event_frame(data: Mapping[str, Any], event: str | None = None) -> bytes:
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """The response that `work` makes; given up when the client hangs up before."""
+    """The response of `work`, which is cancelled if the client disconnects first."""
     task = asyncio.create_task(work)
     disconnection = asyncio.create_task(_disconnected(request))
     try:

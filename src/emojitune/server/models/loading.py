@@ -14,8 +14,8 @@ from emojitune.store.models import ModelStore
 def model_loader(settings: Settings, fine_tuned: ModelStore) -> LoadModel:
     """A loader for the pool, of base models and of every project's fine-tuned ones.
 
-    Access was checked where the name was resolved. The libraries take seconds to import: that
-    begins at once, in the background, and the first reply waits for the rest of it.
+    Access was checked where the name was resolved. Importing the libraries takes seconds: it
+    begins at once, in the background, and the first request waits until it is done.
     """
     # Everything that uses torch here runs in one thread: see inference/engine/scheduler.py.
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torch")

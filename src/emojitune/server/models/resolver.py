@@ -29,7 +29,7 @@ def resolve(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
 
 
 def resolve_for_embedding(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
-    """The model that embeds under a name: any that chats, or a hosted embedding model's stand-in.
+    """The model that embeds under a name: any chat model, or a hosted embedding model's stand-in.
 
     Raises:
         NotFoundError: There is none.
