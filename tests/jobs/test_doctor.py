@@ -119,7 +119,7 @@ def test_an_adapter_that_does_not_verify_is_named(
     [finding] = examine(settings)
     assert finding.area == "adapters"
     assert "ft:m" in finding.problem
-    assert "is not whole" in finding.problem
+    assert "is incomplete" in finding.problem
     assert doctor.repair([finding], settings) == [finding]
     assert stores.models.get("ft:m")
 

@@ -139,11 +139,13 @@ def _function_of(call: Any) -> Any:
 
 def _parse_call(function: Any, where: str, report: ReportIssue) -> str | None:
     if not isinstance(function, dict):
-        report("invalid_tool_call", f"{where} is no call of a function with an id.")
+        report("invalid_tool_call", f"{where} is not a function call with an id.")
         return None
     name, arguments = function.get("name"), function.get("arguments")
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
-        report("invalid_tool_call", f"{where} calls {preview(name)}, which is no name of a tool.")
+        report(
+            "invalid_tool_call", f"{where} calls {preview(name)}, which is not the name of a tool."
+        )
         return None
     try:
         parsed = parse_json(arguments) if isinstance(arguments, str) else None
@@ -151,7 +153,7 @@ def _parse_call(function: Any, where: str, report: ReportIssue) -> str | None:
         parsed = None
     if not isinstance(parsed, dict):
         actual = preview(arguments)
-        problem = f"{where} has arguments that are no JSON object in a string: {actual}."
+        problem = f"{where} has arguments that are not a JSON object in a string: {actual}."
         report("invalid_tool_call", problem)
         return None
     # Serialized again, so that the spacing is that of chats.

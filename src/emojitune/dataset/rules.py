@@ -145,7 +145,7 @@ RULES: dict[str, Rule] = {
     ),
     "too_long": _warning(
         "By estimate, the example is longer than the context of the default base model.",
-        "Shorten it: what lies beyond is cut off, the last reply first.",
+        "Shorten it: the rest is cut off, the last reply first.",
     ),
     # its text
     "padded_reply": _warning(
@@ -203,7 +203,7 @@ RULES: dict[str, Rule] = {
     # its labels
     "off_style": _warning(
         "A reply is not one label in parentheses, where nearly all are.",
-        "Replies can be held to labels only where every reply is one.",
+        "Replies can be constrained to labels only where every reply is one.",
     ),
     "near_miss": _warning(
         "A rare label looks like a misspelling of a frequent one.", "Use one spelling."

@@ -303,7 +303,7 @@ class ChatModel:
             raise RequestFault(
                 Field.MAX_TOKENS,
                 f"'n' replies of this model may have at most {share * n} tokens together, so "
-                f"{n} may have {share} each, and you asked for {requested}. Ask for fewer or "
+                f"{n} may have {share} each, and you requested {requested}. Request fewer or "
                 "shorter ones.",
                 code="integer_above_max_value",
             )
@@ -361,9 +361,9 @@ def _refuse_structured(request: InferenceRequest) -> None:
             raise RequestFault(
                 field,
                 lambda name: (
-                    f"'{name}' contradicts a reply that is held to a set of labels, as those of "
-                    'this model or of `labels` are. Leave it out, or send `decoding`: "free" to '
-                    "let the model answer freely."
+                    f"'{name}' contradicts a reply that is constrained to a set of labels, as "
+                    "those of this model or of `labels` are. Leave it out, or send `decoding`: "
+                    '"free" to let the model answer freely.'
                 ),
                 code="unsupported_parameter",
             )

@@ -82,6 +82,7 @@ class MemoryCheck:
 def _refused(needed: int, free: int, why: str, advice: str) -> TrainingError:
     return TrainingError(
         f"The job does not fit into memory: it would take about {needed / 1e9:.1f} GB ({why}), and "
-        f"{free / 1e9:.1f} GB can be had. {advice}, or free some memory, and create the job again.",
+        f"{free / 1e9:.1f} GB are available. {advice}, or free some memory, and create the job "
+        "again.",
         code="out_of_memory",
     )

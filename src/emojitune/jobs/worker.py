@@ -67,7 +67,7 @@ class Worker:
         except StorageError:
             raise  # nor could this be reported now: the server does
         except Exception:
-            _log.exception("The job failed in a way that nobody foresaw.")
+            _log.exception("The job failed unexpectedly.")
             self._fail_unexpectedly()
         finally:
             self._leases.release(self._job_id, self._name)

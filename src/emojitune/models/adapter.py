@@ -149,6 +149,6 @@ def _write_json(path: Path, value: object) -> None:
 
 def _damaged(folder: Path, reason: object) -> ModelError:
     return ModelError(
-        f"The adapter in {folder} is not whole: {reason}. Run the fine-tuning job again.",
+        f"The adapter in {folder} is incomplete: {reason}. Run the fine-tuning job again.",
         code="adapter_damaged",
     )

@@ -165,7 +165,7 @@ def _require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str,
     raise ModelError(
         "An adapter must have been trained on the very base model it is put on: of its "
         f"{len(shapes)} tensors (the model takes {len(expected)}), {name} has the shape "
-        f"{shapes.get(name)}, where {expected.get(name)} is wanted. Train it again on this base.",
+        f"{shapes.get(name)}, where {expected.get(name)} is expected. Train it again on this base.",
         param="model",
     )
 

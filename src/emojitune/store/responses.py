@@ -126,6 +126,6 @@ def _unknown(response_id: str) -> NotFoundError:
 def _unknown_item(item_id: str) -> NotFoundError:
     return NotFoundError(
         f"Item with id '{item_id}' not found. An item is kept for as long as its response is "
-        "stored. Send the whole item instead of its id.",
+        "stored. Send the complete item instead of its id.",
         param="input",
     )

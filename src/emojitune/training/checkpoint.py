@@ -165,7 +165,7 @@ def _digests(folder: Path) -> dict[str, str]:
 def _another_base(before: str, now: str) -> TrainingError:
     return TrainingError(
         f"This job began on the base model {before}, and the server's base model is {now} now: it "
-        f"cannot go on with another. Create it again, or set EMOJITUNE_BASE_MODEL to {before} "
+        f"cannot continue with another. Create it again, or set EMOJITUNE_BASE_MODEL to {before} "
         "first.",
         code="base_model_changed",
         param="model",

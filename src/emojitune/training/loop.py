@@ -135,7 +135,7 @@ def _nothing_to_learn(config: TrainingConfig) -> TrainingError:
 def _diverged(step: int, config: TrainingConfig) -> TrainingError:
     return TrainingError(
         f"The training loss must be a number, and at step {step} it no longer is. The learning "
-        f"rate of {config.learning_rate:g} is too high for this data: ask for a smaller "
+        f"rate of {config.learning_rate:g} is too high for this data: request a smaller "
         "learning_rate_multiplier.",
         code="training_diverged",
     )

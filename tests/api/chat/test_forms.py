@@ -428,7 +428,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
         ({"model": CLOSED, "response_format": SCHEMA}, "response_format", "unsupported_parameter",
          '`decoding`: "free"'),
         ({"labels": ["a", "b"], "response_format": SCHEMA}, "response_format",
-         "unsupported_parameter", "held to a set of labels"),
+         "unsupported_parameter", "constrained to a set of labels"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])

@@ -333,7 +333,7 @@ BAD_SCHEMA: Any = {"type": "object", "properties": {"x": {"type": "wat"}}}
         ({"tools": [{**MOOD, "parameters": BAD_SCHEMA}]}, "tools[0].parameters",
          "invalid_function_parameters", "Invalid schema for function 'mood'"),
         ({"labels": ["a", "b"], "tools": [MOOD]}, "tools", "unsupported_parameter",
-         "'tools' contradicts a reply that is held to a set of labels"),
+         "'tools' contradicts a reply that is constrained to a set of labels"),
         ({"labels": ["a", "b"], "text": {"format": {"type": "json_object"}}}, "text.format",
          "unsupported_parameter", "'text.format' contradicts"),
     ],

@@ -56,7 +56,7 @@ def test_each_chunk_is_what_openais_type_would_send(
     options: dict[str, Any], deltas: list[Delta]
 ) -> None:
     streamed = assembler(options)
-    frames = list(streamed.opening())
+    frames = list(streamed.start_events())
     for delta in deltas:
         frames += streamed.add(delta)
     ending = streamed.finish(USAGE)

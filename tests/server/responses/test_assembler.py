@@ -57,7 +57,7 @@ def check(frames: Iterable[bytes]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("deltas", REPLIES)
 def test_each_event_is_what_openais_type_would_send(deltas: list[Delta]) -> None:
     streamed = assembler()
-    frames = list(streamed.opening())
+    frames = list(streamed.start_events())
     for delta in deltas:
         frames += streamed.add(delta)
     ending = streamed.finish(USAGE)
@@ -88,7 +88,7 @@ def without_ids(item: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_failed_response_follows_its_error() -> None:
     streamed = assembler()
-    frames = [*streamed.opening(), *streamed.add(Delta(0, "(par"))]
+    frames = [*streamed.start_events(), *streamed.add(Delta(0, "(par"))]
     ending = streamed.fail(EmojituneError("The engine has stopped."))
     *_, error, failed = check([*frames, *ending.frames])
     assert (error["type"], error["message"]) == ("error", "The engine has stopped.")

@@ -150,10 +150,10 @@ class _Converter:
         if isinstance(prompt, str) and isinstance(completion, str):
             prompt = self.affixes.strip_prompt(prompt, dropped)
             completion = self.affixes.strip_completion(completion, dropped)
-        return _exchange(prompt, completion)
+        return _pair(prompt, completion)
 
 
-def _exchange(question: object, answer: object) -> list[Json]:
+def _pair(question: object, answer: object) -> list[Json]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
@@ -169,10 +169,10 @@ def _from_alpaca(row: Json) -> Iterator[Json]:
             raise _RowRejectedError(
                 "its 'history' must be a list of pairs, a question and its answer."
             )
-        yield from _exchange(*pair)
+        yield from _pair(*pair)
     parts = [part for part in (row.pop("instruction"), row.pop("input", "")) if part != ""]
     are_texts = all(isinstance(part, str) for part in parts)
-    yield from _exchange("\n\n".join(parts) if are_texts else parts, row.pop("output", None))
+    yield from _pair("\n\n".join(parts) if are_texts else parts, row.pop("output", None))
 
 
 def _from_sharegpt(row: Json, dropped: list[str]) -> Iterator[Json]:

@@ -107,9 +107,9 @@ class GrammarCompiler:
             raise RequestFault(
                 field,
                 lambda name: (
-                    f"{lead(name)}: {_reason(error)}. With 'strict' replies are held to the schema "
-                    "token by token, and not every keyword of JSON Schema can be: leave it out, "
-                    "write it otherwise, or set 'strict' to false."
+                    f"{lead(name)}: {_reason(error)}. With 'strict' replies are constrained to the "
+                    "schema token by token, and not every keyword of JSON Schema can be: leave it "
+                    "out, write it otherwise, or set 'strict' to false."
                 ),
                 code=code,
                 index=index,
@@ -179,7 +179,8 @@ class GrammarGuide:
             reason = self._matcher.get_error().splitlines()[0]
             raise RequestFault(
                 Field.SCHEMA,
-                f"The reply could not be held to its schema: {reason}. Use a simpler schema.",
+                f"The reply could not be constrained to its schema: {reason}. Use a "
+                "simpler schema.",
                 code="invalid_value",
             )
 

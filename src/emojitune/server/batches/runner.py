@@ -110,7 +110,7 @@ class BatchRunner:
                 with contextlib.suppress(InvalidStateError):
                     await handler(batch)
         except Exception:  # a full disk, say: the next poll retries
-            _log.exception("Batch %s could not go on.", batch_id)
+            _log.exception("Batch %s could not continue.", batch_id)
         finally:
             self._processing.discard(batch_id)
 

@@ -44,7 +44,7 @@ class ChatAssembler:
         if body.include_usage:
             self._chunk_fields["usage"] = None  # the last chunk has the numbers
 
-    def opening(self) -> Iterator[bytes]:
+    def start_events(self) -> Iterator[bytes]:
         """Return the first chunk of each choice, the first choice first."""
         for choice in self._choices:
             # A reply that may call tools may turn out to have no text.

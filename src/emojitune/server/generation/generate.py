@@ -50,7 +50,7 @@ class Assembler(Protocol):
     Frames are encoded while they are iterated over: a reply that is not streamed encodes none.
     """
 
-    def opening(self) -> Iterable[bytes]:
+    def start_events(self) -> Iterable[bytes]:
         """Return the frames that precede the first delta."""
         ...
 
@@ -147,7 +147,7 @@ async def _frames(
     assembler: Assembler,
     store: Store,
 ) -> AsyncIterator[bytes]:
-    for frame in assembler.opening():
+    for frame in assembler.start_events():
         yield frame
     try:
         while isinstance(event, Delta):

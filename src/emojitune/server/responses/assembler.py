@@ -26,7 +26,7 @@ class ResponseAssembler:
         self._output = OutputItems()
         self._event_number = 0
 
-    def opening(self) -> Iterator[bytes]:
+    def start_events(self) -> Iterator[bytes]:
         """Return the events of the response before it has any output."""
         in_progress = {"response": self._object("in_progress")}
         return self._frames(

@@ -116,7 +116,7 @@ def retrieve(
         raise InvalidRequestError(
             "Only a response created with both 'background' and 'stream' can be streamed again, "
             "and none is made in the background here. Leave 'stream' and 'starting_after' out to "
-            "get the whole response.",
+            "get the complete response.",
             code="unsupported_parameter",
             param="stream" if stream else "starting_after",
         )
