@@ -7,6 +7,7 @@ from gathered import LABELS, USER, ask, request_for, text
 from tiny_model import chat_tiny, make_adapter
 
 from emojitune.dataset.example import Message
+from emojitune.inference import chat_model
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.types import Alternative
@@ -141,7 +142,7 @@ def test_a_prompt_is_cached_for_its_owner_alone(open_model: ChatModel) -> None:
 def test_many_replies_share_the_cache(
     open_model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_model.runtime.scheduler, "capacity", 320)
+    monkeypatch.setattr(chat_model, "_REPLY_TOKENS", 320)
     with pytest.raises(RequestFault, match="at most 320 tokens together") as caught:
         ask(open_model, request_for(n=64, max_tokens=6))
     assert caught.value.field == Field.MAX_TOKENS

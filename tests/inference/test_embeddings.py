@@ -10,7 +10,6 @@ from gathered import request_for
 from tiny_model import chat_tiny, load_tiny, make_adapter
 
 from emojitune.dataset.example import Message
-from emojitune.inference import embeddings
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.embeddings import batches_by_length
 from emojitune.inference.faults import Field, RequestFault
@@ -122,7 +121,7 @@ def test_a_text_in_chunks_has_the_vector_of_the_text_at_once(
     long = [[5, 60, 100 + number % 50][number % 3] for number in range(256)]
     expected = vectors(chat, [long, TEXTS[0]])
     for tokens in (1, 7, 64, 255):
-        monkeypatch.setattr(embeddings, "_PASS_TOKENS", tokens)
+        monkeypatch.setattr(chat._embedder, "_chunk_tokens", tokens)
         np.testing.assert_allclose(vectors(chat, [long, TEXTS[0]]), expected, atol=1e-5)
 
 

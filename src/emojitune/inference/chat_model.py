@@ -4,7 +4,7 @@ Between text and tokens: renders the prompt, checks lengths, picks the decoder, 
 no HTTP: each edge gives requests and deltas the shape of its API.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial, reduce
@@ -40,6 +40,8 @@ from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
 
 DEFAULT_MAX_TOKENS = 1024
+# Tokens of the replies to one request, and of all running requests: one leaves room for others.
+_REPLY_TOKENS, _CACHE_TOKENS = 32_768, 65_536
 
 
 class BaseModelRuntime:
@@ -60,7 +62,8 @@ class BaseModelRuntime:
         self.renderer = renderer
         self.context_length = context_length
         self.executor = executor
-        self.scheduler = Scheduler(runner, executor)
+        capacity = max(_CACHE_TOKENS, 2 * context_length)
+        self.scheduler = Scheduler(runner, executor, capacity=capacity)
 
     @cached_property
     def grammar_compiler(self) -> GrammarCompiler:
@@ -89,7 +92,7 @@ class ChatModel:
         self._renderer = runtime.renderer
         self._context_length = runtime.context_length
         self._embedder = Embedder(
-            runtime.runner, adapter, runtime.renderer, runtime.context_length, runtime.executor
+            runtime.runner, adapter, runtime.renderer, runtime.context_length, runtime.scheduler
         )
         self._label_set = lru_cache(maxsize=16)(partial(_LabelSet.tokenize, runtime.renderer))
 
@@ -162,10 +165,13 @@ class ChatModel:
         return len(self._render(request))
 
     def embed(
-        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        cancelled: Callable[[], bool],
+        owner: Hashable = None,
     ) -> Embeddings | None:
         """Embed texts, or their token ids; see inference/embeddings.py."""
-        return self._embedder.embed(inputs, cancelled)
+        return self._embedder.embed(inputs, cancelled, owner)
 
     def _free_decoding(
         self,
@@ -298,7 +304,7 @@ class ChatModel:
     def _max_tokens_of_each(self, sampling: SamplingParams, room: int) -> int:
         """The token limit of each of `n` replies, which have to fit into the cache together."""
         n, requested = sampling.n, sampling.max_tokens
-        share = max(self.runtime.scheduler.capacity, self._context_length) // n
+        share = max(_REPLY_TOKENS, self._context_length) // n
         if requested is not None and requested > share:
             raise RequestFault(
                 Field.MAX_TOKENS,

@@ -1,24 +1,26 @@
 """Texts to vectors: the mean of the model's last hidden states, scaled to length 1.
 
-Runs in the scheduler's executor, a bounded number of tokens at a time, so that replies continue in
-between: short texts in batches, a long one in chunks.
+Computed in slices, so that replies continue in between: short texts in batches, a long one in
+chunks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import CancelledError
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emojitune.inference.engine.batch import ModelRunner, Past
+from emojitune.inference.engine.scheduler import Scheduler
+from emojitune.inference.engine.slices import Slices
 from emojitune.inference.faults import Field, RequestFault
 from emojitune.inference.types import Embeddings
 from emojitune.models.packed_llama import LlamaAdapter
 from emojitune.models.renderer import Renderer
 
 MAX_TOKENS = 300_000  # of one request, as on the hosted API
-_PASS_TOKENS = 512  # padding included; half a second on two cores
 
 
 class Embedder:
@@ -30,16 +32,20 @@ class Embedder:
         adapter: LlamaAdapter | None,
         renderer: Renderer,
         context_length: int,
-        executor: Executor,
+        scheduler: Scheduler[LlamaAdapter],
     ) -> None:
         self._runner = runner
         self._adapter = adapter
         self._renderer = renderer
         self._context_length = context_length
-        self._executor = executor
+        self._scheduler = scheduler
+        self._chunk_tokens = runner.chunk_tokens
 
     def embed(
-        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        cancelled: Callable[[], bool],
+        owner: Hashable = None,
     ) -> Embeddings | None:
         """A vector for each input: (inputs, hidden_size); None once `cancelled` returns True.
 
@@ -55,26 +61,28 @@ class Embedder:
                 "inputs at a time.",
                 code="max_tokens_per_request",
             )
+        computation = self._scheduler.compute(self._embed(ids), cancelled=cancelled, owner=owner)
+        try:
+            return Embeddings(computation.result(), total)
+        except CancelledError:
+            return None
+
+    def _embed(self, ids: Sequence[Sequence[int]]) -> Slices[NDArray[np.float32]]:
+        """Vectors (rows, hidden_size) of rows of token ids."""
         vectors = np.zeros((len(ids), self._runner.hidden_size), dtype=np.float32)
-        for batch in batches_by_length([len(row) for row in ids], _PASS_TOKENS):
-            sums = self._hidden_sums([ids[at] for at in batch], cancelled)
-            if sums is None:
-                return None
+        for batch in batches_by_length([len(row) for row in ids], self._chunk_tokens):
+            sums = yield from self._hidden_sums([ids[at] for at in batch])
             # Sum and mean point the same way, and the vector is scaled to length 1.
             vectors[batch] = torch.nn.functional.normalize(sums, dim=-1).numpy()
-        return Embeddings(vectors, total)
+        return vectors
 
-    def _hidden_sums(
-        self, rows: Sequence[Sequence[int]], cancelled: Callable[[], bool]
-    ) -> Tensor | None:
+    def _hidden_sums(self, rows: Sequence[Sequence[int]]) -> Slices[Tensor]:
         """Sums of each row's last hidden states: (rows, hidden_size); a long row comes alone."""
         sums = torch.zeros(len(rows), self._runner.hidden_size)
         past: Past = None
-        for start in range(0, max(map(len, rows)), _PASS_TOKENS):
-            if cancelled():
-                return None
-            chunk = [row[start : start + _PASS_TOKENS] for row in rows]
-            more, past = self._executor.submit(self._forward_chunk, chunk, past).result()
+        for start in range(0, max(map(len, rows)), self._chunk_tokens):
+            chunk = [row[start : start + self._chunk_tokens] for row in rows]
+            more, past = yield from self._forward_chunk(chunk, past)
             sums += more
         return sums
 
@@ -119,7 +127,9 @@ class Embedder:
             index=index,
         )
 
-    def _forward_chunk(self, rows: Sequence[Sequence[int]], past: Past) -> tuple[Tensor, Past]:
+    def _forward_chunk(
+        self, rows: Sequence[Sequence[int]], past: Past
+    ) -> Slices[tuple[Tensor, Past]]:
         """Sums of hidden states: (rows, hidden_size), and the keys and values so far.
 
         Rows are padded at their end, where causal attention does not see it; or one row continues
@@ -131,7 +141,7 @@ class Embedder:
         for at, row in enumerate(rows):
             padded[at, : len(row)] = torch.tensor(row)
             mask[at, : len(row)] = 1
-        hidden, past = self._runner.hidden_states(padded, past, self._adapter)
+        hidden, past = yield from self._runner.hidden_states(padded, past, self._adapter)
         return (hidden.float().cpu() * mask).sum(dim=1), past
 
 

@@ -168,7 +168,10 @@ class InferenceModel(Protocol):
         ...
 
     def embed(
-        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        cancelled: Callable[[], bool],
+        owner: Hashable = None,
     ) -> Embeddings | None:
         """Embed texts, or their token ids; blocks. None once `cancelled` returns True."""
         ...

@@ -1,6 +1,7 @@
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,12 +11,20 @@ from reference import log_probabilities
 from emojitune.inference.engine.batch import ModelRunner
 from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, Prompt
 from emojitune.inference.engine.scheduler import Decoder, Scheduler
+from emojitune.inference.engine.slices import Slices
 from emojitune.models.loader import LoadedHF
 
 PROMPT = [1, 40, 41, 42, 43]
 
 
-def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> list[torch.Tensor]:
+def run(
+    scheduler: Scheduler,
+    prompt: Sequence[int],
+    steps: list[list[int]],
+    *,
+    reserve: int = 64,
+    owner: str | None = None,
+) -> list[torch.Tensor]:
     """The log-probabilities after a prompt and each of `steps`, one pass each."""
     rows: list[torch.Tensor] = []
     done = threading.Event()
@@ -33,7 +42,7 @@ def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> 
         errors.append(error)
         done.set()
 
-    scheduler.submit(prompt, request, reserve=64, on_error=failed)
+    scheduler.submit(prompt, request, reserve=reserve, on_error=failed, owner=owner)
     assert done.wait(10)
     if errors:
         raise errors[0]
@@ -42,7 +51,7 @@ def run(scheduler: Scheduler, prompt: Sequence[int], steps: list[list[int]]) -> 
 
 @pytest.fixture
 def scheduler(runner: ModelRunner) -> Scheduler:
-    return Scheduler(runner, ThreadPoolExecutor(1))
+    return Scheduler(runner, ThreadPoolExecutor(1), capacity=10_000)
 
 
 def test_a_sequence_in_steps_equals_one_pass(tiny: LoadedHF, scheduler: Scheduler) -> None:
@@ -126,6 +135,154 @@ def test_a_request_that_does_not_fit_waits_for_room(runner: ModelRunner) -> None
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def endless(passes: list[int], label: int = 0) -> Callable[[Prompt], Decoder[None]]:
+    """A decoder that appends its label to `passes` at each pass, and goes on until it is
+    cancelled."""
+
+    def decode(matched: Prompt) -> Decoder[None]:
+        [result] = yield [ForwardRequest(matched.path, matched.uncached)]
+        while True:
+            passes.append(label)
+            [result] = yield [ForwardRequest(result.path, [50], keep=False)]
+
+    return decode
+
+
+@pytest.fixture
+def cancelled() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_a_long_prompt_has_the_results_of_one_pass(tiny: LoadedHF, scheduler: Scheduler) -> None:
+    prompt = [1, *(40 + number % 60 for number in range(70))]
+    scheduler._chunk_tokens = 16
+    [row, _] = run(scheduler, prompt, [[50]])
+    expected = log_probabilities(tiny.module, prompt)[-1]
+    torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
+    assert scheduler._cache.match_prefix([*prompt, 50], None).cached == len(prompt)
+
+
+def test_a_long_prompt_does_not_keep_others_waiting(scheduler: Scheduler) -> None:
+    scheduler._chunk_tokens = 4
+    order: list[str] = []
+    ended = threading.Event()
+
+    def long(matched: Prompt) -> Decoder[None]:
+        order.append("long starts")
+        yield [ForwardRequest(matched.path, matched.uncached)]
+        order.append("long ends")
+        ended.set()
+
+    started = threading.Event()
+    scheduler._executor.submit(started.wait)  # both are there when the first step begins
+    scheduler.submit([1, *range(40, 240)], long, reserve=256, on_error=pytest.fail, owner="a")
+    threading.Timer(0.05, started.set).start()
+    run(scheduler, [1, 90], [[50]] * 5, owner="b")
+    order.append("short ends")
+    assert ended.wait(10)
+    assert order == ["long starts", "short ends", "long ends"]
+
+
+def test_a_long_prompt_is_cancelled_between_slices(scheduler: Scheduler) -> None:
+    scheduler._chunk_tokens = 4
+    checks = iter(range(1000))
+    prompt = [1, *range(40, 240)]
+    scheduler.submit(
+        prompt, endless([]), reserve=256, on_error=pytest.fail, cancelled=lambda: next(checks) > 9
+    )
+    run(scheduler, PROMPT, [])
+    while scheduler.busy:
+        time.sleep(0.01)
+    assert scheduler._cache._ref_counts.sum() == len(PROMPT)  # the prefix of the other
+    assert next(checks) < 20
+
+
+def test_a_pass_takes_few_tokens_and_some_of_each_owner(
+    runner: ModelRunner, monkeypatch: pytest.MonkeyPatch, cancelled: threading.Event
+) -> None:
+    scheduler = Scheduler(runner, ThreadPoolExecutor(1), capacity=10_000)
+    scheduler._chunk_tokens = 10
+    passes: list[int] = []
+    sizes: list[int] = []
+    forward = runner.forward
+    monkeypatch.setattr(
+        runner, "forward", lambda batch: sizes.append(len(batch.ids)) or forward(batch)
+    )
+    for number in range(40):
+        scheduler.submit(
+            [1, 40 + number],
+            endless(passes, number),
+            reserve=64,
+            on_error=pytest.fail,
+            cancelled=cancelled.is_set,
+            owner="a",
+        )
+    start = len(sizes)
+    run(scheduler, [1, 90], [[50]] * 10, owner="b")
+    assert len(sizes) - start < 40  # 40 requests take 4 passes for one token of each
+    while len(set(passes)) < 40:  # none of the many is forgotten
+        time.sleep(0.01)
+    assert max(sizes) <= 10
+
+
+def test_one_owner_leaves_room_for_the_next(
+    runner: ModelRunner, cancelled: threading.Event
+) -> None:
+    scheduler = Scheduler(runner, ThreadPoolExecutor(1), capacity=100)
+    passes: list[int] = []
+    for number in range(10):
+        scheduler.submit(
+            [1, 40 + number],
+            endless(passes, number),
+            reserve=20,
+            on_error=pytest.fail,
+            cancelled=cancelled.is_set,
+            owner="a",
+        )
+    run(scheduler, [1, 90], [[50]], reserve=20, owner="b")
+    assert set(passes) == {0, 1, 2, 3}
+
+
+def test_a_large_request_is_not_overtaken_for_ever(
+    runner: ModelRunner, cancelled: threading.Event
+) -> None:
+    scheduler = Scheduler(runner, ThreadPoolExecutor(1), capacity=100)
+
+    def keep_asking(owner: str) -> None:
+        while not cancelled.is_set():
+            run(scheduler, [1, 40], [[50]], reserve=40, owner=owner)
+
+    threads = [threading.Thread(target=keep_asking, args=(owner,)) for owner in "abc"]
+    for thread in threads:
+        thread.start()
+    run(scheduler, [1, 90], [[50]], reserve=90, owner="d")
+    cancelled.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_other_computations_go_on_beside_requests(scheduler: Scheduler) -> None:
+    def slices() -> Slices[int]:
+        for _ in range(3):
+            yield
+        return 7
+
+    def endless_slices() -> Slices[int]:
+        while True:
+            yield
+
+    cancelled = threading.Event()
+    lasting = scheduler.compute(endless_slices(), cancelled=cancelled.is_set, owner="a")
+    assert scheduler.compute(slices(), cancelled=lambda: False, owner="b").result(10) == 7
+    assert len(run(scheduler, PROMPT, [[50]])) == 2
+    assert not lasting.done()
+    cancelled.set()
+    with pytest.raises(CancelledError):
+        lasting.result(10)
 
 
 def test_memory_of_unused_slots_is_given_back(

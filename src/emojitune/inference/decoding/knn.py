@@ -201,7 +201,9 @@ def hidden_states(
         tuned: The adapter of the model, where it has one.
         check: Called between passes, and may raise.
     """
-    return torch.stack(list(_each_hidden_state(KVCache(runner), tuned, prompts, check)))
+    return torch.stack(
+        list(_each_hidden_state(KVCache(runner, hidden_only=True), tuned, prompts, check))
+    )
 
 
 def _each_hidden_state(

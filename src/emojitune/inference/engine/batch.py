@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from emojitune.inference.engine.slices import Slices
+
 Slots = NDArray[np.int64]
 
 Adapter = TypeVar("Adapter", bound=Hashable)
@@ -49,6 +51,7 @@ class ForwardBatch(Generic[Adapter]):
         logit_indices: Indices of the tokens whose logits are requested.
         adapters: Which tokens are computed with an adapter; the others see the base alone.
         hidden_indices: Indices of the tokens whose hidden states are requested.
+        hidden_only: Whether layers after those of the hidden states may be left out.
     """
 
     ids: NDArray[np.int64]
@@ -58,6 +61,7 @@ class ForwardBatch(Generic[Adapter]):
     logit_indices: NDArray[np.int64]
     adapters: Sequence[tuple[Adapter, slice]] = ()
     hidden_indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    hidden_only: bool = False
 
 
 Past = Any
@@ -78,11 +82,16 @@ class ModelRunner(Protocol[Adapter]):
         """Memory of its weights, keys and values."""
         ...
 
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens that a pass should have at most, so that others need not wait long for it."""
+        ...
+
     def make_adapter(self, state: Mapping[str, Tensor], scale: float) -> Adapter:
         """An adapter's tensors, A (R, in) and B (out, R) by layer, in the form of this runner."""
         ...
 
-    def forward(self, batch: ForwardBatch[Adapter]) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: ForwardBatch[Adapter]) -> Slices[tuple[Tensor, Tensor]]:
         """Logits (logit_indices, V) and hidden states (hidden_indices, C); fills the slots."""
         ...
 
@@ -92,7 +101,7 @@ class ModelRunner(Protocol[Adapter]):
 
     def hidden_states(
         self, ids: Tensor, past: Past, adapter: Adapter | None
-    ) -> tuple[Tensor, Past]:
+    ) -> Slices[tuple[Tensor, Past]]:
         """The last hidden states (R, Q, C) of rows of ids (R, Q), outside of all slots.
 
         Args:

@@ -18,10 +18,15 @@ from emojitune.inference.engine.batch import (
     to_tensor,
     write_slots,
 )
+from emojitune.inference.engine.slices import Slices
+
+# Fewer than a Llama's: others cannot come between the layers.
+_CHUNK_TOKENS = 128
 
 
 class HFRunner:
-    """Runs a model through the modules of transformers, under one mask over a pass's slots."""
+    """Runs a model through the modules of transformers, under one mask over a pass's slots. A pass
+    is a single slice."""
 
     def __init__(self, module: Any, device: torch.device) -> None:
         self._module = module
@@ -43,10 +48,15 @@ class HFRunner:
         weights: int = sum(parameter.nbytes for parameter in self._module.parameters())
         return weights + self._cache.bytes
 
+    @property
+    def chunk_tokens(self) -> int:
+        return _CHUNK_TOKENS
+
     def make_adapter(self, state: Mapping[str, Tensor], scale: float) -> NoReturn:
         raise NotImplementedError("adapters are merged into the modules before they run")
 
-    def forward(self, batch: ForwardBatch[Any]) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: ForwardBatch[Any]) -> Slices[tuple[Tensor, Tensor]]:
+        yield
         # One row of tokens for the modules, so one mask (T, seen) over the slots of all requests;
         # tokens of different requests never see each other.
         seen = np.unique(np.concatenate([mask.slots for mask in batch.masks]))
@@ -81,7 +91,8 @@ class HFRunner:
         self._cache.truncate(slots)
 
     @torch.inference_mode()
-    def hidden_states(self, ids: Tensor, past: Past, adapter: Any) -> tuple[Tensor, Past]:
+    def hidden_states(self, ids: Tensor, past: Past, adapter: Any) -> Slices[tuple[Tensor, Past]]:
+        yield
         # The body without the head: no next token is needed.
         out = self._module.base_model(
             input_ids=ids.to(self._device), past_key_values=past, use_cache=True

@@ -28,6 +28,7 @@ from emojitune.inference.engine.batch import (
     ModelRunner,
     Slots,
 )
+from emojitune.inference.engine.slices import Slices, compute
 
 _EMPTY: Slots = np.zeros(0, dtype=np.int64)
 _MIN_SLOTS = 1024  # never given back
@@ -107,12 +108,24 @@ class Prompt:
 class KVCache(Generic[Adapter]):
     """Slots for tokens, their reference counts, and the forward pass that fills them."""
 
-    def __init__(self, runner: ModelRunner[Adapter], *, prefix_tokens: int = 8192) -> None:
-        """`prefix_tokens` limits the tokens of all inserted prompts together."""
+    def __init__(
+        self,
+        runner: ModelRunner[Adapter],
+        *,
+        prefix_tokens: int = 8192,
+        hidden_only: bool = False,
+    ) -> None:
+        """A cache without tokens.
+
+        Args:
+            prefix_tokens: The most tokens of all inserted prompts together.
+            hidden_only: Whether hidden states are all that is ever requested.
+        """
         self._runner = runner
         self._ref_counts = np.zeros(0, dtype=np.int64)
         self._prefixes: OrderedDict[_Prefix[Adapter], Path] = OrderedDict()
         self._prefix_tokens = prefix_tokens
+        self._hidden_only = hidden_only
 
     def match_prefix(
         self, prompt: Sequence[int], adapter: Adapter | None, owner: Hashable = None
@@ -160,13 +173,21 @@ class KVCache(Generic[Adapter]):
             self._ref_counts = self._ref_counts[:needed]
             self._runner.truncate(needed)
 
-    @torch.inference_mode()
     def forward(
         self,
         requests: Sequence[Sequence[ForwardRequest]],
         adapters: Sequence[Adapter | None],
     ) -> list[list[ForwardResult]]:
-        """One forward pass over the new tokens of all requests.
+        """One forward pass over the new tokens of all requests; see `forward_slices`."""
+        return compute(self.forward_slices(requests, adapters))
+
+    @torch.inference_mode()
+    def forward_slices(
+        self,
+        requests: Sequence[Sequence[ForwardRequest]],
+        adapters: Sequence[Adapter | None],
+    ) -> Slices[list[list[ForwardResult]]]:
+        """One forward pass in slices, between which there may be other passes.
 
         Args:
             requests: In groups whose paths may share slots; a group has one attention mask.
@@ -181,7 +202,9 @@ class KVCache(Generic[Adapter]):
             for request, slots in zip(flat, allocated, strict=True)
         ]
         try:
-            logits, states = self._runner.forward(_batch(requests, adapters, paths))
+            logits, states = yield from self._runner.forward(
+                _batch(requests, adapters, paths, self._hidden_only)
+            )
         except BaseException:
             self.release(allocated)
             raise
@@ -230,6 +253,7 @@ def _batch(
     requests: Sequence[Sequence[ForwardRequest]],
     adapters: Sequence[Adapter | None],
     paths: Sequence[Path],
+    hidden_only: bool,
 ) -> ForwardBatch[Adapter]:
     """All new tokens of a pass in one row, request after request:
 
@@ -266,6 +290,7 @@ def _batch(
             ],
             dtype=np.int64,
         ),
+        hidden_only=hidden_only,
     )
 
 

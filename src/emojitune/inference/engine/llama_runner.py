@@ -20,6 +20,7 @@ from emojitune.inference.engine.batch import (
     write_slots,
 )
 from emojitune.inference.engine.cache_attention import AttentionGroup, group_by_size
+from emojitune.inference.engine.slices import Slices
 from emojitune.models.linear import PackedLinear
 from emojitune.models.llama import apply_rotary, rms_norm
 from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
@@ -27,6 +28,9 @@ from emojitune.models.packed_llama import LlamaAdapter, PackedLayer, PackedLlama
 # Rows are padded to few distinct numbers: oneDNN keeps programs with their working memory for each.
 # The fewer rows, the more a row of padding costs, and the smaller a program is.
 _FEW, _SMALL_MULTIPLE, _MANY, _MULTIPLE = 4, 4, 64, 16
+
+# More tokens in a pass make it hardly more efficient.
+_CHUNK_TOKENS, _CHUNK_TOKENS_ON_GPU = 256, 2048
 
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, query (T, H, D), key and value (T, K, D)) to (T, H × D)."""
@@ -36,7 +40,7 @@ _Adapters = Sequence[tuple[LlamaAdapter, slice]]
 
 class LlamaRunner:
     """Runs a Llama through fused linears; attention goes request by request, so that none pays for
-    the tokens of another."""
+    the tokens of another. A slice is one layer."""
 
     def __init__(self, llama: PackedLlama[PackedLinear]) -> None:
         self.llama = llama
@@ -56,10 +60,14 @@ class LlamaRunner:
     def bytes(self) -> int:
         return self.llama.bytes + sum(side.nbytes for side in (*self._keys, *self._values))
 
+    @property
+    def chunk_tokens(self) -> int:
+        return _CHUNK_TOKENS_ON_GPU if self._device.type == "cuda" else _CHUNK_TOKENS
+
     def make_adapter(self, state: Mapping[str, Tensor], scale: float) -> LlamaAdapter:
         return LlamaAdapter(self.llama, state, scale)
 
-    def forward(self, batch: ForwardBatch[LlamaAdapter]) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: ForwardBatch[LlamaAdapter]) -> Slices[tuple[Tensor, Tensor]]:
         size = 1 + max(int(mask.slots.max()) for mask in batch.masks)
         new = to_tensor(batch.slots, self._device)
         groups = [
@@ -95,8 +103,9 @@ class LlamaRunner:
         for number, x in enumerate(self._layers(ids, positions, attend, adapters), start=1):
             if number in taken_after:
                 hidden = hidden + x[hidden_indices].float()
-            if not count and number == max(taken_after):  # without logits, later layers are unused
+            if batch.hidden_only and number == max(taken_after):
                 return x.new_empty(0, self.vocabulary_size), hidden
+            yield
         return self.llama.lm_head(self._normalized(x[logit_indices]))[:count], hidden
 
     @torch.inference_mode()
@@ -107,7 +116,7 @@ class LlamaRunner:
     @torch.inference_mode()
     def hidden_states(
         self, ids: Tensor, past: Past, adapter: LlamaAdapter | None
-    ) -> tuple[Tensor, Past]:
+    ) -> Slices[tuple[Tensor, Past]]:
         rows, count = ids.shape
         before = 0 if past is None else past[0][0].shape[2]
         positions = torch.arange(before, before + count, device=self._device).repeat(rows)
@@ -133,6 +142,7 @@ class LlamaRunner:
         ids = ids.to(self._device).flatten()
         for x in self._layers(ids, positions, attend, adapters):
             hidden = x
+            yield
         return self._normalized(hidden).view(rows, count, -1), present
 
     def _layers(

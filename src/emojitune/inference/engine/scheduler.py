@@ -3,16 +3,28 @@
 Knows no text, no labels and no HTTP. A request is a generator that yields the `ForwardRequest`s it
 needs next and is sent their results; all requests advance in step, one forward pass after the other
 (continuous batching, as in Orca: a request joins and leaves between any two passes).
+
+No request keeps the others waiting: a pass takes few tokens, and what needs more of them is
+computed in slices, between the passes:
+
+    pass of all ─ layers 1, 2 of a long prompt ─ pass of all ─ layers 3, 4 of the prompt ─ ...
+
+Owners share tokens, time and cache fairly, however many requests each of them has.
 """
 
 import logging
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
-from concurrent.futures import Executor
-from typing import Generic, TypeVar
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from emojitune.inference.engine.batch import Adapter, ModelRunner, Slots
+from emojitune.inference.engine.chunks import forward_in_chunks
 from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache, Prompt
+from emojitune.inference.engine.slices import SlicedComputation, Slices, take_turns
 from emojitune.inference.engine.thread_tuner import ThreadTuner
 
 _log = logging.getLogger(__name__)
@@ -22,6 +34,11 @@ Decoder = Generator[list[ForwardRequest], list[ForwardResult], T]
 """Yields lists of forward requests, is sent as many results, returns a value when it is done."""
 
 Start = Callable[[Prompt], Decoder[None]]
+
+# An owner may hold this many times what the others have left free in the cache: the dynamic
+# threshold of Choudhury and Hahne (1998), which leaves room for whoever comes next.
+_SHARE_OF_FREE = 3
+_MAX_OVERTAKEN = 64
 
 
 class Scheduler(Generic[Adapter]):
@@ -34,15 +51,16 @@ class Scheduler(Generic[Adapter]):
         capacity: Tokens that the cache may hold, those of all running requests together.
     """
 
-    def __init__(
-        self, runner: ModelRunner[Adapter], executor: Executor, *, capacity: int = 32_768
-    ) -> None:
-        self.capacity = capacity
+    def __init__(self, runner: ModelRunner[Adapter], executor: Executor, *, capacity: int) -> None:
+        self._capacity = capacity
         self._cache = KVCache(runner)
+        self._chunk_tokens = runner.chunk_tokens
         self._executor = executor
         self._threads = ThreadTuner()
         self._running: list[_Request[Adapter]] = []
+        self._computing: list[SlicedComputation[Any]] = []
         self._waiting: list[_Request[Adapter]] = []
+        self._submitted: list[SlicedComputation[Any]] = []
         self._lock = threading.Lock()
         self._scheduled = False
 
@@ -64,47 +82,95 @@ class Scheduler(Generic[Adapter]):
             start: Makes the request's decoder from the prompt and its cached prefix.
             reserve: The most tokens that the request will hold, prompt included.
             on_error: Called when the request, or the model under it, raises.
-            cancelled: Checked before every pass; a cancelled request is dropped.
+            cancelled: Checked before every pass and slice; a cancelled request is dropped.
             adapter: The update that the request is computed with, beside the base.
             owner: Whose request it is: its cached prompt serves no other owner.
         """
         request = _Request(tuple(prompt), start, reserve, on_error, cancelled, adapter, owner)
         with self._lock:
             self._waiting.append(request)
-            if not self._scheduled:
-                self._scheduled = True
-                self._executor.submit(self._step)
+            self._schedule()
+
+    def compute(
+        self, slices: Slices[T], *, cancelled: Callable[[], bool], owner: Hashable = None
+    ) -> "Future[T]":
+        """Queue another computation on this base model, outside of the cache.
+
+        Args:
+            cancelled: Checked before every slice; the future of a cancelled computation is
+                cancelled, too.
+        """
+        future: Future[T] = Future()
+        computation = SlicedComputation(
+            slices,
+            owner,
+            on_result=future.set_result,
+            on_error=future.set_exception,
+            on_cancel=future.cancel,
+            cancelled=cancelled,
+        )
+        with self._lock:
+            self._submitted.append(computation)
+            self._schedule()
+        return future
 
     @property
     def busy(self) -> bool:
         """Whether any request has not ended."""
         return self._scheduled
 
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._executor.submit(self._step)
+
     def _step(self) -> None:
-        """One step of every running request; queues itself again until there are none."""
+        """A pass, and slices for as long as it took; queues itself again until nothing is left."""
         self._admit()
         self._running = [request for request in self._running if self._start_or_retire(request)]
-        if self._running:
-            self._forward(self._running)
-        else:
+        self._computing = [one for one in self._computing if not one.close_if_cancelled()]
+        batch = self._next_batch()
+        started = time.perf_counter()
+        if batch:
+            self._forward(batch)
+        self._compute_slices(until=2 * time.perf_counter() - started)
+        if not self._running and not self._computing:
             self._cache.shrink()
         with self._lock:
-            self._scheduled = bool(self._running or self._waiting)
-            if self._scheduled:
-                self._executor.submit(self._step)
+            self._scheduled = False
+            if self._running or self._computing or self._waiting or self._submitted:
+                self._schedule()
 
     def _admit(self) -> None:
-        """Move waiting requests, in order, to the running ones while the cache has room; one runs
-        in any case."""
+        """Move waiting requests to the running ones while the cache has room for them."""
         with self._lock:
-            used = sum(request.reserve for request in self._running)
-            while self._waiting:
-                used += self._waiting[0].reserve
-                if self._running and used > self.capacity:
-                    return
-                self._running.append(self._waiting.pop(0))
-                # Rows of one adapter are adjacent in a pass.
-                self._running.sort(key=lambda request: id(request.adapter))
+            self._computing += self._submitted
+            self._submitted = []
+            while (request := self._next_to_admit()) is not None:
+                self._waiting.remove(request)
+                self._running.append(request)
+
+    def _next_to_admit(self) -> "_Request[Adapter] | None":
+        """The waiting request that runs next; one runs in any case.
+
+        Each owner's requests run in their order, and those of the owner who holds least come first.
+        Where one does not fit yet, those after it may overtake it, but not for ever.
+        """
+        held = Counter({request.owner: 0 for request in self._waiting})
+        for request in self._running:
+            held[request.owner] += request.reserve
+        free = self._capacity - held.total()
+        too_large: list[_Request[Adapter]] = []
+        for head in sorted(_first_of_each_owner(self._waiting), key=lambda one: held[one.owner]):
+            if self._running and head.reserve > free:
+                if head.overtaken == _MAX_OVERTAKEN:
+                    return None
+                too_large.append(head)
+            elif not self._running or held[head.owner] <= _SHARE_OF_FREE * free:
+                for other in too_large:
+                    other.overtaken += 1
+                return head
+        return None
 
     def _start_or_retire(self, request: "_Request[Adapter]") -> bool:
         """Start a new request; release the slots of one that is done or cancelled: False."""
@@ -118,30 +184,78 @@ class Scheduler(Generic[Adapter]):
             self._cache.release(request.held)
         return bool(request.pending)
 
-    def _forward(self, running: list["_Request[Adapter]"]) -> None:
+    def _next_batch(self) -> list["_Request[Adapter]"]:
+        """The requests of the next pass; those that need many tokens are computed in slices.
+
+        Owners take turns; where not all fit, those left out come first in the pass after.
+        """
+        for request in self._running:
+            if not request.in_slices and request.tokens > self._chunk_tokens // 2:
+                self._compute_in_slices(request)
+        batch: list[_Request[Adapter]] = []
+        tokens = 0
+        for request in take_turns(one for one in self._running if not one.in_slices):
+            tokens += request.tokens
+            if batch and tokens > self._chunk_tokens:
+                break
+            batch.append(request)
+        taken = set(batch)
+        self._running.sort(key=lambda request: request in taken)
+        # Rows of one adapter are adjacent in a pass.
+        return sorted(batch, key=lambda request: id(request.adapter))
+
+    def _forward(self, batch: Sequence["_Request[Adapter]"]) -> None:
         try:
             with self._threads.tuned():
                 results = self._cache.forward(
-                    [request.pending for request in running],
-                    [request.adapter for request in running],
+                    [request.pending for request in batch],
+                    [request.adapter for request in batch],
                 )
         except Exception as error:  # out of memory, say: every request of this pass fails
-            for request in running:
+            for request in batch:
                 request.fail(error)
             return
-        for request, request_results in zip(running, results, strict=True):
-            if not request.inserted:
-                request.inserted = True
-                self._cache.insert(
-                    request.prompt, request.adapter, request_results[0].path, request.owner
-                )
-            for pending, result in zip(request.pending, request_results, strict=True):
-                slots = result.path.slots[len(pending.parent) :]
-                if pending.keep:
-                    request.held.append(slots)
-                else:
-                    self._cache.release([slots])
-            self._resume(request, request_results)
+        for request, request_results in zip(batch, results, strict=True):
+            self._take_results(request, request_results)
+
+    def _compute_in_slices(self, request: "_Request[Adapter]") -> None:
+        request.in_slices = True
+        self._computing.append(
+            SlicedComputation(
+                forward_in_chunks(
+                    self._cache, request.pending, request.adapter, self._chunk_tokens
+                ),
+                request.owner,
+                on_result=partial(self._take_results, request),
+                on_error=request.fail,
+                cancelled=request.cancelled,
+            )
+        )
+
+    def _compute_slices(self, *, until: float) -> None:
+        """Compute slices until a time, at least one; owners take turns."""
+        while self._computing:
+            computation = self._computing[0]
+            with self._threads.tuned():
+                unfinished = computation.advance()
+            if not unfinished:
+                self._computing.remove(computation)
+            self._computing.sort(key=lambda other: other.owner == computation.owner)
+            if time.perf_counter() >= until:
+                return
+
+    def _take_results(self, request: "_Request[Adapter]", results: list[ForwardResult]) -> None:
+        request.in_slices = False
+        if not request.inserted:
+            request.inserted = True
+            self._cache.insert(request.prompt, request.adapter, results[0].path, request.owner)
+        for pending, result in zip(request.pending, results, strict=True):
+            slots = result.path.slots[len(pending.parent) :]
+            if pending.keep:
+                request.held.append(slots)
+            else:
+                self._cache.release([slots])
+        self._resume(request, results)
 
     def _resume(self, request: "_Request[Adapter]", results: list[ForwardResult] | None) -> None:
         assert request.decoder is not None
@@ -163,6 +277,8 @@ class _Request(Generic[Adapter]):
         pending: The forward requests of its next pass; empty when it is done.
         held: The slots that it took and has not given back.
         inserted: Whether its prompt has been offered to the prefix cache.
+        overtaken: How many requests that came later have started before it.
+        in_slices: Whether its pending requests are computed in slices.
     """
 
     def __init__(
@@ -185,9 +301,25 @@ class _Request(Generic[Adapter]):
         self.pending: list[ForwardRequest] = []
         self.held: list[Slots] = []
         self.inserted = False
+        self.overtaken = 0
+        self.in_slices = False
         self._on_error = on_error
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its next pass."""
+        return sum(len(request.ids) for request in self.pending)
 
     def fail(self, error: Exception) -> None:
         _log.error("A chat request failed in the engine.", exc_info=error)
         self.pending = []
+        self.overtaken = 0
+        self.in_slices = False
         self._on_error(error)
+
+
+def _first_of_each_owner(waiting: Sequence[_Request[Adapter]]) -> list[_Request[Adapter]]:
+    first: dict[Hashable, _Request[Adapter]] = {}
+    for request in waiting:
+        first.setdefault(request.owner, request)
+    return list(first.values())
