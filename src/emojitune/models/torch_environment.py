@@ -8,9 +8,11 @@ them (see training/gradients.py) and does not spin; inference has many small pro
 briefly. docs/log has the cost of each choice.
 """
 
+import ctypes
 import gc
 import os
 import sys
+from contextlib import suppress
 
 TRAINING_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -25,6 +27,12 @@ def prepare_inference() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in _INFERENCE_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+
+
+def return_free_memory() -> None:
+    """Return freed memory that the allocator keeps to the system, where it can be told to."""
+    with suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def import_libraries() -> None:

@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -285,21 +286,55 @@ def test_other_computations_go_on_beside_requests(scheduler: Scheduler) -> None:
         lasting.result(10)
 
 
-def test_memory_of_unused_slots_is_given_back(
-    tiny: LoadedHF, runner: ModelRunner, scheduler: Scheduler
+def test_a_cached_prefix_stays_as_long_as_a_request_extends_it(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emojitune.inference.engine.kv_cache._RETAINED_TOKENS", -1)
+    run(scheduler, PROMPT, [])
+    ended = threading.Event()
+    references: list[int] = []
+
+    def request(matched: Prompt) -> Decoder[None]:
+        [result] = yield [ForwardRequest(matched.path, matched.uncached)]
+        scheduler._cache.forget(unused_since=math.inf)
+        references.extend(scheduler._cache._ref_counts[matched.path.slots])
+        yield [ForwardRequest(result.path, [50])]
+        ended.set()
+
+    scheduler.submit([*PROMPT, 60], request, reserve=64, on_error=pytest.fail)
+    assert ended.wait(10)
+    assert references == [1] * len(PROMPT)
+    scheduler._executor.submit(lambda: None).result()
+    assert scheduler._cache._ref_counts.sum() == 0
+
+
+def test_memory_is_given_back_a_while_after_the_last_request(
+    tiny: LoadedHF, runner: ModelRunner, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(scheduler, PROMPT, [[50]])
     before = runner.bytes
-    cache = scheduler._cache
-    empty = cache.match_prefix([], None).path
-    rows = [[ForwardRequest(empty, range(1, 201))] for _ in range(40)]
-    results = cache.forward(rows, [None] * 40)
+    long = [1, *(40 + number % 200 for number in range(1500))]
+    run(scheduler, long, [[50]], reserve=2000)
     peak = runner.bytes
-    assert peak > before
-    cache.release([one.path.slots for [one] in results])
-    again = run(scheduler, PROMPT, [[50]])  # the remaining slots are unchanged
-    torch.testing.assert_close(first, again, atol=1e-4, rtol=1e-4)
-    scheduler._executor.submit(lambda: None).result()
-    assert len(cache._ref_counts) == 1024
+    assert scheduler._cache.match_prefix([*long, 50], None).cached == len(long)
+    run(scheduler, PROMPT, [[50]])
+    monkeypatch.setattr("emojitune.inference.engine.scheduler._CLEANUP_AFTER", 0.0)
+    scheduler._executor.submit(scheduler._clean_up).result()
+    assert scheduler._cache.match_prefix([*long, 50], None).cached == len(PROMPT)  # begins alike
+    assert len(scheduler._cache._ref_counts) == 1024
     assert runner.bytes - before < (peak - before) / 4
     torch.testing.assert_close(run(scheduler, PROMPT, [[50]]), first, atol=1e-4, rtol=1e-4)
+
+
+def test_cleaning_up_waits_until_there_have_been_no_requests_for_a_while(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later: list[float] = []
+    monkeypatch.setattr(scheduler, "_run_later", lambda seconds, _: later.append(seconds))
+    run(scheduler, PROMPT, [[50]])
+    run(scheduler, PROMPT, [[50]])
+    scheduler._executor.submit(lambda: None).result()
+    assert later == [30.0]
+    scheduler._clean_up()
+    assert len(later) == 2
+    assert 0 < later[1] < 30.0

@@ -95,8 +95,8 @@ class ModelRunner(Protocol[Adapter]):
         """Logits (logit_indices, V) and hidden states (hidden_indices, C); fills the slots."""
         ...
 
-    def truncate(self, slots: int) -> None:
-        """Keep the first `slots` slots, and give the memory of the others back."""
+    def compact(self, slots: Slots) -> None:
+        """Keep these slots, which become the first ones; give the memory of the others back."""
         ...
 
     def hidden_states(

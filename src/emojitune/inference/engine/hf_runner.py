@@ -14,6 +14,7 @@ from transformers import Cache
 from emojitune.inference.engine.batch import (
     ForwardBatch,
     Past,
+    Slots,
     hidden_state_layers,
     to_tensor,
     write_slots,
@@ -87,8 +88,8 @@ class HFRunner:
         return logits, torch.stack(hidden).sum(0)
 
     @torch.inference_mode()
-    def truncate(self, slots: int) -> None:
-        self._cache.truncate(slots)
+    def compact(self, slots: Slots) -> None:
+        self._cache.compact(to_tensor(slots, self._device))
 
     @torch.inference_mode()
     def hidden_states(self, ids: Tensor, past: Past, adapter: Any) -> Slices[tuple[Tensor, Past]]:
@@ -119,10 +120,12 @@ class _SlotCache(Cache):  # type: ignore[misc]
         self._seen = seen
         self._size = int(seen[-1]) + 1
 
-    def truncate(self, slots: int) -> None:
-        """Keep the first `slots` slots, and give the memory of the others back."""
+    def compact(self, slots: Tensor) -> None:
+        """Keep these slots, which become the first ones; give the memory of the others back."""
         for stores in (self._keys, self._values):
-            stores[:] = [None if store is None else store[:slots].clone() for store in stores]
+            stores[:] = [
+                None if store is None else store.index_select(0, slots) for store in stores
+            ]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return len(self._seen)

@@ -11,10 +11,11 @@ with the same adapter or none, share their nodes: that is the prefix cache.
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from time import monotonic
 from typing import Generic
 
 import numpy as np
@@ -32,6 +33,7 @@ from emojitune.inference.engine.slices import Slices, compute
 
 _EMPTY: Slots = np.zeros(0, dtype=np.int64)
 _MIN_SLOTS = 1024  # never given back
+_RETAINED_TOKENS = 1024  # of inserted prompts, however old
 _ROWS = 64  # of log-probabilities at a time: over a large vocabulary they take some memory
 
 
@@ -114,16 +116,19 @@ class KVCache(Generic[Adapter]):
         *,
         prefix_tokens: int = 8192,
         hidden_only: bool = False,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """A cache without tokens.
 
         Args:
             prefix_tokens: The most tokens of all inserted prompts together.
             hidden_only: Whether hidden states are all that is ever requested.
+            clock: Seconds, by which inserted prompts grow old.
         """
         self._runner = runner
         self._ref_counts = np.zeros(0, dtype=np.int64)
-        self._prefixes: OrderedDict[_Prefix[Adapter], Path] = OrderedDict()
+        self._prefixes: OrderedDict[_Prefix[Adapter], _CachedPath] = OrderedDict()
+        self._clock = clock
         self._prefix_tokens = prefix_tokens
         self._hidden_only = hidden_only
 
@@ -137,8 +142,9 @@ class KVCache(Generic[Adapter]):
                 continue
             shared = _common_prefix(prefix.ids, prompt[:-1])
             if shared > best:
-                best, path, source = shared, cached, prefix
+                best, path, source = shared, cached.path, prefix
         if source is not None:
+            self._prefixes[source].used_at = self._clock()
             self._prefixes.move_to_end(source)
         return Prompt(prompt, Path(path.slots[:best]))
 
@@ -154,24 +160,47 @@ class KVCache(Generic[Adapter]):
         if prefix in self._prefixes or len(prompt) > self._prefix_tokens:
             return
         kept_path = Path(path.slots[: len(prompt)])
-        self._ref_counts[kept_path.slots] += 1
-        self._prefixes[prefix] = kept_path
+        self.hold(kept_path)
+        self._prefixes[prefix] = _CachedPath(kept_path, self._clock())
         while sum(len(kept.ids) for kept in self._prefixes) > self._prefix_tokens:
             _, oldest = self._prefixes.popitem(last=False)
-            self.release([oldest.slots])
+            self.release([oldest.path.slots])
+
+    def hold(self, path: Path) -> Slots:
+        """The slots of a path, with one more reference to each."""
+        self._ref_counts[path.slots] += 1
+        return path.slots
 
     def release(self, held: Sequence[Slots]) -> None:
         """Drop one reference to each slot; a slot without references is free."""
         for slots in held:
             self._ref_counts[slots] -= 1
 
-    def shrink(self) -> None:
-        """Give memory back where far more slots were once needed than are held now."""
+    def forget(self, *, unused_since: float) -> None:
+        """Drop inserted prompts that were last used before a time, but not the latest of them."""
+        kept = 0
+        for prefix, cached in reversed(list(self._prefixes.items())):
+            kept += len(prefix.ids)
+            if kept > _RETAINED_TOKENS and cached.used_at < unused_since:
+                del self._prefixes[prefix]
+                self.release([cached.path.slots])
+
+    def compact(self) -> None:
+        """Give memory back where far more slots were once needed than are held now.
+
+        Held slots move, so that no path may be in use but those of inserted prompts.
+        """
         held = np.flatnonzero(self._ref_counts)
-        needed = max(2 * (int(held[-1]) + 1) if len(held) else 0, _MIN_SLOTS)
-        if len(self._ref_counts) > 2 * needed:
-            self._ref_counts = self._ref_counts[:needed]
-            self._runner.truncate(needed)
+        needed = max(2 * len(held), _MIN_SLOTS)
+        if len(self._ref_counts) <= needed:
+            return
+        self._runner.compact(held)
+        moved_to = np.cumsum(self._ref_counts > 0) - 1
+        for cached in self._prefixes.values():
+            cached.path = Path(moved_to[cached.path.slots])
+        counts = self._ref_counts[held]
+        self._ref_counts = np.zeros(needed, dtype=np.int64)
+        self._ref_counts[: len(held)] = counts
 
     def forward(
         self,
@@ -241,6 +270,14 @@ class _Prefix(Generic[Adapter]):
     adapter: "weakref.ref[Adapter] | None"
     owner: Hashable
     ids: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _CachedPath:
+    """The slots of an inserted prompt, and when it was last used."""
+
+    path: Path
+    used_at: float
 
 
 def _reference(adapter: Adapter | None) -> "weakref.ref[Adapter] | None":

@@ -15,6 +15,7 @@ from torch.nn import functional
 from emojitune.inference.engine.batch import (
     ForwardBatch,
     Past,
+    Slots,
     hidden_state_layers,
     to_tensor,
     write_slots,
@@ -109,9 +110,10 @@ class LlamaRunner:
         return self.llama.lm_head(self._normalized(x[logit_indices]))[:count], hidden
 
     @torch.inference_mode()
-    def truncate(self, slots: int) -> None:
-        self._keys = [side[:slots].clone() for side in self._keys]
-        self._values = [side[:slots].clone() for side in self._values]
+    def compact(self, slots: Slots) -> None:
+        kept = to_tensor(slots, self._device)
+        self._keys = [side.index_select(0, kept) for side in self._keys]
+        self._values = [side.index_select(0, kept) for side in self._values]
 
     @torch.inference_mode()
     def hidden_states(

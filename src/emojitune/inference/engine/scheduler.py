@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +27,7 @@ from emojitune.inference.engine.chunks import forward_in_chunks
 from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache, Prompt
 from emojitune.inference.engine.slices import SlicedComputation, Slices, take_turns
 from emojitune.inference.engine.thread_tuner import ThreadTuner
+from emojitune.models.torch_environment import return_free_memory
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ Start = Callable[[Prompt], Decoder[None]]
 # threshold of Choudhury and Hahne (1998), which leaves room for whoever comes next.
 _SHARE_OF_FREE = 3
 _MAX_OVERTAKEN = 64
+_CLEANUP_AFTER = 30.0  # seconds without requests; until then the next one may need the same memory
 
 
 class Scheduler(Generic[Adapter]):
@@ -63,6 +66,8 @@ class Scheduler(Generic[Adapter]):
         self._submitted: list[SlicedComputation[Any]] = []
         self._lock = threading.Lock()
         self._scheduled = False
+        self._idle_since = 0.0
+        self._cleanup_queued = False
 
     def submit(
         self,
@@ -135,11 +140,36 @@ class Scheduler(Generic[Adapter]):
             self._forward(batch)
         self._compute_slices(until=2 * time.perf_counter() - started)
         if not self._running and not self._computing:
-            self._cache.shrink()
+            self._idle_since = time.monotonic()
+            if not self._cleanup_queued:
+                self._cleanup_queued = True
+                self._run_later(_CLEANUP_AFTER, self._clean_up)
         with self._lock:
             self._scheduled = False
             if self._running or self._computing or self._waiting or self._submitted:
                 self._schedule()
+
+    def _clean_up(self) -> None:
+        """Give the memory back that requests have needed, a while after the last of them."""
+        now = time.monotonic()
+        wait = self._idle_since + _CLEANUP_AFTER - now
+        if wait > 0:
+            self._run_later(wait, self._clean_up)
+            return
+        self._cleanup_queued = False
+        self._cache.forget(unused_since=now - _CLEANUP_AFTER)
+        if not self._running:
+            self._cache.compact()
+            return_free_memory()
+
+    def _run_later(self, seconds: float, function: Callable[[], None]) -> None:
+        def run() -> None:
+            with suppress(RuntimeError):  # the executor has been shut down
+                self._executor.submit(function)
+
+        timer = threading.Timer(seconds, run)
+        timer.daemon = True
+        timer.start()
 
     def _admit(self) -> None:
         """Move waiting requests to the running ones while the cache has room for them."""
@@ -178,6 +208,7 @@ class Scheduler(Generic[Adapter]):
             request.pending = []
         elif request.decoder is None:
             prompt = self._cache.match_prefix(request.prompt, request.adapter, request.owner)
+            request.held.append(self._cache.hold(prompt.path))
             request.decoder = request.start(prompt)
             self._resume(request, None)
         if not request.pending:
