@@ -35,6 +35,33 @@ settings = Settings(home=home, cache=home, port=0, api_key="sk-test")
 serve(settings, announce=lambda url: print(url, flush=True))
 """
 
+SERVE_AND_LOG = """
+import asyncio, logging, pathlib, sys, threading, warnings
+from emojitune.server.serve import serve
+from emojitune.settings import Settings
+
+def log(url):
+    own = logging.getLogger("library")  # as transformers does it
+    own.addHandler(logging.StreamHandler())
+    own.propagate = False
+    own.warning("library")
+    import huggingface_hub
+    for name in (None, "asyncio", "httpx", "huggingface_hub.utils", "uvicorn.error"):
+        logging.getLogger(name).warning("logged by %s", name)
+    warnings.warn("a warning")
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    asyncio.get_running_loop().call_soon(lambda: int("secret"))
+    print("printed", file=sys.stderr)
+    for number in range(10_000):
+        logging.getLogger("repeated").error("the same")
+
+home = pathlib.Path(sys.argv[1])
+settings = Settings(home=home, cache=home, port=0, api_key="sk-test")
+serve(settings, announce=log, idle_timeout=0.2)
+"""
+
 
 class IdleDispatcher:
     """Starts no job."""
@@ -252,6 +279,20 @@ def test_the_log_is_one_json_object_per_line_on_stderr(tmp_path: Path) -> None:
     records = [(line["logger"], line["level"], line.get("status")) for line in lines]
     assert ("emojitune.server.edge.access_log", "info", 200) in records
     assert ("uvicorn.error", "warning", None) in records
+
+
+def test_every_line_on_stderr_is_a_json_object_and_none_floods_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVE_AND_LOG, str(tmp_path)]
+    stderr = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    lines = [json.loads(line) for line in stderr.splitlines()]
+    messages = [line["message"] for line in lines]
+    assert {"library", "printed", "A thread failed"} < set(messages)
+    for name in ("None", "asyncio", "httpx", "huggingface_hub.utils", "uvicorn.error"):
+        assert messages.count(f"logged by {name}") == 1
+    assert any("UserWarning: a warning" in message for message in messages)
+    assert any(line["error"].startswith("ValueError at") for line in lines if "error" in line)
+    assert "secret" not in stderr
+    assert len([line for line in lines if line["logger"] == "repeated"]) == 10
 
 
 def test_a_read_only_home_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from emojitune.server.app import create_app
 from emojitune.server.context import RequestContext
 from emojitune.server.edge.h11_protocol import StrictH11Protocol
 from emojitune.server.edge.listening import base_url, check_certificate, open_listener
-from emojitune.server.edge.logs import log_config
+from emojitune.server.edge.logs import log_config, stderr_logged
 from emojitune.settings import Settings
 from emojitune.store.database import make_home
 from emojitune.store.scope import EVERY_PROJECT
@@ -60,8 +60,8 @@ def serve(
         server = _Server(
             config, app, settings.home / "server.json", server_info, announce, idle_timeout
         )
-        # uvicorn raises it again after a clean shutdown.
-        with suppress(KeyboardInterrupt):
+        # uvicorn raises KeyboardInterrupt again after a clean shutdown.
+        with suppress(KeyboardInterrupt), stderr_logged():
             server.run(sockets=[listener])
         if server.announce_error is not None:
             raise server.announce_error

@@ -3,13 +3,19 @@
 import json
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 import schemas
+from fastapi import FastAPI
 from openai import AuthenticationError, OpenAI
 from response_checks import assert_standard_headers, error_of
+
+from emojitune.server.docs import page
+from emojitune.server.docs.openapi import openapi_document
 
 
 def test_health_needs_no_key(server) -> None:
@@ -135,6 +141,21 @@ def test_the_description_of_the_api_needs_no_key(server, path: str, kind: str) -
     assert (response.status_code, response.headers["content-type"]) == (200, kind)
     assert "/v1/chat/completions" in response.text
     assert_standard_headers(response)
+
+
+def test_the_description_of_the_api_is_made_once(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[FastAPI] = []
+
+    def count(app: FastAPI) -> dict[str, Any]:
+        made.append(app)
+        return openapi_document(app)
+
+    monkeypatch.setattr(page, "openapi_document", count)
+    urls = [server.url.removesuffix("/v1") + path for path in ("/docs", "/openapi.json")] * 4
+    with ThreadPoolExecutor(len(urls)) as clients:
+        statuses = [response.status_code for response in clients.map(httpx2.get, urls)]
+    assert statuses == [200] * len(urls)
+    assert len(made) <= 1  # none, if an earlier test asked for it
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """`/docs` and `/openapi.json`: the API's description, for people and for programs.
 
 The page has no scripts and loads nothing from other hosts, so that it works offline.
+Both are made once: they need no key, and take a fifth of a second.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from html import escape
 from itertools import groupby
+from threading import Lock
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from emojitune.server.docs.openapi import openapi_document
 from emojitune.server.docs.reference import UNSUPPORTED_PATHS, Endpoint, Parameter, endpoints
@@ -28,18 +31,33 @@ td { vertical-align: top; } .refused td { color: var(--bad); } .ignored td { col
 """
 
 
+_making = Lock()  # the first requests of many clients wait for one description
+
+
 @router.get("/openapi.json", include_in_schema=False)
 def serve_openapi(request: Request) -> Response:
     """The API's description as an OpenAPI document."""
-    return Response(encode_json(openapi_document(request.app)), media_type="application/json")
+    document, _ = _description(request.app)
+    return Response(document, media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)
 def serve_docs(request: Request) -> Response:
     """The API's description as a page."""
-    return Response(
-        page(endpoints(openapi_document(request.app))), media_type="text/html; charset=utf-8"
-    )
+    _, html = _description(request.app)
+    return Response(html, media_type="text/html; charset=utf-8")
+
+
+def _description(app: FastAPI) -> tuple[bytes, bytes]:
+    """The OpenAPI document and the page."""
+    with _making:
+        return _make_description(app)
+
+
+@lru_cache(maxsize=1)
+def _make_description(app: FastAPI) -> tuple[bytes, bytes]:
+    document = openapi_document(app)
+    return encode_json(document), page(endpoints(document)).encode()
 
 
 def page(listed: Sequence[Endpoint]) -> str:
