@@ -20,6 +20,7 @@ from emojitune.server.docs import page
 from emojitune.server.edge import auth
 from emojitune.server.edge.access_log import AccessLogMiddleware
 from emojitune.server.edge.rate_limits import HeaderLimitMiddleware, RateLimitMiddleware
+from emojitune.server.edge.unread_bodies import UnreadBodyMiddleware
 from emojitune.server.files import routes as files
 from emojitune.server.files import uploads
 from emojitune.server.fine_tuning import graders, permissions
@@ -82,6 +83,7 @@ def create_app(
     app.add_middleware(RateLimitMiddleware, settings=settings)
     app.add_middleware(auth.ApiKeyMiddleware, key=auth.server_key(settings))
     app.add_middleware(HeaderLimitMiddleware)
+    app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(
         AccessLogMiddleware, organization=settings.organization, log_content=settings.log_content
     )

@@ -61,7 +61,7 @@ def test_a_long_value_is_truncated() -> None:
     assert len(error.message) < 200
 
 
-def test_a_body_is_read_to_its_end_before_it_is_refused() -> None:
+def test_a_body_that_is_too_large_is_not_read_on() -> None:
     sent, taken = [], []
 
     async def run() -> None:
@@ -73,9 +73,9 @@ def test_a_body_is_read_to_its_end_before_it_is_refused() -> None:
         async for chunk in limit_bytes(stream(), 5):
             taken.append(chunk)
 
-    with pytest.raises(BodyTooLargeError, match="at most 5 bytes, and it has 10"):
+    with pytest.raises(BodyTooLargeError, match="at most 5 bytes, and it has more"):
         anyio.run(run)
-    assert (len(sent), len(taken)) == (5, 2)
+    assert (len(sent), len(taken)) == (3, 2)
 
 
 class Below(StrictModel):

@@ -129,6 +129,7 @@ def body_stream(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
 
     Raises:
         InvalidRequestError: The body is compressed.
+        BodyTooLargeError: The request says that it has more bytes.
     """
     encoding = request.headers.get("content-encoding", "").strip()
     if encoding.lower() not in ("", "identity"):
@@ -137,6 +138,9 @@ def body_stream(request: Request, maximum: int) -> AsyncGenerator[bytes, None]:
             f"Content-Encoding: {_display(encoding)}. Send it uncompressed, without that header.",
             code="unsupported_content_encoding",
         )
+    size = int(request.headers.get("content-length", 0))
+    if size > maximum:
+        raise _body_too_large(maximum, str(size))
     return limit_bytes(request.stream(), maximum)
 
 
@@ -144,21 +148,23 @@ async def limit_bytes(stream: AsyncIterator[bytes], maximum: int) -> AsyncGenera
     """The chunks of a body, up to `maximum` bytes.
 
     Raises:
-        BodyTooLargeError: There are more. The body is still read to its end: a client whose
-            connection is closed while it sends never sees the response.
+        BodyTooLargeError: There are more.
     """
     size = 0
     try:
         async for chunk in stream:
             size += len(chunk)
-            if size <= maximum:
-                yield chunk
+            if size > maximum:
+                raise _body_too_large(maximum, "more")
+            yield chunk
     except ClientDisconnect:  # not an error of ours, and no client is left to read this
         raise InvalidRequestError("The request broke off before its end.") from None
-    if size > maximum:
-        raise BodyTooLargeError(
-            f"The body of this request may have at most {maximum} bytes, and it has {size}."
-        )
+
+
+def _body_too_large(maximum: int, size: str) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"The body of this request may have at most {maximum} bytes, and it has {size}."
+    )
 
 
 def refuse(code: str | None, message: str, param: str | None = None) -> NoReturn:
