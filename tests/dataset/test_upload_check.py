@@ -2,7 +2,6 @@ import io
 
 import pytest
 
-from emojitune.dataset import upload_check
 from emojitune.dataset.upload_check import check_first_line
 from emojitune.errors import DatasetError
 
@@ -20,14 +19,18 @@ def test_a_first_line_that_is_not_a_json_object_is_refused(content: bytes) -> No
         check_first_line(io.BytesIO(content))
 
 
-def test_later_lines_are_not_read() -> None:
-    file = io.BytesIO(b"{}\n" + b"x" * 1_000_000)
+def test_only_the_beginning_is_read() -> None:
+    file = io.BytesIO(b"{}\n" + b"x" * 2_000_000)
     check_first_line(file)
-    assert file.tell() == 3
+    assert file.tell() == 1024 * 1024
 
 
-def test_an_endless_line_is_left_to_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload_check, "_MAX_LINE_BYTES", 4)
-    file = io.BytesIO(b"x" * 100)
-    check_first_line(file)
-    assert file.tell() == 5
+@pytest.mark.parametrize("start", [b' {"a": "', b"\n"])
+def test_the_rest_of_an_endless_line_is_left_to_the_job(start: bytes) -> None:
+    check_first_line(io.BytesIO(start + start[-1:] * 2_000_000))
+
+
+@pytest.mark.parametrize("start", [b"x", b"[1,", b"\n\n,"])
+def test_an_endless_line_that_begins_no_object_is_refused(start: bytes) -> None:
+    with pytest.raises(DatasetError, match="is not a dictionary"):
+        check_first_line(io.BytesIO(start + b"1" * 2_000_000))

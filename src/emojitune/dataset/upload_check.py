@@ -4,6 +4,7 @@ The job checks every line, and reports all issues at once (`validation.py`).
 """
 
 import codecs
+import io
 import json
 from typing import BinaryIO, NoReturn
 
@@ -11,7 +12,7 @@ from emojitune.dataset.formats import detect_container, other_encoding
 from emojitune.dataset.rules import CONVERT_ADVICE
 from emojitune.errors import DatasetError
 
-_MAX_LINE_BYTES = 16 * 1024 * 1024  # a longer line is left to the job
+_READ_BYTES = 1024 * 1024  # of a longer line, the rest is left to the job
 
 
 def check_first_line(file: BinaryIO) -> None:
@@ -20,18 +21,19 @@ def check_first_line(file: BinaryIO) -> None:
     Raises:
         DatasetError: The line is not a JSON object: the file has another format.
     """
-    number, line = 1, file.readline(_MAX_LINE_BYTES + 1).removeprefix(codecs.BOM_UTF8)
-    encoding = other_encoding(line)
+    start = file.read(_READ_BYTES)
+    encoding = other_encoding(start)
     if encoding is not None:
         _refuse(str(encoding))
-    while line and not line.strip():
-        number, line = number + 1, file.readline(_MAX_LINE_BYTES + 1)
-    if len(line) <= _MAX_LINE_BYTES and not _is_object(line):
-        start = line.decode("utf-8", "replace").strip()[:3]
-        file.seek(0)
-        advice = f" {CONVERT_ADVICE}" if detect_container(file) != "lines" else ""
+    lines = enumerate(io.BytesIO(start.removeprefix(codecs.BOM_UTF8)), 1)
+    number, line = next(((number, line) for number, line in lines if line.strip()), (1, b""))
+    complete = line.endswith(b"\n") or len(start) < _READ_BYTES
+    if not (_is_object(line) if complete else line.lstrip().startswith(b"{") or not line):
+        shown = line.decode("utf-8", "replace").strip()[:3]
+        container = detect_container(io.BytesIO(start))
+        advice = f" {CONVERT_ADVICE}" if container != "lines" else ""
         _refuse(
-            f'Line {number} is not a dictionary (HINT: line starts with: "{start}...").{advice}'
+            f'Line {number} is not a dictionary (HINT: line starts with: "{shown}...").{advice}'
         )
 
 

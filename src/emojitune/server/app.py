@@ -26,6 +26,7 @@ from emojitune.server.files import uploads
 from emojitune.server.fine_tuning import graders, permissions
 from emojitune.server.fine_tuning import routes as fine_tuning
 from emojitune.server.http import asgi_client, errors
+from emojitune.server.http.threads import FairThreads
 from emojitune.server.models import routes as models
 from emojitune.server.models.loading import capacity, model_loader
 from emojitune.server.responses import routes as responses
@@ -116,6 +117,7 @@ def _lifespan(
         app.state.context_for = _context_factory(
             settings, stores_for, dispatcher, batch_runner, load_model
         )
+        app.state.parsing_threads = FairThreads(2, each=1)
         app.state.keys = KeyStore(database)
         all_projects.files.sweep()
         all_projects.uploads.sweep()

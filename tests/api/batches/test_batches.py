@@ -189,6 +189,16 @@ def test_an_input_file_has_a_maximum_size(client: OpenAI, monkeypatch: pytest.Mo
     assert [error.code for error in batch.errors.data] == ["file_too_large"]
 
 
+def test_a_line_has_a_maximum_size_and_the_next_one_is_read(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input, "_MAX_LINE_BYTES", 1000)
+    lines = [row("a"), b"x" * 5000, {"custom_id": "b"}]
+    batch = wait(client, begin(client, lines).id)
+    errors = [(error.code, error.line) for error in batch.errors.data]
+    assert errors == [("line_too_long", 2), ("missing_required_parameter", 3)]
+
+
 @pytest.mark.parametrize(
     ("changes", "param", "code"),
     [
@@ -286,10 +296,13 @@ def test_pages_contain_each_batch_once(client: OpenAI, http: httpx2.Client) -> N
 
 def test_a_cancelled_batch_keeps_its_results(client: OpenAI, server) -> None:
     endless = [row(f"endless-{number}", "go on for ever") for number in range(3)]
+    generations = server.chat_model.generations
+    before = len(generations)
     created = begin(client, [row("first"), *endless])
     while client.batches.retrieve(created.id).request_counts.completed < 1:
         time.sleep(0.02)
-    before = len(server.chat_model.generations)
+    while len(generations) < before + 4:
+        time.sleep(0.02)
     assert client.batches.cancel(created.id).status in ("cancelling", "cancelled")
     batch = wait(client, created.id)
     assert batch.status == "cancelled"
@@ -300,7 +313,7 @@ def test_a_cancelled_batch_keeps_its_results(client: OpenAI, server) -> None:
     assert {line["error"]["code"] for line in errors} == {"batch_cancelled"}
     assert all(line["response"] is None for line in errors)
     assert batch.request_counts.to_dict() == {"total": 4, "completed": 1, "failed": 3}
-    for generation in server.chat_model.generations[before - 2 :]:
+    for generation in generations[before + 1 :]:
         assert generation.cancelled.wait(5), "a request of the batch is still running"
     with pytest.raises(BadRequestError, match="this one is cancelled"):
         client.batches.cancel(created.id)

@@ -55,7 +55,7 @@ class DisconnectingClients:
     def tokens_held(self) -> int:
         """The number of cached tokens that are in use beyond cached prompts."""
         cache = self.scheduler._cache
-        remembered = [path.slots for path in cache._prefixes.values()]
+        remembered = [cached.path.slots for cached in cache._prefixes.values()]
         return int(cache._ref_counts.sum()) - sum(len(slots) for slots in remembered)
 
     def wait(self, done: Callable[[], bool]) -> None:

@@ -1,10 +1,15 @@
-from typing import Self
+from collections.abc import Iterator
+from typing import Any, Self
 
 import anyio
 import pytest
-from pydantic import model_validator
+from fastapi.routing import APIRoute
+from pydantic import ValidationError, model_validator
 
 from emojitune.errors import InvalidRequestError
+from emojitune.server import app
+from emojitune.server.docs.openapi import body_model_of
+from emojitune.server.http import json_bodies
 from emojitune.server.http.json_bodies import (
     BodyTooLargeError,
     StrictModel,
@@ -22,6 +27,26 @@ class Outer(StrictModel):
     name: str
     inner: Inner | None = None
     items: list[Inner] | None = None
+
+
+BODIES = [
+    found[0]
+    for router in app._ROUTERS
+    for route in router.routes
+    if isinstance(route, APIRoute) and (found := body_model_of(route)) is not None
+]
+
+
+def nested(schema: Any, kind: str) -> Iterator[dict[str, Any]]:
+    """The schemas of a kind in a pydantic schema."""
+    if isinstance(schema, dict):
+        if schema.get("type") == kind:
+            yield schema
+        for inner in schema.values():
+            yield from nested(inner, kind)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from nested(inner, kind)
 
 
 def refusal_of(body: bytes) -> InvalidRequestError:
@@ -54,6 +79,50 @@ def test_errors_name_the_parameter_as_openai_does(
 ) -> None:
     error = refusal_of(body)
     assert (error.param, error.message) == (param, message)
+
+
+def test_the_first_wrong_item_ends_the_check_of_a_list() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate({"name": "a", "items": [{}, 1, 2, 3]})
+    assert [error["loc"] for error in caught.value.errors()] == [("items", 1)]
+
+
+@pytest.mark.parametrize("model", BODIES)
+def test_every_list_of_a_body_ends_its_check_at_the_first_wrong_item(
+    model: type[StrictModel],
+) -> None:
+    lists = list(nested(model.__pydantic_core_schema__, "list"))
+    assert all(schema.get("fail_fast") for schema in lists)
+
+
+@pytest.mark.parametrize("model", BODIES)
+def test_every_object_with_keys_of_the_client_is_bounded_or_not_validated(
+    model: type[StrictModel],
+) -> None:
+    for schema in nested(model.__pydantic_core_schema__, "dict"):
+        assert (
+            "max_length" in schema or schema.get("values_schema", {"type": "any"})["type"] == "any"
+        )
+
+
+def test_of_many_unknown_keys_one_is_reported() -> None:
+    keys = {f"k{number}": number for number in range(1000)}
+    with pytest.raises(ValidationError) as caught:
+        Outer.model_validate({"inner": {}, **keys})
+    assert [error["loc"] for error in caught.value.errors()] == [("name",), ("k0",)]
+
+
+def test_a_long_key_is_truncated() -> None:
+    error = refusal_of(b'{"name": "a", "' + b"k" * 10_000 + b'": 1}')
+    assert len(error.message) < 200
+
+
+def test_a_body_that_takes_long_to_parse_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_bodies, "from_json", lambda *_, **__: pytest.fail("parsed"))
+    error = refusal_of(b'{"items": [' + b",".join([b"[]"] * 100_000) + b"]}")
+    assert error.message.startswith(
+        "We could not parse the JSON body of your request: it has too many values: each"
+    )
 
 
 def test_a_long_value_is_truncated() -> None:

@@ -9,11 +9,12 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from emojitune.errors import InvalidRequestError
-from emojitune.server.http.json_bodies import StrictModel, parse_json
+from emojitune.server.http.json_bodies import MAX_JSON_BYTES, StrictModel, parse_json
 from emojitune.store.batches import BatchError
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200 * 1024**2
+_MAX_LINE_BYTES = MAX_JSON_BYTES + 64 * 1024  # a request's body, and what is around it
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some editors write at the start of a file
 _MAX_ERRORS = 100  # more would not help to repair the file
 
@@ -73,6 +74,9 @@ def validate_input(path: Path, endpoint: str) -> InputReport:
 def _check_line(
     line: int, content: bytes, endpoint: str, names: set[str]
 ) -> BatchRequest | BatchError:
+    if len(content) > _MAX_LINE_BYTES:
+        message = f"A line may have at most {_MAX_LINE_BYTES} bytes, and this one has more."
+        return BatchError("line_too_long", message, None, line)
     try:
         request = parse_json(content, BatchRequest)
     except InvalidRequestError as error:
@@ -100,10 +104,15 @@ def _refused(code: str, message: str) -> InputReport:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers."""
+    """The lines that are not blank, with their numbers; of one that is too long, the start."""
     with path.open("rb") as file:
-        for number, content in enumerate(file, 1):
+        number = 0
+        while content := file.readline(_MAX_LINE_BYTES + 1):
+            number += 1
+            rest = content
+            while len(rest) > _MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                rest = file.readline(_MAX_LINE_BYTES + 1)
             if number == 1:
                 content = content.removeprefix(_BYTE_ORDER_MARK)
-            if content.strip():
+            if not content.isspace():
                 yield number, content

@@ -176,7 +176,8 @@ class BatchRunner:
             result = stream_refused_result(line, request)
         else:
             async with self._slots:
-                response = await self._post(batch.project, batch.endpoint, request.body_as_json())
+                body = await to_thread.run_sync(request.body_as_json)
+                response = await self._post(batch.project, batch.endpoint, body)
             result = response_result(line, request, response)
         await to_thread.run_sync(self._batches.record, batch.id, [result])
 

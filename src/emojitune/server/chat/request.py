@@ -29,6 +29,8 @@ def _as_stop_list(stop: Any) -> Any:
 _Text = Annotated[str, Field(min_length=1)]
 _Stops = Annotated[list[_Text], Field(min_length=1, max_length=4)]
 _Bias = Annotated[float, Field(ge=-100, le=100)]
+_MAX_BIASES = 4096
+_Biases = Annotated[dict[str, _Bias], Field(max_length=_MAX_BIASES)]
 
 
 class Prediction(StrictModel):
@@ -88,7 +90,7 @@ class ChatRequest(GenerationRequest, ChatPrompt):
         le=2,
         description="Subtracted from a token's log-probability once if the reply has used it.",
     )
-    logit_bias: Annotated[dict[str, _Bias], nulls_dropped(dict[str, _Bias])] | None = Field(
+    logit_bias: Annotated[_Biases, nulls_dropped(_Biases, most=_MAX_BIASES)] | None = Field(
         None, description="Added to the log-probabilities of tokens, by their ids in this model."
     )
     logprobs: bool = Field(

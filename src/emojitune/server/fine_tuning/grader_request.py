@@ -120,7 +120,9 @@ _SubGraders = Annotated[
     | Annotated[
         list[_SimpleGrader], Field(min_length=1, max_length=_MAX_GRADERS), Tag(UNION_TAG + "list")
     ]
-    | Annotated[_NamedGraders, nulls_dropped(_NamedGraders), Tag(UNION_TAG + "names")],
+    | Annotated[
+        _NamedGraders, nulls_dropped(_NamedGraders, most=_MAX_GRADERS), Tag(UNION_TAG + "names")
+    ],
     Discriminator(_shape_of),
 ]
 

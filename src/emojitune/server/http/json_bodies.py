@@ -12,19 +12,27 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     StringConstraints,
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError, from_json
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, from_json
 from starlette.requests import ClientDisconnect
 
 from emojitune.errors import InvalidRequestError
+from emojitune.server.http.json_cost import excess
+from emojitune.server.http.threads import FairThreads
+
+_MANY_KEYS = 100  # no object has as many fields
+_SHOWN = 80  # characters of a value, or of a key, in a message
 
 # Prefix of the tags of union members: pydantic puts them into the path of an error, clients don't.
 UNION_TAG = "[tag] "
 
-MAX_JSON_BYTES = 16 * 1024 * 1024
+MAX_JSON_BYTES = 8 * 1024 * 1024
+# Larger bodies are parsed in a thread; a smaller one takes less time than the way there.
+_PARSED_INLINE_BYTES = 16 * 1024
 
 
 def drop_nulls(value: Any) -> Any:
@@ -34,19 +42,41 @@ def drop_nulls(value: Any) -> Any:
     return {key: inner for key, inner in value.items() if inner is not None}
 
 
-def nulls_dropped(kind: Any) -> BeforeValidator:
-    """A validator that drops nulls from a `dict` whose keys the client chooses."""
-    return BeforeValidator(drop_nulls, json_schema_input_type=kind)
+def nulls_dropped(kind: Any, *, most: int) -> BeforeValidator:
+    """A validator that drops nulls from a `dict` whose keys the client chooses, `most` at most."""
+
+    def validate(value: Any) -> Any:
+        # pydantic would validate all of them before it counts.
+        if isinstance(value, dict) and len(value) > most:
+            lengths = {"field_type": "Dictionary", "max_length": most, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", lengths)
+        return drop_nulls(value)
+
+    return BeforeValidator(validate, json_schema_input_type=kind)
 
 
+_MAX_PAIRS = 16
 _StringPairs = Annotated[
     dict[
         Annotated[str, StringConstraints(max_length=64)],
         Annotated[str, StringConstraints(max_length=512)],
     ],
-    Field(max_length=16),
+    Field(max_length=_MAX_PAIRS),
 ]
-Metadata = Annotated[_StringPairs, nulls_dropped(_StringPairs)]
+Metadata = Annotated[_StringPairs, nulls_dropped(_StringPairs, most=_MAX_PAIRS)]
+
+
+def _fail_fast(schema: Any) -> None:
+    """Let each list in a schema end its check at the first wrong item: only that is reported, and
+    there may be thousands."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "list":
+            schema["fail_fast"] = True
+        for inner in schema.values():
+            _fail_fast(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _fail_fast(inner)
 
 
 class StrictModel(BaseModel):
@@ -54,10 +84,29 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
-        return drop_nulls(data)
+        data = drop_nulls(data)
+        if isinstance(data, dict) and len(data) > _MANY_KEYS:
+            return _first_unknown(data, cls)
+        return data
+
+
+def _first_unknown(data: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """The object with the first only of its unknown keys, since pydantic reports every one."""
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    unknown = (key for key in data if key not in known)
+    kept = {*known, next(unknown, "")}
+    return {key: value for key, value in data.items() if key in kept}
 
 
 class BodyTooLargeError(InvalidRequestError):
@@ -73,7 +122,11 @@ def json_body(model: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
     async def parse(request: Request) -> BodyT:
         _require_json(request.headers.get("content-type", ""))
         stream = body_stream(request, MAX_JSON_BYTES)
-        return parse_json(b"".join([chunk async for chunk in stream]), model)
+        body = b"".join([chunk async for chunk in stream])
+        if len(body) <= _PARSED_INLINE_BYTES:
+            return parse_json(body, model)
+        threads: FairThreads = request.app.state.parsing_threads
+        return await threads.run(request.scope["caller"].project, lambda: parse_json(body, model))
 
     parse.body_model = model  # type: ignore[attr-defined]  # what the API's description shows
     return parse
@@ -101,6 +154,11 @@ def parse_json(body: bytes, model: type[BodyT]) -> BodyT:
     Raises:
         InvalidRequestError: It is not JSON, or breaks a rule of the model.
     """
+    if (found := excess(body)) is not None:
+        raise InvalidRequestError(
+            f"We could not parse the JSON body of your request: it has {found}. Send less in one "
+            "request."
+        )
     try:
         # Unlike the json module it refuses NaN, lone surrogates and unbounded nesting by itself.
         data = from_json(body, allow_inf_nan=False)
@@ -206,7 +264,8 @@ def _param_path(place: Sequence[str | int]) -> str:
         if isinstance(step, int):
             name += f"[{step}]"
         elif not (step == "[key]" or step.startswith(UNION_TAG)):
-            name += f".{step}" if name else step
+            shown = truncated(step)
+            name += f".{shown}" if name else shown
     return name
 
 
@@ -305,5 +364,10 @@ def type_name(value: Any) -> str:
 
 def _display(value: Any) -> str:
     """A value as a message shows it, truncated."""
-    text = repr(value) if isinstance(value, str | int | float) else type_name(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    if isinstance(value, str):
+        value = value[:_SHOWN]  # the rest need not be escaped
+    return truncated(repr(value) if isinstance(value, str | int | float) else type_name(value))
+
+
+def truncated(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
