@@ -301,7 +301,7 @@ def test_a_cancelled_batch_keeps_its_results(client: OpenAI, server) -> None:
     created = begin(client, [row("first"), *endless])
     while client.batches.retrieve(created.id).request_counts.completed < 1:
         time.sleep(0.02)
-    while len(generations) < before + 4:
+    while len(generations) < before + 3:  # two run at a time
         time.sleep(0.02)
     assert client.batches.cancel(created.id).status in ("cancelling", "cancelled")
     batch = wait(client, created.id)
