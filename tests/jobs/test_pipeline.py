@@ -15,6 +15,7 @@ from emojitune.jobs import pipeline
 from emojitune.jobs.prepare import Prepared
 from emojitune.jobs.publish import EpochCheckpoint
 from emojitune.jobs.run import Control, Interrupted, Run
+from emojitune.models import available_memory
 from emojitune.settings import Settings
 from emojitune.store.jobs import Job
 from emojitune.store.stores import Stores, open_stores
@@ -157,7 +158,7 @@ def test_a_job_that_cannot_fit_into_memory_is_refused_before_it_starts(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: free)
+    monkeypatch.setattr(available_memory, "available_bytes", lambda: free)
     monkeypatch.setattr(memory, "training_bytes", lambda *_, **__: (2 * 10**9, [7, 2]))
     failed = run(job, stores, settings)
     assert failed.status == "failed"

@@ -156,6 +156,20 @@ def test_pickled_weights_are_never_read(tiny_base: Path, tmp_path: Path) -> None
         load_tiny(folder)
 
 
+def test_code_in_a_folder_is_never_run(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # transformers asks, unless it is told
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": own}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelError, match="could not be loaded"):
+        load_tiny(folder)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_adapter_changes_the_replies_and_brings_its_vocabulary(
     tiny: LoadedHF, tiny_base: Path, tmp_path: Path
 ) -> None:

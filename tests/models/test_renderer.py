@@ -1,4 +1,6 @@
 import pytest
+from tiny_model import CHATML
+from tokenizers import Regex, normalizers
 
 from emojitune.dataset.example import Message
 from emojitune.errors import ConversationError, ModelError
@@ -80,3 +82,44 @@ def test_the_result_of_a_tool_is_a_turn_of_its_own(tiny: LoadedHF) -> None:
     by_tools = [Message("user", "a"), Message("tool", "b"), Message("function", "c")]
     as_user = [Message("user", text) for text in "abc"]
     assert tiny.renderer.render_prompt(by_tools) == tiny.renderer.render_prompt(as_user)
+
+
+def with_template(tiny: LoadedHF, template: str) -> Renderer:
+    tiny.renderer.tokenizer.chat_template = template
+    return Renderer(tiny.renderer.tokenizer, [2])
+
+
+def test_a_template_in_a_process_of_its_own_renders_the_same(tiny: LoadedHF) -> None:
+    sandboxed = with_template(tiny, "{% set unused = 1 %}" + CHATML)
+    expected = tiny.renderer.render_example([SYSTEM, USER, REPLY])
+    assert sandboxed.render_example([SYSTEM, USER, REPLY]) == expected
+    assert sandboxed.render_prompt([USER]) == tiny.renderer.render_prompt([USER])
+
+
+def test_a_tokenizer_in_a_process_of_its_own_encodes_the_same(tiny: LoadedHF) -> None:
+    tokenizer = tiny.renderer.tokenizer
+    expected = tiny.renderer.render_prompt([Message("user", "hi<|im_end|> (party)")])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("q+z"), "")
+    sandboxed = Renderer(tokenizer, [2])
+    assert sandboxed.render_prompt([Message("user", "hi<|im_end|> (party)")]) == expected
+    with pytest.raises(ConversationError, match="refuses this text"):
+        sandboxed.encode_text("half a character: \ud83d")
+
+
+@pytest.mark.parametrize("number", ["1", "9" * 9, "9" * 4000])
+def test_a_template_cannot_name_a_message_that_there_is_not(tiny: LoadedHF, number: str) -> None:
+    renderer = with_template(tiny, f"\ue000{number}\ue001")
+    assert renderer.render_prompt([USER])
+
+
+def test_a_template_may_not_multiply_the_messages(tiny: LoadedHF) -> None:
+    renderer = with_template(tiny, "{{ messages[0]['content'] }}" * 100)
+    long = Message("user", "hi " * 10_000)
+    assert renderer.render_prompt([USER])
+    with pytest.raises(ConversationError, match=r"at most 125792 .* makes 3000000\. Use another"):
+        renderer.render_prompt([long])
+
+
+def test_a_template_may_not_write_half_a_character(tiny: LoadedHF) -> None:
+    with pytest.raises(ConversationError, match="refuses this conversation"):
+        with_template(tiny, "{{ '\\ud83d' }}").render_prompt([USER])

@@ -1,4 +1,4 @@
-"""The estimated memory of a run, and the available memory."""
+"""The estimated memory of a run."""
 
 import json
 import os
@@ -74,18 +74,6 @@ def test_rows_are_as_long_as_the_memory_of_a_gpu_allows() -> None:
         for one in (config, replace(config, row_tokens=1024))
     )
     assert 0 < long - short < 24 * 10**9 / 4
-
-
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    unbounded = memory.available_bytes()
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("5000\n")
-    assert unbounded is None or memory.available_bytes() is not None
-    (tmp_path / "memory.max").write_text("10000\n")
-    assert memory.available_bytes() == 5000
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
-    assert memory.available_bytes() == 5300
 
 
 MEASURED = """

@@ -12,12 +12,13 @@ from emojitune.inference.chat_model import BaseModelRuntime, ChatModel
 from emojitune.inference.engine.hf_runner import HFRunner
 from emojitune.inference.engine.llama_runner import LlamaRunner
 from emojitune.inference.types import InferenceModel
-from emojitune.models import loader
+from emojitune.models import available_memory, loader
 from emojitune.models.backend import Backend, HFBackend, LlamaBackend, choose_backend
 from emojitune.models.catalog import stored_base
-from emojitune.models.download import fetch
+from emojitune.models.download import fetch_checked
 from emojitune.models.linear import PackedLinear
 from emojitune.models.loader import LoadedHF, Precision, choose_precision
+from emojitune.models.untrusted.limits import weight_bytes
 from emojitune.settings import Settings
 
 
@@ -52,15 +53,17 @@ class ModelLoader:
         )
 
     def _backend(self, base: str) -> Backend:
-        return choose_backend(fetch(stored_base(base), self.settings))
+        return choose_backend(fetch_checked(stored_base(base), self.settings))
 
 
 def load_base(backend: Backend, precision: Precision, executor: Executor) -> ChatModel:
     """A base model without an adapter.
 
     Raises:
-        ModelError: Its folder holds no causal language model with a chat template.
+        ModelError: Its folder holds no causal language model with a chat template, or one that does
+            not fit into memory.
     """
+    _check_memory(backend.folder, precision)
     return executor.submit(_load_base, backend, precision, executor).result()
 
 
@@ -83,6 +86,7 @@ def load_adapter(
         case LlamaBackend():
             return executor.submit(get_base().with_adapter, adapter).result()
         case HFBackend(folder):
+            _check_memory(folder, precision)
             return executor.submit(_load_merged, folder, adapter, precision, executor).result()
 
 
@@ -103,6 +107,12 @@ def _load_base(backend: Backend, precision: Precision, executor: Executor) -> Ch
             )
         case HFBackend(folder):
             return hf_chat_model(loader.load_hf(folder, precision), executor)
+
+
+def _check_memory(folder: Path, precision: Precision) -> None:
+    """Raise ModelError where not even the weights fit; a GPU says so itself."""
+    if precision.device.type == "cpu":
+        available_memory.check(weight_bytes(folder), f"the base model in {folder}")
 
 
 def _load_merged(

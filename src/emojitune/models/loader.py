@@ -17,6 +17,7 @@ from emojitune.models.backend import HFBackend, LlamaBackend, choose_backend
 from emojitune.models.linear import TrainableLinear
 from emojitune.models.packed_llama import P, PackedLlama
 from emojitune.models.renderer import Renderer
+from emojitune.models.untrusted.plain import PLAIN_TOKENIZER_CLASSES
 from emojitune.settings import Settings
 
 
@@ -93,6 +94,7 @@ def load_hf(folder: Path, precision: Precision, adapter_folder: Path | None = No
             dtype=precision.dtype,
             attn_implementation="sdpa",
             use_safetensors=True,
+            trust_remote_code=False,  # without it transformers asks on standard input
             local_files_only=True,
             output_loading_info=True,
         )
@@ -189,12 +191,13 @@ def _tokenizer(folder: Path) -> Any:
     import transformers
 
     # AutoTokenizer, to choose a class, imports most of what transformers' models need.
-    if _read_json(folder / "tokenizer_config.json").get("tokenizer_class") in _PLAIN_TOKENIZERS:
-        return transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-_PLAIN_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+    named = _read_json(folder / "tokenizer_config.json").get("tokenizer_class")
+    family = (
+        transformers.PreTrainedTokenizerFast
+        if named in PLAIN_TOKENIZER_CLASSES
+        else transformers.AutoTokenizer
+    )
+    return family.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -6,17 +6,23 @@ can forge a turn, and the origin of every token is certain.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from emojitune.dataset.example import Message
 from emojitune.errors import ConversationError, ModelError
 from emojitune.models.token_bytes import TokenBytes
+from emojitune.models.untrusted.plain import (
+    is_plain_template,
+    is_plain_tokenizer,
+    tokenizer_parts,
+)
+from emojitune.models.untrusted.sandbox import Sandbox
 
 # Private-use characters around a message's number: no template contains them, and trimming or
 # lower-casing the contents does not change them.
-_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
+_PLACEHOLDER = re.compile("\ue000(\\d{1,9})\ue001")
 
 # Roles that some templates lack, as one that each has. The text of a tool's result names it as one:
 # see dataset/tool_format.py.
@@ -48,6 +54,13 @@ class Renderer:
                 param="model",
             )
         self._tokenizer = tokenizer
+        template, special_tokens = tokenizer.get_chat_template(), tokenizer.special_tokens_map
+        self._plain_template = is_plain_template(template, special_tokens)
+        backend = tokenizer.backend_tokenizer
+        self._plain_tokenizer = is_plain_tokenizer(tokenizer_parts(backend))
+        self._sandbox = Sandbox(
+            template, special_tokens, None if self._plain_tokenizer else backend.to_str()
+        )
         self._bytes = TokenBytes(tokenizer)
         self.stop_ids = frozenset(stop_ids)
 
@@ -97,10 +110,7 @@ class Renderer:
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text: special tokens spelled out in it stay ordinary characters."""
-        encoded: list[int] = self._tokenizer.encode(
-            text, add_special_tokens=False, split_special_tokens=True
-        )
-        return encoded
+        return self._encode(text, split_special_tokens=True)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, without special tokens."""
@@ -130,29 +140,79 @@ class Renderer:
             for number, message in enumerate(messages)
         ]
         try:
-            rendered: str = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
+            rendered = self._apply_template(turns, add_generation_prompt=add_generation_prompt)
+            rendered.encode()  # half a character could not be tokenized
+        except ConversationError:
+            raise
         except Exception as error:  # a template may raise anything, jinja's errors among them
             raise ConversationError(
                 f"The model's chat template refuses this conversation: {error} "
                 "Check the order of the roles."
             ) from error
-        # re.split with one group alternates: template, number, template, number, ..., template.
-        parts = _PLACEHOLDER.split(rendered)
-        segments: list[tuple[str, int | None]] = []
-        for position, part in enumerate(parts):
-            if position % 2:
-                segments.append((messages[int(part)].content, int(part)))
-            elif part:
-                segments.append((part, None))
-        return segments
+        return _split(rendered, messages)
+
+    def _apply_template(
+        self, turns: Sequence[Mapping[str, str]], *, add_generation_prompt: bool
+    ) -> str:
+        if not self._plain_template:
+            return self._sandbox.render(
+                turns,
+                add_generation_prompt=add_generation_prompt,
+                max_length=_max_template_length(len(turns)),
+            )
+        rendered: str = self._tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        return rendered
 
     def _encode_template(self, text: str) -> list[int]:
-        encoded: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return self._encode(text, split_special_tokens=False)
+
+    def _encode(self, text: str, *, split_special_tokens: bool) -> list[int]:
+        if not self._plain_tokenizer:
+            try:
+                return self._sandbox.encode(text, split_special_tokens=split_special_tokens)
+            except ValueError as error:
+                raise ConversationError(
+                    f"The model's tokenizer refuses this text: {error} Change it, or use another "
+                    "model."
+                ) from error
+        encoded: list[int] = self._tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=split_special_tokens
+        )
         return encoded
 
     def _stop_mask(self, template_ids: list[int]) -> list[bool]:
         """True up to the first stop token, if there is one, after an assistant message."""
         stop = next((i for i, token in enumerate(template_ids) if token in self.stop_ids), -1)
         return [i <= stop for i in range(len(template_ids))]
+
+
+def _split(rendered: str, messages: Sequence[Message]) -> list[tuple[str, int | None]]:
+    """A rendered template's own text (None) and the texts of messages (their numbers), in order.
+
+    Raises:
+        ConversationError: The template adds more text than a limit, or repeats the messages.
+    """
+    # re.split with one group alternates: template, number, template, number, ..., template.
+    parts = _PLACEHOLDER.split(rendered)
+    segments: list[tuple[str, int | None]] = []
+    for position, part in enumerate(parts):
+        if position % 2 and int(part) < len(messages):
+            segments.append((messages[int(part)].content, int(part)))
+        elif part:
+            segments.append((part, None))
+    length = sum(len(text) for text, _ in segments)
+    content_length = sum(len(message.content) for message in messages)
+    limit = _max_template_length(len(messages)) + 2 * content_length
+    if length > limit:
+        raise ConversationError(
+            f"A chat template may make at most {limit} characters of these messages of "
+            f"{content_length}, and this model's makes {length}. Use another model."
+        )
+    return segments
+
+
+def _max_template_length(messages: int) -> int:
+    """Characters that a chat template may add to that many messages."""
+    return 65_536 + 256 * messages

@@ -1,4 +1,4 @@
-"""The peak memory of a training run, and the memory available, before it starts.
+"""The peak memory of a training run, before it starts.
 
 An estimate from sizes alone: nothing is loaded, and torch is not needed. It counts the large parts
 (weights packed for both directions, activations saved for the backward pass of the longest row,
@@ -6,9 +6,7 @@ gradients and moments of the adapter); a test compares it with measured runs. Al
 """
 
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
@@ -18,7 +16,6 @@ from emojitune.training.config import LONG_EXAMPLE, TrainingConfig, data_paralle
 
 _PROCESS_BYTES = 400 * 10**6  # Python, torch, transformers and their own memory
 _MIN_ROW_TOKENS, _MAX_ROW_TOKENS = 1024, 16384
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,41 +155,3 @@ def _row_bytes(
 def _saved_activations(sizes: ModelSizes) -> int:
     """Numbers that each layer saves of a token for the backward pass."""
     return 4 * sizes.hidden + 3 * sizes.qkv + 3 * sizes.inner
-
-
-def available_bytes() -> int | None:
-    """Bytes that this process may still allocate; None where the system does not report them."""
-    amounts = [amount for amount in (_free_memory(), _free_in_cgroup()) if amount is not None]
-    return min(amounts, default=None)
-
-
-def _free_memory() -> int | None:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with suppress(AttributeError, ValueError, OSError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return None
-
-
-def _free_in_cgroup() -> int | None:
-    """Bytes that a container's limit leaves; the kernel frees pages of files first."""
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):
-            allowed = int((_CGROUP / limit).read_text(encoding="ascii"))
-            used = int((_CGROUP / usage).read_text(encoding="ascii"))
-            return max(0, allowed - used + _file_pages(_CGROUP / limit))
-    return None
-
-
-def _file_pages(limit: Path) -> int:
-    with suppress(OSError, ValueError):
-        for line in (limit.parent / "memory.stat").read_text(encoding="ascii").splitlines():
-            name, _, count = line.partition(" ")
-            if name in ("inactive_file", "total_inactive_file"):
-                return int(count)
-    return 0

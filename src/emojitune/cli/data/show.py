@@ -49,11 +49,11 @@ def _tokens(
 ) -> list[MaskedToken]:
     from emojitune.models import torch_environment
     from emojitune.models.catalog import resolve_base
-    from emojitune.models.download import fetch
+    from emojitune.models.download import fetch_checked
 
     base = resolve_base(model, settings)
     with screen.progress_bars() as update:
-        folder = fetch(base, settings, update)
+        folder = fetch_checked(base, settings, update)
     torch_environment.import_libraries()
     from emojitune.models.loader import load_renderer
 

@@ -1,0 +1,1 @@
+"""Folders of models from elsewhere: what they may contain, and where their code-like parts run."""

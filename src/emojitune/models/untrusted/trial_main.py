@@ -1,0 +1,43 @@
+"""The process of a trial: loads a model within limits, and writes its verdict on standard output.
+
+python -m emojitune.models.untrusted.trial_main FOLDER SECONDS BYTES
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from emojitune.errors import ModelError
+from emojitune.models.untrusted import limited_process
+
+
+def main(folder: Path, seconds: int, memory: int) -> None:
+    """Load the model in `folder`; the verdict is empty, or the error."""
+    limited_process.limit_time(seconds)
+    limited_process.yield_to_others()
+    limited_process.limit_memory(memory)
+    verdict = {}
+    try:
+        _load(folder)
+    except ModelError as error:
+        verdict = {"message": error.message, "code": error.code}
+    sys.stdout.write(f"\n{json.dumps(verdict)}\n")
+
+
+def _load(folder: Path) -> None:
+    import torch
+
+    from emojitune.models import loader
+    from emojitune.models.backend import HFBackend, LlamaBackend, choose_backend
+    from emojitune.models.linear import PackedLinear
+
+    precision = loader.Precision(torch.device("cpu"), torch.bfloat16, "for a trial")
+    match choose_backend(folder):
+        case LlamaBackend() as backend:
+            loader.load_llama(backend, precision, PackedLinear)
+        case HFBackend():
+            loader.load_hf(folder, precision)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
