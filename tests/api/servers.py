@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 from clocks import OffsetClock
@@ -14,7 +16,7 @@ from fastapi import FastAPI
 from schema_middleware import SchemaCheckMiddleware
 
 from emojitune.server.context import RequestContext
-from emojitune.server.edge.h11_protocol import StrictH11Protocol
+from emojitune.server.edge.connections import BoundedServer
 from emojitune.store.scope import DEFAULT_PROJECT
 
 KEY = "sk-test-key"
@@ -38,17 +40,23 @@ class RunningServer:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Run `app` on a free port in a thread; yields the base URL."""
+def serving(app: FastAPI, *, tls: tuple[Path, Path] | None = None, **limits: Any) -> Iterator[str]:
+    """Run `app` on a free port in a thread; yields the base URL.
+
+    Args:
+        tls: The certificate and its key.
+        limits: Of the connections.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as serve.py does
     config = uvicorn.Config(
         SchemaCheckMiddleware(app),
-        http=StrictH11Protocol,
         log_level="warning",
         timeout_graceful_shutdown=1,
+        ssl_certfile=tls and tls[0],
+        ssl_keyfile=tls and tls[1],
     )
-    server = uvicorn.Server(config)
+    server = BoundedServer(config, **limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

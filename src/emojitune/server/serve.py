@@ -17,7 +17,7 @@ from emojitune.disk import disk_errors, open_private
 from emojitune.errors import ConfigurationError
 from emojitune.server.app import create_app
 from emojitune.server.context import RequestContext
-from emojitune.server.edge.h11_protocol import StrictH11Protocol
+from emojitune.server.edge.connections import BoundedServer, connection_bound
 from emojitune.server.edge.listening import base_url, check_certificate, open_listener
 from emojitune.server.edge.logs import log_config, stderr_logged
 from emojitune.settings import Settings
@@ -46,7 +46,6 @@ def serve(
             app = create_app(settings)
         config = uvicorn.Config(
             app,
-            http=StrictH11Protocol,
             log_config=log_config(content=settings.log_content),
             access_log=False,
             ws="none",
@@ -67,8 +66,8 @@ def serve(
             raise server.announce_error
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which also announces its address and stops when it is idle too long."""
+class _Server(BoundedServer):
+    """A server that also announces its address, and stops when it is idle too long."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class _Server(uvicorn.Server):
         announce: Callable[[str], None],
         idle_timeout: float | None,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, max_connections=connection_bound())
         self._app = app
         self._path = path
         self._server_info = server_info

@@ -1,1 +1,1 @@
-"""The edge: authentication, rate limits, the access log, the listening socket."""
+"""The edge: connections and HTTP, authentication, rate limits, the log."""

@@ -4,7 +4,9 @@ Such a request never reaches the application. Knows nothing about the content of
 """
 
 import asyncio
-from typing import Any
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,11 +21,34 @@ MAX_HEAD_BYTES = 64 * 1024
 # milliseconds: a chunk of a chunked body may have one byte.
 _READ_BYTES = 16 * 1024
 
-_MESSAGE = (
+_MALFORMED = (
     "The request could not be read as HTTP/1.1: a line, a header or a length of it is malformed, "
     "it has both Content-Length and Transfer-Encoding, or its headers are too large "
     f"(at most {MAX_HEAD_BYTES} bytes)."
 )
+_BODY_BYTES = 8 * 1024  # of a body, that must come within a time limit
+_Wait = Literal["handshake", "head", "body", "reading"]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitLimits:
+    """The seconds for which a connection waits for its client.
+
+    Args:
+        handshake: Until the end of TLS's handshake.
+        head: Until a request's head is complete, from the beginning of the connection or the end
+            of the response before.
+        body: For the next 8 KiB of a body, or its end.
+        reading: Until the client reads some more of a response.
+    """
+
+    handshake: float = 10
+    head: float = 20
+    body: float = 30
+    reading: float = 60
+
+
+DEFAULT_WAIT_LIMITS = WaitLimits()
 
 
 class StrictH11Protocol(H11Protocol):
@@ -32,28 +57,93 @@ class StrictH11Protocol(H11Protocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.conn = _StrictConnection(h11.SERVER, MAX_HEAD_BYTES)
+        self.opening: asyncio.Task[None] | None = None
+        self.waiting_since = self.loop.time()
+        self._received_bytes = 0
+        self._responses = 0
+        self._last_wait = self._wait()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the connection still waits for its client, as when it was last watched."""
+        return self._last_wait is not None and self._last_wait == self._wait()
+
+    def watch(self, now: float, limits: WaitLimits) -> bool:
+        """Whether the connection waits for its client; it is ended if it has waited too long.
+
+        To be called often.
+        """
+        wait = self._wait()
+        if wait != self._last_wait:
+            self._last_wait, self.waiting_since = wait, now
+        elif wait is not None and now - self.waiting_since > getattr(limits, wait[0]):
+            self._time_out(wait[0], getattr(limits, wait[0]))
+        return wait is not None
+
+    def abort(self) -> None:
+        """End the connection without sending what is left."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
+        self._last_wait, self.waiting_since = self._wait(), self.loop.time()
 
     def data_received(self, data: bytes) -> None:
+        self._received_bytes += len(data)
         if not self.transport.is_closing():
             super().data_received(data)
 
     def on_response_complete(self) -> None:
+        self._responses += 1
         if self.conn.their_state is h11.SEND_BODY:  # see unread_bodies.py
             self.transport.close()
         super().on_response_complete()
 
+    def shutdown(self) -> None:
+        if self.transport is None:
+            self.abort()
+        else:
+            super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse a malformed request and close the connection: no later byte can be trusted."""
+        self._refuse(HTTPStatus.BAD_REQUEST, _MALFORMED)
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else a response has begun
-            for event in _bad_request_events():
+            for event in _refusal_events(status, message):
                 self.transport.write(self.conn.send(event) or b"")
             if self.cycle is not None:  # the application may have the headers, and respond too
                 self.cycle.disconnected = True
         self.transport.close()
+
+    def _wait(self) -> tuple[_Wait, int] | None:
+        """What the connection waits for its client to do, and how far that is; None if nothing."""
+        if self.transport is None:
+            return "handshake", 0
+        unsent = self.transport.get_write_buffer_size()
+        if unsent or self.transport.is_closing():
+            return "reading", unsent
+        if self.conn.their_state is h11.IDLE:
+            return "head", self._responses
+        if self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused:
+            return "body", self._received_bytes // _BODY_BYTES
+        return None
+
+    def _time_out(self, wait: _Wait, seconds: float) -> None:
+        match wait:
+            case "head":
+                message = f"The headers of a request must arrive within {seconds:g} seconds."
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, message)
+            case "body":
+                message = f"{_BODY_BYTES} bytes of a body must arrive in {seconds:g} seconds."
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, message)
+            case _:
+                self.abort()
 
 
 class _StrictConnection(h11.Connection):
@@ -83,12 +173,12 @@ def _require_small_head(request: h11.Request) -> None:
         raise h11.RemoteProtocolError("too large a head")
 
 
-def _bad_request_events() -> tuple[h11.Event, ...]:
-    body = encode_json(error_object(InvalidRequestError(_MESSAGE)))
+def _refusal_events(status: HTTPStatus, message: str) -> tuple[h11.Event, ...]:
+    body = encode_json(error_object(InvalidRequestError(message)))
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+    head = h11.Response(status_code=status, headers=headers, reason=status.phrase.encode())
     return head, h11.Data(data=body), h11.EndOfMessage()
