@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -76,7 +76,10 @@ class FakeChatModel:
         return sum(len(message.content.split()) for message in request.messages)
 
     def embed(
-        self, inputs: Sequence[str | Sequence[int]], cancelled: Callable[[], bool]
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        cancelled: Callable[[], bool],
+        owner: Hashable = None,
     ) -> Embeddings | None:
         """Embeds inputs by length, in 8 dimensions; "embed for ever" waits to be cancelled."""
         self.embedded.append(list(inputs))

@@ -57,6 +57,26 @@ def test_a_model_is_loaded_once(shelf: Shelf, held: Callable[..., list[str]]) ->
     assert shelf.loaded == ["a:10", "x:1:a:10", "y:1:a:10"]
 
 
+def test_a_model_that_is_loaded_elsewhere_is_waited_for_without_a_thread(shelf: Shelf) -> None:
+    release = threading.Event()
+
+    def load(name: str, get: GetModel) -> Any:
+        assert release.wait(10)
+        return shelf.load(name, get)
+
+    pool = ModelPool(load, capacity=lambda: 100)
+    assert pool.peek("a:10") is None
+    thread = threading.Thread(target=pool.get, args=("a:10",))
+    thread.start()
+    while (loading := pool.peek("a:10")) is None:
+        time.sleep(0.01)
+    assert not loading.done()
+    release.set()
+    thread.join()
+    assert loading.result() is pool.get("a:10")
+    assert shelf.loaded == ["a:10"]
+
+
 def test_bytes_are_bounded_and_the_least_recently_used_goes(
     held: Callable[..., list[str]],
 ) -> None:

@@ -38,23 +38,37 @@ class ModelPool:
     def get(self, name: str) -> InferenceModel:
         """The model called `name`; blocks while it is loaded. Raises what the loader raises."""
         with self._lock:
-            entry = self._entries.get(name)
+            entry = self._touch(name)
             first = entry is None
             if entry is None:
                 entry = self._entries[name] = _Entry()
-            self._entries.move_to_end(name)
-            if entry.base is not None and entry.base in self._entries:
-                self._entries.move_to_end(entry.base)
         if first:
             self._load_into(name, entry)
         model = entry.model.result()
         self._evict(name)
         return model
 
+    def peek(self, name: str) -> "Future[InferenceModel] | None":
+        """The model called `name`, loaded or being loaded in another thread; None if neither."""
+        with self._lock:
+            entry = self._touch(name)
+        if entry is not None and entry.model.done():
+            self._evict(name)
+        return None if entry is None else entry.model
+
     def forget(self, name: str) -> None:
         """Evict a model, if it is loaded. Replies that it has begun are finished."""
         with self._lock:
             self._entries.pop(name, None)
+
+    def _touch(self, name: str) -> _Entry | None:
+        """The entry of a model, which with its base is now the one used last."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            self._entries.move_to_end(name)
+            if entry.base is not None and entry.base in self._entries:
+                self._entries.move_to_end(entry.base)
+        return entry
 
     def _load_into(self, name: str, entry: _Entry) -> None:
         def get_base(base: str) -> InferenceModel:

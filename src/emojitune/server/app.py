@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from emojitune.inference.model_pool import LoadModel, ModelPool
@@ -15,7 +14,7 @@ from emojitune.server.batches import routes as batches
 from emojitune.server.batches.runner import BatchRunner
 from emojitune.server.chat import routes as chat
 from emojitune.server.chat import stored
-from emojitune.server.context import ContextFor, RequestContext
+from emojitune.server.context import ContextFor, RequestContext, WorkerThreads
 from emojitune.server.docs import page
 from emojitune.server.edge import auth
 from emojitune.server.edge.access_log import AccessLogMiddleware
@@ -26,10 +25,10 @@ from emojitune.server.files import uploads
 from emojitune.server.fine_tuning import graders, permissions
 from emojitune.server.fine_tuning import routes as fine_tuning
 from emojitune.server.http import asgi_client, errors
-from emojitune.server.http.threads import FairThreads
 from emojitune.server.models import routes as models
 from emojitune.server.models.loading import capacity, model_loader
 from emojitune.server.responses import routes as responses
+from emojitune.server.threads import FairThreads
 from emojitune.settings import Settings
 from emojitune.store.database import open_database
 from emojitune.store.keys import KeyStore
@@ -37,8 +36,6 @@ from emojitune.store.scope import EVERY_PROJECT, Project
 from emojitune.store.stores import Stores, stores_of
 
 StoresFor = Callable[[Project], Stores]
-
-_MAX_CONCURRENT_LOADS = 8
 
 _ROUTERS = (
     files.router,
@@ -142,7 +139,7 @@ def _context_factory(
 ) -> ContextFor:
     load = load_model or model_loader(settings, stores_for(EVERY_PROJECT).models)
     pool = ModelPool(load, capacity=cache(partial(capacity, settings)))
-    load_limiter = CapacityLimiter(_MAX_CONCURRENT_LOADS)
+    threads = WorkerThreads()
 
     def context_for(project: Project) -> RequestContext:
         return RequestContext(
@@ -152,7 +149,7 @@ def _context_factory(
             pool=pool,
             dispatcher=dispatcher,
             batch_runner=batch_runner,
-            load_limiter=load_limiter,
+            threads=threads,
         )
 
     return cache(context_for)

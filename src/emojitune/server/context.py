@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
-from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from emojitune.inference.model_pool import ModelPool
 from emojitune.jobs.dispatcher import Dispatcher
+from emojitune.server.threads import FairThreads
 from emojitune.settings import Settings
 from emojitune.store.scope import Project
 from emojitune.store.stores import Stores
@@ -28,13 +28,22 @@ class BatchControl(Protocol):
         """Stop running a batch that is being cancelled."""
 
 
+class WorkerThreads:
+    """Threads by how long they may take, so that work which takes long delays no other.
+
+    Of each kind, a project may have half.
+    """
+
+    def __init__(self) -> None:
+        self.starting = FairThreads(8, each=4)  # renders a prompt, prepares its labels or schema
+        self.loading = FairThreads(4, each=2)  # waits for a model: for a disk, or for a hub
+        self.embedding = FairThreads(4, each=2)  # waits for the engine
+        self.grading = FairThreads(2, each=1)
+
+
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """A project's stores, and what serves all projects.
-
-    `load_limiter` is for threads that load a model: that may take a minute, and must not hold up
-    the threads of short requests.
-    """
+    """A project's stores, and what serves all projects."""
 
     settings: Settings
     project: Project
@@ -42,7 +51,7 @@ class RequestContext:
     pool: ModelPool
     dispatcher: Dispatcher
     batch_runner: BatchControl
-    load_limiter: CapacityLimiter
+    threads: WorkerThreads
 
 
 ContextFor = Callable[[Project], RequestContext]

@@ -4,7 +4,6 @@ import base64
 from typing import Annotated, Any, Literal, TypeGuard
 
 import numpy as np
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
@@ -18,7 +17,7 @@ from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import StrictModel, json_body, refuse
 from emojitune.server.http.json_responses import encode_json
 from emojitune.server.http.unsupported import Ignored
-from emojitune.server.models.resolver import load_embedding_model, snapshot_name
+from emojitune.server.models.resolver import get_embedding_model, snapshot_name
 
 router = APIRouter(prefix="/v1/embeddings")
 
@@ -128,14 +127,14 @@ async def _embed(body: EmbeddingRequest, context: RequestContext) -> Response:
     disconnected = False
 
     def work() -> Response:
-        model = load_embedding_model(body.model, context)
         with spelled(_FIELD_NAMES):
-            embeddings = model.embed(body.inputs, lambda: disconnected)
+            embeddings = model.embed(body.inputs, lambda: disconnected, context.project)
         # Written in this thread too: it may be a million numbers.
         return Response(status_code=499) if embeddings is None else _reply(body, embeddings)
 
+    model = await get_embedding_model(body.model, context)
     try:
-        return await to_thread.run_sync(work, limiter=context.load_limiter, abandon_on_cancel=True)
+        return await context.threads.embedding.run(context.project, work)
     finally:
         disconnected = True
 

@@ -1,12 +1,14 @@
 import json
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from fakes import FakeDispatcher
+from fakes import FakeChatModel, FakeDispatcher
 from openai import APIError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 from servers import KEY, serving
 
@@ -246,6 +248,36 @@ def test_a_repository_that_the_hub_does_not_have_is_not_found(tmp_path: Path) ->
             assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
         with pytest.raises(InternalServerError, match="did not give"):
             client.chat.completions.create(model="gpt-3.5-turbo", messages=ASK)
+
+
+def test_models_that_take_long_to_load_keep_no_chat_waiting(tmp_path: Path) -> None:
+    loading, released = threading.Event(), threading.Event()
+
+    def load(name: str, get: GetModel) -> InferenceModel:
+        if name.startswith("org/"):
+            loading.set()
+            assert released.wait(20)
+        return FakeChatModel()
+
+    settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache", api_key=KEY)
+    app = create_app(settings, dispatcher=FakeDispatcher(), load_model=load)
+    with (
+        serving(app) as url,
+        OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=20) as client,
+        ThreadPoolExecutor(20) as threads,
+    ):
+
+        def chat(name: str) -> str | None:
+            reply = client.chat.completions.create(model=name, messages=ASK)
+            return reply.choices[0].message.content
+
+        expected = chat("gpt-3.5-turbo")
+        slow = [threads.submit(chat, f"org/model-{number % 10}") for number in range(20)]
+        assert loading.wait(10)
+        assert [chat("gpt-3.5-turbo") for _ in range(3)] == [expected] * 3
+        assert not any(reply.done() for reply in slow)
+        released.set()
+        assert [reply.result(20) for reply in slow] == [expected] * 20
 
 
 def test_a_repository_without_a_model_is_the_clients_error(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ Knows nothing of HTTP or of OpenAI's objects.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-
-from anyio import CapacityLimiter, to_thread
+from collections.abc import AsyncIterator
 
 from emojitune.errors import EmojituneError
 from emojitune.inference.types import (
@@ -18,6 +16,7 @@ from emojitune.inference.types import (
     InferenceRequest,
     Usage,
 )
+from emojitune.server.threads import FairThreads
 
 
 class Bridge:
@@ -30,19 +29,16 @@ class Bridge:
         self._closed = False
 
     async def start(
-        self,
-        load: Callable[[], InferenceModel],
-        request: InferenceRequest,
-        threads: CapacityLimiter,
+        self, model: InferenceModel, request: InferenceRequest, threads: FairThreads
     ) -> None:
-        """Load the model and start the generation; errors of the request are raised here."""
+        """Start the generation in a thread of its owner; errors of the request are raised here."""
 
-        def load_and_start() -> None:
-            self._generation = load().start(request, self._receive)
-            if self._closed:  # the client left while the model was loading
+        def start() -> None:
+            self._generation = model.start(request, self._receive)
+            if self._closed:  # the client left in the meantime
                 self._generation.cancel()
 
-        await to_thread.run_sync(load_and_start, limiter=threads, abandon_on_cancel=True)
+        await threads.run(request.owner, start)
 
     async def events(self) -> AsyncIterator[Delta | Usage]:
         """Deltas, and last the usage.

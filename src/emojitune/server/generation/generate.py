@@ -19,13 +19,13 @@ from fastapi import Response
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import Delta, InferenceModel, InferenceRequest, Usage
+from emojitune.inference.types import Delta, InferenceRequest, Usage
 from emojitune.server.context import RequestContext
 from emojitune.server.generation.bridge import Bridge
 from emojitune.server.generation.faults import FieldNames, spelled
 from emojitune.server.generation.streaming import EventStream
 from emojitune.server.http.json_responses import json_response
-from emojitune.server.models.resolver import load_chat_model
+from emojitune.server.models.resolver import get_chat_model
 
 Store = Callable[[Mapping[str, Any]], Awaitable[None]]
 
@@ -113,11 +113,9 @@ async def generate(
 async def _start(
     bridge: Bridge, body: GenerationBody, messages: Sequence[Message], context: RequestContext
 ) -> None:
-    def load() -> InferenceModel:
-        return load_chat_model(body.model, context)
-
+    model = await get_chat_model(body.model, context)
     request = body.inference_request(messages, context.project)
-    await bridge.start(load, request, context.load_limiter)
+    await bridge.start(model, request, context.threads.starting)
 
 
 async def _events(bridge: Bridge, field_names: FieldNames) -> AsyncIterator[Delta | Usage]:

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from emojitune.errors import InvalidRequestError
 from emojitune.server.http.json_cost import excess
-from emojitune.server.http.threads import FairThreads
+from emojitune.server.threads import FairThreads
 
 _MANY_KEYS = 100  # no object has as many fields
 _SHOWN = 80  # characters of a value, or of a key, in a message

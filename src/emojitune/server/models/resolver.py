@@ -3,6 +3,11 @@
 Knows the catalog, the caller's fine-tuned models and the pool; not how a model is loaded.
 """
 
+import asyncio
+from functools import partial
+
+from anyio import to_thread
+
 from emojitune.errors import InvalidRequestError, ModelError, NotFoundError
 from emojitune.inference.types import InferenceModel
 from emojitune.models.catalog import (
@@ -39,19 +44,20 @@ def resolve_for_embedding(name: str, context: RequestContext) -> FineTunedModel 
     return resolve(name, context)
 
 
-def load_chat_model(name: str, context: RequestContext) -> InferenceModel:
-    """The model that chats under a name in a request; blocks while it is loaded.
+async def get_chat_model(name: str, context: RequestContext) -> InferenceModel:
+    """The model that chats under a name in a request, loaded if necessary.
 
     Raises:
         NotFoundError: There is none, or the request named a repository that the hub does not have.
         InvalidRequestError: The repository holds no model that can be loaded.
     """
-    return _load(name, resolve(name, context), context)
+    return await _get(name, await to_thread.run_sync(resolve, name, context), context)
 
 
-def load_embedding_model(name: str, context: RequestContext) -> InferenceModel:
-    """The model that embeds under a name in a request; see `load_chat_model`."""
-    return _load(name, resolve_for_embedding(name, context), context)
+async def get_embedding_model(name: str, context: RequestContext) -> InferenceModel:
+    """The model that embeds under a name in a request; see `get_chat_model`."""
+    model = await to_thread.run_sync(resolve_for_embedding, name, context)
+    return await _get(name, model, context)
 
 
 def serving_base(name: str, context: RequestContext) -> str | None:
@@ -68,10 +74,18 @@ def snapshot_name(name: str) -> str:
     return hosted_snapshot(name) or name
 
 
-def _load(name: str, model: FineTunedModel | BaseModel, context: RequestContext) -> InferenceModel:
+async def _get(
+    name: str, model: FineTunedModel | BaseModel, context: RequestContext
+) -> InferenceModel:
     try:
-        # Several names may mean one base model: it is loaded once, under its own.
-        return context.pool.get(model.name)
+        # Several names may mean one base model: it is loaded once, under its own. Only the first
+        # request for it takes a thread.
+        loaded = context.pool.peek(model.name)
+        if loaded is not None:
+            return await asyncio.shield(asyncio.wrap_future(loaded))
+        return await context.threads.loading.run(
+            context.project, partial(context.pool.get, model.name)
+        )
     except ModelError as error:
         # A model that this server should have is another matter: the client made no mistake.
         if model.name != name or "/" not in name:

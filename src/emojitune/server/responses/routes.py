@@ -16,7 +16,7 @@ from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import json_body
 from emojitune.server.http.json_responses import json_response, page_response
 from emojitune.server.http.query_params import After, LimitTo100, Order
-from emojitune.server.models.resolver import load_chat_model
+from emojitune.server.models.resolver import get_chat_model
 from emojitune.server.responses.assembler import ResponseAssembler
 from emojitune.server.responses.conversation import Conversation, read_conversation
 from emojitune.server.responses.request import CountRequest, Include, ResponseRequest
@@ -65,17 +65,15 @@ async def count_input_tokens(
 ) -> Response:
     """Count the tokens of the input, as the model would read it."""
 
-    def count() -> int:
-        name = body.model or context.settings.base_model
-        messages = read_conversation(body, context.stores.responses).messages
-        model = load_chat_model(name, context)
-        with spelled(_FIELD_NAMES):
-            return model.count_tokens(body.inference_request(messages, context.project))
-
     async def work() -> Response:
-        tokens = await to_thread.run_sync(
-            count, limiter=context.load_limiter, abandon_on_cancel=True
-        )
+        model = await get_chat_model(body.model or context.settings.base_model, context)
+
+        def count() -> int:
+            messages = read_conversation(body, context.stores.responses).messages
+            with spelled(_FIELD_NAMES):
+                return model.count_tokens(body.inference_request(messages, context.project))
+
+        tokens = await context.threads.starting.run(context.project, count)
         return json_response(
             InputTokenCountResponse(object="response.input_tokens", input_tokens=tokens)
         )
