@@ -26,7 +26,8 @@ DATED := tests/store tests/workflow tests/cli tests/test_openai_calendar.py test
   $(addprefix tests/api/,files batches models conventions/test_retries.py)
 
 .PHONY: help setup setup-dev run test test-fast test-dates lint format docs bench bench-training \
-  bench-replying bench-agreement bench-growth bench-larger-model bench-neighbours chaos fuzz load lock clean
+  bench-replying bench-agreement bench-growth bench-larger-model bench-neighbours \
+  bench-stalls chaos fuzz load lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +90,11 @@ bench-larger-model: $(VENV)/.bench  ## Training 1.5 billion parameters, on a GPU
 
 bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (twenty minutes)
 	$(BIN)/python -m benchmarks.contention
+
+# A broken bound in the table ends it before the mixed run.
+bench-stalls: $(VENV)/.bench  ## Attacks by one project, another one's chats meanwhile (40 minutes)
+	$(BIN)/python -m benchmarks.stalls
+	$(BIN)/python -m benchmarks.stalls --minutes 20 --json benchmarks/results/stalls-mixed.json
 
 docs: setup  ## Write docs/api.md again, from the request models and the routes
 	$(BIN)/python -m emojitune.server.write_reference docs/api.md
