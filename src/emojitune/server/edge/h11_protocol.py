@@ -17,9 +17,10 @@ from emojitune.server.http.json_responses import encode_json
 
 MAX_HEAD_BYTES = 64 * 1024
 
-# Read from a connection at once, so that the event loop never parses for longer than some
-# milliseconds: a chunk of a chunked body may have one byte.
-_READ_BYTES = 16 * 1024
+# Read from a connection at once. A chunk of a chunked body may have one byte, and the event loop
+# must not parse for longer than some milliseconds; a body of a known length needs no parsing.
+_READ_BYTES = 4 * 1024
+_READ_BYTES_OF_KNOWN_LENGTH = 64 * 1024
 
 _MALFORMED = (
     "The request could not be read as HTTP/1.1: a line, a header or a length of it is malformed, "
@@ -89,13 +90,18 @@ class StrictH11Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
+        self._set_read_size(_READ_BYTES)
         self._last_wait, self.waiting_since = self._wait(), self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         self._received_bytes += len(data)
-        if not self.transport.is_closing():
-            super().data_received(data)
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        is_known_length = self.conn.their_state is h11.SEND_BODY and any(
+            name == b"content-length" for name, _ in self.headers
+        )
+        self._set_read_size(_READ_BYTES_OF_KNOWN_LENGTH if is_known_length else _READ_BYTES)
 
     def on_response_complete(self) -> None:
         self._responses += 1
@@ -112,6 +118,9 @@ class StrictH11Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse a malformed request and close the connection: no later byte can be trusted."""
         self._refuse(HTTPStatus.BAD_REQUEST, _MALFORMED)
+
+    def _set_read_size(self, size: int) -> None:
+        self.transport.max_size = size  # type: ignore[attr-defined]  # of asyncio's TCP transport
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else a response has begun
