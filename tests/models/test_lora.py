@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,18 @@ def test_an_adapter_folder_comes_back_as_it_was(tiny: LoadedHF, tmp_path: Path) 
     assert read_info == info
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("change", [{"rank": 0}, {"rank": "4"}, {"alpha": float("inf")}])
+def test_an_adapter_without_a_scale_is_refused(
+    change: dict[str, object], tiny: LoadedHF, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    adapter.write(folder, perturbed(tiny), adapter.AdapterInfo("tiny", rank=4, alpha=8.0))
+    info = folder / "emojitune.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), **change}))
+    with pytest.raises(ModelError, match="incomplete"):
+        adapter.read(folder)
 
 
 def test_a_truncated_adapter_is_refused(tiny: LoadedHF, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ safetensors only: nothing in an adapter folder is ever unpickled.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,7 +77,10 @@ def read_info(folder: Path) -> AdapterInfo:
     try:
         fields = _info(folder)
         fields.pop(_DIGEST, None)
-        return AdapterInfo(**{**fields, "vocabulary": tuple(fields["vocabulary"])})
+        info = AdapterInfo(**{**fields, "vocabulary": tuple(fields["vocabulary"])})
+        if info.rank < 1 or not math.isfinite(info.scale):
+            raise ValueError(f"rank {info.rank} and alpha {info.alpha} give no scale")
+        return info
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(folder, error) from error
 

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 from emojitune.errors import ConversationError
 from emojitune.models import loader
@@ -73,8 +74,6 @@ def test_a_template_that_exceeded_a_limit_is_refused_at_once_for_a_minute(
 
 def test_a_tokenizer_that_fails_ends_its_own_process_only(tiny_base: Path) -> None:
     tokenizer = loader.load_renderer(tiny_base).tokenizer.backend_tokenizer
-    from tokenizers import Regex, pre_tokenizers
-
     expected = tokenizer.encode("xx (party)", add_special_tokens=False).ids
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("(x+x+)+y"), "isolated"), tokenizer.pre_tokenizer]
@@ -83,6 +82,15 @@ def test_a_tokenizer_that_fails_ends_its_own_process_only(tiny_base: Path) -> No
     with pytest.raises(ConversationError, match="it fails"):
         sandbox.encode("x" * 1000, split_special_tokens=True)
     assert sandbox.encode("xx (party)", split_special_tokens=True) == expected
+
+
+def test_a_tokenizer_may_not_multiply_the_text(tiny_base: Path) -> None:
+    tokenizer = loader.load_renderer(tiny_base).tokenizer.backend_tokenizer
+    doubling = [normalizers.Replace("a", "aa")] * 10
+    tokenizer.normalizer = normalizers.Sequence(doubling)
+    sandbox = Sandbox("", {}, tokenizer.to_str())
+    with pytest.raises(ValueError, match="makes 1024 tokens of 1 characters"):
+        sandbox.encode("a", split_special_tokens=True)
 
 
 def test_a_process_ends_with_its_sandbox() -> None:

@@ -13,6 +13,7 @@ from emojitune.models.untrusted import limited_process
 
 MAX_MEMORY = 2**30
 _MAX_START_SECONDS = 60.0
+_MAX_TOKENS_OF_EACH = 32  # of a character: four bytes, and the longest of its normal forms
 _MAX_ERROR_LENGTH = 400
 
 
@@ -67,6 +68,8 @@ class _ForeignCode:
         assert self._tokenizer is not None
         self._tokenizer.encode_special_tokens = split_special_tokens
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) > _MAX_TOKENS_OF_EACH * (len(text) + 1):
+            raise ValueError(f"it makes {len(ids)} tokens of {len(text)} characters.")
         return ids
 
 
