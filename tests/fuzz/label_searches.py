@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from emojitune.inference.decoding.constraint import LabelTrie, label_trie
+from emojitune.inference.decoding.constraint import LabelTrie
 from emojitune.inference.decoding.knn import KNNScorer
 from emojitune.inference.decoding.label_search import (
     MODEL_SCORER,
@@ -63,7 +63,7 @@ cases = st.builds(
 
 def violations(search: LabelSearch) -> list[str]:
     """Differences between trie or search and a scan of all labels."""
-    trie = label_trie(search.labels)
+    trie = LabelTrie(search.labels)
     labels = set(search.labels)
     if _labels_of(trie, trie.start) != labels:
         return ["the trie spells other labels than it was made of"]

@@ -7,13 +7,13 @@ no HTTP: each edge gives requests and deltas the shape of its API.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial, reduce
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
 from emojitune.errors import ConversationError, EmojituneError, ModelError
-from emojitune.inference.decoding.constraint import Guide, LabelTrie, State, label_trie
+from emojitune.inference.decoding.constraint import Guide
 from emojitune.inference.decoding.grammar import GrammarCompiler
 from emojitune.inference.decoding.knn import KNNDatastore, KNNScorer
 from emojitune.inference.decoding.label_sampling import reply_from_set
@@ -27,6 +27,7 @@ from emojitune.inference.engine.batch import ModelRunner
 from emojitune.inference.engine.kv_cache import Prompt
 from emojitune.inference.engine.scheduler import Decoder, Scheduler
 from emojitune.inference.faults import Field, RequestFault
+from emojitune.inference.label_sets import LabelSet, LabelSets
 from emojitune.inference.tool_calls import with_format_notes
 from emojitune.inference.types import (
     Embeddings,
@@ -94,13 +95,14 @@ class ChatModel:
         self._embedder = Embedder(
             runtime.runner, adapter, runtime.renderer, runtime.context_length, runtime.scheduler
         )
-        self._label_set = lru_cache(maxsize=16)(partial(_LabelSet.tokenize, runtime.renderer))
+        self._label_sets = LabelSets(runtime.renderer)
 
     @property
     def bytes(self) -> int:
-        """Memory of its weights; without the base model's, where it is an adapter."""
+        """Memory of its weights and caches; without the base model's, where it is an adapter."""
         weights = self.runtime.runner.bytes if self.adapter is None else self.adapter.bytes
-        return weights + (self.datastore.bytes if self.datastore else 0)
+        datastore = self.datastore.bytes if self.datastore else 0
+        return weights + datastore + self._label_sets.bytes
 
     @property
     def busy(self) -> bool:
@@ -196,7 +198,7 @@ class ChatModel:
 
     def _label_decoding(
         self,
-        labels: "_LabelSet",
+        labels: LabelSet,
         request: InferenceRequest,
         params: SamplingParams,
         sink: TokenSink,
@@ -210,7 +212,7 @@ class ChatModel:
                 alternatives=request.alternatives,
                 probabilities=request.probabilities,
             ),
-            len(labels.trie.children),
+            labels.trie.tokens,
         )
 
     def _render(self, request: InferenceRequest) -> tuple[int, ...]:
@@ -247,7 +249,7 @@ class ChatModel:
                 code="invalid_value",
             )
 
-    def _labels(self, request: InferenceRequest) -> "_LabelSet | None":
+    def _labels(self, request: InferenceRequest) -> LabelSet | None:
         """The labels of which the reply must be one; None where it is free."""
         if request.decoding == "labels" and not (self.vocabulary or request.labels):
             raise RequestFault(
@@ -259,7 +261,7 @@ class ChatModel:
         vocabulary = self.vocabulary if request.decoding != "free" else ()
         if labels := request.labels or vocabulary:
             _refuse_structured(request)
-            return self._label_set(labels)
+            return self._label_sets.get(labels)
         if request.alternatives:
             raise RequestFault(
                 Field.ALTERNATIVES,
@@ -269,7 +271,7 @@ class ChatModel:
             )
         return None
 
-    def _make_scorer(self, labels: "_LabelSet") -> ScorerFactory | None:
+    def _make_scorer(self, labels: LabelSet) -> ScorerFactory | None:
         """Nearest-neighbour scores of labels; None where there are no examples of all of them."""
         datastore, numbers = self.datastore, self._label_numbers
         if datastore is None or not labels.ends.keys() <= numbers.keys():
@@ -287,7 +289,7 @@ class ChatModel:
         """Drafts for free replies: the model's own labels, which it likely replies with."""
         if not self.vocabulary:
             return None
-        labels = self._label_set(self.vocabulary)
+        labels = self._label_sets.get(self.vocabulary)
         return DraftProposer(labels.trie, self._make_scorer(labels))
 
     @cached_property
@@ -340,21 +342,6 @@ class _Decoding:
 
     decode: Callable[[Prompt], Decoder[None]]
     max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class _LabelSet:
-    """Labels as a trie of tokens, and the state in which each of them ends."""
-
-    trie: LabelTrie
-    ends: dict[str, State]
-
-    @staticmethod
-    def tokenize(renderer: Renderer, labels: tuple[str, ...]) -> "_LabelSet":
-        tokens = [renderer.encode_text(label) for label in labels]
-        trie = label_trie(tokens)
-        ends = (reduce(trie.advance, label, trie.start) for label in tokens)
-        return _LabelSet(trie, dict(zip(labels, ends, strict=True)))
 
 
 def _refuse_structured(request: InferenceRequest) -> None:

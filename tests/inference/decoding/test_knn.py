@@ -19,7 +19,7 @@ from torch import Tensor
 from emojitune.errors import ModelError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.decoding import knn
-from emojitune.inference.decoding.constraint import LabelTrie, label_trie
+from emojitune.inference.decoding.constraint import LabelTrie
 from emojitune.inference.decoding.knn import (
     KNNDatastore,
     KNNScorer,
@@ -69,7 +69,7 @@ def test_similarity_is_a_power_of_the_sum_over_the_examples_of_a_reply() -> None
 def test_no_label_exceeds_the_bounds_of_the_paths_to_it() -> None:
     chance = random.Random(1)
     labels = [tuple(chance.choices(range(3), k=chance.randint(1, 5))) for _ in range(40)]
-    trie = label_trie(labels)
+    trie = LabelTrie(labels)
     ends = {end(trie, label): chance.uniform(0.001, 50) for label in set(labels)}
     scorer = KNNScorer(trie, ends)
     for label in set(labels):
@@ -95,7 +95,7 @@ def ranked(
     """The labels that a search finds; `opened` is called with the number of paths of each pass."""
     cache = KVCache(HFRunner(model.module, torch.device("cpu")))
     prompt = cache.match_prefix(PROMPT, None)
-    search = rank(LabelQuery(prompt, label_trie(labels), STOPS, make_scorer), rules, width=1)
+    search = rank(LabelQuery(prompt, LabelTrie(labels), STOPS, make_scorer), rules, width=1)
 
     def forward(requests: list[ForwardRequest]) -> list[ForwardResult]:
         opened(len(requests))
@@ -120,7 +120,7 @@ def test_the_search_finds_the_labels_of_the_best_scores(
 ) -> None:
     chance = random.Random(seed)
     similarity = {label: math.exp(chance.uniform(-8, 8)) for label in LABELS}
-    trie, states_seen = label_trie(LABELS), []
+    trie, states_seen = LabelTrie(LABELS), []
 
     def make_scorer(state: Tensor) -> KNNScorer:
         states_seen.append(state)
@@ -140,7 +140,7 @@ def test_the_search_finds_the_labels_of_the_best_scores(
 
 def test_many_labels_with_one_prefix_do_not_make_one_of_them_likelier(tiny: LoadedHF) -> None:
     labels = [(30, 31, token, 32) for token in range(40, 60)] + [(36, token) for token in (37, 38)]
-    trie = label_trie(labels)
+    trie = LabelTrie(labels)
 
     def opened(rules: list[StopRule], seed: int) -> tuple[tuple[int, ...], int]:
         chance, counts = random.Random(seed), list[int]()
@@ -294,7 +294,7 @@ def test_a_model_replies_as_the_examples_similar_to_a_prompt(
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 def test_the_best_label_under_noise_is_a_sample_at_the_temperature(temperature: float) -> None:
-    trie, chance = label_trie(LABELS), random.Random(2)
+    trie, chance = LabelTrie(LABELS), random.Random(2)
     ends = [end(trie, label) for label in LABELS]
     log_probabilities = [chance.uniform(-6, -1) for _ in LABELS]
     scorer = KNNScorer(trie, {one: chance.uniform(0.1, 3) for one in ends})

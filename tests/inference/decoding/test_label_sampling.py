@@ -10,7 +10,7 @@ import torch
 from decoder_loop import run_decoder
 from label_tokens import LABELS, PROMPT, STOPS, joint
 
-from emojitune.inference.decoding.constraint import label_trie
+from emojitune.inference.decoding.constraint import LabelTrie
 from emojitune.inference.decoding.label_sampling import reply_from_set
 from emojitune.inference.decoding.label_search import LabelQuery, ScoredLabel
 from emojitune.inference.decoding.params import SamplingParams
@@ -47,7 +47,7 @@ def replies(
     model: LoadedHF, params: SamplingParams, *, stop_after: int = 99, **options: Any
 ) -> Replies:
     cache = KVCache(HFRunner(model.module, torch.device("cpu")))
-    query = LabelQuery(cache.match_prefix(PROMPT, None), label_trie(LABELS), STOPS)
+    query = LabelQuery(cache.match_prefix(PROMPT, None), LabelTrie(LABELS), STOPS)
     sink = Replies(params.n, stop_after)
     decoder = reply_from_set(query, params, sink, **options)
     run_decoder(decoder, lambda requests: cache.forward([requests], [None])[0])

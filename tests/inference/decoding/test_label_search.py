@@ -8,7 +8,7 @@ import torch
 from decoder_loop import run_decoder
 from label_tokens import LABELS, PROMPT, STOPS, joint
 
-from emojitune.inference.decoding.constraint import label_trie
+from emojitune.inference.decoding.constraint import LabelTrie
 from emojitune.inference.decoding.label_search import (
     LabelQuery,
     ScoredLabel,
@@ -29,7 +29,7 @@ def ranking(
     cache = KVCache(HFRunner(model.module, torch.device("cpu")))
     prompt = cache.match_prefix(PROMPT, None)
     rules = [TopKFound(count) if count else exhaustive]
-    search = rank(LabelQuery(prompt, label_trie(labels), STOPS), rules, width=width)
+    search = rank(LabelQuery(prompt, LabelTrie(labels), STOPS), rules, width=width)
     computed = 0
 
     def forward(requests: list[ForwardRequest]) -> list[ForwardResult]:

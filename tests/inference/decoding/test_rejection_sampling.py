@@ -8,7 +8,7 @@ import pytest
 import torch
 from decoder_loop import run_decoder
 
-from emojitune.inference.decoding.constraint import label_trie
+from emojitune.inference.decoding.constraint import LabelTrie
 from emojitune.inference.decoding.label_search import LabelQuery
 from emojitune.inference.decoding.rejection_sampling import Tokens, sample_labels
 from emojitune.inference.decoding.sampling import seeded_generator
@@ -64,7 +64,7 @@ class FakeModel:
 
 def sampled(model: FakeModel, temperature: float, seeds: Sequence[int]) -> list[Tokens | None]:
     prompt = Prompt(PROMPT, Path(np.array(PROMPT[:1])))
-    query = LabelQuery(prompt, label_trie(LABELS), frozenset({STOP}))
+    query = LabelQuery(prompt, LabelTrie(LABELS), frozenset({STOP}))
     decoder = sample_labels(query, temperature, [seeded_generator(seed, 0) for seed in seeds])
     return run_decoder(decoder, model.forward)
 

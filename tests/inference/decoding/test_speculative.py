@@ -9,7 +9,7 @@ import torch
 from decoder_loop import run_decoder
 from torch import Tensor
 
-from emojitune.inference.decoding.constraint import Guide, label_trie
+from emojitune.inference.decoding.constraint import Guide, LabelTrie
 from emojitune.inference.decoding.knn import KNNScorer
 from emojitune.inference.decoding.params import SamplingParams
 from emojitune.inference.decoding.sampling import TopLogprobs
@@ -21,7 +21,7 @@ PROCESSED = {"logit_bias": {6: 1.5}, "frequency_penalty": 0.5, "presence_penalty
 PROMPT = (1, 2, 3)
 # Some share a prefix, one is a prefix of another, one parts from no other at its end.
 SET = [(5, 6, 7), (5, 6, 8, 9), (5, 10), (5, 10, 11, 12), (5, 13, 14, 15, 16)]
-TRIE = label_trie(SET)
+TRIE = LabelTrie(SET)
 
 
 class FakeModel:

@@ -152,14 +152,17 @@ class KNNScorer:
         return _MODEL_WEIGHT * log_probability + log(self._similarity[state])
 
     def upper_bound(self, log_probability: float, state: State) -> float:
-        return _MODEL_WEIGHT * log_probability + self._best_below[state]
+        return _MODEL_WEIGHT * log_probability + self._best_below[self._trie.edge(state)]
 
     def mass_bound(self, log_probability: float, state: State) -> float:
-        return _MODEL_WEIGHT * log_probability + self._sum_below[state]
+        return _MODEL_WEIGHT * log_probability + self._sum_below[self._trie.edge(state)]
 
     def draft(self, state: State) -> int | None:
-        children = self._trie.children[state]
-        return max(children, key=lambda token: self._best_below[children[token]], default=None)
+        allowed = self._trie.allowed_tokens(state)
+        if len(allowed) < 2:
+            return allowed[0] if allowed else None
+        following = self._trie.following(self._trie.edge(state))
+        return max(allowed, key=lambda token: self._best_below[following[token]])
 
     @cached_property
     def _best_below(self) -> list[float]:
@@ -170,12 +173,13 @@ class KNNScorer:
         return self._aggregate(sum)
 
     def _aggregate(self, combine: Callable[[Iterable[float]], float]) -> list[float]:
-        """By state, the combined similarities of the labels through it, as a logarithm."""
-        children = self._trie.children
-        similarities = [0.0] * len(children)
-        for state in reversed(range(len(similarities))):  # children come after their parents
-            below = [similarities[child] for child in children[state].values()]
-            similarities[state] = combine([self._similarity.get(state, 0.0), *below])
+        """By edge, the combined similarities of the labels through it, as a logarithm."""
+        trie = self._trie
+        own = {trie.edge(state): similarity for state, similarity in self._similarity.items()}
+        similarities = [0.0] * len(trie.edges)
+        for edge in trie.edges:
+            below = [similarities[following] for following in trie.following(edge).values()]
+            similarities[edge] = combine([own.get(edge, 0.0), *below])
         return [log(value) for value in similarities]
 
 

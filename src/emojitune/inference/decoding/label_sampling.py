@@ -3,7 +3,7 @@
 Free replies are in speculative.py. Token ids only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Generator as RandomGenerator
@@ -40,6 +40,7 @@ from emojitune.inference.engine.scheduler import Decoder
 # Alternatives are reported with their share of the entire set's probability: precise enough.
 _SHARE_TOLERANCE = 0.01
 _REJECTION_FROM = 0.5
+_FULL_ROWS = 128  # of log-probabilities of all tokens that are in memory together
 
 
 def reply_from_set(
@@ -135,24 +136,39 @@ def _token_logprobs(
 ) -> Decoder[dict[Tokens, list[TopLogprobs]]]:
     """The model's log-probabilities at each token of the chosen labels, among all tokens.
 
-    A search requests few numbers of a row, so the chosen labels alone are computed again.
+    A search requests few numbers of a row, so the chosen labels alone are computed again: few
+    tokens at a time, since these rows are as long as the model's vocabulary.
     """
     [start] = yield [ForwardRequest(prompt.path, prompt.uncached)]
-    everything = range(len(start.logprobs[-1]))
-    distinct = [tokens for tokens in dict.fromkeys(chosen) if len(tokens) > 1]
-    requests = [
-        ForwardRequest(start.path, tokens[:-1], [everything] * (len(tokens) - 1), keep=False)
-        for tokens in distinct
-    ]
-    results = (yield requests) if requests else []
-    rows = {tokens: result.logprobs for tokens, result in zip(distinct, results, strict=True)}
-    return {
-        tokens: [
-            gather_logprobs(row, token, top)
-            for token, row in zip(tokens, [start.logprobs[-1], *rows.get(tokens, [])], strict=True)
+    gathered = {tokens: [gather_logprobs(start.logprobs[-1], tokens[0], top)] for tokens in chosen}
+    paths = dict.fromkeys(gathered, start.path)
+    while pieces := _next_pieces(gathered):
+        requests = [
+            ForwardRequest(paths[tokens], piece, [None] * len(piece))
+            for tokens, piece in pieces.items()
         ]
-        for tokens in chosen
-    }
+        results = yield requests
+        for (tokens, piece), result in zip(pieces.items(), results, strict=True):
+            paths[tokens] = result.path
+            done = len(gathered[tokens])
+            following = tokens[done : done + len(piece)]
+            gathered[tokens] += [
+                gather_logprobs(row, token, top)
+                for row, token in zip(result.logprobs, following, strict=True)
+            ]
+    return gathered
+
+
+def _next_pieces(gathered: Mapping[Tokens, Sequence[TopLogprobs]]) -> dict[Tokens, Tokens]:
+    """Of labels, the next tokens to be computed for the log-probabilities after them."""
+    pieces: dict[Tokens, Tokens] = {}
+    room = _FULL_ROWS
+    for tokens, done in gathered.items():
+        piece = tokens[len(done) - 1 : -1][:room]
+        if piece:
+            pieces[tokens] = piece
+            room -= len(piece)
+    return pieces
 
 
 def _deliver(

@@ -30,6 +30,7 @@ from emojitune.inference.engine.scheduler import Decoder
 # stay in the cache until the reply ends.
 _MAX_DRAFT, _REJECTION_LIMIT = 32, 64
 MAX_REJECTED = _MAX_DRAFT + _REJECTION_LIMIT
+_DRAFTED_TOGETHER = 128  # by the replies to one request: each has a row of all log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class _Sequence:
         self.rejected = 0
         self._params = params
         self._max_tokens = params.max_tokens
+        self._max_draft = min(_MAX_DRAFT, _DRAFTED_TOGETHER // params.n)
         self._processors = logits_processors.processors_for(params)
         self._draft_state = draft_state
         self._generator = seeded_generator(params.seed, index)
@@ -206,4 +208,4 @@ class _Sequence:
                 drafted = self._guide.forced()
             elif self._draft_state is not None:
                 drafted = self._draft_state.draft()
-        return drafted[: min(_MAX_DRAFT, self.room - 1)]
+        return drafted[: min(self._max_draft, self.room - 1)]

@@ -14,6 +14,8 @@ ONE_TIER = Ignored("one machine serves all requests alike")  # the APIs differ i
 _ABUSE = Ignored("it names a person to the hosted service's checks against abuse")
 _CACHE = Ignored("the prefix cache finds common beginnings by itself")
 
+_MAX_LABEL_CHARACTERS = 2_000_000  # they are tokenized in about two seconds
+
 ModelName = Annotated[
     str, Field(min_length=1, description="A base model, an alias or a fine-tuned model.")
 ]
@@ -58,7 +60,11 @@ class GenerationRequest(StrictModel):
             Field(min_length=1, max_length=10_000),
         ]
         | None
-    ) = Field(None, description="Constrains the reply to these texts, on any model.")
+    ) = Field(
+        None,
+        description="Constrains the reply to these texts, on any model; together they may have "
+        f"{_MAX_LABEL_CHARACTERS} characters.",
+    )
 
     user: Annotated[str | None, _ABUSE] = None
     safety_identifier: Annotated[str | None, Field(max_length=64), _ABUSE] = None
@@ -67,6 +73,18 @@ class GenerationRequest(StrictModel):
     prompt_cache_retention: Annotated[Literal["in_memory", "24h"] | None, _CACHE] = None
 
     moderation: Annotated[Any, Refused("nothing moderates")] = None
+
+    @model_validator(mode="after")
+    def _labels_are_few(self) -> Self:
+        characters = sum(map(len, self.labels or ()))
+        if characters > _MAX_LABEL_CHARACTERS:
+            refuse(
+                "string_above_max_length",
+                f"Invalid 'labels': texts too long. Expected at most {_MAX_LABEL_CHARACTERS} "
+                f"characters together, but got {characters}. Send fewer or shorter labels.",
+                "labels",
+            )
+        return self
 
     @model_validator(mode="after")
     def _labels_are_not_free(self) -> Self:

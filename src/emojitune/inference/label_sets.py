@@ -1,0 +1,58 @@
+"""Closed sets of labels, tokenized; the latest are kept, within a bound of bytes."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from emojitune.inference.decoding.constraint import LabelTrie, State
+from emojitune.models.renderer import Renderer
+
+_MAX_BYTES = 32 * 2**20  # of the sets that are kept of one model
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Labels as a trie of tokens, and the state in which each of them ends."""
+
+    trie: LabelTrie
+    ends: dict[str, State]
+
+    @staticmethod
+    def tokenize(renderer: Renderer, labels: Labels) -> "LabelSet":
+        trie = LabelTrie([renderer.encode_text(label) for label in labels])
+        return LabelSet(trie, dict(zip(labels, trie.end_states, strict=True)))
+
+    @property
+    def bytes(self) -> int:
+        """Memory, that of the labels' text included."""
+        return self.trie.bytes + sum(map(len, self.ends)) + 200 * len(self.ends)
+
+
+class LabelSets:
+    """The sets of one model's requests; any number of threads may use it at once."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._sets: OrderedDict[Labels, LabelSet] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        with self._lock:
+            return sum(labels.bytes for labels in self._sets.values())
+
+    def get(self, labels: Labels) -> LabelSet:
+        """The set of these labels, tokenized now unless it is kept."""
+        with self._lock:
+            found = self._sets.get(labels)
+        found = found or LabelSet.tokenize(self._renderer, labels)
+        with self._lock:
+            self._sets[labels] = found
+            self._sets.move_to_end(labels)
+            while (
+                len(self._sets) > 1 and sum(one.bytes for one in self._sets.values()) > _MAX_BYTES
+            ):
+                self._sets.popitem(last=False)
+        return found
