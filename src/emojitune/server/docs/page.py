@@ -5,11 +5,11 @@ Both are made once: they need no key, and take a fifth of a second.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from html import escape
 from itertools import groupby
 from threading import Lock
 
+from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from emojitune.server.docs.openapi import openapi_document
@@ -35,29 +35,32 @@ _making = Lock()  # the first requests of many clients wait for one description
 
 
 @router.get("/openapi.json", include_in_schema=False)
-def serve_openapi(request: Request) -> Response:
+async def serve_openapi(request: Request) -> Response:
     """The API's description as an OpenAPI document."""
-    document, _ = _description(request.app)
+    document, _ = await _description(request.app)
     return Response(document, media_type="application/json")
 
 
 @router.get("/docs", include_in_schema=False)
-def serve_docs(request: Request) -> Response:
+async def serve_docs(request: Request) -> Response:
     """The API's description as a page."""
-    _, html = _description(request.app)
+    _, html = await _description(request.app)
     return Response(html, media_type="text/html; charset=utf-8")
 
 
-def _description(app: FastAPI) -> tuple[bytes, bytes]:
+async def _description(app: FastAPI) -> tuple[bytes, bytes]:
     """The OpenAPI document and the page."""
-    with _making:
-        return _make_description(app)
+    made: tuple[bytes, bytes] | None = getattr(app.state, "description", None)
+    return await to_thread.run_sync(_make_description, app) if made is None else made
 
 
-@lru_cache(maxsize=1)
 def _make_description(app: FastAPI) -> tuple[bytes, bytes]:
-    document = openapi_document(app)
-    return encode_json(document), page(endpoints(document)).encode()
+    with _making:
+        if not hasattr(app.state, "description"):
+            document = openapi_document(app)
+            app.state.description = encode_json(document), page(endpoints(document)).encode()
+        made: tuple[bytes, bytes] = app.state.description
+        return made
 
 
 def page(listed: Sequence[Endpoint]) -> str:

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections import deque
 from contextlib import suppress
+from itertools import count
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_CONNECTIONS = 1024
 _EXCESS_CONNECTIONS = 16  # that are told by a 503
 _ACCEPT_RETRY_SECONDS = 0.5
+_ACCEPTS_AT_ONCE = 32  # before requests proceed, however many connections arrive
 
 
 def connection_bound() -> int:
@@ -83,7 +85,7 @@ class BoundedServer(uvicorn.Server):
     async def _accept(self, listener: socket.socket) -> None:
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
-        while True:
+        for number in count(1):
             try:
                 accepted, _ = await loop.sock_accept(listener)
             except OSError as error:  # no file descriptor is left, for example
@@ -92,7 +94,8 @@ class BoundedServer(uvicorn.Server):
                 await asyncio.sleep(_ACCEPT_RETRY_SECONDS)
             else:
                 self._admit(accepted)
-                await asyncio.sleep(0)  # requests proceed, however many connections arrive
+                if number % _ACCEPTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     def _admit(self, accepted: socket.socket) -> None:
         connections, limit = self.server_state.connections, self._max_connections
