@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from emojitune.inference.chat_model import BaseModelRuntime, ChatModel
 from emojitune.inference.engine.hf_runner import HFRunner
@@ -20,6 +21,8 @@ from emojitune.models.linear import PackedLinear
 from emojitune.models.loader import LoadedHF, Precision, choose_precision
 from emojitune.models.untrusted.limits import weight_bytes
 from emojitune.settings import Settings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,11 @@ def load_base(backend: Backend, precision: Precision, executor: Executor) -> Cha
             not fit into memory.
     """
     _check_memory(backend.folder, precision)
-    return executor.submit(_load_base, backend, precision, executor).result()
+    match backend:
+        case LlamaBackend():
+            return _load_llama(backend, precision, executor)
+        case HFBackend(folder):
+            return executor.submit(_load_hf, folder, precision, executor).result()
 
 
 def load_adapter(
@@ -87,7 +94,7 @@ def load_adapter(
             return executor.submit(get_base().with_adapter, adapter).result()
         case HFBackend(folder):
             _check_memory(folder, precision)
-            return executor.submit(_load_merged, folder, adapter, precision, executor).result()
+            return executor.submit(_load_hf, folder, precision, executor, adapter).result()
 
 
 def hf_chat_model(loaded: LoadedHF, executor: Executor) -> ChatModel:
@@ -97,16 +104,15 @@ def hf_chat_model(loaded: LoadedHF, executor: Executor) -> ChatModel:
     return ChatModel(runtime, loaded.vocabulary)
 
 
-def _load_base(backend: Backend, precision: Precision, executor: Executor) -> ChatModel:
-    match backend:
-        case LlamaBackend():
-            loaded = loader.load_llama(backend, precision, PackedLinear)
-            runner = LlamaRunner(loaded.llama)
-            return ChatModel(
-                BaseModelRuntime(runner, loaded.renderer, loaded.context_length, executor)
-            )
-        case HFBackend(folder):
-            return hf_chat_model(loader.load_hf(folder, precision), executor)
+def _load_llama(backend: LlamaBackend, precision: Precision, executor: Executor) -> ChatModel:
+    """A plain Llama, loaded layer by layer: the passes of other models come between."""
+
+    def run(step: Callable[[], T], /) -> T:
+        return executor.submit(step).result()
+
+    loaded = loader.load_llama(backend, precision, PackedLinear, run)
+    runner = run(lambda: LlamaRunner(loaded.llama))
+    return ChatModel(BaseModelRuntime(runner, loaded.renderer, loaded.context_length, executor))
 
 
 def _check_memory(folder: Path, precision: Precision) -> None:
@@ -115,7 +121,7 @@ def _check_memory(folder: Path, precision: Precision) -> None:
         available_memory.check(weight_bytes(folder), f"the base model in {folder}")
 
 
-def _load_merged(
-    folder: Path, adapter: Path, precision: Precision, executor: Executor
+def _load_hf(
+    folder: Path, precision: Precision, executor: Executor, adapter: Path | None = None
 ) -> ChatModel:
     return hf_chat_model(loader.load_hf(folder, precision, adapter), executor)

@@ -15,7 +15,7 @@ from emojitune.errors import ConfigurationError, EmojituneError, ModelError
 from emojitune.models import adapter, lora
 from emojitune.models.backend import HFBackend, LlamaBackend, choose_backend
 from emojitune.models.linear import TrainableLinear
-from emojitune.models.packed_llama import P, PackedLlama
+from emojitune.models.packed_llama import P, PackedLlama, Run, run_here
 from emojitune.models.renderer import Renderer
 from emojitune.models.untrusted.plain import PLAIN_TOKENIZER_CLASSES
 from emojitune.settings import Settings
@@ -130,19 +130,23 @@ def load_for_training(folder: Path, precision: Precision) -> TrainableModel:
 
 
 def load_llama(
-    backend: LlamaBackend, precision: Precision, pack: Callable[[Tensor], P]
+    backend: LlamaBackend,
+    precision: Precision,
+    pack: Callable[[Tensor], P],
+    run: Run = run_here,
 ) -> LoadedLlama[P]:
     """A plain Llama without modules: adapters go beside it.
 
     Args:
         pack: Makes a linear layer of a weight; see PackedLlama.
+        run: Runs each step that computes; the tokenizer is read in this thread.
 
     Raises:
         ModelError: A weight has another shape than config.json says, or there is no tokenizer.
     """
     config = backend.config
     with _as_model_errors(backend.folder):
-        llama = PackedLlama(config, backend.weights, precision.device, precision.dtype, pack)
+        llama = PackedLlama(config, backend.weights, precision.device, precision.dtype, pack, run)
         renderer = _renderer(backend.folder, config.values.get("eos_token_id"))
     return LoadedLlama(llama, renderer, config.max_position_embeddings)
 

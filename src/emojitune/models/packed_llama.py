@@ -5,7 +5,8 @@ No modules are built and no weights are held twice, so it loads in a fraction of
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from emojitune.models.rotary import RotaryEmbedding
 from emojitune.models.safetensors_folder import SafetensorsFolder
 
 P = TypeVar("P", bound=PackedLinear, covariant=True)
+T = TypeVar("T")
 
 _LOW_PRECISION_ROWS = 16
 
@@ -24,6 +26,17 @@ _LOW_PRECISION_ROWS = 16
 def has_all_weights(config: LlamaConfig, weights: SafetensorsFolder) -> bool:
     """Whether a folder has every weight of a Llama of these sizes."""
     return all(name in weights for name in _weight_names(config))
+
+
+class Run(Protocol):
+    """Runs one step of a load, and returns its result."""
+
+    def __call__(self, step: Callable[[], T], /) -> T: ...
+
+
+def run_here(step: Callable[[], T], /) -> T:
+    """Run a step in this thread."""
+    return step()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class PackedLlama(Generic[P]):
     Args:
         pack: Makes a linear of weights (out, in): PackedLinear for inference, TrainableLinear for
             training.
+        run: Runs each step that takes a while, in the thread that computes.
 
     Attributes:
         heads: H.
@@ -67,6 +81,7 @@ class PackedLlama(Generic[P]):
         device: torch.device,
         dtype: torch.dtype,
         pack: Callable[[Tensor], P],
+        run: Run = run_here,
     ) -> None:
         read = _WeightReader(config, weights, device, dtype, pack)
         embedding_shape = (config.vocab_size, config.hidden_size)
@@ -75,13 +90,13 @@ class PackedLlama(Generic[P]):
         self.head_dim: int = config.head_dim
         self.eps: float = config.rms_norm_eps
         self.linear_shapes = read.shapes
-        self.embedding = read.tensor("model.embed_tokens.weight", embedding_shape)
+        self.embedding = run(lambda: read.tensor("model.embed_tokens.weight", embedding_shape))
         tied = config.tie_word_embeddings
         # First: packing takes as much memory again, which the layers then reuse.
-        self.lm_head = pack(
-            self.embedding if tied else read.tensor("lm_head.weight", embedding_shape)
+        self.lm_head = run(
+            lambda: pack(self.embedding if tied else read.tensor("lm_head.weight", embedding_shape))
         )
-        self.layers = [read.layer(name) for name in _layer_names(config)]
+        self.layers = [run(partial(read.layer, name)) for name in _layer_names(config)]
         self.final_norm = read.norm("model.norm")
         self._rotary = RotaryEmbedding(config.values, config.head_dim, device)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import make_adapter
+from tiny_model import float32, make_adapter
 
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.engine.llama_runner import LlamaRunner
+from emojitune.inference.loading import load_base
 from emojitune.inference.model_pool import ModelPool
 from emojitune.models import backend, loader
 from emojitune.server.models.loading import capacity, model_loader
@@ -74,6 +75,28 @@ def test_the_models_of_a_base_share_it(pool: ModelPool, loads: list[str], tiny_b
     assert bare.runtime is first.runtime is second.runtime
     assert (bare.vocabulary, first.vocabulary) == ((), ("(party)",))
     assert first.bytes == second.bytes < bare.bytes
+
+
+def test_other_work_comes_between_the_layers_of_a_load(tiny_base: Path) -> None:
+    order: list[str] = []
+
+    class Shared(ThreadPoolExecutor):
+        """The thread that computes; each submission of a load is followed by another's pass."""
+
+        def submit(self, work: Any, /, *arguments: Any, **options: Any) -> Any:
+            def recorded() -> Any:
+                order.append("load")
+                return work(*arguments, **options)
+
+            future = super().submit(recorded)
+            super().submit(order.append, "pass")
+            return future
+
+    with Shared(1) as executor:
+        load_base(backend.choose_backend(tiny_base), float32(), executor)
+    layers = 2
+    assert order.count("load") > layers
+    assert order == ["load", "pass"] * order.count("load")
 
 
 def test_simultaneous_requests_load_a_model_once(pool: ModelPool, loads: list[str]) -> None:
