@@ -183,3 +183,14 @@ def test_a_run_needs_a_text_sample(client: OpenAI, http: httpx2.Client) -> None:
     with pytest.raises(BadRequestError) as caught:
         client.fine_tuning.alpha.graders.run(grader=CHECK, model_sample=5)  # type: ignore[arg-type]
     assert (caught.value.param, caught.value.code) == ("model_sample", "invalid_type")
+
+
+@pytest.mark.parametrize("endpoint", ["validate", "run"])
+def test_too_many_templates_are_refused_in_words(client: OpenAI, endpoint: str) -> None:
+    grader = {**CHECK, "input": "{{sample.output_json.a}}" * 50_000}
+    body = {"grader": grader, **({"model_sample": '{"a": ""}'} if endpoint == "run" else {})}
+    with pytest.raises(BadRequestError) as caught:
+        client.post(f"/fine_tuning/alpha/graders/{endpoint}", body=body, cast_to=object)
+    assert caught.value.code == "string_above_max_length"
+    assert caught.value.param == "grader"
+    assert "may have 200000 characters together" in caught.value.message

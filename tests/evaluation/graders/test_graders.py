@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.graders.formula import parse_formula
 from emojitune.evaluation.graders.graders import (
     MAX_TEXT_LENGTH,
+    MAX_TOTAL_LENGTH,
     Multi,
     StringCheck,
     TextSimilarity,
@@ -83,3 +85,38 @@ def test_a_reply_that_is_not_quite_json_is_an_error_of_the_template(sample: str)
     check = StringCheck("c", "{{sample.output_json.a}}", "x", "eq")
     assert grade(check, sample, {}).errors <= {"sample_parse_error", "invalid_variable_error"}
     assert grade(check, sample, {}).errors
+
+
+def test_a_reply_is_parsed_once_however_often_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(text) or loads(text))
+    sample = '{"a": "", "b": ""}'
+    check = StringCheck(
+        "c", "{{sample.output_json.a}}{{sample.output_json.b}}" * 1000, "{{item.x}}", "eq"
+    )
+    assert grade(check, sample, {"x": ""}).reward == 1
+    assert parsed == [sample]
+
+
+def test_texts_that_are_long_only_together_are_refused() -> None:
+    text = "x" * MAX_TEXT_LENGTH
+    named = {
+        name: TextSimilarity(name, "{{item.x}}", "{{sample.output_text}}", metric)
+        for name, metric in (("a", "rouge_1"), ("b", "rouge_2"))
+    }
+    one = Multi(
+        "m", {"a": named["a"], "again": named["a"]}, parse_formula("a - again", {"a", "again"})
+    )
+    assert grade(one, text, {"x": text}).reward == 0
+    two = Multi("m", named, parse_formula("a + b", {"a", "b"}))
+    with pytest.raises(InvalidRequestError, match=f"{MAX_TOTAL_LENGTH} characters together"):
+        grade(two, text, {"x": text})
+
+
+def test_values_are_written_up_to_where_they_are_cut() -> None:
+    pauses = []
+    check = StringCheck("c", "{{item.x}}", "[1, 1", "like")
+    graded = grade(check, "", {"x": [1] * 1_000_000}, lambda: pauses.append(None))
+    assert (graded.reward, graded.errors) == (1, {"truncated_observation_error"})
+    assert len(pauses) < MAX_TEXT_LENGTH

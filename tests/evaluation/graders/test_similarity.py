@@ -3,22 +3,23 @@ import time
 import pytest
 
 from emojitune.evaluation.graders.similarity import MEASURES
+from emojitune.evaluation.rouge import no_pause
 
 TEXT = "The cat sat on the mat today"
 
 
 @pytest.mark.parametrize("name", [name for name in MEASURES if name != "meteor"])
 def test_the_same_text_scores_one_and_a_foreign_one_nothing(name: str) -> None:
-    assert MEASURES[name](TEXT, TEXT) == pytest.approx(1)
-    assert MEASURES[name]("vvzzxxqq", TEXT) == 0
-    assert MEASURES[name]("", "") == 1
-    assert MEASURES[name]("", TEXT) == MEASURES[name](TEXT, "") == 0
+    assert MEASURES[name](TEXT, TEXT, no_pause) == pytest.approx(1)
+    assert MEASURES[name]("vvzzxxqq", TEXT, no_pause) == 0
+    assert MEASURES[name]("", "", no_pause) == 1
+    assert MEASURES[name]("", TEXT, no_pause) == MEASURES[name](TEXT, "", no_pause) == 0
 
 
 @pytest.mark.parametrize("name", list(MEASURES))
 def test_scores_lie_between_nothing_and_one(name: str) -> None:
     for text in ("the cat", "(party)", "🎉", "today mat the on sat cat the", TEXT * 3):
-        assert 0 <= MEASURES[name](text, TEXT) <= 1
+        assert 0 <= MEASURES[name](text, TEXT, no_pause) <= 1
 
 
 @pytest.mark.parametrize(
@@ -43,12 +44,23 @@ def test_scores_lie_between_nothing_and_one(name: str) -> None:
     ],
 )
 def test_scores_worked_out_by_hand(name: str, text: str, reference: str, score: float) -> None:
-    assert MEASURES[name](text, reference) == pytest.approx(score)
+    assert MEASURES[name](text, reference, no_pause) == pytest.approx(score)
 
 
 @pytest.mark.parametrize("name", list(MEASURES))
 def test_long_texts_take_no_time(name: str) -> None:
     words = " ".join(str(number) for number in range(4000))
     begun = time.perf_counter()
-    assert MEASURES[name](words, words[::-1]) < 1
+    assert MEASURES[name](words, words[::-1], no_pause) < 1
     assert time.perf_counter() - begun < 10
+
+
+@pytest.mark.parametrize("name", list(MEASURES))
+def test_work_can_be_ended_in_a_pause(name: str) -> None:
+    class EndedError(Exception): ...
+
+    def end() -> None:
+        raise EndedError
+
+    with pytest.raises(EndedError):
+        MEASURES[name](TEXT, TEXT, end)

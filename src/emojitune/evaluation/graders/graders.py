@@ -10,14 +10,17 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from emojitune.errors import InvalidRequestError
 from emojitune.evaluation.graders.formula import Formula
 from emojitune.evaluation.graders.similarity import MEASURES
+from emojitune.evaluation.rouge import Pause, no_pause
 
 NAMESPACES = ("sample", "item")
 MAX_TEXT_LENGTH = 100_000  # characters of a filled-in template; the rest is not graded
+MAX_TOTAL_LENGTH = 200_000  # characters of all texts of a grader: two seconds, whatever they hold
 
 _TEMPLATE = re.compile(r"\{\{([^{}]*)\}\}")
 _KEY = re.compile(r"[^.\[\]\s]+")
@@ -82,17 +85,39 @@ class _TemplateError(Exception):
         self.kind = kind
 
 
-def grade(grader: Grader, sample: str, item: Mapping[str, Any]) -> Grade:
-    """Grade the reply `sample` to `item`."""
-    if isinstance(grader, Multi):
-        return _grade_multi(grader, sample, item)
-    try:
-        text, cut = _render(grader.input, sample, item)
-        reference, reference_cut = _render(grader.reference, sample, item)
-    except _TemplateError as error:
-        return Grade(0.0, errors=frozenset({error.kind}))
-    errors = {"truncated_observation_error"} if cut or reference_cut else set()
-    return Grade(_score(grader, text, reference), errors=frozenset(errors))
+def grade(grader: Grader, sample: str, item: Mapping[str, Any], pause: Pause = no_pause) -> Grade:
+    """Grade the reply `sample` to `item`.
+
+    Raises:
+        InvalidRequestError: The filled-in texts are too long together.
+    """
+    simple = grader.graders if isinstance(grader, Multi) else {grader.name: grader}
+    variables = _Variables(sample, item, pause)
+    # One grader may have two names.
+    texts = {one: _fill_in_both(one, variables) for one in dict.fromkeys(simple.values())}
+    check_length(sum(map(_length, texts.values())), "filled in")
+    grades = {one: _grade_texts(one, filled, pause) for one, filled in texts.items()}
+    named = {name: grades[one] for name, one in simple.items()}
+    return _combine(grader.formula, named) if isinstance(grader, Multi) else named[grader.name]
+
+
+def check_length(characters: int, state: str) -> None:
+    """Refuse texts of a grader that have too many characters together.
+
+    Args:
+        state: Whether they are templates, or filled in, in the words of the message.
+
+    Raises:
+        InvalidRequestError: They do.
+    """
+    if characters > MAX_TOTAL_LENGTH:
+        raise InvalidRequestError(
+            f"Invalid 'grader': its texts ('input' and 'reference'), {state}, may have "
+            f"{MAX_TOTAL_LENGTH} characters together, and they have {characters}. Shorten them, "
+            "or split the grader.",
+            code="string_above_max_length",
+            param="grader",
+        )
 
 
 def check_templates(text: str, param: str) -> None:
@@ -113,12 +138,101 @@ def check_templates(text: str, param: str) -> None:
             )
 
 
-def _grade_multi(grader: Multi, sample: str, item: Mapping[str, Any]) -> Grade:
-    grades = {name: grade(one, sample, item) for name, one in grader.graders.items()}
+class _Variables:
+    """The values that templates name; the reply is parsed, and each value written, only once."""
+
+    def __init__(self, sample: str, item: Mapping[str, Any], pause: Pause) -> None:
+        self._sample = sample
+        self._item = item
+        self._pause = pause
+        self._texts: dict[str, str] = {}
+
+    def text(self, path: str) -> str:
+        """The value at the path of a template, as text."""
+        self._pause()
+        if path not in self._texts:
+            value = self._value(path)
+            self._texts[path] = value if isinstance(value, str) else self._to_json(value)
+        return self._texts[path]
+
+    def _value(self, path: str) -> Any:
+        namespace, *keys = _KEY.findall(path)
+        value: Any = self._item if namespace == "item" else self._sample_value(keys.pop(0))
+        for key in keys:
+            value = _member(value, key)
+        return value
+
+    def _sample_value(self, name: str) -> Any:
+        if name == "output_text":
+            return self._sample
+        if name != "output_json":
+            raise _TemplateError("invalid_variable_error")
+        return self._sample_json
+
+    @cached_property
+    def _sample_json(self) -> Any:
+        try:
+            return json.loads(self._sample)
+        except (ValueError, RecursionError):
+            raise _TemplateError("sample_parse_error") from None
+
+    def _to_json(self, value: Any) -> str:
+        """A value as JSON, up to where it will be cut."""
+        pieces: list[str] = []
+        size = 0
+        try:
+            for piece in json.JSONEncoder(ensure_ascii=False).iterencode(value):
+                self._pause()
+                pieces.append(piece)
+                size += len(piece)
+                if size > MAX_TEXT_LENGTH:
+                    break
+        except (
+            ValueError,
+            RecursionError,
+        ):  # nested too deeply, or a number of thousands of digits
+            raise _TemplateError("invalid_variable_error") from None
+        return "".join(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The filled-in texts of a grader, and whether one of them was cut."""
+
+    text: str
+    reference: str
+    cut: bool
+
+
+def _fill_in_both(
+    grader: StringCheck | TextSimilarity, variables: _Variables
+) -> _Texts | _TemplateError:
+    try:
+        text, cut = _fill_in(grader.input, variables)
+        reference, reference_cut = _fill_in(grader.reference, variables)
+    except _TemplateError as error:
+        return error
+    return _Texts(text, reference, cut or reference_cut)
+
+
+def _length(filled: _Texts | _TemplateError) -> int:
+    return len(filled.text) + len(filled.reference) if isinstance(filled, _Texts) else 0
+
+
+def _grade_texts(
+    grader: StringCheck | TextSimilarity, filled: _Texts | _TemplateError, pause: Pause
+) -> Grade:
+    if isinstance(filled, _TemplateError):
+        return Grade(0.0, errors=frozenset({filled.kind}))
+    errors = {"truncated_observation_error"} if filled.cut else set()
+    return Grade(_score(grader, filled, pause), errors=frozenset(errors))
+
+
+def _combine(formula: Formula, grades: Mapping[str, Grade]) -> Grade:
     rewards = {name: one.reward for name, one in grades.items()}
     errors = frozenset[str]().union(*(one.errors for one in grades.values()))
     try:
-        reward = grader.formula.value(rewards)
+        reward = formula.value(rewards)
     except (ArithmeticError, ValueError):
         reward = math.nan
     if not math.isfinite(reward):
@@ -126,18 +240,18 @@ def _grade_multi(grader: Multi, sample: str, item: Mapping[str, Any]) -> Grade:
     return Grade(reward, rewards, errors)
 
 
-def _score(grader: StringCheck | TextSimilarity, text: str, reference: str) -> float:
+def _score(grader: StringCheck | TextSimilarity, filled: _Texts, pause: Pause) -> float:
     if isinstance(grader, StringCheck):
-        return float(_OPERATIONS[grader.operation](text, reference))
-    return MEASURES[grader.metric](text, reference)
+        return float(_OPERATIONS[grader.operation](filled.text, filled.reference))
+    return MEASURES[grader.metric](filled.text, filled.reference, pause)
 
 
-def _render(template: str, sample: str, item: Mapping[str, Any]) -> tuple[str, bool]:
+def _fill_in(template: str, variables: _Variables) -> tuple[str, bool]:
     """Fill in a template; returns its text, and whether it had to be cut."""
     pieces: list[str] = []
     end = size = 0
     for match in _TEMPLATE.finditer(template):
-        pieces += [template[end : match.start()], _resolve(match[1], sample, item)]
+        pieces += [template[end : match.start()], variables.text(match[1])]
         size += len(pieces[-2]) + len(pieces[-1])
         end = match.end()
         if size > MAX_TEXT_LENGTH:
@@ -146,30 +260,6 @@ def _render(template: str, sample: str, item: Mapping[str, Any]) -> tuple[str, b
         pieces.append(template[end:])
     text = "".join(pieces)
     return text[:MAX_TEXT_LENGTH], len(text) > MAX_TEXT_LENGTH
-
-
-def _resolve(path: str, sample: str, item: Mapping[str, Any]) -> str:
-    namespace, *keys = _KEY.findall(path)
-    value: Any = item if namespace == "item" else _sample_value(keys.pop(0), sample)
-    for key in keys:
-        value = _member(value, key)
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (ValueError, RecursionError):  # nested too deeply, or a number of thousands of digits
-        raise _TemplateError("invalid_variable_error") from None
-
-
-def _sample_value(name: str, sample: str) -> Any:
-    if name == "output_text":
-        return sample
-    if name != "output_json":
-        raise _TemplateError("invalid_variable_error")
-    try:
-        return json.loads(sample)
-    except (ValueError, RecursionError):
-        raise _TemplateError("sample_parse_error") from None
 
 
 def _member(value: Any, key: str) -> Any:

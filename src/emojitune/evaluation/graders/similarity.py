@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 from emojitune.evaluation.rouge import (
+    Pause,
     longest_common_subsequence,
     ngrams,
     rouge_l,
@@ -30,25 +31,28 @@ from emojitune.evaluation.rouge import (
     words,
 )
 
-Measure = Callable[[str, str], float]
+Measure = Callable[[str, str, Pause], float]
 
 _MAX_ORDER = 4
+_MAX_STEMMED = 100  # characters; a longer word is not English, and the stemmer is quadratic
 
 
-def fuzzy_match(text: str, reference: str) -> float:
+def fuzzy_match(text: str, reference: str, pause: Pause) -> float:
     """Normalised indel similarity, which rapidfuzz calls `ratio`."""
     if not text and not reference:
         return 1.0
-    return 2 * longest_common_subsequence(text, reference) / (len(text) + len(reference))
+    common = longest_common_subsequence(text, reference, pause)
+    return 2 * common / (len(text) + len(reference))
 
 
-def bleu(text: str, reference: str) -> float:
+def bleu(text: str, reference: str, pause: Pause) -> float:
     """BLEU of one sentence."""
     candidate, expected = _tokens(text), _tokens(reference)
     if not candidate or not expected:
         return float(text == reference)
     logs = []
     for order in range(1, min(_MAX_ORDER, len(candidate)) + 1):
+        pause()
         grams = ngrams(candidate, order)
         matches = (grams & ngrams(expected, order)).total()
         if order == 1 and not matches:
@@ -58,13 +62,14 @@ def bleu(text: str, reference: str) -> float:
     return math.exp(brevity + sum(logs) / len(logs))
 
 
-def gleu(text: str, reference: str) -> float:
+def gleu(text: str, reference: str, pause: Pause) -> float:
     """Google's BLEU of one sentence."""
     candidate, expected = _tokens(text), _tokens(reference)
     if not candidate or not expected:
         return float(text == reference)
     matches = in_text = in_reference = 0
     for order in range(1, _MAX_ORDER + 1):
+        pause()
         candidate_grams, expected_grams = ngrams(candidate, order), ngrams(expected, order)
         matches += (candidate_grams & expected_grams).total()
         in_text += candidate_grams.total()
@@ -72,12 +77,12 @@ def gleu(text: str, reference: str) -> float:
     return matches / max(in_text, in_reference)
 
 
-def meteor(text: str, reference: str) -> float:
+def meteor(text: str, reference: str, pause: Pause) -> float:
     """METEOR by exact words and stems."""
     candidate, expected = words(text), words(reference)
     if not candidate or not expected:
         return float(text == reference)
-    alignment = _align(candidate, expected)
+    alignment = _align(candidate, expected, pause)
     if not alignment:
         return 0.0
     precision, recall = len(alignment) / len(candidate), len(alignment) / len(expected)
@@ -87,12 +92,17 @@ def meteor(text: str, reference: str) -> float:
     return mean * (1 - 0.5 * (chunks / len(alignment)) ** 3)
 
 
+def _rouge_n(order: int, text: str, reference: str, pause: Pause) -> float:
+    pause()
+    return rouge_n(order, text, reference)
+
+
 MEASURES: dict[str, Measure] = {
     "fuzzy_match": fuzzy_match,
     "bleu": bleu,
     "gleu": gleu,
     "meteor": meteor,
-    **{f"rouge_{order}": partial(rouge_n, order) for order in range(1, 6)},
+    **{f"rouge_{order}": partial(_rouge_n, order) for order in range(1, 6)},
     "rouge_l": rouge_l,
 }
 
@@ -101,22 +111,26 @@ def _tokens(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
-def _align(candidate: Sequence[str], expected: Sequence[str]) -> dict[int, int]:
+def _align(candidate: Sequence[str], expected: Sequence[str], pause: Pause) -> dict[int, int]:
     """Index in the text -> index in the reference: equal words first, then equal stems."""
     pairs: dict[int, int] = {}
     for form in (str, _stem):
         free: dict[str, list[int]] = {}
         taken = set(pairs.values())
         for index in range(len(expected) - 1, -1, -1):
+            pause()
             if index not in taken:
                 free.setdefault(form(expected[index]), []).append(index)
         for index, word in enumerate(candidate):
+            pause()
             if index not in pairs and (targets := free.get(form(word))):
                 pairs[index] = targets.pop()
     return pairs
 
 
 def _stem(word: str) -> str:
+    if len(word) > _MAX_STEMMED:
+        return word
     stem: str = _stemmer().stemWord(word)
     return stem
 

@@ -172,9 +172,11 @@ def build_grader(grader: AnyGrader) -> graders.Grader:
     """The grader that a request describes.
 
     Raises:
-        InvalidRequestError: Its type is not supported here, or a template or the formula is
-            invalid.
+        InvalidRequestError: Its type is not supported here, a template or the formula is
+            invalid, or the texts are too long.
     """
+    parts_in_request = grader.parts if isinstance(grader, Multi) else {grader.name: grader}
+    graders.check_length(sum(map(_template_length, parts_in_request.values())), "as templates")
     if not isinstance(grader, Multi):
         return _build_simple(grader, "grader")
     parts = {
@@ -189,6 +191,12 @@ def build_grader(grader: AnyGrader) -> graders.Grader:
             parts.setdefault(alias, parts[names[0]])
     formula = parse_formula(grader.calculate_output, parts)
     return graders.Multi(grader.name, parts, formula)
+
+
+def _template_length(grader: Any) -> int:
+    if isinstance(grader, StringCheck | TextSimilarity):
+        return len(grader.input) + len(grader.reference)
+    return 0  # refused for its type
 
 
 def _build_simple(grader: Any, param: str) -> graders.StringCheck | graders.TextSimilarity:

@@ -1,18 +1,23 @@
 """Graders: validate one, run one on a reply."""
 
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from openai.types.fine_tuning.alpha import GraderRunResponse, GraderValidateResponse
 from pydantic import Field
 
 from emojitune.evaluation.graders.graders import Grade, grade
+from emojitune.server.context import Context, RequestContext
 from emojitune.server.fine_tuning.grader_request import AnyGrader, Multi, build_grader
+from emojitune.server.generation.streaming import while_connected
 from emojitune.server.http.json_bodies import StrictModel, json_body
 from emojitune.server.http.json_responses import json_response
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders")
+
+_MAX_SAMPLE_LENGTH = 500_000  # characters; parsing it as JSON stops other threads for 40 ms
+_SLICE_SECONDS = 0.002
 
 _ERROR_FLAGS = (
     "formula_parse_error",
@@ -44,7 +49,9 @@ class RunGrader(StrictModel):
     """The body of `POST /fine_tuning/alpha/graders/run`."""
 
     grader: AnyGrader = Field(description="The grader to run.")
-    model_sample: str = Field(description="The reply to grade: `sample` in templates.")
+    model_sample: str = Field(
+        max_length=_MAX_SAMPLE_LENGTH, description="The reply to grade: `sample` in templates."
+    )
     item: dict[str, Any] = Field({}, description="The data of the prompt: `item` in templates.")
 
 
@@ -63,12 +70,54 @@ def validate(
 
 
 @router.post("/run")
-def run(body: Annotated[RunGrader, Depends(json_body(RunGrader))]) -> Response:
+async def run(
+    request: Request,
+    body: Annotated[RunGrader, Depends(json_body(RunGrader))],
+    context: Context,
+) -> Response:
     """Grade one reply; errors in a template or formula are reported in `metadata.errors`."""
-    grader = build_grader(body.grader)
-    started = perf_counter()
-    graded = grade(grader, body.model_sample, body.item)
-    return json_response(_run_object(body.grader, graded, perf_counter() - started))
+    return await while_connected(request, _grade(body, context))
+
+
+async def _grade(body: RunGrader, context: RequestContext) -> Response:
+    pacer = _Pacer()
+
+    def work() -> Response:
+        grader = build_grader(body.grader)
+        started = perf_counter()
+        graded = grade(grader, body.model_sample, body.item, pacer.pause)
+        return json_response(_run_object(body.grader, graded, perf_counter() - started))
+
+    try:
+        return await context.threads.grading.run(context.project, work)
+    finally:
+        pacer.cancel()
+
+
+class _Cancelled(Exception):
+    """The client has disconnected."""
+
+
+class _Pacer:
+    """Divides a thread's work into slices, so that threads that compute replies come between.
+
+    The interpreter would take the lock from it after 5 ms only, at each of a reply's operations.
+    """
+
+    def __init__(self) -> None:
+        self._cancelled = False
+        self._slice_ends = monotonic() + _SLICE_SECONDS
+
+    def pause(self) -> None:
+        """Sleep at the end of a slice; raises `_Cancelled` after `cancel`."""
+        if self._cancelled:
+            raise _Cancelled
+        if monotonic() > self._slice_ends:
+            sleep(_SLICE_SECONDS)
+            self._slice_ends = monotonic() + _SLICE_SECONDS
+
+    def cancel(self) -> None:
+        self._cancelled = True
 
 
 def _run_object(grader: Any, graded: Grade, seconds: float) -> GraderRunResponse:
