@@ -37,6 +37,7 @@ class WorkerThreads:
     def __init__(self) -> None:
         self.starting = FairThreads(8, each=4)  # renders a prompt, prepares its labels or schema
         self.loading = FairThreads(4, each=2)  # waits for a model: for a disk, or for a hub
+        self.asking_hub = FairThreads(4, each=2)  # waits for a hub's short answer
         self.embedding = FairThreads(4, each=2)  # waits for the engine
         self.grading = FairThreads(2, each=1)
 

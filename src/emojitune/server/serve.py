@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -24,6 +25,9 @@ from emojitune.settings import Settings
 from emojitune.store.database import make_home
 from emojitune.store.scope import EVERY_PROJECT
 
+# How long the event loop waits at most for Python's lock while a thread parses or tokenizes; by
+# default it is five times as long, and one request takes the lock a dozen times.
+_SWITCH_SECONDS = 0.001
 _SHUTDOWN_GRACE_SECONDS = 5  # for requests that are still running at shutdown
 
 
@@ -41,6 +45,7 @@ def serve(
         StorageError: The home folder cannot be written.
     """
     check_certificate(settings)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with _home_lock(settings.home), open_listener(settings) as listener:
         with disk_errors(settings.home):
             app = create_app(settings)

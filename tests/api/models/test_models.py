@@ -87,7 +87,8 @@ def test_a_repository_that_the_hub_does_not_have_is_no_model(client: OpenAI, nam
 
 def test_a_hosted_name_is_there_before_its_base_is_fetched(server) -> None:
     settings = server.context.settings.model_copy(update={"base_model": "some-org/unfetched"})
-    found = retrieve("gpt-3.5-turbo", replace(server.context, settings=settings))
+    context = replace(server.context, settings=settings)
+    found = asyncio.run(retrieve("gpt-3.5-turbo", context))
     assert json.loads(found.body)["served_by"] == "some-org/unfetched"
 
 

@@ -1,7 +1,9 @@
 """Models: list, retrieve, delete."""
 
+from functools import partial
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, HTTPException, Response
 from openai.types import Model, ModelDeleted
 
@@ -42,37 +44,38 @@ _Name = Annotated[str, Depends(_nonempty)]
 
 # `path`, because the SDK sends `org/name` as `org%2Fname`, which is decoded before routing.
 @router.get("/{name:path}")
-def retrieve(name: _Name, context: Context) -> Response:
+async def retrieve(name: _Name, context: Context) -> Response:
     """Retrieve a model, a checkpoint too."""
-    model = _resolve_existing(name, context)
+    model = await _resolve_existing(name, context)
     if isinstance(model, FineTunedModel):
         return json_response(_tuned_object(model))
     return json_response(_base_object(name, context))
 
 
 @router.delete("/{name:path}")
-def delete(name: _Name, context: Context) -> Response:
+async def delete(name: _Name, context: Context) -> Response:
     """Delete a fine-tuned model or a checkpoint, with its adapter."""
-    model = _resolve_existing(name, context)
+    model = await _resolve_existing(name, context)
     if not isinstance(model, FineTunedModel):
         raise InvalidRequestError(
             f"Only fine-tuned models can be deleted, and {name} is a base model.", param="model"
         )
-    delete_model(name, context.stores.models, context.settings)
+    await to_thread.run_sync(delete_model, name, context.stores.models, context.settings)
     context.pool.forget(name)
     return json_response(ModelDeleted(id=name, object="model", deleted=True))
 
 
-def _resolve_existing(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
+async def _resolve_existing(name: str, context: RequestContext) -> FineTunedModel | BaseModel:
     """The model under a name; a repository that only the request names is looked up on the hub.
 
     Raises:
         NotFoundError: There is none, or the hub does not say so.
     """
-    model = resolve_for_embedding(name, context)
+    model = await to_thread.run_sync(resolve_for_embedding, name, context)
     if isinstance(model, FineTunedModel) or model.name != name or name in CATALOG:
         return model
-    if not exists(model, context.settings):
+    exists_there = partial(exists, model, context.settings)
+    if not await context.threads.asking_hub.run(context.project, exists_there):
         raise NotFoundError(
             f"The model '{name}' does not exist: no base model of this name is in this server's "
             "cache, and the Hugging Face hub gave none. Look at the list of models, or check the "
