@@ -27,7 +27,7 @@ DATED := tests/store tests/workflow tests/cli tests/test_openai_calendar.py test
 
 .PHONY: help setup setup-dev run test test-fast test-dates lint format docs bench bench-training \
   bench-replying bench-agreement bench-growth bench-larger-model bench-neighbours \
-  bench-stalls chaos fuzz load lock clean
+  bench-stalls bench-long-prompts chaos fuzz load lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,9 +48,11 @@ test-fast: setup-dev  ## The default tier: a tiny random model, some three minut
 test-dates: setup-dev  ## What depends on the day, once more on a day after all of OpenAI's dates
 	DAYS_AHEAD=400 PYTHONPATH=$(CURDIR)/tests/moved_clock $(PYTEST) -m "not slow and not gpu" $(DATED)
 
-load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (two runs, eight minutes)
+load: $(VENV)/.bench  ## Chats, uploads, followers and a training job at once (four runs, fifteen minutes)
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.load --kill --json benchmarks/results/load-with-a-kill.json
+	$(BIN)/python -m benchmarks.load --long-prompts --seconds 60 \
+	  --json benchmarks/results/load-beside-long-prompts.json
 
 chaos: setup-dev  ## Kill server and workers 50 times while 10 jobs run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --jobs 10 --kills 50
@@ -90,6 +92,9 @@ bench-larger-model: $(VENV)/.bench  ## Training 1.5 billion parameters, on a GPU
 
 bench-neighbours: $(VENV)/.bench  ## Training beside a busy thread, and beside chats (twenty minutes)
 	$(BIN)/python -m benchmarks.contention
+
+bench-long-prompts: $(VENV)/.bench  ## Long prompts beside transformers and llama.cpp (twenty minutes)
+	$(BIN)/python -m benchmarks.long_prompts
 
 # A broken bound in the table ends it before the mixed run.
 bench-stalls: $(VENV)/.bench  ## Attacks by one project, another one's chats meanwhile (40 minutes)

@@ -1,6 +1,7 @@
-"""llama.cpp's server by the wheel `xllamacpp`: `python -m benchmarks.llama_cpp_server GGUF SLOTS`.
+"""llama.cpp's server, by the wheel `xllamacpp`.
 
-Prints its URL when it answers, and serves until it is killed.
+`python -m benchmarks.llama_cpp_server GGUF SLOTS CONTEXT` prints its URL when it answers, and
+serves until it is killed. CONTEXT is the number of tokens of a slot: prompt and reply.
 """
 
 import os
@@ -10,14 +11,12 @@ import sys
 
 import xllamacpp
 
-CONTEXT = 256  # tokens of a slot: prompt and reply
 
-
-def main(gguf: str, slots: str) -> None:
+def main(gguf: str, slots: str, context: str) -> None:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = gguf
     parameters.n_parallel = int(slots)
-    parameters.n_ctx = CONTEXT * int(slots)
+    parameters.n_ctx = int(context) * int(slots)
     parameters.kv_unified = True  # one cache for all slots
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = os.cpu_count()
     parameters.port = _free_port()

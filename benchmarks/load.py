@@ -1,14 +1,17 @@
-"""All at once, for a while: `python -m benchmarks.load [--seconds 120] [--kill]`.
+"""All at once, for a while: `python -m benchmarks.load [--seconds 120] [--kill | --long-prompts]`.
 
 64 chats, 16 uploads, followers of a training job, and a client of light endpoints, on one server,
 through the official client. It must hold that no request fails, no event of the job is lost or
 sent twice, light endpoints answer at once, and the server's memory stays flat. With --kill the
-job's worker is killed in the middle of it.
+job's worker is killed in the middle of it. With --long-prompts there is a second run, on a new
+server, in which another project sends long prompts throughout: the p99 of the chats may be at most
+twice that without them.
 """
 
 import argparse
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -29,14 +32,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine, report
-from benchmarks.together import BATCH, MANY, TRAIN, VALID, Job
+from benchmarks.reply_prompts import digits
+from benchmarks.together import BASE, BATCH, MANY, TRAIN, VALID, Job
 from emojitune.dataset.validation import load_examples
 from emojitune.settings import Settings
+from emojitune.store.database import open_database
+from emojitune.store.keys import KeyStore
 from emojitune.workflow.provider import connect
 
 CHATS, UPLOADS, FOLLOWERS, LOOKERS = 64, 16, 8, 2
 PAUSE = 0.5  # seconds, between requests of all but the chats
 UPLOADED = 200_000  # bytes of a file
+LONG_PROMPT = 7900  # tokens
+MAX_CHAT_RATIO = 2.0  # of the chats' p99 beside long prompts, over that without
 
 
 @dataclass
@@ -111,6 +119,30 @@ def chatting(client: OpenAI, model: str) -> Callable[[], object]:
     return ask
 
 
+def prompting(client: OpenAI) -> Callable[[], object]:
+    """A function that requests the answer to a long prompt, each time to another."""
+    numbers = random.Random(0)
+
+    def ask() -> None:
+        client.chat.completions.create(
+            model=BASE,
+            messages=[{"role": "user", "content": digits(LONG_PROMPT, numbers)}],
+            max_tokens=16,
+        )
+
+    return ask
+
+
+def another_project(client: OpenAI, home: Path) -> OpenAI:
+    """A client of the same server with a key of another project."""
+    database = open_database(home)
+    try:
+        _, secret = KeyStore(database).create("another")
+    finally:
+        database.close()
+    return client.with_options(api_key=secret)
+
+
 def uploading(client: OpenAI) -> Callable[[], object]:
     """A function that uploads a file of its own, reads it back, and deletes it."""
     numbers = count()
@@ -132,7 +164,9 @@ def events_off(client: OpenAI, job: str) -> int:
     return len(set(range(1, max(steps) + 1)) ^ set(steps)) + len(steps) - len(set(steps))
 
 
-def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict[str, Any]:
+def measure(
+    home: Path, seconds: float, console: Console, *, kill: bool = False, long_prompts: bool = False
+) -> dict[str, Any]:
     """Run the load for `seconds`, and return its measurements."""
     with connect("local", Settings(home=home)) as connection:
         client = connection.client.with_options(max_retries=0)
@@ -151,6 +185,8 @@ def measure(home: Path, seconds: float, console: Console, *, kill: bool) -> dict
         load.keep("GET its events", partial(jobs.list_events, job.id, limit=20), FOLLOWERS, PAUSE)
         load.keep("GET /v1/models", client.models.list, LOOKERS, PAUSE / 2)
         load.keep("GET /v1/files", lambda: client.files.list(limit=20), LOOKERS, PAUSE / 2)
+        if long_prompts:
+            load.keep("long prompt", prompting(another_project(client, home)), 1, 0.0)
         server = psutil.Process(json.loads((home / "server.json").read_text())["pid"])
         first = job.next_step(0)[0]
         memory: list[float] = []
@@ -188,22 +224,43 @@ def table(found: dict[str, Any]) -> Table:
     return shown
 
 
+def show(found: dict[str, Any], console: Console) -> None:
+    """Print the measurements of a run."""
+    console.print(table(found))
+    for name, value in found.items():
+        if name != "requests":
+            console.print(f"{name}: {value}", highlight=False)
+
+
+def has_failed(found: dict[str, Any]) -> bool:
+    """Whether a request failed, or an event was lost or reported twice."""
+    failed = any(kind["failed"] for kind in found["requests"].values())
+    return failed or bool(found["events lost or reported twice"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--kill", action="store_true", help="the worker, half-way")
+    also = parser.add_mutually_exclusive_group()
+    also.add_argument("--kill", action="store_true", help="the worker, half-way")
+    also.add_argument("--long-prompts", action="store_true", help="a second run beside them")
     parser.add_argument("--json", type=Path, default=report.RESULTS / "load.json")
     given = parser.parse_args()
     console, before = Console(), machine.state()
     with TemporaryDirectory() as home:
         found = measure(Path(home), given.seconds, console, kill=given.kill)
-    console.print(table(found))
-    for name, value in found.items():
-        if name != "requests":
-            console.print(f"{name}: {value}", highlight=False)
-    report.write(given.json, console, {"machine": before, "seconds": given.seconds, **found})
-    failed = any(kind["failed"] for kind in found["requests"].values())
-    sys.exit(1 if failed or found["events lost or reported twice"] else 0)
+    show(found, console)
+    failed, results = has_failed(found), {"machine": before, "seconds": given.seconds, **found}
+    if given.long_prompts:
+        with TemporaryDirectory() as home:
+            beside = measure(Path(home), given.seconds, console, long_prompts=True)
+        show(beside, console)
+        ratio = beside["requests"]["chat"]["p99"] / found["requests"]["chat"]["p99"]
+        console.print(f"p99 of chats beside long prompts: {ratio:.2f} × that without")
+        failed = failed or has_failed(beside) or ratio > MAX_CHAT_RATIO
+        results |= {"beside long prompts": beside, "ratio": ratio}
+    report.write(given.json, console, results)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from typing import Any
 from benchmarks.engine import MAX_TOKENS, Engine, Inputs, Reply
 from benchmarks.reply_prompts import Prompt
 
+SLOT_CONTEXT = 256  # tokens of a slot of llama.cpp: prompt and reply
+
 
 @contextmanager
 def emojitune(inputs: Inputs, decoding: str) -> Iterator[Engine]:
@@ -23,37 +25,44 @@ def emojitune(inputs: Inputs, decoding: str) -> Iterator[Engine]:
     from emojitune.settings import Settings
     from emojitune.workflow.provider import connect
 
-    with _client() as client:
+    with client() as http:
         started = time.time()
         with connect("local", Settings(home=inputs.tuned.home)) as connection:
             if connection.server is None:
                 raise SystemExit(f"Stop the server of {inputs.tuned.home}: its start counts.")
-            client.headers["Authorization"] = f"Bearer {connection.client.api_key}"
+            http.headers["Authorization"] = f"Bearer {connection.client.api_key}"
             extra = {"model": inputs.tuned.name, "decoding": decoding}
-            ask = _Requests(client, connection.base_url, extra)
+            ask = _Requests(http, connection.base_url, extra)
             yield Engine(started, connection.server.pid, ask)
 
 
 @contextmanager
 def llama_cpp(inputs: Inputs, gguf: Path) -> Iterator[Engine]:
     """llama.cpp's own server."""
-    slots = str(max(inputs.levels))
-    command = [sys.executable, "-m", "benchmarks.llama_cpp_server", str(gguf), slots]
+    with client() as http:
+        started = time.time()
+        with llama_cpp_server(gguf, max(inputs.levels), SLOT_CONTEXT) as (url, pid):
+            yield Engine(started, pid, _Requests(http, url, {}))
+
+
+@contextmanager
+def llama_cpp_server(gguf: Path, slots: int, context: int) -> Iterator[tuple[str, int]]:
+    """The base URL and the process of llama.cpp's server with `context` tokens a slot."""
+    arguments = (str(gguf), str(slots), str(context))
+    command = [sys.executable, "-m", "benchmarks.llama_cpp_server", *arguments]
     # As our own server does: threads that wait for one another by spinning for longer keep the
     # client from a core.
     environment = {"GOMP_SPINCOUNT": "10000", **os.environ}
-    with _client() as client:
-        started = time.time()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
-            assert server.stdout is not None
-            try:
-                url = server.stdout.readline().decode().strip()
-                yield Engine(started, server.pid, _Requests(client, f"{url}/v1", {}))
-            finally:
-                server.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        try:
+            yield f"{server.stdout.readline().decode().strip()}/v1", server.pid
+        finally:
+            server.kill()
 
 
-def _client() -> Any:
+def client() -> Any:
+    """A client without limits of its own."""
     import httpx2
 
     # Lighter than the openai client, which would take a share of the same cores.

@@ -4,6 +4,7 @@ An engine with a prefix cache shall find nothing of a new prompt but the system 
 share. Where the file's messages do not suffice, they are used again after an opening phrase.
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +13,14 @@ from typing import Any
 from emojitune.dataset.example import TrainingExample
 
 OPENINGS = ("", "Well, ", "Guess what: ", "You know, ", "By the way, ", "Hey! ")
+
+TEMPLATE = 40  # tokens of the system prompt and around the message
+
+
+def digits(tokens: int, numbers: random.Random) -> str:
+    """A message that makes a prompt of about `tokens`: each digit is one, and each space."""
+    count = (tokens - TEMPLATE) // 4
+    return " ".join(str(numbers.randrange(100, 1000)) for _ in range(count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,16 @@ def peak_mb(pid: int) -> float | None:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
+def memory_mb(pid: int) -> float:
+    """Its memory now, in MiB."""
+    return float(psutil.Process(pid).memory_info().rss) / 2**20
+
+
+def reset_peak(pid: int) -> None:
+    """Begin a new peak at its memory now. Only on Linux, and for processes of the same user."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
 def processor_seconds(pid: int) -> float:
     """Its processor time so far, over all cores."""
     times = psutil.Process(pid).cpu_times()

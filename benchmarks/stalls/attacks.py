@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx2
 
+from benchmarks.reply_prompts import digits
+
 MIB = 2**20
 MODEL = "gpt-3.5-turbo"
 CONTEXT = 7900  # tokens of a long prompt
@@ -75,11 +77,6 @@ def _chat(content: str, **fields: Any) -> bytes:
     return json.dumps({"model": MODEL, "messages": messages, "max_tokens": 16, **fields}).encode()
 
 
-def _digits(count: int) -> str:
-    """A text of about `count` tokens that no prefix cache has seen: each digit is a token."""
-    return " ".join(str(random.randrange(100, 1000)) for _ in range(count // 4))
-
-
 def _filled(head: bytes, item: bytes, tail: bytes, size: int) -> bytes:
     """A JSON list of many equal items, of about `size` bytes in all."""
     return head + b",".join([item] * (size // (len(item) + 1))) + tail
@@ -104,7 +101,9 @@ async def wrong_items(target: Target) -> list[Answer]:
 
 async def long_prompts(count: int, target: Target) -> list[Answer]:
     """`count` chats at once, each of a prompt that fills most of the context."""
-    return await _all([post(target, CHAT, _chat(_digits(CONTEXT - 40))) for _ in range(count)])
+    return await _all(
+        [post(target, CHAT, _chat(digits(CONTEXT, random.Random()))) for _ in range(count)]
+    )
 
 
 async def label_alternatives(target: Target) -> list[Answer]:
