@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -208,6 +209,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=report.RESULTS / "stalls.json")
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "0"  # the hub is ours
+    # Ended from outside, as by `timeout`, it ends its server and offender, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(0 if asyncio.run(run(given, Console(width=180))) else 1)
 
 
