@@ -1,7 +1,10 @@
 import pytest
 
 from emojitune.inference import label_sets
-from emojitune.inference.label_sets import LabelSets
+from emojitune.inference.decoding.constraint import LabelTrie
+from emojitune.inference.decoding.label_search import PASS_TOKENS
+from emojitune.inference.faults import Field, RequestFault
+from emojitune.inference.label_sets import LabelSet, LabelSets
 from emojitune.models.loader import LoadedHF
 
 LABELS = ("(dog)", "(party)", "emojis")
@@ -27,3 +30,25 @@ def test_the_sets_that_are_kept_have_a_bound_and_the_latest_is_kept(
     assert sets.get(LABELS) is first
     large = sets.get(tuple(f"(dog {number})" for number in range(100)))
     assert sets.bytes == large.bytes > 2 * first.bytes
+
+
+def test_a_search_holds_what_labels_have_in_common_and_a_pass(tiny: LoadedHF) -> None:
+    def of(*tokens: list[int]) -> LabelSet:
+        trie = LabelTrie(tokens)
+        return LabelSet(trie, {str(n): end for n, end in enumerate(trie.end_states)})
+
+    assert of([1, 2, 3], [1, 2, 4, 5]).search_tokens == 2 + 5
+    many = of(*([first, *[1] * 1000] for first in range(100)))
+    assert many.search_tokens == PASS_TOKENS
+    assert of([1] * 5000, [2] * 5000).search_tokens == 5000
+
+
+def test_what_labels_have_in_common_has_a_bound(
+    tiny: LoadedHF, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_sets, "_MAX_SHARED_TOKENS", 3)
+    sets = LabelSets(tiny.renderer)
+    sets.get(("dog", "party"))
+    with pytest.raises(RequestFault, match="where 3 fit into the cache") as caught:
+        sets.get(("my dog is tired", "my dog is tired."))
+    assert caught.value.field == Field.LABELS

@@ -212,7 +212,7 @@ class ChatModel:
                 alternatives=request.alternatives,
                 probabilities=request.probabilities,
             ),
-            labels.trie.tokens,
+            labels.search_tokens,
         )
 
     def _render(self, request: InferenceRequest) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ class Field(Enum):
     TOOLS = "tools"
     TOOL_PARAMETERS = "parameters"
     DECODING = "decoding"
+    LABELS = "labels"
     ALTERNATIVES = "alternatives"
     INPUT = "input"
 

@@ -5,8 +5,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from emojitune.inference.decoding.constraint import LabelTrie, State
+from emojitune.inference.decoding.label_search import PASS_TOKENS
+from emojitune.inference.faults import Field, RequestFault
 from emojitune.models.renderer import Renderer
 
+_MAX_SHARED_TOKENS = 45_000
 _MAX_BYTES = 32 * 2**20  # of the sets that are kept of one model
 
 Labels = tuple[str, ...]
@@ -22,7 +25,24 @@ class LabelSet:
     @staticmethod
     def tokenize(renderer: Renderer, labels: Labels) -> "LabelSet":
         trie = LabelTrie([renderer.encode_text(label) for label in labels])
+        if trie.tokens_before_choices > _MAX_SHARED_TOKENS:
+            raise RequestFault(
+                Field.LABELS,
+                lambda name: (
+                    f"Invalid '{name}': their common beginnings have "
+                    f"{trie.tokens_before_choices} tokens, where {_MAX_SHARED_TOKENS} fit into the "
+                    "cache. Send fewer labels, or shorter ones."
+                ),
+                code="invalid_value",
+            )
         return LabelSet(trie, dict(zip(labels, trie.end_states, strict=True)))
+
+    @property
+    def search_tokens(self) -> int:
+        """The most tokens that a search holds in the cache: those after which labels part, and
+        those of a pass."""
+        trie = self.trie
+        return trie.tokens_before_choices + min(trie.tokens, max(PASS_TOKENS, trie.longest))
 
     @property
     def bytes(self) -> int:

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from decoder_loop import run_decoder
 from label_tokens import LABELS, PROMPT, STOPS, joint
 
+from emojitune.inference.decoding import label_search
 from emojitune.inference.decoding.constraint import LabelTrie
 from emojitune.inference.decoding.label_search import (
     LabelQuery,
@@ -18,7 +20,7 @@ from emojitune.inference.decoding.label_search import (
     rank,
 )
 from emojitune.inference.engine.hf_runner import HFRunner
-from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache, Path
 from emojitune.models.loader import LoadedHF
 
 
@@ -76,3 +78,17 @@ def test_sampling_needs_all_but_a_thousandth_of_the_probability() -> None:
     assert covered(labels, [math.log(0.0007)])
     assert not mass_covered(1.5)(labels, [math.log(0.0007)]), "many small ones may add up"
     assert mass_covered(0.5)(labels, [math.log(0.01)]), "improbable ones weigh less"
+
+
+def test_long_requests_do_not_share_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_search, "PASS_TOKENS", 10)
+    requests = [
+        ForwardRequest(Path(np.zeros(0, dtype=np.int64)), [1] * size) for size in (3, 7, 1, 30, 2)
+    ]
+    decoder = label_search.forward_in_groups(requests)
+    groups = [next(decoder)]
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            groups.append(decoder.send([len(request.ids) for request in groups[-1]]))
+    assert [[len(one.ids) for one in group] for group in groups] == [[3, 7], [1], [30], [2]]
+    assert ended.value.value == [3, 7, 1, 30, 2]

@@ -103,8 +103,10 @@ class LabelTrie:
         self._add_edge(array("i"), 0, following={})
         self.tokens = 0
         """Tokens of all labels, common beginnings counted once."""
-        self.end_states = [self._insert(array("i", label)) for label in labels]
+        self.end_states: list[State] = [self._insert(array("i", label)) for label in labels]
         """The state in which each label ends."""
+        self.longest = max(map(len, labels), default=0)
+        """Tokens of the longest label."""
         self.bytes = _EDGE_BYTES * len(self._depths) + 4 * sum(map(len, labels))
         """Memory, about."""
 
@@ -112,6 +114,16 @@ class LabelTrie:
     def edges(self) -> Sequence[int]:
         """All edges; each comes before the one that it follows, so that 0 is the last."""
         return sorted(range(len(self._depths)), key=self._depths.__getitem__, reverse=True)
+
+    @property
+    def tokens_before_choices(self) -> int:
+        """Tokens after which labels part, sooner or later: those of all edges but the last ones."""
+        return self.tokens - sum(
+            self._depths[last] - self._depths[edge]
+            for edge, following in enumerate(self._following)
+            for last in following.values()
+            if not self._following[last]
+        )
 
     def edge(self, state: State) -> int:
         """The edge of a state: all its states lead to the same labels."""

@@ -26,6 +26,7 @@ from emojitune.inference.engine.scheduler import Decoder
 
 # Nats below the best open path: paths further off are likely given up before their last token.
 _JUMP_MARGIN = 2.0
+PASS_TOKENS = 4096  # of a search, at a time
 _DRAFTED = 2  # paths of a pass that are extended beyond choices
 
 
@@ -217,9 +218,25 @@ def rank(
             else path
             for place, path in enumerate(opened)
         ]
-        take(opened, (yield [path.request(constraint, stops) for path in opened]))
+        requests = [path.request(constraint, stops) for path in opened]
+        take(opened, (yield from forward_in_groups(requests)))
         width = min(2 * width, widest)
     return found
+
+
+def forward_in_groups(requests: Sequence[ForwardRequest]) -> Decoder[list[ForwardResult]]:
+    """The results of forward requests, of which long ones do not share a pass.
+
+    Most give their slots back after it: so a search over long labels needs few at a time.
+    """
+    results: list[ForwardResult] = []
+    group: list[ForwardRequest] = []
+    for request in requests:
+        if group and sum(len(one.ids) for one in (*group, request)) > PASS_TOKENS:
+            results += yield group
+            group = []
+        group.append(request)
+    return results + (yield group)
 
 
 def _bound(scorer: Scorer, rules: Sequence[StopRule]) -> Bound:

@@ -13,7 +13,12 @@ from math import exp, log
 import torch
 
 from emojitune.inference.decoding.constraint import Constraint
-from emojitune.inference.decoding.label_search import LabelQuery, OpenPath, ScoredLabel
+from emojitune.inference.decoding.label_search import (
+    LabelQuery,
+    OpenPath,
+    ScoredLabel,
+    forward_in_groups,
+)
 from emojitune.inference.decoding.sampling import sample_index
 from emojitune.inference.engine.kv_cache import ForwardResult
 from emojitune.inference.engine.scheduler import Decoder
@@ -48,7 +53,8 @@ def sample_labels(
         }
         while pending := _pending(proposals):
             opened = [path.jump_forward(constraint) for path in pending.values()]
-            results = yield [path.request(constraint, stops) for path in opened]
+            requests = [path.request(constraint, stops) for path in opened]
+            results = yield from forward_in_groups(requests)
             for tokens, path, result in zip(pending, opened, results, strict=True):
                 branches[tokens] = _Branch.of(path, result, constraint, temperature)
             for proposal in (proposal for several in proposals.values() for proposal in several):
