@@ -101,6 +101,21 @@ def test_a_call_that_is_cancelled_while_it_waits_never_starts() -> None:
     run(scenario, total=1, each=1)
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_call_that_is_cancelled_as_it_starts_frees_its_thread(turns: int) -> None:
+    async def scenario(work: Work) -> None:
+        cancelled = work.begin("a1")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        work.begin("a2")
+        work.release("a1")
+        while "a2" not in work.started:
+            await asyncio.sleep(0.005)
+
+    run(scenario, total=1, each=1)
+
+
 def test_an_error_is_raised_and_frees_its_thread() -> None:
     async def scenario(work: Work) -> None:
         def fail() -> None:

@@ -4,7 +4,8 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
@@ -24,22 +25,20 @@ class FairThreads:
         self._each = each
         self._running: Counter[Hashable] = Counter()
         self._waiting: list[tuple[Hashable, asyncio.Future[None]]] = []
+        self._calls: set[asyncio.Task[Any]] = set()  # which nothing else keeps alive
         self._unlimited = CapacityLimiter(math.inf)  # the limits are ours
 
     async def run(self, owner: Hashable, function: Callable[[], T]) -> T:
         """The result of `function`, called in a thread; a cancellation abandons the thread."""
         await self._acquire(owner)
-        loop = asyncio.get_running_loop()
-
-        def call_and_release() -> T:
-            try:
-                return function()
-            finally:
-                loop.call_soon_threadsafe(self._release, owner)
-
-        return await to_thread.run_sync(
-            call_and_release, limiter=self._unlimited, abandon_on_cancel=True
+        # A task of its own, because a cancelled caller must neither keep the thread from being
+        # counted nor from being released.
+        call = asyncio.create_task(
+            to_thread.run_sync(function, limiter=self._unlimited, abandon_on_cancel=True)
         )
+        self._calls.add(call)
+        call.add_done_callback(partial(self._end, owner))
+        return await asyncio.shield(call)
 
     async def _acquire(self, owner: Hashable) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,6 +59,12 @@ class FairThreads:
                 self._waiting.remove((owner, turn))
                 self._running[owner] += 1
                 turn.set_result(None)
+
+    def _end(self, owner: Hashable, call: "asyncio.Task[Any]") -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # of an abandoned call, it would be reported as unhandled
+        self._release(owner)
 
     def _release(self, owner: Hashable) -> None:
         self._running[owner] -= 1

@@ -86,9 +86,10 @@ def test_long_requests_do_not_share_a_pass(monkeypatch: pytest.MonkeyPatch) -> N
         ForwardRequest(Path(np.zeros(0, dtype=np.int64)), [1] * size) for size in (3, 7, 1, 30, 2)
     ]
     decoder = label_search.forward_in_groups(requests)
-    groups = [next(decoder)]
+    sizes = [[len(one.ids) for one in next(decoder)]]
+    for _ in range(3):
+        sizes.append([len(one.ids) for one in decoder.send(sizes[-1])])
+    assert sizes == [[3, 7], [1], [30], [2]]
     with pytest.raises(StopIteration) as ended:
-        while True:
-            groups.append(decoder.send([len(request.ids) for request in groups[-1]]))
-    assert [[len(one.ids) for one in group] for group in groups] == [[3, 7], [1], [30], [2]]
+        decoder.send(sizes[-1])
     assert ended.value.value == [3, 7, 1, 30, 2]
