@@ -12,7 +12,9 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from emojitune.models.catalog import resolve_base
+from emojitune.errors import ModelError
+from emojitune.models import download, hub
+from emojitune.models.catalog import HubSource, resolve_base
 from emojitune.models.download import exists, fetch
 from emojitune.settings import Settings
 
@@ -113,3 +115,37 @@ def test_models_on_the_hub_and_in_the_cache_exist(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert exists(there, settings)
     assert not exists(absent, settings)
+
+
+def test_a_hub_that_never_answers_is_asked_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked, end = [0.0], [], threading.Event()
+
+    def never(source: HubSource) -> None:
+        asked.append(source.repository)
+        end.wait(60)
+
+    monkeypatch.setattr(hub, "HUB_SECONDS", 0.01)
+    monkeypatch.setattr(download, "HUB", hub.Hub(never, lambda: now[0]))
+    names = [f"org/name-{number}" for number in range(8)]
+    for name in names:
+        assert not exists(resolve_base(name, settings), settings)
+        with pytest.raises(ModelError, match="did not answer within"):
+            fetch(resolve_base(name, settings), settings)
+    assert asked == names[:1]
+    now[0] += hub.SILENT_SECONDS
+    assert not exists(resolve_base("org/later", settings), settings)
+    assert asked == [names[0], "org/later"]
+    end.set()
+
+
+def test_a_cached_model_needs_no_hub_that_answers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, end = resolve_base("org/name@main", settings), threading.Event()
+    folder = fetch(there, settings)
+    monkeypatch.setattr(hub, "HUB_SECONDS", 0.01)
+    monkeypatch.setattr(download, "HUB", hub.Hub(lambda _: end.wait(60)))
+    assert fetch(there, settings) == folder
+    end.set()

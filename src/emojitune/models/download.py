@@ -30,10 +30,9 @@ from emojitune.models.catalog import (
     WheelSource,
     find_base,
 )
+from emojitune.models.hub import HUB, HubTimeoutError
 from emojitune.models.untrusted import trial
 from emojitune.settings import Settings
-
-_HUB_SECONDS = 5.0
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the present activity, the bytes done, and their total if it is known."""
@@ -115,13 +114,22 @@ def _is_in_cache(source: HubSource, settings: Settings) -> bool:
 
 
 def _is_on_hub(source: HubSource) -> bool:
-    from huggingface_hub import HfApi
-
     try:
-        HfApi().model_info(source.repository, revision=source.revision, timeout=_HUB_SECONDS)
+        HUB.ask_for(source)
     except Exception:  # the hub's own errors, and those of its HTTP libraries
         return False
     return True
+
+
+def _hub_is_silent(source: HubSource) -> HubTimeoutError | None:
+    """The error of a hub that does not answer; others are left to the download."""
+    try:
+        HUB.ask_for(source)
+    except HubTimeoutError as error:
+        return error
+    except Exception:
+        return None
+    return None
 
 
 def _make_folder(folder: Path, settings: Settings) -> None:
@@ -247,6 +255,7 @@ def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -
     from huggingface_hub import snapshot_download
 
     raised: list[BaseException] = []
+    silent = _hub_is_silent(source)
 
     def report(done: int, total: int) -> None:
         try:
@@ -265,6 +274,7 @@ def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -
                 # Weights as safetensors only: nothing from the hub is ever unpickled or executed.
                 allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"],
                 tqdm_class=_progress_bar(report),
+                local_files_only=silent is not None,
             )
         return Path(folder)
     except (ConfigurationError, StorageError):
@@ -274,8 +284,9 @@ def _fetch_from_hub(source: HubSource, settings: Settings, progress: Progress) -
             raise raised[0] from None
         raise ModelError(
             f"The base model {source.repository} at revision {source.revision} is not in the "
-            f"cache and the Hugging Face hub did not give it: {error} Check the id, the revision "
-            "and the network (HF_TOKEN for gated models), or use a catalog model or a folder.",
+            f"cache and the Hugging Face hub did not give it: {silent or error} Check the id, "
+            "the revision and the network (HF_TOKEN for gated models), or use a catalog model or a "
+            "folder.",
             code="model_unavailable",
             param="model",
         ) from error
