@@ -102,8 +102,9 @@ class Embedder:
         if len(ids) > self._context_length:
             raise self._too_long(f"{len(ids)} tokens", index)
         token_ids = range(self._runner.vocabulary_size)
-        unknown = next((token for token in ids if token not in token_ids), None)
-        if unknown is not None:
+        lowest, highest = min(ids), max(ids)
+        unknown = lowest if lowest < 0 else highest
+        if unknown not in token_ids:
             raise RequestFault(
                 Field.INPUT,
                 lambda name: (
