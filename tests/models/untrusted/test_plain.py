@@ -111,3 +111,13 @@ def test_a_model_that_is_more_than_its_weights_is_not_plain(
     assert is_plain_model(folder)
     (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **changes}))
     assert not is_plain_model(folder)
+
+
+def test_a_model_with_a_template_of_unknown_cost_is_not_plain(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(endless)
+    assert not is_plain_model(folder)

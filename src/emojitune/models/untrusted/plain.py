@@ -115,20 +115,32 @@ _MAX_INSPECTED_BYTES = 4 * 2**20  # of one file, which is parsed here
 
 
 def is_plain_model(folder: Path) -> bool:
-    """Whether a folder holds a Llama with as many weights as config.json says, and a plain
-    tokenizer that no class of its own reads."""
+    """Whether a folder holds a Llama with as many weights as config.json says, a plain chat
+    template, and a plain tokenizer that no class of its own reads."""
     try:
         config = _read_object(folder / "config.json")
-        tokenizer_class = _read_object(folder / "tokenizer_config.json").get("tokenizer_class")
+        tokenizer_config = _read_object(folder / "tokenizer_config.json")
+        tokenizer_class = tokenizer_config.get("tokenizer_class")
         return (
             config.get("model_type") == "llama"
             and config.keys() <= _PLAIN_CONFIG
             and _parameters(config) <= weight_bytes(folder)
             and tokenizer_class in PLAIN_TOKENIZER_CLASSES
+            and is_plain_template(_template(folder, tokenizer_config), special_tokens={})
             and is_plain_tokenizer(_read_object(folder / "tokenizer.json"))
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
+
+
+def _template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    template = tokenizer_config["chat_template"]
+    if not isinstance(template, str):
+        raise TypeError("several templates")
+    return template
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -1,18 +1,22 @@
-"""The process of a trial: loads a model within limits, and writes its verdict on standard output.
+"""The process of a trial: loads a model and renders a prompt within limits.
+
+Writes its verdict on standard output.
 
 python -m emojitune.models.untrusted.trial_main FOLDER SECONDS BYTES
 """
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from emojitune.errors import ModelError
+from emojitune.dataset.example import Message
+from emojitune.errors import ConversationError, ModelError
 from emojitune.models.untrusted import limited_process
 
 
 def main(folder: Path, seconds: int, memory: int) -> None:
-    """Load the model in `folder`; the verdict is empty, or the error."""
+    """Load the model in `folder` and render a prompt; the verdict is empty, or the error."""
     limited_process.limit_time(seconds)
     limited_process.yield_to_others()
     limited_process.limit_memory(memory)
@@ -34,9 +38,11 @@ def _load(folder: Path) -> None:
     precision = loader.Precision(torch.device("cpu"), torch.bfloat16, "for a trial")
     match choose_backend(folder):
         case LlamaBackend() as backend:
-            loader.load_llama(backend, precision, PackedLinear)
+            renderer = loader.load_llama(backend, precision, PackedLinear).renderer
         case HFBackend():
-            loader.load_hf(folder, precision)
+            renderer = loader.load_hf(folder, precision).renderer
+    with suppress(ConversationError):  # it may want other messages
+        renderer.render_prompt([Message("user", "Hello.")])
 
 
 if __name__ == "__main__":
