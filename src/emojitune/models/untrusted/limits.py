@@ -12,6 +12,7 @@ from typing import Any
 
 from emojitune.errors import ModelError
 
+REFUSED = "model_refused"  # the code of its errors
 _MIB = 2**20
 _MAX_BYTES = {
     "tokenizer.json": 64 * _MIB,
@@ -73,7 +74,7 @@ def refusal(folder: Path, found: str) -> ModelError:
     return ModelError(
         f"A base model's files must stay within limits of size, time and memory. {folder} does "
         f"not: {found}. Use another base model, or a repaired copy of this one.",
-        code="model_refused",
+        code=REFUSED,
         param="model",
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from emojitune.errors import ConversationError
 from emojitune.models.untrusted import limited_process
+from emojitune.models.untrusted.limits import REFUSED
 from emojitune.models.untrusted.sandbox_main import MAX_MEMORY
 
 _MAX_SECONDS = 5.0  # of a request; published templates take milliseconds
@@ -61,7 +62,7 @@ class Sandbox:
         request = {"turns": turns, "add_generation_prompt": add_generation_prompt}
         with self._lock:
             if time.monotonic() < self._refused_until:
-                raise ConversationError(self._refusal)
+                raise ConversationError(self._refusal, code=REFUSED)
             try:
                 text: str = self._call({**request, "max_length": max_length})
             except ConversationError as error:
@@ -118,7 +119,8 @@ class Sandbox:
             why = limited_process.why_ended(process.wait(), self._max_seconds, MAX_MEMORY)
             raise ConversationError(
                 "A model's chat template and tokenizer must work within limits of time and memory, "
-                f"and this one's do not: {why}. Use another model, or repair its files."
+                f"and this one's do not: {why}. Use another model, or repair its files.",
+                code=REFUSED,
             )
         reply: dict[str, Any] = json.loads(line)
         return reply

@@ -7,12 +7,12 @@ python -m emojitune.models.untrusted.trial_main FOLDER SECONDS BYTES
 
 import json
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from emojitune.dataset.example import Message
 from emojitune.errors import ConversationError, ModelError
 from emojitune.models.untrusted import limited_process
+from emojitune.models.untrusted.limits import REFUSED
 
 
 def main(folder: Path, seconds: int, memory: int) -> None:
@@ -41,8 +41,12 @@ def _load(folder: Path) -> None:
             renderer = loader.load_llama(backend, precision, PackedLinear).renderer
         case HFBackend():
             renderer = loader.load_hf(folder, precision).renderer
-    with suppress(ConversationError):  # it may want other messages
+    try:
         renderer.render_prompt([Message("user", "Hello.")])
+    except ConversationError as error:
+        if error.code == REFUSED:
+            raise
+        # The template may only want other messages.
 
 
 if __name__ == "__main__":
