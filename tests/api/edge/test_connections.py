@@ -140,6 +140,16 @@ def test_a_head_must_arrive_in_time(tmp_path: Path, sent: bytes) -> None:
         assert health(server) == 200
 
 
+def test_a_refused_client_that_sends_on_is_closed(tmp_path: Path) -> None:
+    with server_with(tmp_path) as server, connect(server) as connection:
+        connection.sendall(b"not HTTP at all\r\n\r\n")
+        assert received(connection).startswith(b"HTTP/1.1 400 ")
+        with pytest.raises(ConnectionError):
+            for _ in range(100):
+                time.sleep(0.1)
+                connection.sendall(b"x")
+
+
 def test_a_body_must_arrive_in_time(tmp_path: Path) -> None:
     with (
         server_with(tmp_path, wait_limits=WaitLimits(body=0.3)) as server,
@@ -153,14 +163,16 @@ def test_a_body_must_arrive_in_time(tmp_path: Path) -> None:
 
 
 def send_slowly(connection: socket.socket, byte: bytes) -> bytes:
-    """Send a byte now and then until there is a response, which is returned."""
+    """Send a byte now and then until the response has ended, which is returned."""
     connection.settimeout(0.02)
     deadline = time.monotonic() + 10
+    response = b""
     while time.monotonic() < deadline:
         with suppress(TimeoutError):
-            return connection.recv(65536)
-        with suppress(ConnectionError):
-            connection.sendall(byte)
+            if not (chunk := connection.recv(65536)):
+                return response
+            response += chunk
+        connection.sendall(byte)
     raise AssertionError("no time limit ends it")
 
 

@@ -28,6 +28,10 @@ _MALFORMED = (
     f"(at most {MAX_HEAD_BYTES} bytes)."
 )
 _BODY_BYTES = 8 * 1024  # of a body, that must come within a time limit
+
+# For which what still arrives after a refusal is dropped. To close a connection at once would reset
+# it, and a client that is still sending would lose the words.
+_LINGER_SECONDS = 2.0
 _Wait = Literal["handshake", "head", "body", "reading"]
 
 
@@ -62,6 +66,7 @@ class StrictH11Protocol(H11Protocol):
         self.waiting_since = self.loop.time()
         self._received_bytes = 0
         self._responses = 0
+        self._is_refused = False
         self._last_wait = self._wait()
 
     @property
@@ -95,7 +100,7 @@ class StrictH11Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received_bytes += len(data)
-        if self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
             return
         super().data_received(data)
         is_known_length = self.conn.their_state is h11.SEND_BODY and any(
@@ -128,14 +133,19 @@ class StrictH11Protocol(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
             if self.cycle is not None:  # the application may have the headers, and respond too
                 self.cycle.disconnected = True
-        self.transport.close()
+        self._is_refused = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        else:
+            self.transport.close()
 
     def _wait(self) -> tuple[_Wait, int] | None:
         """What the connection waits for its client to do, and how far that is; None if nothing."""
         if self.transport is None:
             return "handshake", 0
         unsent = self.transport.get_write_buffer_size()
-        if unsent or self.transport.is_closing():
+        if unsent or self._is_refused or self.transport.is_closing():
             return "reading", unsent
         if self.conn.their_state is h11.IDLE:
             return "head", self._responses
