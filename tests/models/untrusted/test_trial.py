@@ -66,6 +66,16 @@ def test_a_file_that_ends_the_process_that_reads_it_is_refused_until_it_changes(
     assert fetch_checked(base, settings) == folder
 
 
+def test_a_tokenizer_that_multiplies_a_text_is_refused(folder: Path, settings: Settings) -> None:
+    # A letter that is in neither the chat template nor the prompt of the trial.
+    doubling = {"type": "Replace", "pattern": {"String": "q"}, "content": "qq"}
+    bomb = {"type": "Sequence", "normalizers": [doubling] * 22}
+    change(folder / "tokenizer.json", normalizer=bomb)
+    with pytest.raises(ModelError, match="limits of time and memory") as error:
+        fetch_checked(find_base(str(folder)), settings)
+    assert error.value.code == "model_refused"
+
+
 def test_a_refused_model_is_tried_again_later(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

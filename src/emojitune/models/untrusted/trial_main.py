@@ -1,4 +1,4 @@
-"""The process of a trial: loads a model and renders a prompt within limits.
+"""The process of a trial: loads a model, then renders and encodes a text within limits.
 
 Writes its verdict on standard output.
 
@@ -14,9 +14,13 @@ from emojitune.errors import ConversationError, ModelError
 from emojitune.models.untrusted import limited_process
 from emojitune.models.untrusted.limits import REFUSED
 
+# What a tokenizer may multiply or search again and again: runs of each character of ASCII, and
+# letters of other scripts. Published tokenizers encode it in milliseconds.
+_PROBE = "".join(character * 64 for character in map(chr, range(9, 127))) + "éßøЖяλשعक中あ한🙂" * 64
+
 
 def main(folder: Path, seconds: int, memory: int) -> None:
-    """Load the model in `folder` and render a prompt; the verdict is empty, or the error."""
+    """Load the model in `folder` and let it work on texts; the verdict is empty, or the error."""
     limited_process.limit_time(seconds)
     limited_process.yield_to_others()
     limited_process.limit_memory(memory)
@@ -41,12 +45,16 @@ def _load(folder: Path) -> None:
             renderer = loader.load_llama(backend, precision, PackedLinear).renderer
         case HFBackend():
             renderer = loader.load_hf(folder, precision).renderer
-    try:
-        renderer.render_prompt([Message("user", "Hello.")])
-    except ConversationError as error:
-        if error.code == REFUSED:
-            raise
-        # The template may only want other messages.
+    for work in (
+        lambda: renderer.render_prompt([Message("user", "Hello.")]),
+        lambda: renderer.encode_text(_PROBE),
+    ):
+        try:
+            work()
+        except ConversationError as error:
+            if error.code == REFUSED:
+                raise
+            # The template may only want other messages, and the tokenizer another text.
 
 
 if __name__ == "__main__":
