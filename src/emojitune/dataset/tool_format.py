@@ -17,6 +17,7 @@ CALL_BEGIN = "<tool_call>"
 CALL_END = "</tool_call>"
 SEPARATOR = "\n"
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _RESULT_BEGIN = "<tool_response>\n"
 _RESULT_END = "\n</tool_response>"
 
@@ -50,7 +51,7 @@ class Tool:
 def tools_prompt(tools: Sequence[Tool]) -> str:
     """The part of a system message that describes the tools."""
     described = [
-        _json(
+        write_json(
             {
                 "name": tool.name,
                 **({"description": tool.description} if tool.description else {}),
@@ -88,5 +89,6 @@ def is_tool_result(text: str) -> bool:
     return text.startswith(_RESULT_BEGIN) and text.endswith(_RESULT_END)
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def write_json(value: Mapping[str, Any]) -> str:
+    """A schema as JSON, written in pieces: `dumps` would hold Python's lock until it is done."""
+    return "".join(_ENCODER.iterencode(value))

@@ -3,13 +3,12 @@
 `dataset/tool_format.py` defines the format of both, as models are trained with it.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from emojitune.dataset.example import Message, add_to_system
-from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, tools_prompt
+from emojitune.dataset.tool_format import CALL_BEGIN, CALL_END, SEPARATOR, tools_prompt, write_json
 from emojitune.inference.decoding.params import ToolUse
 from emojitune.inference.types import ToolCallDelta
 
@@ -64,8 +63,7 @@ def with_format_notes(
 
 
 def _schema_note(schema: Mapping[str, Any]) -> str:
-    text = json.dumps(schema, ensure_ascii=False)
-    return f"Answer with JSON that fits this JSON schema:\n{text}"
+    return f"Answer with JSON that fits this JSON schema:\n{write_json(schema)}"
 
 
 class _JsonObject:

@@ -1,4 +1,7 @@
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Self
 
 import anyio
@@ -169,3 +172,19 @@ def test_a_validator_may_refuse_a_nested_parameter() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse_json(b'{"size": 10}', Below)
     assert caught.value.param == "size"
+
+
+def test_large_bodies_are_parsed_one_at_a_time_with_pauses() -> None:
+    spans: list[tuple[float, float]] = []
+
+    def parse(_: int) -> None:
+        began = time.monotonic()
+        while time.monotonic() < began + 0.02:  # which computes, as a parser does
+            pass
+        spans.append((began, time.monotonic()))
+
+    bodies = json_bodies._OneByOne()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda n: bodies.call(lambda: parse(n)), range(4)))
+    pauses = [after - before for (_, before), (after, _) in pairwise(spans)]
+    assert min(pauses) > 0.02

@@ -42,6 +42,7 @@ def test_strings_do_not_count(value: Any, escaped: bool, slice_bytes: int) -> No
     [
         (b"[" + b",".join([b"[]"] * 40_000) + b"]", "too many values"),
         (b"[" + b",".join([b"1"] * (MAX_COST + 1)) + b"]", "too many values"),
+        (b"[" + b",".join([b'{"role":"user","content":""}'] * 13_000) + b"]", "too many values"),
         (b"{" + b",".join(b'"%d":1' % n for n in range(100_000)) + b"}", "too many values"),
         (b"[" + b"1" * (MAX_DIGITS + 1) + b"]", "a number of more than 500 digits"),
     ],

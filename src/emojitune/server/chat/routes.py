@@ -39,7 +39,7 @@ async def create(
                 context.stores.chat_completions.add, _stored_completion(completion, body)
             )
 
-    work = generate(body, body.prompt, ChatAssembler(body), store, context, _FIELD_NAMES)
+    work = generate(body, lambda: body.prompt, ChatAssembler(body), store, context, _FIELD_NAMES)
     return await while_connected(request, work)
 
 

@@ -5,18 +5,10 @@ Knows nothing of HTTP or of OpenAI's objects.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import (
-    Delta,
-    Event,
-    Generation,
-    InferenceModel,
-    InferenceRequest,
-    Usage,
-)
-from emojitune.server.threads import FairThreads
+from emojitune.inference.types import Delta, Event, Generation, Listener, Usage
 
 
 class Bridge:
@@ -28,17 +20,11 @@ class Bridge:
         self._generation: Generation | None = None
         self._closed = False
 
-    async def start(
-        self, model: InferenceModel, request: InferenceRequest, threads: FairThreads
-    ) -> None:
-        """Start the generation in a thread of its owner; errors of the request are raised here."""
-
-        def start() -> None:
-            self._generation = model.start(request, self._receive)
-            if self._closed:  # the client left in the meantime
-                self._generation.cancel()
-
-        await threads.run(request.owner, start)
+    def start(self, start: Callable[[Listener], Generation]) -> None:
+        """Start the generation, from any thread; errors of the request are raised here."""
+        self._generation = start(self._receive)
+        if self._closed:  # the client left in the meantime
+            self._generation.cancel()
 
     async def events(self) -> AsyncIterator[Delta | Usage]:
         """Deltas, and last the usage.

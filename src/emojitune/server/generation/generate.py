@@ -19,7 +19,7 @@ from fastapi import Response
 
 from emojitune.dataset.example import Message
 from emojitune.errors import EmojituneError
-from emojitune.inference.types import Delta, InferenceRequest, Usage
+from emojitune.inference.types import Delta, Generation, InferenceRequest, Listener, Usage
 from emojitune.server.context import RequestContext
 from emojitune.server.generation.bridge import Bridge
 from emojitune.server.generation.faults import FieldNames, spelled
@@ -83,7 +83,7 @@ class GenerationBody(Protocol):
 
 async def generate(
     body: GenerationBody,
-    messages: Sequence[Message],
+    messages: Callable[[], Sequence[Message]],
     assembler: Assembler,
     store: Store,
     context: RequestContext,
@@ -92,6 +92,7 @@ async def generate(
     """Respond with a model's reply to `messages`: the complete object, or a stream of frames.
 
     Args:
+        messages: Makes the messages, in a thread: there may be thousands.
         store: Stores the complete object, if the request says so.
         field_names: The API's words for the fields of requests.
     """
@@ -111,11 +112,17 @@ async def generate(
 
 
 async def _start(
-    bridge: Bridge, body: GenerationBody, messages: Sequence[Message], context: RequestContext
+    bridge: Bridge,
+    body: GenerationBody,
+    messages: Callable[[], Sequence[Message]],
+    context: RequestContext,
 ) -> None:
     model = await get_chat_model(body.model, context)
-    request = body.inference_request(messages, context.project)
-    await bridge.start(model, request, context.threads.starting)
+
+    def start(listener: Listener) -> Generation:
+        return model.start(body.inference_request(messages(), context.project), listener)
+
+    await context.threads.starting.run(context.project, lambda: bridge.start(start))
 
 
 async def _events(bridge: Bridge, field_names: FieldNames) -> AsyncIterator[Delta | Usage]:

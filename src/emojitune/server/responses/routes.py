@@ -160,7 +160,9 @@ async def _respond(body: ResponseRequest, context: RequestContext) -> Response:
             await to_thread.run_sync(context.stores.responses.add, stored, conversation.new)
 
     assembler = ResponseAssembler(body)
-    return await generate(body, conversation.messages, assembler, store, context, _FIELD_NAMES)
+    return await generate(
+        body, lambda: conversation.messages, assembler, store, context, _FIELD_NAMES
+    )
 
 
 def _stored_response(
