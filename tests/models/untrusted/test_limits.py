@@ -29,6 +29,7 @@ def folder(tiny_base: Path, tmp_path: Path) -> Path:
         ("num_attention_heads", "four", 'and is "four"'),
         ("max_position_embeddings", 10**15, "and is 1000000000000000"),
         ("intermediate_size", float("nan"), "and is NaN"),
+        ("intermediate_size", [64, 10**9], "and is 1000000000"),
         ("num_labels", 10**9, "from 1 to 65536"),
         ("text_config", {"num_hidden_layers": 10**9}, "num_hidden_layers in config.json"),
         ("rope_theta", float("inf"), "finite and at most 1e+15, and one is Infinity"),
@@ -51,6 +52,7 @@ def test_a_size_in_the_config_has_bounds(folder: Path, key: str, value: Any, fou
     [
         ("config.json", 2**20),
         ("tokenizer.json", 2**26),
+        ("spiece.model", 2**26),
         ("chat_template.jinja", 2**20),
         ("additional_chat_templates/tools.jinja", 2**20),
     ],
@@ -61,6 +63,21 @@ def test_a_file_has_a_largest_size(folder: Path, name: str, limit: int) -> None:
         file.truncate(limit + 1)
     with pytest.raises(ModelError, match=f"at most {limit} bytes, and has {limit + 1}"):
         check_files(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "tekken.json", "sentencepiece.bpe.model", "vocab.txt"]
+)
+def test_what_published_models_have_is_accepted(folder: Path, name: str) -> None:
+    with (folder / name).open("wb") as file:
+        file.truncate(20 * 2**20)
+    check_files(folder)
+
+
+def test_a_size_may_differ_by_layer(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": [64, 128]}))
+    check_files(folder)
 
 
 def test_a_pipe_is_not_read(folder: Path) -> None:

@@ -15,15 +15,17 @@ from emojitune.errors import ModelError
 REFUSED = "model_refused"  # the code of its errors
 _MIB = 2**20
 _MAX_BYTES = {
-    "tokenizer.json": 64 * _MIB,
-    "vocab.json": 64 * _MIB,
-    "merges.txt": 64 * _MIB,
-    "tokenizer.model": 64 * _MIB,
     "model.safetensors.index.json": 16 * _MIB,
     "tokenizer_config.json": 4 * _MIB,
     "added_tokens.json": 4 * _MIB,
+    "config.json": _MIB,
+    "generation_config.json": _MIB,
+    "special_tokens_map.json": _MIB,
+    "chat_template.json": _MIB,
 }
-_MAX_BYTES_OF_OTHERS = _MIB
+_MAX_TEMPLATE_BYTES = _MIB
+# Vocabularies, whose names differ by family, and what is not read, such as a training's history.
+_MAX_BYTES_OF_OTHERS = 64 * _MIB
 _READ_AS_TEXT = (".json", ".jinja", ".txt", ".model")
 _MAX_HEADER_BYTES = 16 * _MIB
 
@@ -81,7 +83,8 @@ def refusal(folder: Path, found: str) -> ModelError:
 
 def _check_file(path: Path) -> None:
     if path.suffix in _READ_AS_TEXT:
-        limit = _MAX_BYTES.get(path.name, _MAX_BYTES_OF_OTHERS)
+        others = _MAX_TEMPLATE_BYTES if path.suffix == ".jinja" else _MAX_BYTES_OF_OTHERS
+        limit = _MAX_BYTES.get(path.name, others)
         if _size(path) > limit:
             raise refusal(
                 path.parent, f"{path.name} may have at most {limit} bytes, and has {_size(path)}"
@@ -124,7 +127,9 @@ def _check_numbers(folder: Path, values: Mapping[str, Any]) -> None:
     for section in (values, values.get("text_config")):  # that of a model of text and images
         for key, value in section.items() if isinstance(section, dict) else ():
             if key in _MAX_SIZES and value is not None:
-                _check_size(folder, key, value)
+                # Some families have a size for each layer.
+                for size in value if isinstance(value, list) else [value]:
+                    _check_size(folder, key, size)
             if key in _ROPE_KEYS:
                 for number in _numbers(value):
                     _check_rope(folder, key, number)
