@@ -1,6 +1,6 @@
 import pytest
 from tiny_model import CHATML
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, decoders, normalizers
 
 from emojitune.dataset.example import Message
 from emojitune.errors import ConversationError, ModelError
@@ -70,6 +70,14 @@ def test_a_tokenizer_without_template_is_refused(tiny: LoadedHF) -> None:
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="instruct or chat variant"):
         Renderer(tokenizer, [2])
+
+
+def test_a_decoder_may_not_multiply_the_text_of_replies(tiny: LoadedHF) -> None:
+    tokenizer = tiny.renderer.tokenizer
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.Replace("a", "aa")] * 40)
+    with pytest.raises(ModelError, match="steps of known cost") as error:
+        Renderer(tokenizer, [2])
+    assert error.value.code == "model_refused"
 
 
 def test_a_conversation_that_the_template_refuses_is_at_fault_itself(tiny: LoadedHF) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 from emojitune.dataset.example import Message
 from emojitune.errors import ConversationError, ModelError
 from emojitune.models.token_bytes import TokenBytes
+from emojitune.models.untrusted.limits import REFUSED
 from emojitune.models.untrusted.plain import (
+    has_plain_decoder,
     is_plain_template,
     is_plain_tokenizer,
     tokenizer_parts,
@@ -53,11 +55,19 @@ class Renderer:
                 "Use the instruct or chat variant of the model.",
                 param="model",
             )
+        backend = tokenizer.backend_tokenizer
+        parts = tokenizer_parts(backend)
+        if not has_plain_decoder(parts):  # replies are decoded here, between the passes of all
+            raise ModelError(
+                "A base model's tokenizer must decode tokens by steps of known cost, and the "
+                "decoder in this one's tokenizer.json has others. Use another base model.",
+                code=REFUSED,
+                param="model",
+            )
         self._tokenizer = tokenizer
         template, special_tokens = tokenizer.get_chat_template(), tokenizer.special_tokens_map
         self._plain_template = is_plain_template(template, special_tokens)
-        backend = tokenizer.backend_tokenizer
-        self._plain_tokenizer = is_plain_tokenizer(tokenizer_parts(backend))
+        self._plain_tokenizer = is_plain_tokenizer(parts)
         self._sandbox = Sandbox(
             template, special_tokens, None if self._plain_tokenizer else backend.to_str()
         )

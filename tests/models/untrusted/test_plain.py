@@ -63,6 +63,14 @@ def test_a_long_special_token_could_be_written_for_each_message() -> None:
         {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
         {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}},
         {"normalizer": {"type": "Replace", "pattern": {"Regex": "a*a*b"}, "content": ""}},
+        {"model": {"type": "BPE", "continuing_subword_prefix": "a" * 10**6}},
+        {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [{"type": "Prepend", "prepend": "aaaa"}] * 1000,
+            }
+        },
+        {"decoder": {"type": "BPEDecoder", "suffix": ""}},
         {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}}},
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Sequence"}]}},
         {"decoder": {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}},
@@ -86,7 +94,15 @@ def test_the_steps_of_published_tokenizers_are_plain() -> None:
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
     splits = [{"type": "Split", "pattern": {"Regex": qwen2}}, {"type": "ByteLevel"}]
+    gemma = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
     for parts in (
+        {"decoder": {"type": "Sequence", "decoders": gemma}},
+        {"decoder": {"type": "BPEDecoder", "suffix": "</w>"}},
+        {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}},
         {"normalizer": {"type": "Sequence", "normalizers": llama2}},
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": splits}},
     ):

@@ -175,8 +175,11 @@ _PLAIN_PATTERNS = frozenset(
 
 _PLAIN_NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip")
 _PLAIN_PRE_TOKENIZERS = ("ByteLevel", "Digits", "Metaspace", "Whitespace", "WhitespaceSplit")
-_PLAIN_DECODERS = ("ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Strip")
+_PLAIN_DECODERS = ("ByteLevel", "ByteFallback", "Fuse", "Metaspace", "Strip", "WordPiece")
+_MAX_STEPS = 32  # of a part: each may add to what the one before made
 _MAX_PREFIX_LENGTH = 4
+_AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
+_MAX_AFFIX_LENGTH = 16  # each character of a text gets one
 
 
 def is_plain_tokenizer(parts: Mapping[str, Any]) -> bool:
@@ -185,26 +188,42 @@ def is_plain_tokenizer(parts: Mapping[str, Any]) -> bool:
     Args:
         parts: tokenizer.json, or the same without a vocabulary.
     """
-    model = parts.get("model")
     return (
-        isinstance(model, Mapping)
-        and model.get("type") == "BPE"
-        and all(
-            _is_plain_step(step, _PLAIN_NORMALIZERS) for step in _steps(parts.get("normalizer"))
-        )
-        and all(
-            _is_plain_step(step, _PLAIN_PRE_TOKENIZERS)
-            for step in _steps(parts.get("pre_tokenizer"))
-        )
-        and all(_is_plain_step(step, _PLAIN_DECODERS) for step in _steps(parts.get("decoder")))
+        _is_byte_pair_encoding(parts.get("model"))
+        and _has_plain_steps(parts.get("normalizer"), _PLAIN_NORMALIZERS)
+        and _has_plain_steps(parts.get("pre_tokenizer"), _PLAIN_PRE_TOKENIZERS)
+        and has_plain_decoder(parts)
     )
+
+
+def has_plain_decoder(parts: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer makes text of tokens by steps that are linear in them.
+
+    Args:
+        parts: As for `is_plain_tokenizer`.
+    """
+    return _has_plain_steps(parts.get("decoder"), _PLAIN_DECODERS)
 
 
 def tokenizer_parts(tokenizer: Any) -> dict[str, Any]:
     """The parts of a loaded `tokenizers.Tokenizer` that `is_plain_tokenizer` looks at."""
     parts = {name: getattr(tokenizer, name) for name in ("normalizer", "pre_tokenizer", "decoder")}
     states = {name: json.loads(part.__getstate__()) for name, part in parts.items() if part}
-    return {**states, "model": {"type": type(tokenizer.model).__name__}}
+    affixes = {name: getattr(tokenizer.model, name, None) for name in _AFFIXES}
+    return {**states, "model": {"type": type(tokenizer.model).__name__, **affixes}}
+
+
+def _is_byte_pair_encoding(model: Any) -> bool:
+    return (
+        isinstance(model, Mapping)
+        and model.get("type") == "BPE"
+        and all(len(model.get(name) or "") <= _MAX_AFFIX_LENGTH for name in _AFFIXES)
+    )
+
+
+def _has_plain_steps(part: Any, kinds: tuple[str, ...]) -> bool:
+    steps = _steps(part)
+    return len(steps) <= _MAX_STEPS and all(_is_plain_step(step, kinds) for step in steps)
 
 
 def _steps(part: Any) -> list[Any]:
@@ -236,5 +255,7 @@ def _is_plain_step(step: Any, kinds: tuple[str, ...]) -> bool:
             )
         case "Prepend":
             return len(str(step.get("prepend"))) <= _MAX_PREFIX_LENGTH
+        case "BPEDecoder":
+            return bool(step.get("suffix"))  # which a space replaces
         case kind:
             return kind in kinds
