@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from emojitune.server.edge import h11_protocol
 from emojitune.server.edge.h11_protocol import StrictH11Protocol, WaitLimits
 
 LIMITS = WaitLimits(handshake=10, head=20, body=30, reading=60)
@@ -17,11 +19,13 @@ HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
 class Connection:
     """A connection without a socket."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, app: Any = None) -> None:
+        self.loop = loop
         self.transport = create_autospec(asyncio.Transport, instance=True)
         self.transport.is_closing.return_value = False
         self.transport.get_write_buffer_size.return_value = 0
-        self.protocol = StrictH11Protocol(uvicorn.Config(_silent), ServerState(), {}, loop)
+        self.transport.can_write_eof.return_value = True
+        self.protocol = StrictH11Protocol(uvicorn.Config(app or _silent), ServerState(), {}, loop)
         self.protocol.connection_made(self.transport)
         self._start = self.protocol.waiting_since
 
@@ -30,7 +34,8 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        return bool(self.transport.close.called or self.transport.abort.called)
+        transport = self.transport
+        return any(end.called for end in (transport.write_eof, transport.close, transport.abort))
 
 
 async def _silent(_scope: object, _receive: object, _send: object) -> None:
@@ -81,3 +86,38 @@ def test_a_connection_whose_request_is_worked_on_has_no_limit(connection: Connec
     for second in (0, 1000, 10_000):
         assert not connection.watch(second)
     assert not connection.ended
+
+
+@pytest.mark.parametrize("half_closes", [True, False])  # TLS does not
+def test_a_refused_client_has_time_to_read_why(
+    connection: Connection, half_closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h11_protocol, "_LINGER_SECONDS", 0.01)
+    connection.transport.can_write_eof.return_value = half_closes
+    connection.protocol.data_received(b"no HTTP\r\n\r\n")
+    assert connection.transport.write_eof.called == half_closes
+    assert not connection.transport.close.called
+    connection.loop.run_until_complete(asyncio.sleep(0.05))
+    assert connection.transport.close.called
+
+
+def test_a_response_that_has_begun_ends_with_a_malformed_body() -> None:
+    loop, malformed, responded = asyncio.new_event_loop(), asyncio.Event(), asyncio.Event()
+
+    async def respond(_scope: object, _receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await malformed.wait()
+        await send({"type": "http.response.body", "body": b"b"})
+        responded.set()
+
+    connection = Connection(loop, respond)
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.protocol.data_received(head)
+    loop.run_until_complete(asyncio.sleep(0))
+    written = connection.transport.write.call_count
+    connection.protocol.data_received(b"no length\r\n")
+    malformed.set()
+    loop.run_until_complete(asyncio.wait_for(responded.wait(), 5))
+    assert connection.transport.write.call_count == written
+    loop.close()

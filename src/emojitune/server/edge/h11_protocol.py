@@ -131,14 +131,12 @@ class StrictH11Protocol(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else a response has begun
             for event in _refusal_events(status, message):
                 self.transport.write(self.conn.send(event) or b"")
-            if self.cycle is not None:  # the application may have the headers, and respond too
-                self.cycle.disconnected = True
+        if self.cycle is not None:  # the application may have the headers, and respond too
+            self.cycle.disconnected = True
         self._is_refused = True
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()
-            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
-        else:
-            self.transport.close()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def _wait(self) -> tuple[_Wait, int] | None:
         """What the connection waits for its client to do, and how far that is; None if nothing."""
