@@ -11,12 +11,12 @@ from decoder_loop import run_decoder
 from label_tokens import LABELS, PROMPT, STOPS, joint
 
 from emojitune.inference.decoding.constraint import LabelTrie
-from emojitune.inference.decoding.label_sampling import reply_from_set
+from emojitune.inference.decoding.label_sampling import _token_logprobs, reply_from_set
 from emojitune.inference.decoding.label_search import LabelQuery, ScoredLabel
 from emojitune.inference.decoding.params import SamplingParams
 from emojitune.inference.decoding.sampling import TopLogprobs
 from emojitune.inference.engine.hf_runner import HFRunner
-from emojitune.inference.engine.kv_cache import KVCache
+from emojitune.inference.engine.kv_cache import ForwardRequest, ForwardResult, KVCache
 from emojitune.models.loader import LoadedHF
 
 
@@ -111,3 +111,25 @@ def test_reported_log_probabilities_are_the_models_own(
         assert logprobs is not None
         assert logprobs.log_probability == pytest.approx(float(row[token]), abs=1e-3)
         assert [likely for likely, _ in logprobs.top] == row.topk(2).indices.tolist()
+
+
+def test_log_probabilities_of_long_labels_keep_no_slots(tiny: LoadedHF) -> None:
+    chosen = [(30, *[first] * 99) for first in range(31, 35)]
+    cache = KVCache(HFRunner(tiny.module, torch.device("cpu")))
+    kept: list[int] = []
+
+    def forward(requests: list[ForwardRequest]) -> list[ForwardResult]:
+        kept.extend(len(request.ids) for request in requests if request.keep)
+        assert sum(request.logprob_rows for request in requests) <= 128
+        [results] = cache.forward([requests], [None])
+        cache.release([one.path.slots[len(PROMPT) :] for one in results])
+        return results
+
+    found = run_decoder(_token_logprobs(cache.match_prefix(PROMPT, None), chosen, 2), forward)
+    assert sum(kept) == len(PROMPT)
+    for label in chosen:
+        with torch.no_grad():
+            logits = tiny.module(torch.tensor([[*PROMPT, *label]])).logits[0]
+        rows = torch.log_softmax(logits.float(), -1)[len(PROMPT) - 1 : -1]
+        expected = [float(row[token]) for row, token in zip(rows, label, strict=True)]
+        assert [one.log_probability for one in found[label]] == pytest.approx(expected, abs=1e-3)

@@ -136,39 +136,41 @@ def _token_logprobs(
 ) -> Decoder[dict[Tokens, list[TopLogprobs]]]:
     """The model's log-probabilities at each token of the chosen labels, among all tokens.
 
-    A search requests few numbers of a row, so the chosen labels alone are computed again: few
-    tokens at a time, since these rows are as long as the model's vocabulary.
+    A search requests few numbers of a row, so the chosen labels alone are computed again: few rows
+    at a time, since these are as long as the model's vocabulary. The tokens before them are
+    computed each time, for kept ones of many long labels would not fit into the cache.
     """
     [start] = yield [ForwardRequest(prompt.path, prompt.uncached)]
     gathered = {tokens: [gather_logprobs(start.logprobs[-1], tokens[0], top)] for tokens in chosen}
-    paths = dict.fromkeys(gathered, start.path)
-    while pieces := _next_pieces(gathered):
-        requests = [
-            ForwardRequest(paths[tokens], piece, [None] * len(piece))
-            for tokens, piece in pieces.items()
+    while counts := _next_counts(gathered):
+        results = yield [
+            ForwardRequest(
+                start.path,
+                tokens[: len(gathered[tokens]) - 1 + count],
+                [None] * count,
+                keep=False,
+            )
+            for tokens, count in counts.items()
         ]
-        results = yield requests
-        for (tokens, piece), result in zip(pieces.items(), results, strict=True):
-            paths[tokens] = result.path
+        for (tokens, count), result in zip(counts.items(), results, strict=True):
             done = len(gathered[tokens])
-            following = tokens[done : done + len(piece)]
             gathered[tokens] += [
                 gather_logprobs(row, token, top)
-                for row, token in zip(result.logprobs, following, strict=True)
+                for row, token in zip(result.logprobs, tokens[done : done + count], strict=True)
             ]
     return gathered
 
 
-def _next_pieces(gathered: Mapping[Tokens, Sequence[TopLogprobs]]) -> dict[Tokens, Tokens]:
-    """Of labels, the next tokens to be computed for the log-probabilities after them."""
-    pieces: dict[Tokens, Tokens] = {}
+def _next_counts(gathered: Mapping[Tokens, Sequence[TopLogprobs]]) -> dict[Tokens, int]:
+    """Of labels, how many tokens' log-probabilities come next."""
+    counts: dict[Tokens, int] = {}
     room = _FULL_ROWS
     for tokens, done in gathered.items():
-        piece = tokens[len(done) - 1 : -1][:room]
-        if piece:
-            pieces[tokens] = piece
-            room -= len(piece)
-    return pieces
+        count = min(len(tokens) - len(done), room)
+        if count:
+            counts[tokens] = count
+            room -= count
+    return counts
 
 
 def _deliver(
