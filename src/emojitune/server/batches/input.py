@@ -114,5 +114,5 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 rest = file.readline(_MAX_LINE_BYTES + 1)
             if number == 1:
                 content = content.removeprefix(_BYTE_ORDER_MARK)
-            if not content.isspace():
+            if content and not content.isspace():
                 yield number, content

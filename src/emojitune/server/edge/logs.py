@@ -112,7 +112,9 @@ class _LineLogger(io.TextIOBase):
         if thread.get("logging"):  # the report of a log that cannot be written
             return len(text)
         thread["logging"] = True
-        *lines, thread["rest"] = (thread.get("rest", "") + text).split("\n")
+        *lines, rest = (thread.get("rest", "") + text).split("\n")
+        # A progress bar writes over itself, after each carriage return.
+        thread["rest"] = rest[rest.rfind("\r", 0, -1) + 1 :]
         for line in filter(str.strip, lines):
             self._logger.warning("%s", line)
         thread["logging"] = False

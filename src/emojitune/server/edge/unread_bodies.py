@@ -11,7 +11,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_UNREAD_BYTES = 16 * 1024 * 1024  # the largest JSON body
+MAX_UNREAD_BYTES = 16 * 1024 * 1024  # also a JSON body of twice the largest size is told why
 UNREAD_SECONDS = 10.0
 
 
