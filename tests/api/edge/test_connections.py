@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ from servers import KEY, RunningServer, serving
 from emojitune.inference.types import Delta, InferenceRequest, Listener
 from emojitune.server.app import create_app
 from emojitune.server.edge.connections import MAX_CONNECTIONS, connection_bound
-from emojitune.server.edge.h11_protocol import WaitLimits
+from emojitune.server.edge.h11_protocol import StrictH11Protocol, WaitLimits
 from emojitune.settings import Settings
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer sk-test-key\r\n"
@@ -199,14 +200,8 @@ def test_a_client_that_reads_nothing_ends_its_generation(tmp_path: Path) -> None
 
 
 def test_a_tls_handshake_must_end_in_time(tmp_path: Path) -> None:
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key)]
-    subprocess.run([*command, "-out", str(cert)], check=True, capture_output=True)
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     limits = {"max_connections": 4, "wait_limits": WaitLimits(handshake=1)}
-    with server_with(tmp_path, tls=(cert, key), **limits) as server:
+    with server_with(tmp_path, tls=certificate(tmp_path), **limits) as server:
         with connect(server) as connection:
             assert received(connection) == b""
         with ExitStack() as opened:
@@ -214,7 +209,63 @@ def test_a_tls_handshake_must_end_in_time(tmp_path: Path) -> None:
                 opened.enter_context(connect(server))
             time.sleep(0.3)  # until they have been watched
             url = server.url.replace("http://", "https://").removesuffix("/v1") + "/healthz"
-            assert httpx2.get(url, verify=trusting).status_code == 200
+            assert httpx2.get(url, verify=trusting()).status_code == 200
+
+
+def test_a_tls_connection_is_read_little_by_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    receive = StrictH11Protocol.data_received
+
+    def record(self: StrictH11Protocol, data: bytes) -> None:
+        sizes.append(len(data))
+        receive(self, data)
+
+    monkeypatch.setattr(StrictH11Protocol, "data_received", record)
+    with (
+        server_with(tmp_path, tls=certificate(tmp_path)) as server,
+        connect(server) as plain,
+        trusting().wrap_socket(plain) as connection,
+    ):
+        body = b" " * 2**20
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+    assert sum(sizes) > len(body)
+    assert max(sizes) <= 32 * 1024
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A new certificate of localhost, and its key."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key)]
+    subprocess.run([*command, "-out", str(cert)], check=True, capture_output=True)
+    return cert, key
+
+
+def trusting() -> ssl.SSLContext:
+    """A client that trusts every certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def test_a_client_that_left_before_it_was_accepted_delays_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, aborted = BaseSelectorEventLoop.sock_accept, iter(range(20))
+
+    async def sock_accept(loop: BaseSelectorEventLoop, listener: socket.socket) -> Any:
+        if next(aborted, None) is not None:
+            raise ConnectionAbortedError
+        return await accept(loop, listener)
+
+    monkeypatch.setattr(BaseSelectorEventLoop, "sock_accept", sock_accept)
+    with server_with(tmp_path) as server:
+        began = time.monotonic()
+        assert health(server) == 200
+    assert time.monotonic() - began < 5
 
 
 def test_a_server_short_of_file_descriptors_serves_and_stays_quiet(tmp_path: Path) -> None:
