@@ -125,6 +125,40 @@ def _text(characters: int) -> str:
     return random.randbytes(characters // 2).hex()
 
 
+async def large_schemas(target: Target) -> list[Answer]:
+    """Eight schemas: as many optional properties as the context has room for, and far more."""
+
+    def schema(properties: int) -> dict[str, Any]:
+        names = [f"p{number}" for number in random.sample(range(10 * properties), properties)]
+        return {"type": "object", "properties": {name: {"type": "string"} for name in names}}
+
+    return await _all([_structured(target, schema(count)) for count in [500, 500, 500, 10_000] * 2])
+
+
+async def exploding_patterns(target: Target) -> list[Answer]:
+    """Eight chats of 16 replies each, in patterns that take states without end."""
+    letters = random.sample("abcdefgh", 6)
+    ends = "|".join(f".*{letter}.{{{size}}}" for size, letter in enumerate(letters, start=12))
+    schema = {
+        "type": "object",
+        "properties": {"text": {"type": "string", "pattern": f"^({ends})$"}},
+        "required": ["text"],
+    }
+    sampling = {"n": 16, "max_tokens": 256, "temperature": 2.0}
+    return await _all([_structured(target, schema, **sampling) for _ in range(8)])
+
+
+def _structured(target: Target, schema: dict[str, Any], **fields: Any) -> Awaitable[Answer]:
+    form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
+    return post(target, CHAT, _chat("Fill it in.", response_format=form, **fields))
+
+
+async def many_replies(target: Target) -> list[Answer]:
+    """128 replies, each of them sampled from nearly the entire vocabulary."""
+    sampling = {"n": 128, "temperature": 2.0, "top_p": 0.99, "max_tokens": 200}
+    return [await post(target, CHAT, _chat("Say anything.", **sampling))]
+
+
 async def embeddings(target: Target) -> list[Answer]:
     """Eight requests of 266,000 tokens each."""
 
@@ -252,6 +286,9 @@ ATTACKS = [
     Attack("8 long prompts", partial(long_prompts, 8)),
     Attack("label alternatives", label_alternatives),
     Attack("many labels", many_labels),
+    Attack("large schemas", large_schemas),
+    Attack("exploding patterns", exploding_patterns),
+    Attack("many replies", many_replies),
     Attack("embeddings", embeddings),
     Attack("silent hub", partial(foreign_model, "silent/model")),
     Attack("grader", grader),

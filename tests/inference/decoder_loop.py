@@ -15,7 +15,7 @@ def run_decoder(decoder: Decoder[T], forward: Forward) -> T:
     requests = next(decoder)
     while True:
         try:
-            requests = decoder.send(forward(requests))
+            requests = decoder.send(forward(requests)) if requests else next(decoder)
         except StopIteration as stop:
             value: T = stop.value
             return value

@@ -135,7 +135,6 @@ class ChatModel:
         self._check_bias(request.sampling.logit_bias)
         prompt_ids = self._render(request)
         room = self._room(len(prompt_ids), request.sampling.max_tokens)
-        # Schemas are in the prompt: one that takes long to compile has been too long already.
         make_guide = self._make_guide(request)
         params = replace(
             request.sampling, max_tokens=self._max_tokens_of_each(request.sampling, room)
@@ -233,7 +232,7 @@ class ChatModel:
         if not request.structured:
             return None
         return self.runtime.grammar_compiler.compile(
-            request.json_schema, request.tools, request.strict
+            request.json_schema, request.tools, request.strict, request.owner
         )
 
     def _check_bias(self, bias: Mapping[int, float]) -> None:

@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from emojitune.inference.decoding.sampling import gather_logprobs, sample, seeded_generator
+from emojitune.inference.decoding.sampling import (
+    _nucleus,
+    gather_logprobs,
+    sample,
+    seeded_generator,
+)
 
 ROW = torch.log(torch.tensor([0.5, 0.3, 0.2]))
 
@@ -21,6 +26,16 @@ def test_samples_follow_the_distribution() -> None:
     samples = [sample(rows, temperature=1.0, top_p=1.0, generator=generator) for _ in range(4000)]
     shares = [samples.count(i) / len(samples) for i in range(3)]
     assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.04)
+
+
+@pytest.mark.parametrize("spread", [0.01, 2.0, 8.0])  # nuclei of nearly all, many and few tokens
+def test_a_nucleus_of_a_large_vocabulary_is_that_of_all_in_order(spread: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    probabilities = (torch.randn(8000, generator=generator) * spread).softmax(0)
+    ordered, order = probabilities.sort(descending=True)
+    size = int((ordered.cumsum(0) < 0.9).sum()) + 1
+    expected = torch.zeros(8000).index_copy_(0, order[:size], ordered[:size])
+    torch.testing.assert_close(_nucleus(probabilities, 0.9), expected, rtol=0, atol=0)
 
 
 def test_a_nucleus_leaves_the_improbable_out() -> None:

@@ -202,6 +202,53 @@ def test_a_long_prompt_is_cancelled_between_slices(scheduler: Scheduler) -> None
     assert next(checks) < 20
 
 
+def test_a_request_that_samples_for_long_does_not_keep_others_waiting(
+    scheduler: Scheduler, cancelled: threading.Event
+) -> None:
+    pauses: list[float] = []
+
+    def slow(matched: Prompt) -> Decoder[None]:
+        [result] = yield [ForwardRequest(matched.path, matched.uncached)]
+        while not cancelled.is_set():
+            pauses.append(time.perf_counter())
+            time.sleep(0.005)
+            yield []
+        yield [ForwardRequest(result.path, [50])]
+        done.set()
+
+    done = threading.Event()
+    scheduler.submit([1, 2, 3], slow, reserve=64, on_error=lambda _: None, owner="slow")
+    while not pauses:
+        time.sleep(0.001)
+    assert len(run(scheduler, PROMPT, [[50]] * 5, owner="other")) == 6
+    assert not done.is_set()
+    cancelled.set()
+    assert done.wait(10)
+
+
+def test_a_request_that_samples_for_long_is_cancelled_between_slices(scheduler: Scheduler) -> None:
+    pauses: list[int] = []
+    cancelled = threading.Event()
+
+    def slow(matched: Prompt) -> Decoder[None]:
+        yield [ForwardRequest(matched.path, matched.uncached)]
+        while True:
+            pauses.append(1)
+            time.sleep(0.002)
+            yield []
+
+    scheduler.submit(
+        [1, 2, 3], slow, reserve=64, on_error=lambda _: None, cancelled=cancelled.is_set
+    )
+    while not pauses:
+        time.sleep(0.001)
+    cancelled.set()
+    while scheduler.busy:
+        time.sleep(0.001)
+    assert not scheduler._running
+    run(scheduler, PROMPT, [[50]])
+
+
 def test_a_pass_takes_few_tokens_and_some_of_each_owner(
     runner: ModelRunner, monkeypatch: pytest.MonkeyPatch, cancelled: threading.Event
 ) -> None:

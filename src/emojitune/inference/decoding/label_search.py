@@ -220,6 +220,7 @@ def rank(
         ]
         requests = [path.request(constraint, stops) for path in opened]
         take(opened, (yield from forward_in_groups(requests)))
+        yield []
         width = min(2 * width, widest)
     return found
 

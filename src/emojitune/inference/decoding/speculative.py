@@ -91,6 +91,7 @@ def reply_freely(
             following = _accept(sequence, request, result, stop_ids, sink)
             if following is not None:
                 pending.append((sequence, following))
+            yield []
         if not pending:
             return
         results = yield [request for _, request in pending]

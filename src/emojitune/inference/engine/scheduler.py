@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from emojitune.inference.engine.batch import Adapter, ModelRunner, Slots
@@ -33,7 +32,10 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Decoder = Generator[list[ForwardRequest], list[ForwardResult], T]
-"""Yields lists of forward requests, is sent as many results, returns a value when it is done."""
+"""Yields lists of forward requests, is sent as many results, returns a value when it is done.
+
+It also yields empty lists, wherever others may come in between.
+"""
 
 Start = Callable[[Prompt], Decoder[None]]
 
@@ -42,6 +44,10 @@ Start = Callable[[Prompt], Decoder[None]]
 _SHARE_OF_FREE = 3
 _MAX_OVERTAKEN = 64
 _CLEANUP_AFTER = 30.0  # seconds without requests; until then the next one may need the same memory
+
+# Of a pass's time, for what its requests do with their results (they sample, mostly) at once. The
+# rest is done in slices: 128 replies of one request can take much longer than their pass.
+_SHARE_OF_PASS = 0.25
 
 
 class Scheduler(Generic[Adapter]):
@@ -206,14 +212,15 @@ class Scheduler(Generic[Adapter]):
         """Start a new request; release the slots of one that is done or cancelled: False."""
         if request.cancelled():
             request.pending = []
+            request.in_slices = False
         elif request.decoder is None:
             prompt = self._cache.match_prefix(request.prompt, request.adapter, request.owner)
             request.held.append(self._cache.hold(prompt.path))
             request.decoder = request.start(prompt)
-            self._resume(request, None)
-        if not request.pending:
+            self._resume(request, None, until=0.0)
+        if not (request.pending or request.in_slices):
             self._cache.release(request.held)
-        return bool(request.pending)
+        return bool(request.pending) or request.in_slices
 
     def _next_batch(self) -> list["_Request[Adapter]"]:
         """The requests of the next pass; those that need many tokens are computed in slices.
@@ -222,7 +229,10 @@ class Scheduler(Generic[Adapter]):
         """
         for request in self._running:
             if not request.in_slices and request.tokens > self._chunk_tokens // 2:
-                self._compute_in_slices(request)
+                slices = forward_in_chunks(
+                    self._cache, request.pending, request.adapter, self._chunk_tokens
+                )
+                self._compute_in_slices(request, slices, self._take_results)
         batch: list[_Request[Adapter]] = []
         tokens = 0
         for request in take_turns(one for one in self._running if not one.in_slices):
@@ -236,6 +246,7 @@ class Scheduler(Generic[Adapter]):
         return sorted(batch, key=lambda request: id(request.adapter))
 
     def _forward(self, batch: Sequence["_Request[Adapter]"]) -> None:
+        started = time.perf_counter()
         try:
             with self._threads.tuned():
                 results = self._cache.forward(
@@ -246,18 +257,28 @@ class Scheduler(Generic[Adapter]):
             for request in batch:
                 request.fail(error)
             return
-        for request, request_results in zip(batch, results, strict=True):
-            self._take_results(request, request_results)
+        results_of = dict(zip(batch, results, strict=True))
+        now = time.perf_counter()
+        until = now + _SHARE_OF_PASS * (now - started)
+        for request in take_turns(batch):
+            self._take_results(request, results_of[request], until)
 
-    def _compute_in_slices(self, request: "_Request[Adapter]") -> None:
+    def _compute_in_slices(
+        self,
+        request: "_Request[Adapter]",
+        slices: Slices[T],
+        on_result: Callable[["_Request[Adapter]", T], None],
+    ) -> None:
+        def end(result: T) -> None:
+            request.in_slices = False
+            on_result(request, result)
+
         request.in_slices = True
         self._computing.append(
             SlicedComputation(
-                forward_in_chunks(
-                    self._cache, request.pending, request.adapter, self._chunk_tokens
-                ),
+                slices,
                 request.owner,
-                on_result=partial(self._take_results, request),
+                on_result=end,
                 on_error=request.fail,
                 cancelled=request.cancelled,
             )
@@ -275,8 +296,9 @@ class Scheduler(Generic[Adapter]):
             if time.perf_counter() >= until:
                 return
 
-    def _take_results(self, request: "_Request[Adapter]", results: list[ForwardResult]) -> None:
-        request.in_slices = False
+    def _take_results(
+        self, request: "_Request[Adapter]", results: list[ForwardResult], until: float = 0.0
+    ) -> None:
         if not request.inserted:
             request.inserted = True
             self._cache.insert(request.prompt, request.adapter, results[0].path, request.owner)
@@ -286,18 +308,18 @@ class Scheduler(Generic[Adapter]):
                 request.held.append(slots)
             else:
                 self._cache.release([slots])
-        self._resume(request, results)
+        self._resume(request, results, until)
 
-    def _resume(self, request: "_Request[Adapter]", results: list[ForwardResult] | None) -> None:
-        assert request.decoder is not None
-        try:
-            request.pending = (
-                next(request.decoder) if results is None else request.decoder.send(results)
-            )
-        except StopIteration:
-            request.pending = []
-        except Exception as error:  # a bug in one request must not end the others
-            request.fail(error)
+    def _resume(
+        self, request: "_Request[Adapter]", results: list[ForwardResult] | None, until: float
+    ) -> None:
+        """Let a request's decoder go on: until a time, and then in slices."""
+        slices = request.resume(results)
+        with suppress(StopIteration):
+            next(slices)
+            while time.perf_counter() < until:
+                next(slices)
+            self._compute_in_slices(request, slices, lambda request, _: None)
 
 
 class _Request(Generic[Adapter]):
@@ -309,7 +331,8 @@ class _Request(Generic[Adapter]):
         held: The slots that it took and has not given back.
         inserted: Whether its prompt has been offered to the prefix cache.
         overtaken: How many requests that came later have started before it.
-        in_slices: Whether its pending requests are computed in slices.
+        in_slices: Whether its pending requests, or what its decoder does with their results, are
+            computed in slices.
     """
 
     def __init__(
@@ -340,6 +363,20 @@ class _Request(Generic[Adapter]):
     def tokens(self) -> int:
         """Tokens of its next pass."""
         return sum(len(request.ids) for request in self.pending)
+
+    def resume(self, results: list[ForwardResult] | None) -> Slices[None]:
+        """Let its decoder go on to the forward requests of its next pass."""
+        assert self.decoder is not None
+        self.pending = []
+        try:
+            self.pending = next(self.decoder) if results is None else self.decoder.send(results)
+            while not self.pending:
+                yield
+                self.pending = next(self.decoder)
+        except StopIteration:
+            pass
+        except Exception as error:  # a bug in one request must not end the others
+            self.fail(error)
 
     def fail(self, error: Exception) -> None:
         _log.error("A chat request failed in the engine.", exc_info=error)
