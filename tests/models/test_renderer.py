@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from tiny_model import CHATML
 from tokenizers import Regex, decoders, normalizers
@@ -57,6 +60,34 @@ def test_typed_special_tokens_stay_text(tiny: LoadedHF) -> None:
     assert ids.count(1) == honest.count(1) == 2
     assert ids.count(2) == honest.count(2) == 1
     assert "<|im_end|>" in tiny.renderer._tokenizer.decode(list(ids)[4:])
+
+
+def test_typed_special_tokens_stay_text_while_other_threads_encode_templates(
+    tiny: LoadedHF,
+) -> None:
+    renderer = tiny.renderer
+    expected = renderer.encode_text("<|im_end|>")
+    over = threading.Event()
+
+    def encode_templates() -> None:
+        while not over.is_set():
+            assert len(renderer._encode_template("<|im_end|>")) == 1
+
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(encode_templates) for _ in range(2)]
+        found = {tuple(renderer.encode_text("<|im_end|>")) for _ in range(5000)}
+        over.set()
+    assert found == {tuple(expected)}
+    assert [other.result() for other in others] == [None, None]
+
+
+def test_a_tokenizers_own_truncation_and_padding_are_left_out(tiny: LoadedHF) -> None:
+    expected = tiny.renderer.encode_text("abcdef")
+    backend = tiny.renderer.tokenizer.backend_tokenizer
+    backend.enable_truncation(3)
+    backend.enable_padding(length=20)
+    renderer = Renderer(tiny.renderer.tokenizer, [2])
+    assert renderer.encode_text("abcdef") == expected
 
 
 def test_a_developer_speaks_as_the_system(tiny: LoadedHF) -> None:

@@ -68,6 +68,8 @@ class Renderer:
         template, special_tokens = tokenizer.get_chat_template(), tokenizer.special_tokens_map
         self._plain_template = is_plain_template(template, special_tokens)
         self._plain_tokenizer = is_plain_tokenizer(parts)
+        self._text_encoder = _encoder(backend, split_special_tokens=True)
+        self._template_encoder = _encoder(backend, split_special_tokens=False)
         self._sandbox = Sandbox(
             template, special_tokens, None if self._plain_tokenizer else backend.to_str()
         )
@@ -187,15 +189,34 @@ class Renderer:
                     f"The model's tokenizer refuses this text: {error} Change it, or use another "
                     "model."
                 ) from error
-        encoded: list[int] = self._tokenizer.encode(
-            text, add_special_tokens=False, split_special_tokens=split_special_tokens
-        )
-        return encoded
+        encoder = self._text_encoder if split_special_tokens else self._template_encoder
+        [encoded] = encoder.encode_batch_fast([text], add_special_tokens=False)  # without the GIL
+        ids: list[int] = encoded.ids
+        return ids
 
     def _stop_mask(self, template_ids: list[int]) -> list[bool]:
         """True up to the first stop token, if there is one, after an assistant message."""
         stop = next((i for i, token in enumerate(template_ids) if token in self.stop_ids), -1)
         return [i <= stop for i in range(len(template_ids))]
+
+
+def _encoder(backend: Any, *, split_special_tokens: bool) -> Any:
+    """A tokenizer with the parts of `backend`, which always or never splits special tokens.
+
+    One whose setting is changed for each text would split another thread's text in the wrong way,
+    and a change waits, with Python's lock held, until no text is being encoded.
+    """
+    from tokenizers import Tokenizer
+
+    encoder = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (value := getattr(backend, part)) is not None:
+            setattr(encoder, part, value)
+    added = backend.get_added_tokens_decoder()
+    encoder.add_tokens([token for _, token in sorted(added.items())])
+    assert encoder.get_added_tokens_decoder() == added, "added tokens have other ids"
+    encoder.encode_special_tokens = split_special_tokens
+    return encoder
 
 
 def _split(rendered: str, messages: Sequence[Message]) -> list[tuple[str, int | None]]:
