@@ -83,7 +83,7 @@ async def sampling(server: Server, every: float) -> AsyncIterator[list[Usage]]:
 
 async def measure(attack: Attack, server: Server, seconds: float) -> Row:
     """The row of an attack that goes on for `seconds`."""
-    await honest.open_database_connections(server)
+    await honest.warm_up(server)
     async with honest.traffic(server):
         await asyncio.sleep(WARM_UP)
     async with honest.traffic(server) as usual:

@@ -97,12 +97,25 @@ def _chatting(numbers: Any) -> Ask:
     return ask
 
 
-async def open_database_connections(server: Server) -> None:
-    """Have the server open the connections to its database that it keeps, which an attack with
-    many requests would else seem to leave."""
+async def warm_up(server: Server) -> None:
+    """Have the server do what it does only once, which an attack would else seem to cause: open the
+    connections to its database that it keeps, and prepare the model's tokens for grammars."""
     headers = {"Authorization": f"Bearer {server.honest}"}
-    async with httpx2.AsyncClient(base_url=server.url, headers=headers, trust_env=False) as client:
+    async with httpx2.AsyncClient(
+        base_url=server.url, headers=headers, timeout=_TIMEOUT, trust_env=False
+    ) as client:
         await asyncio.gather(*(_list(client) for _ in range(32)))
+        (await _reply_in_json(client)).raise_for_status()
+
+
+async def _reply_in_json(client: httpx2.AsyncClient) -> httpx2.Response:
+    body = {
+        "model": "gpt-3.5-turbo",
+        "messages": [{"role": "user", "content": "Answer in JSON."}],
+        "response_format": {"type": "json_object"},
+        "max_tokens": 8,
+    }
+    return await client.post("/v1/chat/completions", json=body)
 
 
 async def _embed(client: httpx2.AsyncClient) -> httpx2.Response:

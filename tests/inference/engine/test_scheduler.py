@@ -277,6 +277,38 @@ def test_a_pass_takes_few_tokens_and_some_of_each_owner(
     assert max(sizes) <= 10
 
 
+def test_a_pass_of_several_owners_has_few_tokens_of_each(
+    runner: ModelRunner, monkeypatch: pytest.MonkeyPatch, cancelled: threading.Event
+) -> None:
+    scheduler = Scheduler(runner, ThreadPoolExecutor(1), capacity=10_000)
+    scheduler._chunk_tokens = 40
+    monkeypatch.setattr("emojitune.inference.engine.scheduler._MIN_SHARE", 4)
+    sizes: list[int] = []
+    forward = runner.forward
+    monkeypatch.setattr(
+        runner, "forward", lambda batch: sizes.append(len(batch.ids)) or forward(batch)
+    )
+    passes: list[int] = []
+    for number in range(30):
+        scheduler.submit(
+            [1, 40 + number],
+            endless(passes, number),
+            reserve=64,
+            on_error=pytest.fail,
+            cancelled=cancelled.is_set,
+            owner="a",
+        )
+    while len(set(passes)) < 30:
+        time.sleep(0.01)
+    start = len(sizes)
+    run(scheduler, [1, 90], [[50]] * 10, owner="b")
+    beside = sizes[start:]
+    time.sleep(0.1)
+    assert max(sizes) >= 30, "alone, an owner may have a pass of its own"
+    assert sorted(beside)[len(beside) // 2] <= 10 + 2
+    assert len(beside) >= 10
+
+
 def test_one_owner_leaves_room_for_the_next(
     runner: ModelRunner, cancelled: threading.Event
 ) -> None:

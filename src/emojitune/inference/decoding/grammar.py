@@ -43,7 +43,11 @@ class GrammarCompiler:
     def __init__(self, tokenizer: Any, stop_ids: frozenset[int]) -> None:
         import llguidance.hf
 
-        self._tokens = llguidance.hf.from_tokenizer(tokenizer, eos_token=sorted(stop_ids))
+        stops, backend = sorted(stop_ids), tokenizer.backend_tokenizer
+        if backend.padding or backend.truncation:
+            self._tokens = llguidance.hf.from_tokenizer(tokenizer, eos_token=stops)
+        else:  # without the copy that is made there, in which both are taken off
+            self._tokens = llguidance.LLTokenizer(backend.to_str(), eos_token=stops)
         self._held = HeldCosts()
 
     def compile(

@@ -45,6 +45,8 @@ _SHARE_OF_FREE = 3
 _MAX_OVERTAKEN = 64
 _CLEANUP_AFTER = 30.0  # seconds without requests; until then the next one may need the same memory
 
+_MIN_SHARE = 64  # tokens of a pass, for an owner beside others: a short prompt
+
 # Of a pass's time, for what its requests do with their results (they sample, mostly) at once. The
 # rest is done in slices: 128 replies of one request can take much longer than their pass.
 _SHARE_OF_PASS = 0.25
@@ -225,21 +227,27 @@ class Scheduler(Generic[Adapter]):
     def _next_batch(self) -> list["_Request[Adapter]"]:
         """The requests of the next pass; those that need many tokens are computed in slices.
 
-        Owners take turns; where not all fit, those left out come first in the pass after.
+        Owners take turns; where not all fit, those left out come first in the pass after. Where
+        there are several owners, a pass has few tokens of each: all others wait for them.
         """
+        share = self._chunk_tokens
+        if len({request.owner for request in self._running}) > 1:
+            share = max(share // 4, _MIN_SHARE)
+        largest = min(share, self._chunk_tokens // 2)
         for request in self._running:
-            if not request.in_slices and request.tokens > self._chunk_tokens // 2:
+            if not request.in_slices and request.tokens > largest:
                 slices = forward_in_chunks(
                     self._cache, request.pending, request.adapter, self._chunk_tokens
                 )
                 self._compute_in_slices(request, slices, self._take_results)
         batch: list[_Request[Adapter]] = []
-        tokens = 0
+        tokens: Counter[Hashable] = Counter()
         for request in take_turns(one for one in self._running if not one.in_slices):
-            tokens += request.tokens
-            if batch and tokens > self._chunk_tokens:
+            tokens[request.owner] += request.tokens
+            if batch and tokens.total() > self._chunk_tokens:
                 break
-            batch.append(request)
+            if tokens[request.owner] <= share:
+                batch.append(request)
         taken = set(batch)
         self._running.sort(key=lambda request: request in taken)
         # Rows of one adapter are adjacent in a pass.
