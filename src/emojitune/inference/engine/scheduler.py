@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -45,7 +45,8 @@ _SHARE_OF_FREE = 3
 _MAX_OVERTAKEN = 64
 _CLEANUP_AFTER = 30.0  # seconds without requests; until then the next one may need the same memory
 
-_MIN_SHARE = 64  # tokens of a pass, for an owner beside others: a short prompt
+_MIN_SHARE = 32  # tokens of a pass, for an owner beside others
+_MIN_SHARE_OF_SLICES = 0.25  # of the time for slices, for an owner who had all of the pass
 
 # Of a pass's time, for what its requests do with their results (they sample, mostly) at once. The
 # rest is done in slices: 128 replies of one request can take much longer than their pass.
@@ -143,10 +144,13 @@ class Scheduler(Generic[Adapter]):
         self._running = [request for request in self._running if self._start_or_retire(request)]
         self._computing = [one for one in self._computing if not one.close_if_cancelled()]
         batch = self._next_batch()
+        tokens = Counter({request.owner: 0 for request in self._running})
+        for request in batch:
+            tokens[request.owner] += request.tokens
         started = time.perf_counter()
         if batch:
             self._forward(batch)
-        self._compute_slices(until=2 * time.perf_counter() - started)
+        self._compute_slices(time.perf_counter() - started, tokens)
         if not self._running and not self._computing:
             self._idle_since = time.monotonic()
             if not self._cleanup_queued:
@@ -232,7 +236,7 @@ class Scheduler(Generic[Adapter]):
         """
         share = self._chunk_tokens
         if len({request.owner for request in self._running}) > 1:
-            share = max(share // 4, _MIN_SHARE)
+            share = max(share // 8, _MIN_SHARE)
         largest = min(share, self._chunk_tokens // 2)
         for request in self._running:
             if not request.in_slices and request.tokens > largest:
@@ -292,16 +296,38 @@ class Scheduler(Generic[Adapter]):
             )
         )
 
-    def _compute_slices(self, *, until: float) -> None:
-        """Compute slices until a time, at least one; owners take turns."""
+    def _compute_slices(self, seconds: float, tokens: Mapping[Hashable, int]) -> None:
+        """Compute slices for as long as the pass took, at least one.
+
+        Time is shared by owners, and the part of the pass that an owner's tokens had is its time,
+        too, where there are others.
+
+        Args:
+            seconds: The time of the pass; 0 if there was none.
+            tokens: Those of each owner in the pass.
+        """
+        spent = dict.fromkeys(tokens, 0.0)
+        if len(tokens) > 1 and any(tokens.values()):
+            total = sum(tokens.values())
+            spent = {
+                owner: seconds * min(count / total, 1 - _MIN_SHARE_OF_SLICES)
+                for owner, count in tokens.items()
+            }
+        now = time.perf_counter()
+        until = now + seconds
         while self._computing:
-            computation = self._computing[0]
+            computation = min(self._computing, key=lambda one: spent.get(one.owner, 0.0))
+            owner = computation.owner
+            if spent.get(owner, 0.0) > seconds:
+                return
             with self._threads.tuned():
                 unfinished = computation.advance()
             if not unfinished:
                 self._computing.remove(computation)
-            self._computing.sort(key=lambda other: other.owner == computation.owner)
-            if time.perf_counter() >= until:
+            self._computing.sort(key=lambda other: other.owner == owner)
+            before, now = now, time.perf_counter()
+            spent[owner] = spent.get(owner, 0.0) + now - before
+            if now >= until:
                 return
 
     def _take_results(
