@@ -11,7 +11,7 @@ LABELS = ("(dog)", "(party)", "emojis")
 
 
 def test_a_set_is_tokenized_once(tiny: LoadedHF) -> None:
-    sets = LabelSets(tiny.renderer)
+    sets = LabelSets(tiny.renderer, 1000)
     found = sets.get(LABELS)
     assert sets.get(tuple(LABELS)) is found
     assert list(found.ends) == list(LABELS)
@@ -21,7 +21,7 @@ def test_a_set_is_tokenized_once(tiny: LoadedHF) -> None:
 def test_the_sets_that_are_kept_have_a_bound_and_the_latest_is_kept(
     tiny: LoadedHF, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = LabelSets(tiny.renderer)
+    sets = LabelSets(tiny.renderer, 1000)
     first = sets.get(LABELS)
     monkeypatch.setattr(label_sets, "_MAX_BYTES", 2 * first.bytes)
     sets.get(LABELS[:2])
@@ -43,11 +43,8 @@ def test_a_search_holds_what_labels_have_in_common_and_a_pass(tiny: LoadedHF) ->
     assert of([1] * 5000, [2] * 5000).search_tokens == 5000
 
 
-def test_what_labels_have_in_common_has_a_bound(
-    tiny: LoadedHF, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(label_sets, "_MAX_SHARED_TOKENS", 3)
-    sets = LabelSets(tiny.renderer)
+def test_what_labels_have_in_common_has_a_bound(tiny: LoadedHF) -> None:
+    sets = LabelSets(tiny.renderer, 3)
     sets.get(("dog", "party"))
     with pytest.raises(RequestFault, match="where 3 fit into the cache") as caught:
         sets.get(("my dog is tired", "my dog is tired."))

@@ -17,7 +17,7 @@ from emojitune.inference.decoding.constraint import Guide
 from emojitune.inference.decoding.grammar import GrammarCompiler
 from emojitune.inference.decoding.knn import KNNDatastore, KNNScorer
 from emojitune.inference.decoding.label_sampling import reply_from_set
-from emojitune.inference.decoding.label_search import LabelQuery, ScorerFactory
+from emojitune.inference.decoding.label_search import PASS_TOKENS, LabelQuery, ScorerFactory
 from emojitune.inference.decoding.params import SamplingParams
 from emojitune.inference.decoding.sink import TokenSink
 from emojitune.inference.decoding.speculative import MAX_REJECTED, DraftProposer, reply_freely
@@ -65,6 +65,7 @@ class BaseModelRuntime:
         self.executor = executor
         capacity = max(_CACHE_TOKENS, 2 * context_length)
         self.scheduler = Scheduler(runner, executor, capacity=capacity)
+        self.max_shared_tokens = capacity - context_length - PASS_TOKENS
 
     @cached_property
     def grammar_compiler(self) -> GrammarCompiler:
@@ -95,7 +96,7 @@ class ChatModel:
         self._embedder = Embedder(
             runtime.runner, adapter, runtime.renderer, runtime.context_length, runtime.scheduler
         )
-        self._label_sets = LabelSets(runtime.renderer)
+        self._label_sets = LabelSets(runtime.renderer, runtime.max_shared_tokens)
 
     @property
     def bytes(self) -> int:

@@ -9,7 +9,6 @@ from emojitune.inference.decoding.label_search import PASS_TOKENS
 from emojitune.inference.faults import Field, RequestFault
 from emojitune.models.renderer import Renderer
 
-_MAX_SHARED_TOKENS = 45_000
 _MAX_BYTES = 32 * 2**20  # of the sets that are kept of one model
 
 Labels = tuple[str, ...]
@@ -23,14 +22,14 @@ class LabelSet:
     ends: dict[str, State]
 
     @staticmethod
-    def tokenize(renderer: Renderer, labels: Labels) -> "LabelSet":
+    def tokenize(renderer: Renderer, labels: Labels, max_shared_tokens: int) -> "LabelSet":
         trie = LabelTrie([renderer.encode_text(label) for label in labels])
-        if trie.tokens_before_choices > _MAX_SHARED_TOKENS:
+        if trie.tokens_before_choices > max_shared_tokens:
             raise RequestFault(
                 Field.LABELS,
                 lambda name: (
                     f"Invalid '{name}': their common beginnings have "
-                    f"{trie.tokens_before_choices} tokens, where {_MAX_SHARED_TOKENS} fit into the "
+                    f"{trie.tokens_before_choices} tokens, where {max_shared_tokens} fit into the "
                     "cache. Send fewer labels, or shorter ones."
                 ),
                 code="invalid_value",
@@ -51,10 +50,16 @@ class LabelSet:
 
 
 class LabelSets:
-    """The sets of one model's requests; any number of threads may use it at once."""
+    """The sets of one model's requests; any number of threads may use it at once.
 
-    def __init__(self, renderer: Renderer) -> None:
+    Args:
+        max_shared_tokens: Those of a set after which labels part; a search holds them in the cache,
+            beside the prompt.
+    """
+
+    def __init__(self, renderer: Renderer, max_shared_tokens: int) -> None:
         self._renderer = renderer
+        self._max_shared_tokens = max_shared_tokens
         self._sets: OrderedDict[Labels, LabelSet] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -67,7 +72,7 @@ class LabelSets:
         """The set of these labels, tokenized now unless it is kept."""
         with self._lock:
             found = self._sets.get(labels)
-        found = found or LabelSet.tokenize(self._renderer, labels)
+        found = found or LabelSet.tokenize(self._renderer, labels, self._max_shared_tokens)
         with self._lock:
             self._sets[labels] = found
             self._sets.move_to_end(labels)

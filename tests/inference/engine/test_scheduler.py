@@ -108,6 +108,35 @@ def test_a_request_that_fails_does_not_end_the_others(tiny: LoadedHF, scheduler:
     assert len(run(scheduler, PROMPT, [[50]])) == 2
 
 
+def test_an_error_of_the_scheduler_ends_what_runs_and_nothing_later(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch, cancelled: threading.Event
+) -> None:
+    passes: list[int] = []
+    errors: list[Exception] = []
+    for prompt in ([1, 2, 3], list(range(1, 200)) * 2):  # one that is computed in slices, too
+        scheduler.submit(
+            prompt,
+            endless(passes),
+            reserve=1000,
+            on_error=errors.append,
+            cancelled=cancelled.is_set,
+        )
+    while not passes:
+        time.sleep(0.001)
+    next_batch = scheduler._next_batch
+
+    def failing() -> None:
+        monkeypatch.setattr(scheduler, "_next_batch", next_batch)
+        raise IndexError("a bug")
+
+    monkeypatch.setattr(scheduler, "_next_batch", failing)
+    while scheduler.busy:
+        time.sleep(0.001)
+    assert len(run(scheduler, PROMPT, [[50]])) == 2
+    assert [str(error) for error in errors] == ["a bug", "a bug"]
+    assert not scheduler._running
+
+
 def test_a_cancelled_request_is_dropped(scheduler: Scheduler) -> None:
     passes: list[ForwardResult] = []
     cancel = threading.Event()

@@ -65,6 +65,7 @@ class Scheduler(Generic[Adapter]):
 
     def __init__(self, runner: ModelRunner[Adapter], executor: Executor, *, capacity: int) -> None:
         self._capacity = capacity
+        self._runner = runner
         self._cache = KVCache(runner)
         self._chunk_tokens = runner.chunk_tokens
         self._executor = executor
@@ -139,7 +140,23 @@ class Scheduler(Generic[Adapter]):
             self._executor.submit(self._step)
 
     def _step(self) -> None:
-        """A pass, and slices for as long as it took; queues itself again until nothing is left."""
+        """Compute some more; queues itself again until nothing is left."""
+        try:
+            self._pass_and_slices()
+        except Exception as error:  # a bug here must not end the engine for all later requests
+            self._fail_all(error)
+        if not self._running and not self._computing:
+            self._idle_since = time.monotonic()
+            if not self._cleanup_queued:
+                self._cleanup_queued = True
+                self._run_later(_CLEANUP_AFTER, self._clean_up)
+        with self._lock:
+            self._scheduled = False
+            if self._running or self._computing or self._waiting or self._submitted:
+                self._schedule()
+
+    def _pass_and_slices(self) -> None:
+        """A pass, and slices for as long as it took."""
         self._admit()
         self._running = [request for request in self._running if self._start_or_retire(request)]
         self._computing = [one for one in self._computing if not one.close_if_cancelled()]
@@ -151,15 +168,17 @@ class Scheduler(Generic[Adapter]):
         if batch:
             self._forward(batch)
         self._compute_slices(time.perf_counter() - started, tokens)
-        if not self._running and not self._computing:
-            self._idle_since = time.monotonic()
-            if not self._cleanup_queued:
-                self._cleanup_queued = True
-                self._run_later(_CLEANUP_AFTER, self._clean_up)
-        with self._lock:
-            self._scheduled = False
-            if self._running or self._computing or self._waiting or self._submitted:
-                self._schedule()
+
+    def _fail_all(self, error: Exception) -> None:
+        """End everything that runs; what waits begins anew."""
+        computing, self._computing = self._computing, []
+        running, self._running = self._running, []
+        for computation in computing:
+            computation.fail(error)
+        for request in running:
+            if not request.in_slices:  # else its computation has failed it
+                request.fail(error)
+        self._cache = KVCache(self._runner)
 
     def _clean_up(self) -> None:
         """Give the memory back that requests have needed, a while after the last of them."""

@@ -6,6 +6,7 @@ one layer. Where its owner has many computations, owners take turns.
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Hashable, Iterable
+from contextlib import suppress
 from itertools import count as counter
 from typing import Generic, Protocol, TypeVar
 
@@ -72,6 +73,12 @@ class SlicedComputation(Generic[T]):
             self._on_error(error)
             return False
         return True
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error from outside."""
+        with suppress(Exception):
+            self._slices.close()
+        self._on_error(error)
 
     def close_if_cancelled(self) -> bool:
         """Release what a cancelled computation holds; True if it was cancelled."""
