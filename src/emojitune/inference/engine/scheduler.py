@@ -172,12 +172,10 @@ class Scheduler(Generic[Adapter]):
     def _fail_all(self, error: Exception) -> None:
         """End everything that runs; what waits begins anew."""
         computing, self._computing = self._computing, []
-        running, self._running = self._running, []
-        for computation in computing:
-            computation.fail(error)
-        for request in running:
-            if not request.in_slices:  # else its computation has failed it
-                request.fail(error)
+        in_passes = [request for request in self._running if not request.in_slices]
+        self._running = []
+        for one in (*computing, *in_passes):
+            one.fail(error)
         self._cache = KVCache(self._runner)
 
     def _clean_up(self) -> None:
