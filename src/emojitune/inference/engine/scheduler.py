@@ -174,8 +174,10 @@ class Scheduler(Generic[Adapter]):
         computing, self._computing = self._computing, []
         in_passes = [request for request in self._running if not request.in_slices]
         self._running = []
-        for one in (*computing, *in_passes):
-            one.fail(error)
+        for computation in computing:
+            computation.fail(error)
+        for request in in_passes:
+            request.fail(error)
         self._cache = KVCache(self._runner)
 
     def _clean_up(self) -> None:
