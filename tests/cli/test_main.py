@@ -71,7 +71,7 @@ def test_no_module_imports_torch_before_a_command_needs_it() -> None:
 
 
 COMMANDS = (
-    *("serve", "run", "chat", "evaluate", "data check", "data stats", "data split"),
+    *("serve", "run", "chat", "evaluate", "rescue", "data check", "data stats", "data split"),
     *("data show", "data convert"),
     *("jobs list", "jobs show", "jobs follow", "jobs cancel", "jobs events"),
     *("jobs pause", "jobs resume"),

@@ -66,6 +66,18 @@ def test_no_key_is_an_error(prompt_for_key: provider.PromptForKey | None) -> Non
         connect("openai", prompt_for_key=prompt_for_key)
 
 
+def test_azure_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "openai's")
+    url = provider.azure_url("My-Resource")
+    assert url == "https://my-resource.openai.azure.com/openai/v1"
+    monkeypatch.setattr(provider, "is_healthy", lambda url: False)
+    with pytest.raises(ConfigurationError, match="Set AZURE_OPENAI_API_KEY"):
+        provider.connect(url)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure's")
+    with provider.connect(f"{url}/") as connection:
+        assert (connection.client.api_key, connection.base_url) == ("azure's", url)
+
+
 @pytest.mark.parametrize("healthy", [True, False])
 def test_a_url_may_be_an_emojitune_server(fake_api: FakeApi, healthy: bool) -> None:
     fake_api.healthy = healthy

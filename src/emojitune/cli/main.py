@@ -258,5 +258,37 @@ def backup(
     screen.result(upkeep.backup(read_settings(home=home), target, screen))
 
 
+@app.command()
+def rescue(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A new folder, or one of an earlier rescue.", callback=expand_user),
+    ],
+    provider: Annotated[
+        str, typer.Option("--provider", help="openai, azure, or the base URL of a server.")
+    ] = "openai",
+    resource: Annotated[
+        str | None, typer.Option(help="With --provider azure: the name of the resource.")
+    ] = None,
+    chats: Annotated[
+        bool,
+        typer.Option("--chats", help="Stored completions, too: they may hold personal data."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what there is, and write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy jobs, files, models and batches from a provider into a folder, while it still answers.
+
+    Run it again on the same folder: it goes on where it was, and fetches only what is new.
+    """
+    from emojitune.cli import rescue as rescue_module
+
+    options = rescue_module.RescueOptions(folder, provider, resource, chats, dry_run)
+    screen = open_screen(as_json)
+    screen.result(rescue_module.rescue(options, screen, prompt_for_key))
+
+
 if __name__ == "__main__":
     main()

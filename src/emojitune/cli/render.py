@@ -16,7 +16,15 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Task, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
@@ -303,13 +311,19 @@ class Screen:
             yield state
 
     @contextmanager
-    def progress_bars(self) -> Iterator[Callable[[str, int, int | None], None]]:
-        """A callback (name, done, total) that draws one progress bar per name."""
-        columns = (
-            _TextColumn("{task.description}"),
-            BarColumn(),
-            _TextColumn("{task.percentage:.0f}%"),
-        )
+    def progress_bars(
+        self, *, remaining: bool = False
+    ) -> Iterator[Callable[[str, int, int | None], None]]:
+        """A callback (name, done, total) that draws one progress bar per name.
+
+        Args:
+            remaining: Whether to show numbers and the remaining time instead of a percentage.
+        """
+        columns: list[ProgressColumn] = [_TextColumn("{task.description}"), BarColumn()]
+        if remaining:
+            columns += [MofNCompleteColumn(), TimeRemainingColumn()]
+        else:
+            columns += [_TextColumn("{task.percentage:.0f}%")]
         with Bars(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
             tasks: dict[str, TaskID] = {}
 
@@ -317,7 +331,8 @@ class Screen:
                 if name not in tasks:
                     tasks[name] = bars.add_task(name, total=total)
                     if not self.console.is_terminal:
-                        self.say(f"{name} ...")
+                        number = f" ({total})" if remaining and total is not None else ""
+                        self.say(f"{name}{number} ...")
                 bars.update(tasks[name], completed=done, total=total)
 
             yield update

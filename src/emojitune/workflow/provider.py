@@ -32,6 +32,7 @@ from emojitune.workflow.progress import TERMINAL
 
 IDLE_SECONDS = 600  # after which an idle embedded server exits
 OPENAI_URL = "https://api.openai.com/v1"
+_AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 START_SECONDS = 90.0  # the first start creates the database and imports large libraries
 
 PromptForKey = Callable[[str], str]
@@ -85,7 +86,8 @@ def connect(
 ) -> Connection:
     """Connect to `local`, `openai` or a base URL such as `http://127.0.0.1:8808/v1`.
 
-    The API key for OpenAI or a URL is `OPENAI_API_KEY`, or else the result of `prompt_for_key`.
+    The API key for OpenAI or a URL is `OPENAI_API_KEY`, for one of Azure `AZURE_OPENAI_API_KEY`, or
+    else the result of `prompt_for_key`.
 
     Raises:
         ConfigurationError: The key is missing, or the key or the URL is invalid.
@@ -97,11 +99,31 @@ def connect(
     if provider == "openai":
         base_url = os.environ.get("OPENAI_BASE_URL", OPENAI_URL)
         url = _parse_base_url(base_url, "OPENAI_BASE_URL must be a base URL")
-        client = _make_client(url, _api_key(prompt_for_key), bypass_proxy=_is_local_url(url))
+        client = _make_client(url, _api_key(url, prompt_for_key), bypass_proxy=_is_local_url(url))
         return Connection(client, provider, is_emojitune=False)
     url = _parse_base_url(provider, "The provider must be local, openai or a base URL")
-    client = _make_client(url, _api_key(prompt_for_key), bypass_proxy=_is_local_url(url))
+    client = _make_client(url, _api_key(url, prompt_for_key), bypass_proxy=_is_local_url(url))
     return Connection(client, url, is_emojitune=is_healthy(url))
+
+
+def azure_url(resource: str) -> str:
+    """The base URL of an Azure OpenAI resource, by the name of the resource.
+
+    Raises:
+        ConfigurationError: No resource has such a name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{1,63}", resource):
+        raise ConfigurationError(
+            "The resource must be the name of an Azure OpenAI resource, the first part of its "
+            f"address https://NAME.openai.azure.com, not {resource!r}.",
+            param="resource",
+        )
+    return f"https://{resource.lower()}.openai.azure.com/openai/v1"
+
+
+def is_azure(url: str) -> bool:
+    """Whether a base URL is one of Azure, which has keys and dates of its own."""
+    return (urlsplit(url).hostname or "").endswith(_AZURE_HOSTS)
 
 
 def _make_client(
@@ -159,7 +181,10 @@ def _normalize_environment() -> None:
     Raises:
         ConfigurationError: A value contains characters that no HTTP header can carry.
     """
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+    for name in (
+        *("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"),
+        *("OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"),
+    ):
         if (value := os.environ.get(name)) is None:
             continue
         if stripped := _header_value(name, value):
@@ -175,14 +200,15 @@ def _header_value(name: str, value: str) -> str:
         raise ConfigurationError(f"{error}.", param=name) from None
 
 
-def _api_key(prompt_for_key: PromptForKey | None) -> str:
-    key = os.environ.get("OPENAI_API_KEY", "")
+def _api_key(url: str, prompt_for_key: PromptForKey | None) -> str:
+    variable = "AZURE_OPENAI_API_KEY" if is_azure(url) else "OPENAI_API_KEY"
+    key = os.environ.get(variable, "")
     if not key and prompt_for_key:
         key = _header_value("The key", prompt_for_key("API key (not shown, not stored): "))
     if not key:
         raise ConfigurationError(
-            "There is no API key. Set OPENAI_API_KEY, or run this in a terminal and type it, "
-            "or leave --provider out to train on this machine.",
+            f"There is no API key. Set {variable}, or run this in a terminal and type it. "
+            "On this machine, --provider local needs none.",
             code="invalid_api_key",
         )
     return key
@@ -242,6 +268,9 @@ def is_healthy(base_url: str, ssl_context: ssl.SSLContext | None = None) -> bool
     try:
         with opener.open(health, timeout=5) as response:
             return bool(json.load(response) == {"status": "ok"})
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        return False
     except (OSError, ValueError):
         return False
 
