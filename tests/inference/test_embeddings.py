@@ -10,6 +10,7 @@ from gathered import request_for
 from tiny_model import chat_tiny, load_tiny, make_adapter
 
 from emojitune.dataset.example import Message
+from emojitune.errors import ConversationError
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.embeddings import batches_by_length
 from emojitune.inference.faults import Field, RequestFault
@@ -158,3 +159,15 @@ def test_batches_hold_each_row_once_and_stay_within_bounds() -> None:
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[at] for at in batch) <= 1000
     assert len(batches) == 4
+
+
+def test_a_text_that_the_tokenizer_refuses_is_at_fault_itself(
+    chat: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(text: str) -> list[int]:
+        raise ConversationError("This text takes too long.")
+
+    monkeypatch.setattr(chat._renderer, "encode_text", refuse)
+    with pytest.raises(RequestFault, match="takes too long") as caught:
+        chat.embed([[1, 2], "text"], lambda: False)
+    assert (caught.value.field, caught.value.index) == (Field.INPUT, 1)

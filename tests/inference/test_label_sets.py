@@ -1,5 +1,6 @@
 import pytest
 
+from emojitune.errors import ConversationError
 from emojitune.inference import label_sets
 from emojitune.inference.decoding.constraint import LabelTrie
 from emojitune.inference.decoding.label_search import PASS_TOKENS
@@ -48,4 +49,16 @@ def test_what_labels_have_in_common_has_a_bound(tiny: LoadedHF) -> None:
     sets.get(("dog", "party"))
     with pytest.raises(RequestFault, match="where 3 fit into the cache") as caught:
         sets.get(("my dog is tired", "my dog is tired."))
+    assert caught.value.field == Field.LABELS
+
+
+def test_a_label_that_the_tokenizer_refuses_is_at_fault_itself(
+    tiny: LoadedHF, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(text: str) -> list[int]:
+        raise ConversationError("This text takes too long.")
+
+    monkeypatch.setattr(tiny.renderer, "encode_text", refuse)
+    with pytest.raises(RequestFault, match="takes too long") as caught:
+        LabelSets(tiny.renderer, 1000).get(LABELS)
     assert caught.value.field == Field.LABELS

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from emojitune.errors import ConversationError
 from emojitune.inference.engine.batch import ModelRunner, Past
 from emojitune.inference.engine.scheduler import Scheduler
 from emojitune.inference.engine.slices import Slices
@@ -89,7 +90,12 @@ class Embedder:
     def _token_ids(self, value: str | Sequence[int], index: int) -> Sequence[int]:
         if isinstance(value, str) and self._renderer.exceeds(len(value), self._context_length):
             raise self._too_long(f"{len(value)} characters, which are more", index)
-        ids = self._renderer.encode_text(value) if isinstance(value, str) else value
+        try:
+            ids = self._renderer.encode_text(value) if isinstance(value, str) else value
+        except ConversationError as error:
+            raise RequestFault(
+                Field.INPUT, error.message, code="invalid_value", index=index
+            ) from error
         if not ids:
             raise RequestFault(
                 Field.INPUT,

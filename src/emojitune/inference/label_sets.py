@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from emojitune.errors import ConversationError
 from emojitune.inference.decoding.constraint import LabelTrie, State
 from emojitune.inference.decoding.label_search import PASS_TOKENS
 from emojitune.inference.faults import Field, RequestFault
@@ -23,7 +24,10 @@ class LabelSet:
 
     @staticmethod
     def tokenize(renderer: Renderer, labels: Labels, max_shared_tokens: int) -> "LabelSet":
-        trie = LabelTrie([renderer.encode_text(label) for label in labels])
+        try:
+            trie = LabelTrie([renderer.encode_text(label) for label in labels])
+        except ConversationError as error:
+            raise RequestFault(Field.LABELS, error.message, code="invalid_value") from error
         if trie.tokens_before_choices > max_shared_tokens:
             raise RequestFault(
                 Field.LABELS,

@@ -114,7 +114,7 @@ def _lifespan(
         app.state.context_for = _context_factory(
             settings, stores_for, dispatcher, batch_runner, load_model
         )
-        app.state.parsing_threads = FairThreads(2, each=1)
+        app.state.parsing_threads = FairThreads(1, each=1)  # see json_bodies.py
         app.state.keys = KeyStore(database)
         all_projects.files.sweep()
         all_projects.uploads.sweep()

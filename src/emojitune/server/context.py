@@ -31,11 +31,12 @@ class BatchControl(Protocol):
 class WorkerThreads:
     """Threads by how long they may take, so that work which takes long delays no other.
 
-    Of each kind, a project may have half.
+    Of each kind, a project may have half; of those that start replies a quarter, because a schema
+    takes a core meanwhile.
     """
 
     def __init__(self) -> None:
-        self.starting = FairThreads(8, each=4)  # renders a prompt, prepares its labels or schema
+        self.starting = FairThreads(8, each=2)  # renders a prompt, prepares its labels or schema
         self.loading = FairThreads(4, each=2)  # waits for a model: for a disk, or for a hub
         self.asking_hub = FairThreads(4, each=2)  # waits for a hub's short answer
         self.embedding = FairThreads(4, each=2)  # waits for the engine

@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from emojitune.errors import InvalidRequestError
-from emojitune.server.http.json_bodies import MAX_JSON_BYTES, StrictModel, parse_json
+from emojitune.server.http.json_bodies import MAX_JSON_BYTES, StrictModel, parse_large_json
 from emojitune.store.batches import BatchError
 
 MAX_REQUESTS = 50_000
@@ -43,7 +43,7 @@ class InputReport:
 def read_requests(path: Path) -> Iterator[tuple[int, BatchRequest]]:
     """The requests of a validated file, with their line numbers."""
     for line, content in _lines(path):
-        yield line, parse_json(content, BatchRequest)
+        yield line, parse_large_json(content, BatchRequest)
 
 
 def validate_input(path: Path, endpoint: str) -> InputReport:
@@ -78,7 +78,7 @@ def _check_line(
         message = f"A line may have at most {_MAX_LINE_BYTES} bytes, and this one has more."
         return BatchError("line_too_long", message, None, line)
     try:
-        request = parse_json(content, BatchRequest)
+        request = parse_large_json(content, BatchRequest)
     except InvalidRequestError as error:
         # Only a line that is not JSON has no code.
         message = error.message if error.code else "This line is not parseable as valid JSON."
