@@ -344,10 +344,11 @@ def test_a_disk_that_is_full_holds_a_crashed_workers_job_back_until_it_can_be_re
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     monkeypatch.setattr(Dispatcher, "_spawn", count)
     monkeypatch.setattr(failure, "recover", refuse)
+    monkeypatch.setattr(dispatcher, "_POLL_SECONDS", 0.05)
     job = create(stores)
     running.start()
     wait(lambda: spawned)
-    time.sleep(2.5)
+    time.sleep(0.5)
     assert len(spawned) == 1
     noted.set()
     wait(lambda: stores.jobs.get(job.id).status == "failed")

@@ -24,6 +24,7 @@ from servers import KEY, RunningServer, serving
 
 from emojitune.inference.types import Delta, InferenceRequest, Listener
 from emojitune.server.app import create_app
+from emojitune.server.edge import h11_protocol
 from emojitune.server.edge.connections import MAX_CONNECTIONS, connection_bound
 from emojitune.server.edge.h11_protocol import StrictH11Protocol, WaitLimits
 from emojitune.settings import Settings
@@ -141,7 +142,10 @@ def test_a_head_must_arrive_in_time(tmp_path: Path, sent: bytes) -> None:
         assert health(server) == 200
 
 
-def test_a_refused_client_that_sends_on_is_closed(tmp_path: Path) -> None:
+def test_a_refused_client_that_sends_on_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h11_protocol, "_LINGER_SECONDS", 0.3)
     with server_with(tmp_path) as server, connect(server) as connection:
         connection.sendall(b"not HTTP at all\r\n\r\n")
         assert received(connection).startswith(b"HTTP/1.1 400 ")
