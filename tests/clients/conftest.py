@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from environments import CONSTRAINTS, KEY, LOCKS, Server, install, wait_for
+from environments import CONSTRAINTS, KEY, LOCKS, Server, copy_installed, install, wait_for
 from openai import OpenAI
 from tiny_model import make_tiny_base
 
@@ -88,6 +88,7 @@ def python_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
             assert re.search(f"^{package}==", pinned, re.MULTILINE), f"{package} is not pinned"
         folder = tmp_path_factory.mktemp("venv")
         venv.create(folder, symlinks=True)
+        copy_installed(packages, folder)
         python = folder / "bin" / "python"
         # This environment's pip, because installing another takes longer; most modules are never
         # imported, so nothing is compiled.
@@ -101,7 +102,8 @@ def python_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 @pytest.fixture(scope="session")
 def python(python_with: Callable[..., Path]) -> Path:
     """The interpreter of the environment with all Python clients."""
-    return python_with("litellm", "langchain-openai", "llm")
+    here = ("openai", "tokenizers", "jsonschema", "Jinja2", "requests", "regex")  # they need these
+    return python_with("litellm", "langchain-openai", "llm", *here)
 
 
 @pytest.fixture
