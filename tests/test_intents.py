@@ -29,7 +29,7 @@ def test_customers_messages_are_routed_to_their_intents(tmp_path: Path) -> None:
     # A few messages suffice to show that the untuned model knows little.
     few = write_some(HELD_OUT, tmp_path / "few.jsonl", INTENTS, step=3)
     files = ("--train", str(train), "--valid", str(few))
-    run = emojitune(tmp_path, "run", *files, "--epochs", "3", "--seed", "1")
+    run = emojitune(tmp_path, "run", *files, "--epochs", "2", "--seed", "1")
     [untuned] = [
         row
         for row in run["scores"]
