@@ -54,6 +54,8 @@ class RescueSource:
     batches: dict[str, str] = field(default_factory=dict)
     chats: dict[str, str] = field(default_factory=dict)
     messages: dict[str, list[str]] = field(default_factory=dict)
+    asked: list[dict[str, Any]] = field(default_factory=list)  # bodies of requests for chats
+    batch_polls: int = 2  # until a batch that was created is completed
     is_free_account: bool = False
     deleted_after_page: str | None = None  # a job that is gone once a page ended with it
     troubles: list[Trouble] = field(default_factory=list)
@@ -102,11 +104,60 @@ class RescueSource:
                 return _one(self.models, model, f"The model '{model}' does not exist")
             case ["batches"]:
                 return self._page(list(self.batches.values()), query)
+            case ["batches", batch]:
+                self._poll_batch()
+                return _one(self.batches, batch, f"No batch {batch}")
             case ["chat", "completions"]:
                 return self._page(list(self.chats.values()), query)
             case ["chat", "completions", chat, "messages"]:
                 return self._page(self.messages[chat], query)
         return _refusal(404, f"Invalid URL (GET /v1{path})")
+
+    def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """The status and body for a request for a chat completion."""
+        self.asked.append(body)
+        question = body["messages"][-1]["content"]
+        if question == "forbidden":
+            return _refusal(400, "The response was filtered.", "content_filter")
+        text = f"({len(question)})"
+        logprobs = '{"content": [{"token": "(", "logprob": -1E-1, "top_logprobs": []}]}'
+        choices = [
+            f'{{"index": {number}, "message": {{"role": "assistant", "content": "{text}"}},\n'
+            f'"logprobs": {logprobs if body.get("logprobs") else "null"}}}'
+            for number in range(body.get("n", 1))
+        ]
+        return 200, f'{{"id": "chatcmpl", "choices": [{", ".join(choices)}]}}'.encode()
+
+    def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """The status and body for a POST."""
+        if path == "/chat/completions":
+            return self.reply(json.loads(body))
+        if path == "/files":
+            lines = body.split(b"\r\n\r\n")
+            [content] = [one for one in lines if one.startswith(b'{"custom_id"')]
+            self.add_file("file-asked", "batch.jsonl", content.partition(b"\r\n")[0], "batch")
+            return 200, self.files["file-asked"].encode()
+        value = {"id": "batch_asked", "status": "in_progress", **json.loads(body)}
+        self.batches["batch_asked"] = json.dumps(value)
+        return 200, self.batches["batch_asked"].encode()
+
+    def _poll_batch(self) -> None:
+        """Complete the batch that was created, after some polls."""
+        self.batch_polls -= 1
+        value = json.loads(self.batches["batch_asked"])
+        if self.batch_polls or value["status"] != "in_progress":
+            return
+        output: dict[bool, bytes] = {True: b"", False: b""}
+        for line in self.contents[value["input_file_id"]].splitlines():
+            row = json.loads(line)
+            status, body = self.reply(row["body"])
+            head = f'{{"custom_id": "{row["custom_id"]}", "response": {{"status_code": {status}'
+            text = body.decode().replace("\n", " ")
+            output[status == 200] += f'{head}, "body": {text}}}, "error": null}}\n'.encode()
+        self.add_file("file-replies", "output.jsonl", output[True], "batch_output")
+        self.add_file("file-errors", "errors.jsonl", output[False], "batch_output")
+        ended = {"output_file_id": "file-replies", "error_file_id": "file-errors"}
+        self.batches["batch_asked"] = json.dumps({**value, "status": "completed", **ended})
 
     def _page(self, texts: list[str], query: dict[str, str], job: str = "") -> tuple[int, bytes]:
         ids = [json.loads(text).get("id") for text in texts]
@@ -233,7 +284,8 @@ def _handler(source: RescueSource) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         wbufsize = -1  # one packet for head and body: two of them wait for each other
 
-        def do_GET(self) -> None:
+        def handle_any(self) -> None:
+            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)
             path = url.path.removeprefix("/v1")
             if path == "/healthz":  # as of a provider that is not ours
@@ -247,6 +299,8 @@ def _handler(source: RescueSource) -> type[BaseHTTPRequestHandler]:
             if trouble is not None and trouble.status:
                 status, body = _refusal(trouble.status, trouble.message)
                 headers = trouble.headers
+            elif self.command == "POST":
+                status, body = source.post(path, sent)
             else:
                 status, body = source.answer(path, query)
             self.send_response(status)
@@ -260,6 +314,8 @@ def _handler(source: RescueSource) -> type[BaseHTTPRequestHandler]:
                 body = body[: trouble.sent]
                 self.close_connection = True
             self.wfile.write(body)
+
+        do_GET = do_POST = handle_any
 
         def log_message(self, *arguments: object) -> None:
             pass

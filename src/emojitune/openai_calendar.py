@@ -1,4 +1,4 @@
-"""OpenAI's shutdown dates, a notice about them on any day, and the price of a training job.
+"""OpenAI's shutdown dates, a notice about them on any day, and its prices.
 
 Dates are as OpenAI announced them, in UTC. Knows no clock: the current date is an argument.
 """
@@ -11,6 +11,27 @@ NEW_JOBS_END = date(2027, 1, 6)
 GPT_4_END = date(2027, 1, 14)
 
 TRAINING_DOLLARS_PER_MILLION = 8.0  # gpt-3.5-turbo's, the last one published
+
+# For a million tokens of a fine-tuned model's prompts and replies, the last ones published; a
+# longer name comes before its beginning.
+CHAT_DOLLARS_PER_MILLION = {
+    "gpt-3.5-turbo": (3.0, 6.0),
+    "gpt-4o-mini": (0.3, 1.2),
+    "gpt-4o": (3.75, 15.0),
+    "gpt-4.1-nano": (0.2, 0.8),
+    "gpt-4.1-mini": (0.8, 3.2),
+    "gpt-4.1": (3.0, 12.0),
+}
+BATCH_SHARE = 0.5  # of the price, as a batch
+
+
+def chat_prices(model: str) -> tuple[float, float] | None:
+    """The dollars for a million tokens of prompts and of replies of a fine-tuned model; None if
+    they are not known."""
+    base = model.removeprefix("ft:").partition(":")[0]
+    if base == model:  # not fine-tuned
+        return None
+    return next((p for name, p in CHAT_DOLLARS_PER_MILLION.items() if base.startswith(name)), None)
 
 
 def training_dollars(tokens: int, epochs: int) -> float:

@@ -2,14 +2,16 @@
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from commands import CommandResult
 from fake_api import FakeApi
+from rescue_source import KEY, RescueSource, running_rescue_source
 
 from emojitune.cli import main as command_line
 from emojitune.workflow import fine_tune
+from emojitune.workflow.rescue import patience
 
 
 @pytest.fixture
@@ -37,3 +39,12 @@ def fake_provider(fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> tuple[s
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setitem(fine_tune.follow.__kwdefaults__, "sleep", lambda seconds: None)
     return ("--provider", fake_api.url)
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[RescueSource]:
+    """An account to rescue, at a provider whose failures are over soon."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(patience, "_BACKOFF", (0.01,) * 6)
+    with running_rescue_source() as running:
+        yield running

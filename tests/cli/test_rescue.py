@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,7 @@ from rescue_source import (
     running_rescue_source,
 )
 
-from emojitune.workflow.rescue import patience
 from emojitune.workflow.rescue.rescue import open_source
-
-
-@pytest.fixture
-def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[RescueSource]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(patience, "_BACKOFF", (0.01,) * 6)
-    with running_rescue_source() as running:
-        yield running
 
 
 @pytest.fixture
@@ -149,10 +139,29 @@ def test_a_second_run_fetches_only_what_is_new_or_had_not_ended(
     assert "/files/file-train/content" not in source.requests
 
     source.requests.clear()
+    job = source.jobs["ftjob-done"]
+    source.jobs["ftjob-done"] = job.replace(f'"{MODEL}"', "null")
+    assert emojitune("rescue", folder, "--provider", source.url).code == 0
+    assert content(folder, "job", "ftjob-done") == job.encode(), "it had ended, with its model"
+
     del source.files["file-new"], source.jobs["ftjob-done"]
     assert emojitune("rescue", folder, "--provider", source.url).code == 0
     assert content(folder, "file", "file-new", "content") == b"new", "what is here stays"
     assert len(content(folder, "job", "ftjob-done", "events").splitlines()) == 250
+
+
+def test_events_are_fetched_again_until_their_job_had_ended_before_them(
+    emojitune: RunCommand, source: RescueSource, folder: Path
+) -> None:
+    source.add_job("ftjob-1", "running", steps=2)
+    assert emojitune("rescue", folder, "--provider", source.url).code == 0
+    source.add_job("ftjob-1", "succeeded", steps=9)
+    source.troubles = [Trouble("/events", 403)]
+    assert emojitune("rescue", folder, "--provider", source.url).code == 0
+    assert content(folder, "job", "ftjob-1") == source.jobs["ftjob-1"].encode()
+    assert len(content(folder, "job", "ftjob-1", "events").splitlines()) == 2
+    assert emojitune("rescue", folder, "--provider", source.url).code == 0
+    assert content(folder, "job", "ftjob-1", "events") == lines(source.events["ftjob-1"])
 
 
 def test_a_damaged_file_is_fetched_again(
@@ -338,9 +347,11 @@ def test_folders_that_cannot_be_used(
     done = emojitune("rescue", tmp_path / "thesis.tex", "--provider", source.url)
     assert (done.code, "Choose another folder" in done.err) == (1, True)
     emojitune("rescue", folder, "--provider", source.url)
-    (folder / "manifest.json").write_text("[1]")
-    done = emojitune("rescue", folder, "--provider", source.url)
-    assert (done.code, "Move it away" in done.err) == (1, True)
+    manifest = (folder / "manifest.json").read_text(encoding="utf-8")
+    for damaged in ("[1]", manifest.replace("lists/models/", "../../../")):
+        (folder / "manifest.json").write_text(damaged)
+        done = emojitune("rescue", folder, "--provider", source.url)
+        assert (done.code, "Move it away" in done.err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +387,6 @@ import json, os, sys, time
 import emojitune.cli.rescue
 from emojitune.cli import main
 from emojitune.workflow.rescue import patience
-from emojitune.workflow.rescue.rescue import open_source
 patience._BACKOFF = (0.01,) * 6
 for line in sys.stdin:
     kill_after, log, *arguments = json.loads(line)

@@ -277,6 +277,22 @@ def rescue(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what there is, and write nothing.")
     ] = False,
+    replies: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Instead: ask this model, and keep its replies."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--data", help="With --replies: the examples to ask.", callback=read_stdin),
+    ] = None,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="With --replies: as a batch, at half the price.")
+    ] = False,
+    deployment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=NAME", help="At Azure: the deployment of a model."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before spending money.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy jobs, files, models and batches from a provider into a folder, while it still answers.
@@ -285,7 +301,10 @@ def rescue(
     """
     from emojitune.cli import rescue as rescue_module
 
-    options = rescue_module.RescueOptions(folder, provider, resource, chats, dry_run)
+    options = rescue_module.RescueOptions(
+        *(folder, provider, resource, chats, dry_run),
+        *(replies, file, batch, tuple(deployment or ()), yes),
+    )
     screen = open_screen(as_json)
     screen.result(rescue_module.rescue(options, screen, prompt_for_key))
 

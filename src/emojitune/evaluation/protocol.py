@@ -65,6 +65,18 @@ class ReplyResponse:
 Ask = Callable[[Sequence[Message], ReplyRequest], ReplyResponse]
 
 
+def free_requests(text_tokens: int | None = None) -> tuple[ReplyRequest, ...]:
+    """The requests for one conversation: the greedy reply, and the samples if replies are labels.
+
+    Args:
+        text_tokens: The maximum length of replies that are text; None if they are labels.
+    """
+    greedy = ReplyRequest("free", max_tokens=text_tokens or MAX_TOKENS, logprobs=True)
+    if text_tokens is not None:
+        return (greedy,)
+    return greedy, ReplyRequest("free", temperature=1, n=ALTERNATIVES - 1, seed=SAMPLING_SEED)
+
+
 def free(ask: Ask, *, text_tokens: int | None = None) -> Complete:
     """Measure free decoding.
 
@@ -72,14 +84,13 @@ def free(ask: Ask, *, text_tokens: int | None = None) -> Complete:
         text_tokens: The maximum length of replies that are text, which get no alternatives; None
             if replies are labels.
     """
-    greedy = ReplyRequest("free", max_tokens=text_tokens or MAX_TOKENS, logprobs=True)
-    sampled = ReplyRequest("free", temperature=1, n=ALTERNATIVES - 1, seed=SAMPLING_SEED)
+    greedy, *sampled = free_requests(text_tokens)
 
     def complete(messages: Sequence[Message]) -> Reply:
         response, seconds = _timed(ask, messages, greedy)
         alternatives = response.texts
-        if text_tokens is None:
-            alternatives += ask(messages, sampled).texts
+        for request in sampled:
+            alternatives += ask(messages, request).texts
         logprob = response.logprob
         confidence = None if logprob is None else min(1.0, math.exp(logprob))
         return Reply(response.texts[0], alternatives, confidence, seconds)

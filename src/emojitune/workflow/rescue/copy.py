@@ -95,11 +95,13 @@ class Copy:
     def _list(self, kind: Kind, fetch: Callable[[], Iterator[Item]]) -> None:
         """Store all objects of a list that are new or may have changed."""
         path = kind.source.removesuffix("/{}")
+        place = 0
         with self._refusals(Part("list", kind.title), path):
             for place, item in enumerate(fetch(), start=1):
                 if item.id:
                     self._store(kind, item)
                 self._report(kind.title, place, None)
+        self._report(kind.title, place, place)
 
     def _store(self, kind: Kind, item: Item) -> None:
         """Store an object as received, unless it is there and the same or final."""

@@ -8,6 +8,7 @@ is written once more. Knows nothing of providers.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +36,10 @@ _FOLDERS = {
     "batch": "batches",
     "chat": "chats",
     "list": "lists",
+    "reply": "replies",
 }
+_FLAT = "replies"  # a file for each object instead of a folder
+_PATH = re.compile(r"[a-z]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,2}")
 _PARTS = ("object", "events", "checkpoints", "content", "csv", "messages")
 
 
@@ -104,7 +108,13 @@ class RescueFolder:
         self._names = {name: Names() for name in _FOLDERS.values()}
         self._folders: set[Path] = set()
         self._source: str | None = None
+        self._is_complete = False
         self._load()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the account was copied to its end."""
+        return self._is_complete
 
     @property
     def now(self) -> str:
@@ -160,6 +170,8 @@ class RescueFolder:
         if entry is not None and entry.path is not None:
             return entry.path
         folder = _FOLDERS[part.kind]
+        if folder == _FLAT:
+            return f"{folder}/{self._names[folder].name(part.id)}.jsonl"
         taken = Names()
         for other in _PARTS:
             entry = self._entries.get(Part(part.kind, part.id, other))
@@ -217,15 +229,26 @@ class RescueFolder:
         self.check_source(source)
         self._source = source
         (self.path / _ASIDE).unlink(missing_ok=True)
-        self._write_manifest(is_complete=False)
+        self.save()
 
-    def finish(self, readme: str, *, is_complete: bool) -> None:
-        """Write the README.md and the manifest, when everything else is on the disk."""
+    def save(self, *, is_complete: bool | None = None) -> None:
+        """Write the manifest.
+
+        Args:
+            is_complete: Whether the account was copied to its end; None leaves that as it is.
+        """
+        if is_complete is not None:
+            self._is_complete = is_complete
+        self._write_manifest()
+
+    def sync(self) -> None:
+        """Wait until all folders are on the disk."""
         if hasattr(os, "sync"):  # once: syncing each of 10,000 folders takes half a minute
             os.sync()
+
+    def write_readme(self, text: str) -> None:
         with self._whole(README) as file:
-            file.write(readme)
-        self._write_manifest(is_complete)
+            file.write(text)
 
     def check_source(self, source: str) -> None:
         """Check that the folder has no copy of another provider's objects.
@@ -255,7 +278,7 @@ class RescueFolder:
         manifest = self.path / MANIFEST
         try:
             value = json.loads(manifest.read_text(encoding="utf-8"))
-            self._source = value["source"]
+            self._source, self._is_complete = value["source"], value["is_complete"]
             for one in value["entries"]:
                 self._take(Entry(**one))
         except FileNotFoundError:
@@ -279,14 +302,16 @@ class RescueFolder:
         return text.split("\n")
 
     def _take(self, entry: Entry) -> None:
+        if entry.path is not None and not _PATH.fullmatch(entry.path):
+            raise ValueError(f"{entry.path!r} is no path that this program writes")
         self._entries[entry.key] = entry
         if entry.path is not None:
-            folder, name, _ = entry.path.split("/")
-            self._names[folder].add(name, entry.id)
+            folder, name, *_ = entry.path.split("/")
+            self._names[folder].add(name.removesuffix(".jsonl"), entry.id)
 
-    def _write_manifest(self, is_complete: bool) -> None:
+    def _write_manifest(self) -> None:
         """Write the manifest, one record on each line, and remove the journal."""
-        head = {"format": FORMAT, "source": self._source, "is_complete": is_complete}
+        head = {"format": FORMAT, "source": self._source, "is_complete": self._is_complete}
         with self._whole(MANIFEST) as file:
             file.write(json.dumps(head, indent=1)[:-2] + ',\n "entries": [')
             for place, entry in enumerate(self.entries):

@@ -73,6 +73,18 @@ def parse_page(body: bytes) -> Page:
     return Page(items, has_more if isinstance(has_more, bool) else None)
 
 
+def raw_value(text: str, *keys: str) -> str | None:
+    """The JSON text within a valid JSON object under a path of keys; None if there is none."""
+    for key in keys:
+        if not text.startswith("{"):
+            return None
+        starts = [start for name, start in _values(text) if name == key]
+        if not starts:
+            return None
+        text = text[starts[-1] : _decode(text, starts[-1])[1]]
+    return text
+
+
 def _text(body: bytes) -> str:
     return body.decode("utf-8-sig")  # a UnicodeDecodeError is a ValueError
 

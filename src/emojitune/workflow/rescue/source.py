@@ -4,18 +4,22 @@ Responses are taken as they are received, not as the SDK's models. Knows no fold
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from contextlib import contextmanager
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import openai
 from openai import OpenAI
 
 from emojitune.errors import ProviderError
+from emojitune.workflow.provider import provider_errors
 from emojitune.workflow.rescue.pages import Item, Page, parse_item, parse_page
 from emojitune.workflow.rescue.patience import READ_SECONDS, CutError, Patience
 
 PAGE_LIMIT = 100  # the most that a list of batches gives
 _SIZE_TRIES = 2  # downloads of a file whose size is not the one that was announced
+
+T = TypeVar("T")
 
 Fetch = Callable[..., Any]
 """A method of the SDK that returns a raw response."""
@@ -79,6 +83,29 @@ class Source:
 
     def batches(self) -> Iterator[Item]:
         return self._list(self._client.batches.with_raw_response.list)
+
+    def batch(self, batch_id: str) -> Item:
+        return self._item(self._client.batches.with_raw_response.retrieve, batch_id)
+
+    def create_batch(self, lines: Sequence[str], metadata: dict[str, str]) -> Item:
+        """A new batch of chat completions. It is not tried again: two batches cost twice."""
+        content = "".join(f"{line}\n" for line in lines).encode()
+        with self._key_hidden(), provider_errors():
+            file = self._client.files.create(file=("questions.jsonl", content), purpose="batch")
+            created = self._client.batches.with_raw_response.create(
+                input_file_id=file.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata=metadata,
+            )
+        return _parse(parse_item, created.content)
+
+    def chat(self, body: dict[str, Any]) -> Item:
+        """The response to a request for a chat completion."""
+        ours = {name: value for name, value in body.items() if name == "decoding"}
+        openais = {name: value for name, value in body.items() if name not in ours}
+        create: Fetch = self._client.chat.completions.with_raw_response.create
+        return self._item(lambda: create(**openais, extra_body=ours or None))
 
     def chats(self) -> Iterator[Item]:
         return self._list(self._client.chat.completions.with_raw_response.list)
@@ -149,18 +176,10 @@ class Source:
         return page or Page((), False)
 
     def _page(self, fetch: Fetch, *arguments: str, **options: Any) -> Page:
-        body = self._request(lambda: fetch(*arguments, **options).content)
-        try:
-            return parse_page(body)
-        except ValueError as error:
-            raise _unusable(error) from None
+        return _parse(parse_page, self._request(lambda: fetch(*arguments, **options).content))
 
     def _item(self, fetch: Fetch, *arguments: str) -> Item:
-        body = self._request(lambda: fetch(*arguments).content)
-        try:
-            return parse_item(body)
-        except ValueError as error:
-            raise _unusable(error) from None
+        return _parse(parse_item, self._request(lambda: fetch(*arguments).content))
 
     def _request(self, send: Callable[[], Any]) -> Any:
         """The result of `send`, with all patience.
@@ -170,7 +189,8 @@ class Source:
             ProviderError: The key is refused, or the provider cannot be reached.
         """
         try:
-            return self._patience.request(send)
+            with self._key_hidden():
+                return self._patience.request(send)
         except openai.APIStatusError as error:
             words = self._words(error)
             if error.status_code == 401:
@@ -178,10 +198,15 @@ class Source:
                     f"The API refused (401): {words} Check the API key.", code=error.code
                 ) from None
             raise RefusedError(error.status_code, error.code, words) from None
+
+    @contextmanager
+    def _key_hidden(self) -> Iterator[None]:
+        """Take the key out of the message of an error: a provider may repeat it."""
+        try:
+            yield
         except ProviderError as error:
-            error.message = self._without_key(error.message)
-            error.args = (error.message,)
-            raise
+            message = self._without_key(error.message)
+            raise ProviderError(message, code=error.code, param=error.param) from None
 
     def _words(self, error: openai.APIStatusError) -> str:
         body = error.body
@@ -203,5 +228,13 @@ def _next(chunks: Iterator[bytes]) -> bytes | None:
         raise CutError(str(error)) from error
 
 
-def _unusable(error: ValueError) -> RefusedError:
-    return RefusedError(None, None, f"The response cannot be used: {error}.")
+def _parse(parse: Callable[[bytes], T], body: bytes) -> T:
+    """The value of a response.
+
+    Raises:
+        RefusedError: It cannot be used.
+    """
+    try:
+        return parse(body)
+    except ValueError as error:
+        raise RefusedError(None, None, f"The response cannot be used: {error}.") from None

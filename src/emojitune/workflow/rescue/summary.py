@@ -89,6 +89,10 @@ def _contents(folder: RescueFolder, entries: list[Entry]) -> Iterator[str]:
         "| `chats/` | stored completions (`chat.json`, `messages.jsonl`), only with `--chats` | "
         f"{found.get('chat', 0)} |"
     )
+    yield (
+        "| `replies/` | replies of models to a file of examples, with `--replies` | "
+        f"{found.get('reply', 0)} models |"
+    )
     yield "| `lists/` | the list of all models, with the days on which they are shut down | |"
 
 
